@@ -1,0 +1,67 @@
+"""Makes `Order` records: by hand, as padding, and from whole columns on the host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax import clock
+from marsjax.types import EMPTY_PRICE, NO_ID, NO_OWNER, Array, Kind, Order, Side, Time
+
+
+def limit_order(kind: Array | int, price: Array | int, volume: Array | int, order_id: Array | int = NO_ID,
+                owner: Array | int = NO_OWNER, time: Time | None = None) -> Order:
+    """A limit order of Kind.BUY or Kind.SELL; arguments broadcast to int32 arrays of one shape."""
+    return _make(time, kind, price, volume, order_id, NO_ID, NO_ID, owner)
+
+
+def cancel_order(side: Array | int, cancel_id: Array | int, volume: Array | int, order_id: Array | int = NO_ID,
+                 owner: Array | int = NO_OWNER, time: Time | None = None) -> Order:
+    """A cancel of `volume` shares of the order `cancel_id` that rests on `side`; arguments broadcast."""
+    return _make(time, Kind.CANCEL, EMPTY_PRICE, volume, order_id, side, cancel_id, owner)
+
+
+def no_order(time: Time | None = None) -> Order:
+    """Padding: the exchange answers Status.NO_ORDER and nothing changes."""
+    return _make(time, Kind.NONE, EMPTY_PRICE, 0, NO_ID, NO_ID, NO_ID, NO_OWNER)
+
+
+def _make(time: Time | None, *fields: Array | int) -> Order:
+    time = Time(jnp.int32(0), jnp.int32(0)) if time is None else time
+    s, ns, *rest = jnp.broadcast_arrays(*(jnp.asarray(x, jnp.int32) for x in (time.s, time.ns, *fields)))
+    return Order(Time(s, ns), *rest)
+
+
+def from_columns(time_ns: np.ndarray, kind: np.ndarray, price: np.ndarray, volume: np.ndarray, order_id: np.ndarray,
+                 cancel_side: np.ndarray, cancel_id: np.ndarray, owner: np.ndarray) -> Order:
+    """Whole columns (int64 [N], on the host) -> Order of int32 NumPy arrays [N].
+
+    Raises ValueError with the column, row and value where a number does not fit.
+    """
+    columns = {"kind": kind, "price": price, "volume": volume, "order_id": order_id, "cancel_side": cancel_side,
+               "cancel_id": cancel_id, "owner": owner}
+    narrow = {}
+    for name, column in columns.items():
+        column = np.asarray(column, np.int64)
+        outside = np.flatnonzero((column < -(2**31)) | (column >= 2**31))
+        if outside.size:
+            row = int(outside[0])
+            raise ValueError(f"orders: column {name}, row {row}: expected a 32-bit integer, got {int(column[row])}")
+        narrow[name] = column.astype(np.int32)
+    return Order(time=clock.time_from_ns(time_ns), **narrow)
+
+
+def pad(orders: Order, length: int) -> Order:
+    """Host Order arrays [N] -> [length], filled up with Kind.NONE at the last order's time; ValueError if N is more."""
+    count = len(np.asarray(orders.kind))
+    if count > length:
+        raise ValueError(f"orders: cannot pad {count} orders to {length}")
+    fill = no_order()
+    last = (int(orders.time.s[-1]), int(orders.time.ns[-1])) if count else (0, 0)
+    fill = Order(Time(np.int32(last[0]), np.int32(last[1])), fill.kind, fill.price, fill.volume, fill.order_id,
+                 fill.cancel_side, fill.cancel_id, fill.owner)
+    return jax.tree.map(lambda x, value: np.concatenate([x, np.full(length - count, value, np.int32)]), orders, fill)
+
+
+def side_of(kind: Kind) -> Side:
+    """The side on which an order of this kind rests."""
+    return Side(int(kind))

@@ -1,0 +1,200 @@
+"""Frozen records that flow through marsjax, and the named constants that stand in them.
+
+Every record is a JAX pytree. The shapes below are those of one book; `vmap` puts batch axes in front. Integers are
+int32 unless said otherwise. Prices are integers in 1e-4 of the currency, volumes are shares, times are exact
+nanoseconds since midnight (`Time`), cash and sums of volumes are exact 64-bit integers (`Wide`).
+"""
+
+import dataclasses
+import enum
+from typing import TypeAlias
+
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray
+
+NO_ID = -1
+"""Stands where there is no order: an empty slot, the absent side of a transaction, an id yet to be given."""
+NO_OWNER = -1
+"""The owner of orders that belong to no account."""
+NO_PRICE = -1
+"""A price that does not exist yet: `last_price` before the first trade, an undefined mid."""
+EMPTY_PRICE = 0
+"""Price of an empty slot or level; its volume is 0."""
+EMPTY_SIDE_SPREAD = 1000
+"""The reference's spread when a side is empty (reference: continuous book)."""
+MAX_VOLUME = 2**31 - 1
+"""Most shares of one order."""
+MAX_PRICE = 2**30 - 1
+"""Highest price of one order, so that bid + ask fits in an int32."""
+
+
+class Kind(enum.IntEnum):
+    """What an order asks for; SELL, BUY and CANCEL are numbered as in the order tokens."""
+
+    SELL = 0
+    BUY = 1
+    CANCEL = 2
+    NONE = 3
+    """Padding: no order at all."""
+
+
+class Side(enum.IntEnum):
+    """Row of a book's arrays: asks (resting sells) and bids (resting buys); equals the kind of the resting orders."""
+
+    ASK = 0
+    BID = 1
+
+
+class Status(enum.IntEnum):
+    """What became of an order. Anything but ACCEPTED has changed nothing in the book."""
+
+    ACCEPTED = 0
+    NO_ORDER = 1
+    """The slot held padding."""
+    UNKNOWN_ID = 2
+    """A cancel of an order that does not rest on the named side."""
+    OVER_CANCEL = 3
+    """A cancel of more than is left of its order."""
+    BAD_VOLUME = 4
+    """Zero or negative volume."""
+    BAD_PRICE = 5
+    """A limit price that is not a positive multiple of the tick, or above MAX_PRICE."""
+    BAD_KIND = 6
+    """Not a kind of order, or a cancel that names no side."""
+    SIDE_FULL = 7
+    """Something would be left to rest and the side has no free slot: raise `MarketSpec.capacity`."""
+    DUPLICATE_ID = 8
+    """An order with this id rests in the book."""
+    CLOSED = 9
+    """Outside the periods of the session."""
+    BAD_OWNER = 10
+    """An owner that has no account (`MarketSpec.owners`)."""
+    BAD_TIME = 11
+    """Earlier than the order before it."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Wide:
+    """An exact signed 64-bit integer, hi * 2**32 + lo, in two 32-bit words (no 64-bit mode needed)."""
+
+    hi: Array
+    """int32 [...]."""
+    lo: Array
+    """uint32 [...]."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Time:
+    """An exact time of day or duration of at least 0."""
+
+    s: Array
+    """int32 [...], whole seconds (since midnight)."""
+    ns: Array
+    """int32 [...], nanoseconds within the second, 0 to 999,999,999."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """One message to the exchange: a limit order or a cancel."""
+
+    time: Time
+    """When it reaches the exchange."""
+    kind: Array
+    """[], a `Kind`."""
+    price: Array
+    """[], limit price in 1e-4 of the currency; not read for cancels."""
+    volume: Array
+    """[], shares to trade, or to take off the order that is cancelled."""
+    order_id: Array
+    """[], NO_ID lets the exchange give the next one."""
+    cancel_side: Array
+    """[], `Side` that the cancelled order rests on; not read for limit orders."""
+    cancel_id: Array
+    """[], id of the cancelled order; not read for limit orders."""
+    owner: Array
+    """[], account that the order belongs to, or NO_OWNER."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Book:
+    """Resting orders, each side sorted by priority (price, then arrival), empty slots at the end.
+
+    C is `MarketSpec.capacity`; row 0 holds asks and row 1 bids (`Side`).
+    """
+
+    price: Array
+    """[2, C], EMPTY_PRICE in empty slots."""
+    volume: Array
+    """[2, C] shares left, 0 in empty slots."""
+    order_id: Array
+    """[2, C], NO_ID in empty slots."""
+    owner: Array
+    """[2, C], NO_OWNER in empty slots."""
+    last_price: Array
+    """[], price of the last continuous transaction, NO_PRICE before the first."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trades:
+    """The transactions of one order: its fills, or the one transaction of a cancel.
+
+    K is `MarketSpec.trade_width`. A sweep of more than K resting orders is matched in full and its `count`, `volume`
+    and `value` are exact; only the list is cut (`cut`).
+    """
+
+    kind: Array
+    """[], BUY or SELL: that side was the aggressor; CANCEL; NONE when nothing happened."""
+    side: Array
+    """[], `Side` of the resting orders listed."""
+    price: Array
+    """[K], price of the resting order; EMPTY_PRICE past the count."""
+    volume_each: Array
+    """[K], shares traded, or taken off by a cancel; 0 past the count."""
+    resting_id: Array
+    """[K], id of the order that was hit or cancelled; NO_ID past the count."""
+    resting_owner: Array
+    """[K], its owner; NO_OWNER past the count."""
+    count: Array
+    """[], number of transactions, listed or not."""
+    cut: Array
+    """[] bool, count > K: the list holds only the first K."""
+    volume: Wide
+    """[], shares of all transactions, listed or not."""
+    value: Wide
+    """[], sum of price x volume over all of them (1e-4 of the currency)."""
+    rest: Array
+    """[], shares of the order that came to rest."""
+    slot: Array
+    """[], slot of `side` that a cancel found, -1 otherwise."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BookView:
+    """What the market sees of a book: its L best levels a side (L is `MarketSpec.levels`), spread and mids."""
+
+    ask_price: Array
+    """[L], EMPTY_PRICE where there is no level."""
+    ask_volume: Wide
+    """[L], shares of all orders at the level."""
+    bid_price: Array
+    """[L]."""
+    bid_volume: Wide
+    """[L]."""
+    last_price: Array
+    """[], NO_PRICE before the first continuous trade."""
+    spread: Array
+    """[], best ask - best bid, EMPTY_SIDE_SPREAD when a side is empty."""
+    mid_price: Array
+    """[], a valid tick: bid + (spread // tick // 2) * tick; a lone side's best; else last_price; else NO_PRICE."""
+    mid_price_twice: Array
+    """[], ask + bid, twice the float mid, with the same fall-backs doubled; NO_PRICE when undefined."""
+    has_mid: Array
+    """[] bool, False where the mids are undefined."""
