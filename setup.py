@@ -1,0 +1,62 @@
+"""Packaging of marsjax; the settings of the tools are in pyproject.toml.
+
+The folders `configs/` and `checkpoints/` lie beside the package in a checkout, where people read and edit them, and
+inside it in a wheel (`marsjax/packaged/`), so that a config or a checkpoint is found by its name from anywhere. They
+are mapped below a name of their own: code that is mapped from elsewhere into `marsjax` is not importable from the
+root of a checkout, and `marsjax.checkpoints` is a module.
+"""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "marsjax" / "__init__.py").read_text(encoding="utf-8"))
+if VERSION is None:
+    raise ValueError("marsjax/__init__.py: expected a line __version__ = \"...\"")
+
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
+
+setuptools.setup(
+    name="marsjax",
+    version=VERSION.group(1),
+    description="Whole financial markets as arrays: order books, agents and an order model in one jitted step, in JAX",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=[
+        *setuptools.find_packages(include=["marsjax", "marsjax.*"]),
+        "marsjax.packaged.configs",
+        "marsjax.packaged.checkpoints",
+    ],
+    package_dir={"marsjax.packaged.configs": "configs", "marsjax.packaged.checkpoints": "checkpoints"},
+    package_data={
+        "marsjax": ["py.typed"],
+        "marsjax.packaged.configs": ["**/*.py"],
+        "marsjax.packaged.checkpoints": ["**/*"],
+    },
+    install_requires=[
+        "absl-py>=2.1",
+        "chex>=0.1.90",
+        "flax>=0.12",
+        "huggingface_hub>=0.30",
+        "jax>=0.10",
+        "matplotlib>=3.9",
+        "ml_collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.25",
+        "pandas>=2.2",
+        "safetensors>=0.5",
+        "tqdm>=4.66",
+        "zstandard>=0.23",
+    ],
+    extras_require={
+        "cuda12": ["jax[cuda12]>=0.10"],
+        "cuda13": ["jax[cuda13]>=0.10"],
+        "test": TEST,
+        "lint": ["ruff>=0.9", "mypy>=1.15", "pandas-stubs>=2.2", "types-tqdm>=4.66", *TEST],
+        "parity": ["torch>=2.6", "transformers>=4.50"],
+    },
+)
