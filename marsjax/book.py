@@ -135,6 +135,11 @@ def cancel_where(spec: MarketSpec, book: Book, take: Array) -> tuple[Book, Trade
     take = jnp.clip(take, 0, book.volume)
     trades = jax.vmap(lambda side, *row: _cancels(spec, side, _Row(*row)))(
         jnp.arange(2, dtype=jnp.int32), book.price, take, book.order_id, book.owner)
+    return take_off(spec, book, take), trades
+
+
+def take_off(spec: MarketSpec, book: Book, take: Array) -> Book:
+    """Takes shares, int32 [2, C] and at most what is left, off the resting orders and closes the gaps."""
     left = book.volume - take
     keep = left > 0
     target = jnp.where(keep, _prefix_count(keep) - 1, spec.capacity)
@@ -144,7 +149,7 @@ def cancel_where(spec: MarketSpec, book: Book, take: Array) -> tuple[Book, Trade
         return jnp.full_like(x, nothing).at[row, target].set(x, mode="drop", unique_indices=False)
 
     return Book(pack(book.price, EMPTY_PRICE), pack(left, 0), pack(book.order_id, NO_ID), pack(book.owner, NO_OWNER),
-                book.last_price), trades
+                book.last_price)
 
 
 def cancel_owner(spec: MarketSpec, book: Book, owner: Array | int) -> tuple[Book, Trades]:
@@ -297,7 +302,7 @@ def _trades(spec: MarketSpec, order: Order, hit: _Row, match: _Match, named: _Na
         cut=traded & (match.fills > width),
         volume=clock.wide(jnp.where(traded, match.filled, cancelled_volume)),
         value=clock.add(value, clock.multiply(named.price, cancelled_volume)),
-        rest=jnp.where(traded, rest, 0),
+        partial=jnp.where(traded, match.partial, 0), rest=jnp.where(traded, rest, 0),
         slot=jnp.where(cancelled, named.slot, -1))
 
 
@@ -317,7 +322,7 @@ def _cancels(spec: MarketSpec, side: jax.Array, taken: _Row) -> Trades:
         price=listed(taken.price, EMPTY_PRICE), volume_each=listed(taken.volume, 0),
         resting_id=listed(taken.order_id, NO_ID), resting_owner=listed(taken.owner, NO_OWNER),
         count=count, cut=count > width, volume=clock.total(taken.volume),
-        value=clock.total_product(taken.price, taken.volume), rest=none, slot=none - 1)
+        value=clock.total_product(taken.price, taken.volume), partial=none, rest=none, slot=none - 1)
 
 
 def _prefix_count(flags: jax.Array) -> jax.Array:

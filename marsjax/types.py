@@ -169,6 +169,8 @@ class Trades:
     """[], shares of all transactions, listed or not."""
     value: Wide
     """[], sum of price x volume over all of them (1e-4 of the currency)."""
+    partial: Array
+    """[], shares taken off the last resting order hit if something of it still rests, else 0."""
     rest: Array
     """[], shares of the order that came to rest."""
     slot: Array
@@ -198,3 +200,110 @@ class BookView:
     """[], ask + bid, twice the float mid, with the same fall-backs doubled; NO_PRICE when undefined."""
     has_mid: Array
     """[] bool, False where the mids are undefined."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Uncross:
+    """The one transaction of a call auction, and what each order in the book before it traded."""
+
+    price: Array
+    """[], clearing price, NO_PRICE when nothing crossed."""
+    volume: Wide
+    """[], shares matched."""
+    fill: Array
+    """[2, C], shares of each order, in the slots of the book before."""
+    limit: Array
+    """[2, C], limit price of each order."""
+    order_id: Array
+    """[2, C]."""
+    owner: Array
+    """[2, C]."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Ledgers:
+    """The accounts of one market, N = `MarketSpec.owners` of them and one more for orders without an owner.
+
+    Row -1 (the last) is that of NO_OWNER, so the sums over all rows are conserved. Cash is in 1e-4 of the currency.
+    """
+
+    cash: Wide
+    """[N + 1]."""
+    holdings: Wide
+    """[N + 1] shares."""
+    reserved_cash: Wide
+    """[N + 1], price x volume of resting bids; tradable cash is cash - reserved_cash."""
+    reserved_shares: Wide
+    """[N + 1], volume of resting asks; tradable holdings are holdings - reserved_shares."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Counters:
+    """What happened in one market so far."""
+
+    status: Array
+    """[len(Status)], orders by what became of them."""
+    submitted: Wide
+    """[2], shares of accepted limit orders by `Side`."""
+    cancelled: Wide
+    """[2], shares taken off by `Side`."""
+    traded: Wide
+    """[], shares traded, auctions included."""
+    value: Wide
+    """[], sum of price x volume of all trades, auctions included."""
+    fills: Array
+    """[], transactions of continuous trading."""
+    cut_lists: Array
+    """[], orders whose list of transactions was cut: raise `MarketSpec.trade_width` to see them whole."""
+    most_resting: Array
+    """[2], most orders that rested at once, by `Side`: the capacity used."""
+    auctions: Array
+    """[], call auctions held."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Market:
+    """The whole state of one symbol's exchange."""
+
+    book: Book
+    ledgers: Ledgers
+    counters: Counters
+    time: Time
+    """Of the last order or call auction."""
+    next_id: Array
+    """[], id that the next order without one will get."""
+    previous_close: Array
+    """[], last resort of the auctions' tie-break, NO_PRICE if not known."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Conservation:
+    """What a market has lost or made; every number is 0 in a correct one."""
+
+    shares: Wide
+    """[2], by `Side`: submitted - traded - cancelled - resting."""
+    cash: Wide
+    """[], sum over all accounts."""
+    holdings: Wide
+    """[], sum over all accounts."""
+    reserved_cash: Wide
+    """[], reserved by all accounts - value of resting bids."""
+    reserved_shares: Wide
+    """[], reserved by all accounts - volume of resting asks."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The exchange's answer to one order."""
+
+    status: Array
+    """[], a `Status`."""
+    order_id: Array
+    """[], id of the order, NO_ID if it was not accepted."""
+    trades: Trades

@@ -1,0 +1,196 @@
+"""The exchange of one symbol: sessions, call auctions, ids and ledgers around the book. `vmap` it over symbols.
+
+`submit` answers one order; `step` holds the call auctions that are due before it. Under `vmap` the test for a due
+auction becomes a select that pays for it at every order: many markets at once are better driven period by period,
+with `submit` inside one and `uncross` between them (as the replay does).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from marsjax import auction, clock, ledger
+from marsjax import book as books
+from marsjax.specs import MarketSpec, Period, Phase
+from marsjax.types import (
+    EMPTY_PRICE,
+    NO_ID,
+    NO_OWNER,
+    NO_PRICE,
+    Book,
+    Conservation,
+    Counters,
+    Kind,
+    Market,
+    Order,
+    Report,
+    Side,
+    Status,
+    Time,
+    Trades,
+    Uncross,
+    Wide,
+)
+
+
+def open_market(spec: MarketSpec, first_id: int = 0, previous_close: int = NO_PRICE) -> Market:
+    """An exchange before its session: empty book, empty accounts."""
+    zero, zeros = jnp.zeros((), jnp.int32), jnp.zeros(2, jnp.int32)
+    counters = Counters(
+        status=jnp.zeros(len(Status), jnp.int32), submitted=clock.wide(zeros), cancelled=clock.wide(zeros),
+        traded=clock.wide(zero), value=clock.wide(zero), fills=zero, cut_lists=zero, most_resting=zeros,
+        auctions=zero)
+    return Market(books.empty(spec), ledger.empty(spec), counters, clock.static_time(0),
+                  jnp.asarray(first_id, jnp.int32), jnp.asarray(previous_close, jnp.int32))
+
+
+def step(spec: MarketSpec, market: Market, order: Order) -> tuple[Market, Report]:
+    """Holds the call auctions due before the order's time, then submits it."""
+    return submit(spec, advance(spec, market, order.time), order)
+
+
+def submit(spec: MarketSpec, market: Market, order: Order) -> tuple[Market, Report]:
+    """One order to the exchange: matched in continuous trading, collected in a call auction.
+
+    Args:
+      spec: sizes and session.
+      market: the state before; no call auction may be due (`is_due`), else the answer is Status.CLOSED.
+      order: scalars. Order id NO_ID takes the next id; a given one is kept, for replays.
+
+    Returns:
+      The state after and the report. A cancel in a call auction takes effect at once but is stamped with price 0, as
+      the auction's other transactions come at its end.
+    """
+    phase = clock.phase(spec.session, order.time)
+    order_id = jnp.where(order.order_id == NO_ID, market.next_id, order.order_id)
+    refused = _refusal(spec, market, order, phase)
+    kind = jnp.where(refused == Status.ACCEPTED, order.kind, jnp.int32(Kind.NONE))
+    taken = Order(order.time, kind, order.price, order.volume, order_id, order.cancel_side, order.cancel_id,
+                  order.owner)
+    book, trades, status = books.submit(spec, market.book, taken, matching=phase == Phase.CONTINUOUS)
+    status = jnp.where(refused == Status.ACCEPTED, status, refused)
+    accepted = status == Status.ACCEPTED
+
+    after = Market(
+        book=book, ledgers=ledger.settle(spec, market.ledgers, market.book, taken, trades),
+        counters=_count(market.counters, book, taken, trades, status),
+        time=clock.select_time(clock.before(market.time, order.time) & (order.kind != Kind.NONE), order.time,
+                               market.time),
+        next_id=jnp.where(accepted, jnp.maximum(market.next_id, order_id + 1), market.next_id),
+        previous_close=market.previous_close)
+    is_auction_cancel = (phase != Phase.CONTINUOUS) & (kind == Kind.CANCEL)
+    shown = _without_price(trades, is_auction_cancel)
+    return after, Report(status, jnp.where(accepted, order_id, NO_ID), shown)
+
+
+def advance(spec: MarketSpec, market: Market, time: Time) -> Market:
+    """Holds every call auction whose time lies before `time`."""
+    for _ in _auctions(spec):
+        market = jax.lax.cond(is_due(spec, market, time), lambda m: uncross(spec, m)[0], lambda m: m, market)
+    return market
+
+
+def is_due(spec: MarketSpec, market: Market, time: Time) -> jax.Array:
+    """bool []: a call auction should have been held before `time`."""
+    due = jnp.zeros((), bool)
+    for number, period in enumerate(_auctions(spec)):
+        due |= (market.counters.auctions == number) & clock.before(_uncross_time(period), time)
+    return due
+
+
+def uncross(spec: MarketSpec, market: Market) -> tuple[Market, Uncross]:
+    """Holds the next call auction of the session (reference: call auctions); nothing happens if none is left."""
+    number = market.counters.auctions
+    held = number < len(_auctions(spec))
+    last = market.book.last_price
+    book, result = auction.uncross(spec, market.book, jnp.where(last > 0, last, market.previous_close), held)
+    time = market.time
+    for index, period in enumerate(_auctions(spec)):
+        due = _uncross_time(period)
+        time = clock.select_time((number == index) & clock.before(time, due), due, time)
+    fill = result.fill[Side.BID]
+    value = clock.total_product(jnp.broadcast_to(jnp.maximum(result.price, 0), fill.shape), fill)
+    counters = dataclasses.replace(
+        market.counters, traded=clock.add(market.counters.traded, result.volume),
+        value=clock.add(market.counters.value, value), auctions=number + held.astype(jnp.int32))
+    return dataclasses.replace(
+        market, book=book, ledgers=ledger.settle_auction(spec, market.ledgers, result), counters=counters,
+        time=time), result
+
+
+def conservation(market: Market) -> Conservation:
+    """What was lost or made since the market opened; all 0 in a correct one."""
+    book, counters, ledgers = market.book, market.counters, market.ledgers
+    gone = clock.add(clock.add(_both_sides(counters.traded), counters.cancelled), clock.total(book.volume))
+    bids = clock.total_product(book.price[Side.BID], book.volume[Side.BID])
+    asks = clock.total(book.volume[Side.ASK])
+    return Conservation(
+        shares=clock.subtract(counters.submitted, gone), cash=_sum(ledgers.cash), holdings=_sum(ledgers.holdings),
+        reserved_cash=clock.subtract(_sum(ledgers.reserved_cash), bids),
+        reserved_shares=clock.subtract(_sum(ledgers.reserved_shares), asks))
+
+
+def _auctions(spec: MarketSpec) -> list[Period]:
+    return [period for period in spec.session.periods if period.uncross_ns is not None]
+
+
+def _uncross_time(period: Period) -> Time:
+    if period.uncross_ns is None:
+        raise ValueError(f"period {period.phase.name}: no call auction")
+    return clock.static_time(period.uncross_ns)
+
+
+def _refusal(spec: MarketSpec, market: Market, order: Order, phase: jax.Array) -> jax.Array:
+    """Why the order does not even reach the book, or ACCEPTED."""
+    is_order = order.kind != Kind.NONE
+    reasons = (
+        (is_order & clock.before(order.time, market.time), Status.BAD_TIME),
+        (is_order & ((phase == Phase.CLOSED) | is_due(spec, market, order.time)), Status.CLOSED),
+        (is_order & ((order.owner < NO_OWNER) | (order.owner >= spec.owners)), Status.BAD_OWNER),
+    )
+    status = jnp.full_like(order.kind, Status.ACCEPTED)
+    for holds, reason in reversed(reasons):
+        status = jnp.where(holds, jnp.int32(reason), status)
+    return status
+
+
+def _count(counters: Counters, book: Book, order: Order, trades: Trades, status: jax.Array) -> Counters:
+    accepted = status == Status.ACCEPTED
+    is_cancel = order.kind == Kind.CANCEL
+    sides = jnp.arange(2, dtype=jnp.int32)
+    submitted = jnp.where((sides == order.kind) & accepted & ~is_cancel, order.volume, 0)
+    cancelled = jnp.where((sides == trades.side) & accepted & is_cancel, order.volume, 0)
+    traded = accepted & ~is_cancel
+    resting = jnp.sum(book.volume > 0, axis=-1, dtype=jnp.int32)
+    return dataclasses.replace(
+        counters,
+        status=counters.status + (jnp.arange(len(Status), dtype=jnp.int32) == status),
+        submitted=clock.add(counters.submitted, clock.wide(submitted)),
+        cancelled=clock.add(counters.cancelled, clock.wide(cancelled)),
+        traded=clock.add(counters.traded, _if(traded, trades.volume)),
+        value=clock.add(counters.value, _if(traded, trades.value)),
+        fills=counters.fills + jnp.where(traded, trades.count, 0),
+        cut_lists=counters.cut_lists + trades.cut.astype(jnp.int32),
+        most_resting=jnp.maximum(counters.most_resting, resting))
+
+
+def _without_price(trades: Trades, is_auction_cancel: jax.Array) -> Trades:
+    return dataclasses.replace(trades, price=jnp.where(is_auction_cancel, EMPTY_PRICE, trades.price),
+                               value=_if(~is_auction_cancel, trades.value))
+
+
+def _if(condition: jax.Array, amount: Wide) -> Wide:
+    return Wide(jnp.where(condition, amount.hi, 0), jnp.where(condition, amount.lo, 0))
+
+
+def _both_sides(amount: Wide) -> Wide:
+    return Wide(jnp.stack([amount.hi] * 2), jnp.stack([amount.lo] * 2))
+
+
+def _sum(amounts: Wide) -> Wide:
+    """Sum over the accounts, [N + 1] -> []."""
+    result = Wide(amounts.hi[0], amounts.lo[0])
+    for account in range(1, amounts.hi.shape[0]):
+        result = clock.add(result, Wide(amounts.hi[account], amounts.lo[account]))
+    return result
