@@ -1,0 +1,1 @@
+"""The experiment binaries: thin programs that turn a config into specs, call the library and write files."""

@@ -1,0 +1,158 @@
+"""Config files: finding one by path or name, its argument, its values, and the overrides on the command line.
+
+A config file has `get_config(arg)` (or `get_config()`), which returns a ConfigDict that declares every key.
+"""
+
+import importlib.util
+import inspect
+import pathlib
+import re
+import types
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import marsjax
+
+Value = str | int | float | bool
+
+HELP = "help"
+"""The word in a config's argument that asks for its keys instead of a run."""
+
+
+class UsageError(ValueError):
+    """A wrong command line; its message is one line for the user."""
+
+
+class HelpRequest(Exception):  # noqa: N818 - not an error, it carries what the argument takes up to the launcher
+    """Raised by `parse_arg` on the word `help`; `known` are the argument's parts as (name, text) rows."""
+
+    def __init__(self, known: list[tuple[str, str]]) -> None:
+        super().__init__("help was asked for")
+        self.known = known
+
+
+def parse_arg(arg: str | None, modes: Sequence[str] = (), /, **defaults: Value) -> ConfigDict:
+    """The argument of a config file, `mode,key=value,flag`, as a locked ConfigDict typed like `defaults`.
+
+    `modes` are the words that may stand first, the first of them the default; the one given is the result's `mode`.
+    A key without a value turns a bool on. Raises UsageError with the known words where one is unknown or has the
+    wrong type.
+    """
+    words = [word.strip() for word in (arg or "").split(",") if word.strip()]
+    if HELP in words:
+        rows = [("|".join(modes), f"first, {modes[0]} unless given")] if modes else []
+        raise HelpRequest(rows + [(key, f"{value!r} ({type(value).__name__})") for key, value in defaults.items()])
+    values: dict[str, Value] = dict(defaults)
+    if modes:
+        values["mode"] = words.pop(0) if words and words[0] in modes else modes[0]
+    for word in words:
+        key, given, text = word.partition("=")
+        if key not in defaults:
+            choices = [*modes, *(f"{name}=" for name in defaults)]
+            raise UsageError(f"config argument {word!r} is unknown; known are: {', '.join(choices) or 'none'}")
+        if not given and not isinstance(defaults[key], bool):
+            raise UsageError(f"config argument {word!r}: expected {key}=value")
+        values[key] = _typed(f"config argument {key}", text if given else "true", defaults[key], type(defaults[key]))
+    return ConfigDict(values).lock()
+
+
+def _typed(name: str, text: str, default: Any, kind: type) -> Any:
+    """`text` as a value of `kind`, like `default`; a tuple's elements are like the first of the default."""
+    try:
+        if text.lower() == "none" and default is None:
+            return None
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind is tuple:
+            element = default[0] if default else ""
+            parts = [part.strip() for part in text.strip("() ").split(",")]
+            return tuple(_typed(name, part, element, type(element)) for part in parts if part)
+        if kind in (int, float, str):
+            return kind(text)
+    except (KeyError, ValueError):
+        pass
+    raise UsageError(f"{name}: expected {kind.__name__} like {default!r}, got {text!r}")
+
+
+def named_configs() -> dict[str, pathlib.Path]:
+    """The configs that go by a name: those beside the package in a checkout, those inside it in a wheel."""
+    package = pathlib.Path(marsjax.__file__).parent
+    for folder in (package / "packaged" / "configs", package.parent / "configs"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
+    return {}
+
+
+def find(reference: str) -> tuple[pathlib.Path, str]:
+    """`path/to/file.py:arg` or `name:arg` -> the file and the argument, empty if none; UsageError if there is none."""
+    by_path = re.fullmatch(r"(.*?\.py)(?::(.*))?", reference)
+    if by_path:
+        path = pathlib.Path(by_path[1])
+        if not path.is_file():
+            raise UsageError(f"config file {by_path[1]} does not exist (current folder: {pathlib.Path.cwd()})")
+        return path, by_path[2] or ""
+    name, _, arg = reference.partition(":")
+    known = named_configs()
+    if name not in known:
+        raise UsageError(f"config {name!r} is unknown; known: {', '.join(known) or 'none'}, or a path to a .py file")
+    return known[name], arg
+
+
+def load(path: pathlib.Path, arg: str = "") -> ConfigDict:
+    """Runs `get_config(arg)` of the file and locks what it returns; UsageError where the file is no config."""
+    module = _module(path)
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise UsageError(f"{path}: expected a function get_config(arg), found none")
+    takes_arg = bool(inspect.signature(get_config).parameters)
+    if arg and not takes_arg:
+        if HELP in arg.split(","):
+            raise HelpRequest([])
+        raise UsageError(f"{path}: takes no argument, got {arg!r}")
+    try:
+        config = get_config(arg) if takes_arg else get_config()
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UsageError(f"{path}: expected get_config to return a ConfigDict, got {type(config).__name__}")
+    return config.lock()
+
+
+def _module(path: pathlib.Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(f"marsjax_config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: cannot be read as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UsageError(f"{path}, line {error.lineno}: {error.msg}") from error
+    return module
+
+
+def override(config: ConfigDict, arguments: Sequence[str]) -> None:
+    """Sets `--config.key=value` arguments in `config`, each with the type that the key has; UsageError otherwise."""
+    for argument in arguments:
+        key, equals, text = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            raise UsageError(f"{argument}: expected --config.{key}=value")
+        section, last = _section_of(config, key)
+        section[last] = _typed(f"--config.{key}", text, section[last], section.get_type(last))
+
+
+def _section_of(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    """The section that holds the dotted `key`, and the key's name in it; UsageError if there is none."""
+    section, value, at = config, config, ""
+    for part in key.split("."):
+        if not isinstance(value, ConfigDict):
+            raise UsageError(f"--config.{key}: {at} is a {type(value).__name__}, not a section of keys")
+        section, at = value, f"{at}.{part}".strip(".")
+        if part not in section:
+            raise UsageError(f"--config.{key}: unknown key {at}; known here are: {', '.join(sorted(section))}")
+        value = section[part]
+    if isinstance(value, ConfigDict):
+        inside = ", ".join(f"{key}.{name}" for name in sorted(value))
+        raise UsageError(f"--config.{key}: is a section; set its keys: {inside}")
+    return section, part
