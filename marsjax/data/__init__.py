@@ -1,0 +1,1 @@
+"""Readers of market data: exchange files in, chunks of orders out."""

@@ -139,11 +139,11 @@ class Rows:
         return (3600 * hour + 60 * minute + second) * 1_000_000_000 + fraction
 
     def price(self, column: str, tick: int = 100, low: int = 1) -> np.ndarray:
-        """Prices in the currency, within float noise of a tick -> int64 [N] in 1e-4 of the currency, low to MAX_PRICE."""
+        """Prices in the currency, a tick's multiple but for float noise -> int64 [N] in 1e-4, low to MAX_PRICE."""
         ticks = self.numbers(column) * (10_000 / tick)
         rounded = np.rint(ticks)
-        self.require((np.abs(ticks - rounded) < 0.01) & (rounded * tick >= low) & (rounded * tick <= MAX_PRICE), column,
-                     f"a price of at least {low / 10_000:g} in steps of {tick / 10_000:g}, up to {MAX_PRICE / 10_000:g}")
+        good = (np.abs(ticks - rounded) < 0.01) & (rounded * tick >= low) & (rounded * tick <= MAX_PRICE)
+        self.require(good, column, f"a price {'above' if low > 0 else 'of at least'} 0 in steps of {tick / 10_000:g}")
         return rounded.astype(np.int64) * tick
 
 

@@ -12,30 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from marsjax import orders
-from marsjax.data.feed import (
-    AUCTION,
-    LARGEST_ID,
-    LARGEST_SEQUENCE,
-    FeedChunk,
-    FeedError,
-    Fills,
-    Rows,
-    Snapshots,
-    read_rows,
-)
+from marsjax.data.feed import AUCTION, LARGEST_SEQUENCE, FeedChunk, FeedError, Fills, Snapshots, read_rows
+from marsjax.data.sse_messages import ADD, DELETE, TRADE, groups, is_continued
 from marsjax.types import MAX_VOLUME, NO_ID, Kind, Side
 
 LEVELS = 10
 """Levels a side in the published snapshots."""
-_ADD, _DELETE, _TRADE = 2, 10, 1
-_ORDER_COLUMNS = ("MDTime", "OrderType", "OrderPrice", "OrderQty", "OrderBSFlag", "ApplSeqNum", "OrderNO")
-_TRADE_COLUMNS = ("MDTime", "TradeBuyNo", "TradeSellNo", "TradeBSFlag", "TradePrice", "TradeQty", "ApplSeqNum")
-_SAME_COLUMNS = ("SecurityID", "MDDate")
 _NEVER = LARGEST_SEQUENCE + 1
-# One row a message of either file. `kind`: BUY or SELL side of the order or the aggressor, AUCTION. `id`: the order
-# or the aggressor. `other`: the resting order of a trade; the seller in auctions.
-_MESSAGE = np.dtype([(name, np.int64) for name in (
-    "sequence", "time_ns", "type", "kind", "price", "volume", "id", "other", "line")])
 
 
 def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 200_000, owner: int = 0
@@ -63,18 +46,153 @@ def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 
 
 
 def read_snapshots(path: str | Path) -> Snapshots:
-    """All published snapshots of a day, L = 10; FeedError where the file is damaged."""
-    sides = {side: [f"{side}{what}{level}" for level in range(1, LEVELS + 1)]
-             for side in ("Buy", "Sell") for what in ("Price", "OrderQty") if not (side == "" and what == "")}
-    del sides
-    raise NotImplementedError
+    """All snapshots that the exchange published in a day, L = 10; FeedError where the file is damaged."""
+    columns = {name: [f"{name}{level + 1}" for level in range(LEVELS)]
+               for name in ("SellPrice", "SellOrderQty", "BuyPrice", "BuyOrderQty")}
+    names = ["MDTime", "NumTrades", "TotalVolumeTrade", "LastPx", *(name for side in columns.values() for name in side)]
+    blocks = [
+        (rows.clock_ns("MDTime"), rows.integers("TotalVolumeTrade", 0, LARGEST_SEQUENCE),
+         rows.integers("NumTrades", 0, LARGEST_SEQUENCE), rows.price("LastPx", low=0),
+         *(np.stack([rows.price(name, low=0) if "Price" in side else rows.integers(name, 0, LARGEST_SEQUENCE)
+                     for name in columns[side]], axis=1) for side in columns))
+        for rows in read_rows(Path(path), names, chunk_rows=100_000)]
+    if not blocks:
+        raise FeedError(f"{path}: line 2: expected snapshots, got only a header")
+    return Snapshots(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def find(folder: str | Path, symbol: str, date: str | None = None) -> tuple[Path, Path]:
+    """The files `<symbol>_<date>_orders.csv[.gz]` and `..._trades.csv[.gz]` of a folder.
+
+    Raises FileNotFoundError where there is no such pair, ValueError where `date` is left out and there are several.
+    """
+    dates = [day for name, day in days(folder) if name == symbol and date in (None, day)]
+    if not dates:
+        raise FileNotFoundError(f"{folder}: expected {symbol}_{date or '<date>'}_orders.csv[.gz] and its trades")
+    if len(dates) > 1:
+        raise ValueError(f"date: expected one of {', '.join(dates)} for {symbol} in {folder}, got None")
+    return _file(Path(folder), symbol, dates[0], "orders"), _file(Path(folder), symbol, dates[0], "trades")
 
 
 def days(folder: str | Path) -> list[tuple[str, str]]:
-    """(symbol, date) of every pair of `<symbol>_<date>_orders.csv[.gz]` and `..._trades...` in a folder, sorted."""
-    found = set()
-    for path in Path(folder).iterdir():
-        match = re.fullmatch(r"([^_]+)_(\d+)_orders\.csv(\.gz)?", path.name)
-        if match and _named(Path(folder), match[1], match[2], "trades"):
-            found.add((match[1], match[2]))
-    return sorted(found)
+    """(symbol, date) of every pair `<symbol>_<date>_orders.csv[.gz]`, `..._trades.csv[.gz]` in a folder, sorted."""
+    matches = (re.fullmatch(r"(.+)_(\d+)_orders\.csv(\.gz)?", path.name) for path in Path(folder).iterdir())
+    named = {(match[1], match[2]) for match in matches if match}
+    return sorted(day for day in named if _file(Path(folder), *day, "trades").is_file())
+
+
+def _file(folder: Path, symbol: str, date: str, what: str) -> Path:
+    plain = folder / f"{symbol}_{date}_{what}.csv"
+    return plain if plain.is_file() else plain.with_suffix(".csv.gz")
+
+
+def _chunks(orders_path: Path, trades_path: Path, chunk_rows: int, owner: int) -> Iterator[FeedChunk]:
+    known = _Known(orders_path, trades_path)
+    last = {"sequence": -1, "time_ns": 0}
+    for messages in groups(orders_path, trades_path, chunk_rows):
+        # Each file rises by itself, so a number that does not rise here stands in both.
+        for name, column, step, what in (("sequence", "ApplSeqNum", 1, "a number that the other file does not hold"),
+                                         ("time_ns", "MDTime", 0, "no time before that of the message before it")):
+            bad = np.diff(messages[name], prepend=last[name]) < step
+            if bad.any():
+                row = int(np.argmax(bad))
+                raise known.error(messages[row], column, what, int(messages[name][row]))
+            last[name] = int(messages[name][-1])
+        yield _chunk(messages, known, owner)
+
+
+def _chunk(messages: np.ndarray, known: "_Known", owner: int) -> FeedChunk:
+    """Whole groups of messages -> orders and fills."""
+    is_trade = messages["type"] == TRADE
+    is_auction = is_trade & (messages["kind"] == AUCTION)
+    is_first = ~is_continued(messages)[~is_auction]
+    events = messages[~is_auction]
+    start = np.flatnonzero(is_first)
+    first, last = events[start], events[np.append(start, len(events))[1:] - 1]
+    is_cancel, is_buy = first["type"] == DELETE, first["kind"] == Kind.BUY
+    known.check(messages[is_trade], first, last)
+
+    if len(start):
+        high, low = np.maximum.reduceat(events["price"], start), np.minimum.reduceat(events["price"], start)
+        volume = np.add.reduceat(events["volume"], start)
+    else:
+        high = low = volume = np.zeros(0, np.int64)
+    worst = np.where(is_buy, high, low)
+    price = np.where(last["type"] == TRADE, worst, last["price"])
+    for wrong, column, expected, got in (
+            (price != worst, "OrderPrice", "no fill beyond the limit of the rest", last["price"]),
+            (volume > MAX_VOLUME, "TradeQty", f"at most {MAX_VOLUME} shares in one order", volume)):
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise known.error(last[row], column, expected, int(got[row]))
+    order = orders.from_columns(
+        time_ns=first["time_ns"], kind=np.where(is_cancel, Kind.CANCEL, first["kind"]), price=price, volume=volume,
+        order_id=np.where(is_cancel, NO_ID, first["id"]),
+        cancel_side=np.where(is_cancel, np.where(is_buy, Side.BID, Side.ASK), NO_ID),
+        cancel_id=np.where(is_cancel, first["id"], NO_ID), owner=np.full(len(start), owner))
+    return FeedChunk(order, _fills(messages[is_trade]), last["sequence"].copy())
+
+
+def _fills(trades: np.ndarray) -> Fills:
+    is_sell = trades["kind"] == Kind.SELL
+    return Fills(
+        time_ns=trades["time_ns"].copy(), sequence=trades["sequence"].copy(),
+        **{name: column.astype(np.int32) for name, column in (
+            ("price", trades["price"]), ("volume", trades["volume"]), ("aggressor", trades["kind"]),
+            ("buy_id", np.where(is_sell, trades["other"], trades["id"])),
+            ("sell_id", np.where(is_sell, trades["id"], trades["other"])))})
+
+
+class _Known:
+    """When each order of the day came to rest and was deleted, as sorted columns: 24 bytes an order."""
+
+    def __init__(self, orders_path: Path, trades_path: Path) -> None:
+        self._paths = orders_path, trades_path
+        self._id, self._rested, self._deleted = (np.zeros(0, np.int64) for _ in range(3))
+
+    def error(self, message: np.ndarray, column: str, expected: str, got: int) -> FeedError:
+        path = self._paths[int(message["type"] == TRADE)]
+        return FeedError(f"{path}: line {message['line']}, column {column}: expected {expected}, got {got}")
+
+    def check(self, trades: np.ndarray, first: np.ndarray, last: np.ndarray) -> None:
+        """Takes in new orders, given by their first and last messages; FeedError where trades contradict them."""
+        is_limit = first["type"] != DELETE
+        self._add(first[is_limit], last[is_limit])
+        deleted = last[~is_limit]
+        place, found = self._find(deleted["id"])
+        if len(self._id):
+            found &= self._rested[place] < deleted["sequence"]
+        np.minimum.at(self._deleted, place[found], deleted["sequence"][found])
+        for name, is_checked in (("id", trades["kind"] == AUCTION), ("other", np.ones(len(trades), bool))):
+            named = trades[is_checked]
+            place, found = self._find(named[name])
+            if len(self._id):
+                found &= (self._rested[place] < named["sequence"]) & (named["sequence"] < self._deleted[place])
+            if not found.all():
+                trade = named[np.argmin(found)]
+                is_buy = (name == "id") != (trade["kind"] == Kind.SELL)
+                raise self.error(trade, "TradeBuyNo" if is_buy else "TradeSellNo",
+                                 "an order that rests (trade names an unknown order)", int(trade[name]))
+
+    def _add(self, first: np.ndarray, last: np.ndarray) -> None:
+        by_id = np.argsort(first["id"], kind="stable")
+        first, last = first[by_id], last[by_id]
+        found = self._find(first["id"])[1]
+        found[1:] |= first["id"][1:] == first["id"][:-1]
+        if found.any():
+            message = first[np.argmax(found)]
+            column = "TradeBuyNo" if message["kind"] == Kind.BUY else "TradeSellNo"
+            column = "OrderNO" if message["type"] == ADD else column
+            raise self.error(message, column, "a new order, all its messages together (order seen before)",
+                             int(message["id"]))
+        at = np.searchsorted(self._id, first["id"])
+        self._id = np.insert(self._id, at, first["id"])
+        self._rested = np.insert(self._rested, at, np.where(last["type"] == ADD, last["sequence"], _NEVER))
+        self._deleted = np.insert(self._deleted, at, _NEVER)
+
+    def _find(self, order_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Place of each id in the columns, and whether it is there."""
+        if not len(self._id):
+            return np.zeros(len(order_id), np.int64), np.zeros(len(order_id), bool)
+        place = np.minimum(np.searchsorted(self._id, order_id), len(self._id) - 1)
+        return place, self._id[place] == order_id

@@ -1,0 +1,113 @@
+"""The messages of the Shanghai files: checked, merged by ApplSeqNum and cut between orders."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from marsjax.data.feed import AUCTION, LARGEST_ID, LARGEST_SEQUENCE, FeedError, Rows, read_rows
+from marsjax.types import MAX_VOLUME, Kind
+
+ADD, DELETE, TRADE = 2, 10, -1
+_ORDER_COLUMNS = ("MDTime", "OrderType", "OrderPrice", "OrderQty", "OrderBSFlag", "ApplSeqNum", "OrderNO")
+_TRADE_COLUMNS = ("MDTime", "TradeBuyNo", "TradeSellNo", "TradeBSFlag", "TradePrice", "TradeQty", "ApplSeqNum")
+_SAME_COLUMNS = ("SecurityID", "MDDate")
+_KINDS = np.array([AUCTION, Kind.BUY, Kind.SELL])  # of BSFlag 0, 1, 2
+# One row a message of either file. `kind`: side of the order or of the aggressor, or AUCTION. `id`: the order or the
+# aggressor (the buyer in auctions). `other`: the resting order of a trade (the seller in auctions).
+MESSAGE = np.dtype([(name, np.int64) for name in (
+    "sequence", "time_ns", "type", "kind", "price", "volume", "id", "other", "line")])
+
+
+def groups(orders_path: Path, trades_path: Path, chunk_rows: int) -> Iterator[np.ndarray]:
+    """Both files as blocks of MESSAGE in ApplSeqNum order; no block ends within the messages of one order."""
+    same: dict[str, str] = {}
+    yield from _whole_groups(_merged(_messages(orders_path, _ORDER_COLUMNS, chunk_rows, same, _orders),
+                                     _messages(trades_path, _TRADE_COLUMNS, chunk_rows, same, _trades)))
+
+
+def _messages(path: Path, columns: tuple[str, ...], chunk_rows: int, same: dict[str, str],
+              parse: Callable[[Rows], np.ndarray]) -> Iterator[np.ndarray]:
+    """One file as blocks of MESSAGE; checks its own order and that it is about one symbol and day."""
+    last, count = -1, 0
+    for rows in read_rows(path, columns, chunk_rows, optional=_SAME_COLUMNS):
+        for column in set(_SAME_COLUMNS).intersection(rows.frame.columns):
+            text = rows.text(column)
+            first = same.setdefault(column, text[0])
+            rows.require(text == first, column, f"{first} in all of the day")
+        messages = parse(rows)
+        messages["line"] = rows.line
+        before = np.concatenate([[last], messages["sequence"][:-1]])
+        rows.require(messages["sequence"] > before, "ApplSeqNum", "a number above that of the line before")
+        last, count = int(messages["sequence"][-1]), count + len(messages)
+        yield messages
+    if not count and parse is _orders:
+        raise FeedError(f"{path}: line 2: expected orders, got an empty file")
+
+
+def _orders(rows: Rows) -> np.ndarray:
+    messages = np.zeros(len(rows.line), MESSAGE)
+    kind = rows.integers("OrderType", 0, LARGEST_ID)
+    rows.require((kind == ADD) | (kind == DELETE), "OrderType", f"{ADD} (add) or {DELETE} (delete)")
+    messages["type"] = kind
+    messages["kind"] = _KINDS[rows.integers("OrderBSFlag", 1, 2)]
+    messages["time_ns"] = rows.clock_ns("MDTime")
+    messages["price"] = rows.price("OrderPrice", low=0)
+    rows.require((messages["price"] > 0) | (kind == DELETE), "OrderPrice", "a price above 0")
+    messages["volume"] = rows.integers("OrderQty", 1, MAX_VOLUME)
+    messages["id"] = rows.integers("OrderNO", 0, LARGEST_ID)
+    messages["sequence"] = rows.integers("ApplSeqNum", 0, LARGEST_SEQUENCE)
+    return messages
+
+
+def _trades(rows: Rows) -> np.ndarray:
+    messages = np.zeros(len(rows.line), MESSAGE)
+    buy, sell = rows.integers("TradeBuyNo", 0, LARGEST_ID), rows.integers("TradeSellNo", 0, LARGEST_ID)
+    kind = _KINDS[rows.integers("TradeBSFlag", 0, 2)]
+    messages["type"], messages["kind"] = TRADE, kind
+    messages["time_ns"] = rows.clock_ns("MDTime")
+    messages["price"] = rows.price("TradePrice")
+    messages["volume"] = rows.integers("TradeQty", 1, MAX_VOLUME)
+    messages["id"], messages["other"] = np.where(kind == Kind.SELL, sell, buy), np.where(kind == Kind.SELL, buy, sell)
+    messages["sequence"] = rows.integers("ApplSeqNum", 0, LARGEST_SEQUENCE)
+    return messages
+
+
+def _merged(*files: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Blocks of both files -> blocks in ApplSeqNum order, as far as both files are known."""
+    held = [next(file, None) for file in files]
+    while any(block is not None for block in held):
+        # Past the last message held of either file the other one may still have something to come before.
+        end = min(block["sequence"][-1] for block in held if block is not None)
+        ready = []
+        for i, block in enumerate(held):
+            if block is not None:
+                count = int(np.searchsorted(block["sequence"], end, side="right"))
+                ready.append(block[:count])
+                held[i] = block[count:] if count < len(block) else next(files[i], None)
+        messages = np.concatenate(ready)
+        yield messages[np.argsort(messages["sequence"], kind="stable")]
+
+
+def is_continued(messages: np.ndarray) -> np.ndarray:
+    """bool [N]: the message belongs to the same order as the one before it."""
+    before, after = messages[:-1], messages[1:]
+    is_fill = (messages["type"] == TRADE) & (messages["kind"] != AUCTION)
+    joins = is_fill[:-1] & (is_fill[1:] | (after["type"] == ADD))
+    joins &= (before["id"] == after["id"]) & (before["kind"] == after["kind"])
+    return np.concatenate([[False], joins])
+
+
+def _whole_groups(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Cuts the stream so that no order is split: trades at the end of a block wait for what may follow them."""
+    waiting = np.zeros(0, MESSAGE)
+    for block in blocks:
+        block = np.concatenate([waiting, block])
+        last = block[-1]
+        is_open = last["type"] == TRADE and last["kind"] != AUCTION
+        end = int(np.flatnonzero(~is_continued(block))[-1]) if is_open else len(block)
+        block, waiting = block[:end], block[end:]
+        if len(block):
+            yield block
+    if len(waiting):
+        yield waiting
