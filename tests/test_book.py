@@ -1,0 +1,415 @@
+"""Laws of the limit order book on random order flow, against a plain-Python twin and by themselves."""
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marsjax import book, clock, orders
+from marsjax.specs import MarketSpec
+from marsjax.types import (
+    EMPTY_PRICE,
+    MAX_PRICE,
+    MAX_VOLUME,
+    NO_ID,
+    NO_OWNER,
+    Book,
+    Kind,
+    Order,
+    Side,
+    Status,
+    Time,
+    Trades,
+    Wide,
+)
+from tests.helpers import Steps, golden_folder, kinds_of, read_columns, replay
+from tests.twin import Flow, FlowParameters, Message, Result, TwinBook, expected_row, random_flow, stacked, stream_of
+
+SMALL = MarketSpec(capacity=16, trade_width=16)
+NARROW = MarketSpec(capacity=16, trade_width=3, levels=3)
+LENGTH = 128
+PARAMETERS = st.builds(
+    FlowParameters, seed=st.integers(0, 2**32 - 1), start_fullness=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    price_range_ticks=st.sampled_from([1, 3, 12, 60]), price_level=st.sampled_from(["low", "middle", "high"]),
+    volumes=st.sampled_from(["shares", "lots", "huge"]), cancel_rate=st.sampled_from([0.05, 0.3, 0.6]),
+    invalid_rate=st.sampled_from([0.0, 0.3]), collected_rate=st.sampled_from([0.0, 0.4]))
+CONTINUOUS = PARAMETERS.map(lambda x: dataclasses.replace(x, collected_rate=0.0))
+laws = settings(max_examples=15, deadline=None)
+
+submit_jitted, cancel_jitted, cancel_where_jitted, cancel_owner_jitted, view_jitted = (
+    jax.jit(function, static_argnums=0)
+    for function in (book.submit, book.cancel, book.cancel_where, book.cancel_owner, book.view))
+
+
+def named_leaves(steps: Steps) -> dict[str, np.ndarray]:
+    """All fields as int64 arrays, named as in `Flow.expected`."""
+    def values(x: Any) -> np.ndarray:
+        return clock.wide_to_numpy(x) if isinstance(x, Wide) else np.asarray(x).astype(np.int64)
+
+    named = {f"{name}.{x.name}": values(getattr(record, x.name))
+             for name, record in (("book", steps.book), ("trades", steps.trades), ("view", steps.view))
+             for x in dataclasses.fields(record)}
+    # Where nothing is listed, no side is meant.
+    named["trades.side"] = np.where(named["trades.count"] > 0, named["trades.side"], 0)
+    return named | {"status": values(steps.status)}
+
+
+def run(spec: MarketSpec, flow: Flow) -> dict[str, np.ndarray]:
+    return named_leaves(replay(spec, flow.start, flow.stream, flow.matching)[1])
+
+
+def assert_equal(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    for name, values in expected.items():
+        np.testing.assert_array_equal(got[name], values, err_msg=name)
+
+
+def assert_bitwise_equal(a: Any, b: Any) -> None:
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    for x, y in ((np.asarray(x), np.asarray(y)) for x, y in leaves):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+def starts_and_steps(flow: Flow, got: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Prices and volumes [N + 1, 2, C] before the first order and after each."""
+    return tuple(np.concatenate([np.asarray(getattr(flow.start, x))[None], got[f"book.{x}"]])
+                 for x in ("price", "volume"))
+
+
+def notional(price: np.ndarray, volume: np.ndarray) -> int:
+    return sum(p * v for p, v in zip(price.tolist(), volume.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(("spec", "length", "examples"), [
+    (MarketSpec(capacity=8, trade_width=8), LENGTH, 40),
+    (SMALL, LENGTH, 25),
+    (NARROW, LENGTH, 25),
+    (MarketSpec(capacity=16, tick=1, levels=32), LENGTH, 15),
+    (MarketSpec(capacity=128, trade_width=64), LENGTH, 15),
+    (MarketSpec(capacity=1024, trade_width=1024), 64, 5),
+    (MarketSpec(capacity=4096, trade_width=128), 48, 4),
+], ids=lambda x: f"{x.capacity}-{x.trade_width}-tick{x.tick}" if isinstance(x, MarketSpec) else "")
+def test_book_equals_twin(spec: MarketSpec, length: int, examples: int) -> None:
+    @settings(laws, max_examples=examples)
+    @given(PARAMETERS)
+    def check(parameters: FlowParameters) -> None:
+        flow = random_flow(spec, length, parameters)
+        assert_equal(run(spec, flow), flow.expected)
+
+    check()
+
+
+def test_random_flow_meets_every_status_and_cut_lists() -> None:
+    flows = [random_flow(NARROW, LENGTH, FlowParameters(seed, fullness, invalid_rate=0.4))
+             for seed, fullness in enumerate((0.0, 1.0, 1.0))]
+    statuses = set(np.concatenate([flow.expected["status"] for flow in flows]).tolist())
+    assert statuses == set(range(Status.DUPLICATE_ID + 1))
+    assert any(flow.expected["trades.cut"].any() for flow in flows)
+    assert any((flow.expected["trades.partial"] > 0).any() for flow in flows)
+
+
+def test_benchmark_stream_equals_twin() -> None:
+    x = read_columns(golden_folder() / "stream_benchmark.csv.gz")
+    columns = (kinds_of(x["type"]), x["price"], x["volume"], x["order_id"], kinds_of(x["cancel_type"]), x["cancel_id"],
+               x["agent_id"])
+    messages = [Message(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    spec = MarketSpec(capacity=128, trade_width=64)
+    twin = TwinBook(spec)
+    expected = stacked([expected_row(twin, twin.submit(message)) for message in messages])
+    flow = Flow(book.empty(spec), stream_of(messages), np.ones(len(messages), bool), expected)
+    assert_equal(run(spec, flow), expected)
+    assert set(expected["status"].tolist()) == {Status.ACCEPTED, Status.UNKNOWN_ID}
+
+
+@laws
+@given(PARAMETERS)
+def test_shares_are_conserved_on_each_side(parameters: FlowParameters) -> None:
+    flow = random_flow(SMALL, LENGTH, parameters)
+    got = run(SMALL, flow)
+    _, volume = starts_and_steps(flow, got)
+    accepted, kind, shares = got["status"] == Status.ACCEPTED, got["trades.kind"], got["trades.volume"]
+    traded = int(shares[(kind == Kind.BUY) | (kind == Kind.SELL)].sum())
+    for side in Side:
+        submitted = int(flow.stream.volume[accepted & (flow.stream.kind == side)].astype(np.int64).sum())
+        cancelled = int(shares[(kind == Kind.CANCEL) & (got["trades.side"] == side)].sum())
+        resting_before, resting_after = int(volume[0, side].sum()), int(volume[-1, side].sum())
+        assert resting_before + submitted == traded + cancelled + resting_after
+
+
+@laws
+@given(PARAMETERS)
+def test_value_leaves_and_enters_the_book_exactly(parameters: FlowParameters) -> None:
+    flow = random_flow(SMALL, LENGTH, parameters)
+    got = run(SMALL, flow)
+    price, volume = starts_and_steps(flow, got)
+    worth = [[notional(p, v) for p, v in zip(*sides, strict=True)] for sides in zip(price, volume, strict=True)]
+    for i in range(LENGTH):
+        expected = list(worth[i])
+        if got["status"][i] == Status.ACCEPTED:
+            if flow.stream.kind[i] != Kind.CANCEL:
+                expected[flow.stream.kind[i]] += int(flow.stream.price[i]) * int(got["trades.rest"][i])
+            expected[got["trades.side"][i]] -= int(got["trades.value"][i])
+        assert worth[i + 1] == expected
+
+
+@laws
+@given(PARAMETERS)
+def test_sides_are_sorted_by_price_then_arrival_with_empty_slots_last(parameters: FlowParameters) -> None:
+    got = run(SMALL, random_flow(SMALL, LENGTH, dataclasses.replace(parameters, invalid_rate=0.0)))
+    price, volume, order_id, owner = (got[f"book.{x}"] for x in ("price", "volume", "order_id", "owner"))
+    taken = volume > 0
+    assert np.all(volume >= 0)
+    assert np.all(taken[..., :-1] >= taken[..., 1:])
+    both = taken[..., 1:]
+    worse = np.diff(price, axis=-1) * np.array([1, -1])[:, None]
+    assert np.all(worse[both] >= 0)
+    # Ids of valid random flow grow, so within a price they grow along the side.
+    assert np.all(np.diff(order_id, axis=-1)[both & (worse == 0)] > 0)
+    for field, nothing in ((price, EMPTY_PRICE), (volume, 0), (order_id, NO_ID), (owner, NO_OWNER)):
+        assert np.all(field[~taken] == nothing)
+
+
+@laws
+@given(CONTINUOUS)
+def test_continuous_trading_never_leaves_a_crossed_book(parameters: FlowParameters) -> None:
+    got = run(SMALL, random_flow(SMALL, LENGTH, parameters))
+    ask, bid = got["book.price"][:, Side.ASK, 0], got["book.price"][:, Side.BID, 0]
+    both = np.all(got["book.volume"][:, :, 0] > 0, axis=-1)
+    assert np.all(ask[both] > bid[both])
+    assert np.all(got["view.spread"] > 0)
+
+
+@laws
+@given(PARAMETERS)
+def test_rejected_orders_change_nothing(parameters: FlowParameters) -> None:
+    flow = random_flow(SMALL, LENGTH, dataclasses.replace(parameters, invalid_rate=0.5))
+    _, steps = replay(SMALL, flow.start, flow.stream, flow.matching)
+    rejected = np.flatnonzero(np.asarray(steps.status) != Status.ACCEPTED)
+    assert rejected.size
+    books = jax.tree.map(lambda first, rest: np.concatenate([np.asarray(first)[None], rest]), flow.start, steps.book)
+    assert_bitwise_equal(jax.tree.map(lambda x: x[rejected + 1], books), jax.tree.map(lambda x: x[rejected], books))
+    nothing = Result(Status.NO_ORDER).fields(SMALL.trade_width)
+    got = named_leaves(steps)
+    for name, value in nothing.items():
+        np.testing.assert_array_equal(got[f"trades.{name}"][rejected], np.broadcast_to(
+            value, got[f"trades.{name}"][rejected].shape), err_msg=name)
+
+
+@settings(laws, max_examples=4)
+@given(st.integers(0, 1000), CONTINUOUS)
+def test_vmap_equals_loop(seed: int, parameters: FlowParameters) -> None:
+    flows = [random_flow(SMALL, LENGTH, dataclasses.replace(parameters, seed=seed + i)) for i in range(4)]
+    batch = jax.tree.map(lambda *x: np.stack(x), *((x.start, x.stream, x.matching) for x in flows))
+    together = jax.vmap(functools.partial(replay, SMALL))(*batch)
+    for i, flow in enumerate(flows):
+        alone = replay(SMALL, flow.start, flow.stream, flow.matching)
+        assert_bitwise_equal(jax.tree.map(lambda x, i=i: x[i], together), alone)
+
+
+def test_scan_equals_single_submits() -> None:
+    flow = random_flow(SMALL, LENGTH, FlowParameters(seed=5))
+    _, steps = replay(SMALL, flow.start, flow.stream, flow.matching)
+    now = flow.start
+    for i in range(LENGTH):
+        now, trades, status = submit_jitted(SMALL, now, jax.tree.map(lambda x, i=i: x[i], flow.stream))
+        assert_bitwise_equal((now, trades, status), jax.tree.map(lambda x, i=i: x[i], steps[:3]))
+
+
+@settings(laws, max_examples=20)
+@given(PARAMETERS, st.integers(0, 2**32 - 1))
+def test_cancel_where_equals_twin(parameters: FlowParameters, seed: int) -> None:
+    twin, now = twin_and_book(NARROW, parameters)
+    rng = np.random.default_rng(seed)
+    volume = np.asarray(now.volume).astype(np.int64)
+    choice = rng.integers(0, 5, volume.shape)
+    take = np.choose(choice, [0, volume, volume // 2, MAX_VOLUME, -5])
+    assert_bulk_cancel_equals(cancel_where_jitted(NARROW, now, take.astype(np.int32)), twin, twin.cancel_where(take))
+
+
+@settings(laws, max_examples=20)
+@given(PARAMETERS, st.integers(-1, 3))
+def test_cancel_owner_equals_twin(parameters: FlowParameters, owner: int) -> None:
+    twin, now = twin_and_book(NARROW, parameters)
+    assert_bulk_cancel_equals(cancel_owner_jitted(NARROW, now, owner), twin, twin.cancel_owner(owner))
+
+
+def twin_and_book(spec: MarketSpec, parameters: FlowParameters) -> tuple[TwinBook, Book]:
+    """A twin after a short random flow, and its book."""
+    flow = random_flow(spec, 24, dataclasses.replace(parameters, invalid_rate=0.0))
+    twin = TwinBook(spec)
+    fields = ("price", "volume", "order_id", "owner")
+    last = {name: flow.expected[f"book.{name}"][-1] for name in fields}
+    for side in Side:
+        rows = zip(*(last[name][side].tolist() for name in fields), strict=True)
+        for price, volume, order_id, owner in rows:
+            if volume:
+                kind = Kind.BUY if side == Side.BID else Kind.SELL
+                twin.submit(Message(kind, price, volume, order_id, owner=owner), matching=False)
+    twin.last_price = int(flow.expected["book.last_price"][-1])
+    return twin, twin.book()
+
+
+def assert_bulk_cancel_equals(got: tuple[Book, Trades], twin: TwinBook, expected: list[Result]) -> None:
+    assert_bitwise_equal(got[0], twin.book())
+    rows = stacked([result.fields(twin.spec.trade_width) for result in expected])
+    for name, values in rows.items():
+        field = getattr(got[1], name)
+        field = clock.wide_to_numpy(field) if isinstance(field, Wide) else np.asarray(field)
+        if name == "side":
+            np.testing.assert_array_equal(field, list(Side))
+        else:
+            np.testing.assert_array_equal(field, values, err_msg=name)
+
+
+def fill_side(spec: MarketSpec, kind: Kind, price: int, volume: int, count: int) -> Book:
+    """A book with `count` equal orders, ids 0 to count - 1."""
+    twin = TwinBook(spec)
+    for order_id in range(count):
+        twin.submit(Message(kind, price, volume, order_id, owner=order_id % 2), matching=False)
+    return twin.book()
+
+
+def submit_one(spec: MarketSpec, now: Book, kind: Kind, price: int, volume: int, order_id: int
+               ) -> tuple[Book, Trades, int]:
+    now, trades, status = submit_jitted(spec, now, orders.limit_order(kind, price, volume, order_id))
+    return now, trades, int(status)
+
+
+@pytest.mark.parametrize("kind", [Kind.BUY, Kind.SELL])
+def test_a_side_far_past_2_to_31_shares_matches_and_shows_exactly(kind: Kind) -> None:
+    spec = MarketSpec(capacity=128, trade_width=4)
+    resting = Kind.SELL if kind == Kind.BUY else Kind.BUY
+    price = MAX_PRICE // spec.tick * spec.tick
+    now = fill_side(spec, resting, price, MAX_VOLUME, 100)
+
+    def level() -> int:
+        seen = view_jitted(spec, now)
+        return int(clock.wide_to_numpy(seen.ask_volume if resting == Kind.SELL else seen.bid_volume)[0])
+
+    assert level() == 100 * MAX_VOLUME
+    now, trades, status = submit_one(spec, now, kind, price, MAX_VOLUME - 1, 1000)
+    assert (status, int(trades.count), int(trades.rest), int(trades.partial)) == (0, 1, 0, MAX_VOLUME - 1)
+    assert int(clock.wide_to_numpy(trades.value)) == price * (MAX_VOLUME - 1)
+    assert level() == 99 * MAX_VOLUME + 1
+    now, trades, status = submit_one(spec, now, kind, price, MAX_VOLUME, 1001)
+    assert np.asarray(trades.volume_each).tolist() == [1, MAX_VOLUME - 1, 0, 0]
+    assert np.asarray(trades.resting_id).tolist() == [0, 1, NO_ID, NO_ID]
+    assert level() == 98 * MAX_VOLUME + 1
+    assert int(now.volume[resting, 0]) == 1 and int(now.order_id[resting, 0]) == 1
+
+
+def test_a_cut_list_is_flagged_and_its_sums_are_exact() -> None:
+    spec = MarketSpec(capacity=16, trade_width=3)
+    now = fill_side(spec, Kind.SELL, 100_000, 500, 10)
+    for count, volume in ((3, 1500), (4, 1501)):
+        after, trades, status = submit_one(spec, now, Kind.BUY, 100_100, volume, 50)
+        assert (status, int(trades.count), bool(trades.cut)) == (0, count, count > 3)
+        assert int(clock.wide_to_numpy(trades.volume)) == volume
+        assert int(clock.wide_to_numpy(trades.value)) == volume * 100_000
+        assert np.asarray(trades.resting_id).tolist() == [0, 1, 2]
+        assert int(np.asarray(after.volume).sum()) == 5000 - volume
+
+
+def test_mids_at_the_highest_price_do_not_wrap() -> None:
+    spec = MarketSpec(tick=1, capacity=8)
+    now, _, _ = submit_one(spec, book.empty(spec), Kind.SELL, MAX_PRICE, 1, 1)
+    seen = view_jitted(spec, now)
+    assert (int(seen.mid_price), int(seen.mid_price_twice)) == (MAX_PRICE, 2 * MAX_PRICE)
+    now, _, _ = submit_one(spec, now, Kind.BUY, MAX_PRICE - 1, 1, 2)
+    seen = view_jitted(spec, now)
+    assert (int(seen.spread), int(seen.mid_price), int(seen.mid_price_twice)) == (1, MAX_PRICE - 1, 2 * MAX_PRICE - 1)
+    _, _, status = submit_one(spec, now, Kind.SELL, MAX_PRICE + 1, 1, 3)
+    assert status == Status.BAD_PRICE
+
+
+def test_a_partial_cancel_keeps_its_place_and_a_whole_one_gives_it_up() -> None:
+    now = fill_side(SMALL, Kind.BUY, 100_000, 500, 3)
+    now, trades, status = cancel_jitted(SMALL, now, Side.BID, 0, 200)
+    assert (int(status), int(trades.kind), int(trades.slot)) == (Status.ACCEPTED, Kind.CANCEL, 0)
+    assert np.asarray(now.order_id[Side.BID, :4]).tolist() == [0, 1, 2, NO_ID]
+    assert np.asarray(now.volume[Side.BID, :4]).tolist() == [300, 500, 500, 0]
+    _, trades, _ = submit_one(SMALL, now, Kind.SELL, 100_000, 400, 9)
+    assert np.asarray(trades.resting_id[:3]).tolist() == [0, 1, NO_ID]
+    now, _, _ = cancel_jitted(SMALL, now, Side.BID, 0, 300)
+    assert np.asarray(now.order_id[Side.BID, :3]).tolist() == [1, 2, NO_ID]
+
+
+def test_a_collected_order_rests_without_matching_and_leaves_the_last_price() -> None:
+    now = fill_side(SMALL, Kind.BUY, 100_000, 500, 1)
+    sell = orders.limit_order(Kind.SELL, 99_900, 300, 7)
+    now, trades, status = submit_jitted(SMALL, now, sell, False)
+    assert (int(status), int(trades.count), int(trades.rest)) == (Status.ACCEPTED, 0, 300)
+    assert int(now.last_price) == -1
+    assert int(view_jitted(SMALL, now).spread) == -100
+
+
+def x64_case() -> Any:
+    """Every public function of the book once, with Python numbers where they are allowed."""
+    flow = random_flow(SMALL, LENGTH, FlowParameters(seed=11, volumes="huge", collected_rate=0.2))
+    now, steps = replay(SMALL, flow.start, flow.stream, flow.matching)
+
+    @jax.jit
+    def calls(now: Book) -> Any:
+        return (book.empty(SMALL), book.cancel(SMALL, now, 0, now.order_id[0, 0], 1),
+                book.cancel_where(SMALL, now, np.full((2, SMALL.capacity), 3, np.int32)),
+                book.submit(SMALL, now, orders.limit_order(1, 100_000, 700, 10**6), True),
+                book.cancel_owner(SMALL, now, 1), book.best(now), orders.no_order(), orders.cancel_order(0, 5, 100))
+
+    return now, steps, calls(now)
+
+
+def test_64_bit_mode_changes_neither_types_nor_results(tmp_path: Path) -> None:
+    path = tmp_path / "x64.npz"
+    code = ("import sys, jax, numpy; from tests.test_book import x64_case; assert jax.config.jax_enable_x64; "
+            "numpy.savez(sys.argv[1], *map(numpy.asarray, jax.tree.leaves(x64_case())))")
+    root = Path(__file__).parents[1]
+    search = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=root,
+                   env=os.environ | {"JAX_ENABLE_X64": "1", "PYTHONPATH": search})
+    leaves = jax.tree.leaves(x64_case())
+    assert {str(x.dtype) for x in leaves} == {"int32", "uint32", "bool"}
+    with np.load(path) as saved:
+        assert_bitwise_equal([saved[f"arr_{i}"] for i in range(len(saved.files))], leaves)
+
+
+def counted(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[int]]:
+    """The function jitted with a static spec, and a list that grows by one a trace."""
+    traces: list[int] = []
+
+    def call(spec: MarketSpec, *arguments: Any) -> Any:
+        traces.append(1)
+        return function(spec, *arguments)
+
+    return jax.jit(call, static_argnums=0), traces
+
+
+def test_contents_never_retrace() -> None:
+    submit, submit_traces = counted(book.submit)
+    view, view_traces = counted(book.view)
+    cancel, cancel_traces = counted(book.cancel)
+    take, take_traces = counted(book.cancel_where)
+    now = book.empty(SMALL)
+    stream = random_flow(SMALL, 4, FlowParameters(seed=3)).stream
+    messages: list[Order] = [
+        orders.limit_order(Kind.BUY, 100_000, 500, 1), orders.limit_order(int(Kind.SELL), 100_100, 500, 2, 0),
+        orders.limit_order(np.int32(0), np.array(99_900), np.int64(100), 3, owner=np.int32(1)),
+        orders.limit_order(jax.numpy.int32(0), jax.numpy.int32(99_900), 100, 4, time=Time(np.int32(5), np.int32(6))),
+        orders.cancel_order(Side.BID, 1, 100), orders.no_order(), orders.no_order(clock.static_time(5)),
+        *(jax.tree.map(lambda x, i=i: x[i], stream) for i in range(4))]
+    for i, message in enumerate(messages):
+        spec = MarketSpec(capacity=16, trade_width=16)
+        now, _, _ = submit(spec, now, message, np.bool_(i % 2))
+        now, _, _ = cancel(spec, now, i % 2, i, 1)
+        now, _ = take(spec, now, np.full((2, 16), i, np.int32))
+        view(spec, now)
+    assert (submit_traces, cancel_traces, take_traces, view_traces) == ([1], [1], [1], [1])
