@@ -103,8 +103,9 @@ def total_product(price: Array, volume: Array, axis: int = -1) -> Wide:
         return jnp.sum(x.astype(jnp.int32), axis=axis, dtype=jnp.int32)
 
     at_0 = add_up(low & _LOW16)
-    at_16 = add_up((low >> 16) + (cross_1 & _LOW16) + (cross_2 & _LOW16))
-    at_32 = add_up((cross_1 >> 16) + (cross_2 >> 16))
+    middle = (low >> 16) + (cross_1 & _LOW16) + (cross_2 & _LOW16)
+    at_16 = add_up(middle & _LOW16)
+    at_32 = add_up((cross_1 >> 16) + (cross_2 >> 16) + (middle >> 16))
     # Only the low 32 bits of the highest products lie inside the 64 bits of the result, so wrapping is exact.
     high = add_up(p_high * v_high)
     at_16 = at_16 + (at_0 >> 16)
