@@ -16,6 +16,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "marsjax" / "__init__.py").
 if VERSION is None:
     raise ValueError("marsjax/__init__.py: expected a line __version__ = \"...\"")
 
+# A checkout may have no checkpoints yet.
+PACKAGED = {f"marsjax.packaged.{name}": name for name in ("configs", "checkpoints") if (ROOT / name).is_dir()}
 TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
 
 setuptools.setup(
@@ -25,17 +27,10 @@ setuptools.setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=[
-        *setuptools.find_packages(include=["marsjax", "marsjax.*"]),
-        "marsjax.packaged.configs",
-        "marsjax.packaged.checkpoints",
-    ],
-    package_dir={"marsjax.packaged.configs": "configs", "marsjax.packaged.checkpoints": "checkpoints"},
-    package_data={
-        "marsjax": ["py.typed"],
-        "marsjax.packaged.configs": ["**/*.py"],
-        "marsjax.packaged.checkpoints": ["**/*"],
-    },
+    packages=[*setuptools.find_packages(include=["marsjax", "marsjax.*"]), *PACKAGED],
+    package_dir=PACKAGED,
+    package_data={"marsjax": ["py.typed"], **{package: ["**/*", "**/.*"] for package in PACKAGED}},
+    exclude_package_data={package: ["**/__pycache__/*"] for package in PACKAGED},
     install_requires=[
         "absl-py>=2.1",
         "chex>=0.1.90",

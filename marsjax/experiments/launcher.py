@@ -122,7 +122,8 @@ def _set_up_logging(verbose: bool) -> None:
     flags.FLAGS.mark_as_parsed()  # absl's own flags stay at their defaults: the experiments have none of their own
     level = logging.INFO if verbose else logging.WARNING
     absl_logging.set_verbosity("info" if verbose else "warning")
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    logging.root.setLevel(level)  # apart, since basicConfig does nothing where a library has put its handler
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
 
 
 def _complain(error: Exception | str, code: int) -> int:

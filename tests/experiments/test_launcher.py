@@ -1,0 +1,218 @@
+"""The launcher as its user meets it: exit codes, one line of error, configs by path and by name, also from a wheel."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from marsjax.experiments import config as configs
+from marsjax.experiments import config_help
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+PROGRAM = ROOT / "tests" / "fixtures" / "experiment.py"
+CONFIG = ROOT / "tests" / "fixtures" / "configs" / "example.py"
+
+
+def launch(*arguments: str, cwd: pathlib.Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    whole = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **environment}
+    command = [sys.executable, str(PROGRAM), *arguments]
+    return subprocess.run(command, cwd=cwd, env=whole, capture_output=True, text=True, timeout=120, check=False)
+
+
+def ran(result: subprocess.CompletedProcess[str]) -> dict[str, object]:
+    """The config that the program ran under."""
+    lines = [line for line in result.stdout.splitlines() if line.startswith("config ")]
+    assert lines, result.stderr
+    return json.loads(lines[0].removeprefix("config "))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "expected one --config"),
+        (["--config"], "expected one --config"),
+        (["--config={}", "--config={}"], "expected one --config"),
+        (["--config=configs/absent.py:sse"], "configs/absent.py does not exist"),
+        (["--config=absent:sse"], "config 'absent' is unknown"),
+        (["--config={}", "--config.boook=1"], "unknown key boook; known here are: agent, book,"),
+        (["--config={}", "--config.book.lvls=1"], "unknown key book.lvls; known here are: levels"),
+        (["--config={}", "--config.book=1"], "set its keys: book.levels"),
+        (["--config={}", "--config.scale.x=1"], "scale is a float, not a section"),
+        (["--config={}", "--config.trajectories=1.5"], "expected int like 4, got '1.5'"),
+        (["--config={}", "--config.scale=big"], "expected float like 0.5, got 'big'"),
+        (["--config={}", "--config.trace=maybe"], "expected bool like False, got 'maybe'"),
+        (["--config={}", "--config.minutes=1,x"], "expected tuple like (1, 5), got '1,x'"),
+        (["--config={}", "--config.scale"], "expected --config.scale=value"),
+        (["--config={}:sse,foo=1"], "'foo=1' is unknown; known are: noise, sse, symbol=, trajectories="),
+        (["--config={}:lobster"], "'lobster' is unknown; known are: noise, sse"),
+        (["--config={}:trajectories=many"], "expected int like 4, got 'many'"),
+        (["--config={}:symbol"], "expected symbol=value"),
+        (["--config={}", "--fast"], "unknown argument --fast"),
+        (["--config={}", "stray"], "unknown argument stray"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_2(arguments: list[str], expected: str) -> None:
+    result = launch(*(argument.format(CONFIG) for argument in arguments))
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert expected in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("def get_config(:\n", "line 1: invalid syntax"),
+        ("config = 1\n", "expected a function get_config(arg)"),
+        ("def get_config():\n    return {}\n", "expected get_config to return a ConfigDict, got dict"),
+        ("def get_config(arg):\n    raise ValueError('no such day')\n", "no such day"),
+    ],
+)
+def test_a_broken_config_file_is_one_line_and_exit_2(tmp_path: pathlib.Path, source: str, expected: str) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    result = launch("--config=broken.py", cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
+    assert "broken.py" in result.stderr
+    assert expected in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("symbol", "code", "error"),
+    [
+        ("600519", 0, ""),
+        ("three", 3, ""),
+        ("value", 1, "error: two lines\n"),
+        ("missing", 1, "error: [Errno 2] No such file: 'day.csv'\n"),
+        ("interrupt", 130, "error: interrupted\n"),
+    ],
+)
+def test_exit_code_of_a_run(symbol: str, code: int, error: str) -> None:
+    result = launch(f"--config={CONFIG}:symbol={symbol}")
+    assert (result.returncode, result.stderr) == (code, error)
+    assert result.stdout.startswith("example on 1 x cpu (cpu)")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    result = launch(f"--config={CONFIG}:symbol=bug")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "RuntimeError: a bug" in result.stderr
+
+
+def test_verbose_shows_the_traceback_of_an_input_error() -> None:
+    result = launch("--verbose", f"--config={CONFIG}:symbol=value")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_an_absent_device_is_one_line_and_exit_1() -> None:
+    result = launch(f"--config={CONFIG}", JAX_PLATFORMS="no_such_platform")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert "no_such_platform" in result.stderr
+
+
+def test_argument_and_overrides_are_typed() -> None:
+    result = launch(f"--config={CONFIG}:sse,trajectories=8,trace", "--config.book.levels=5", "--config.scale=2",
+                    "--config.minutes=(3,)", "--config.agent.volume=-7")
+    assert ran(result) == {"mode": "sse", "symbol": "600519", "trajectories": 8, "scale": 2.0, "trace": True,
+                           "minutes": [3], "book": {"levels": 5}, "agent": {"volume": -7}}
+
+
+def test_compiled_programs_are_kept_where_the_user_says(tmp_path: pathlib.Path) -> None:
+    result = launch(f"--config={CONFIG}", XDG_CACHE_HOME=str(tmp_path))
+    assert f"cache {tmp_path}/marsjax/jax 0.5\n" in result.stdout
+    result = launch(f"--config={CONFIG}", XDG_CACHE_HOME=str(tmp_path), JAX_COMPILATION_CACHE_DIR=f"{tmp_path}/mine")
+    assert f"cache {tmp_path}/mine 0.5\n" in result.stdout
+
+
+def test_help_lists_keys_values_and_comments() -> None:
+    result = launch(f"--config={CONFIG}:sse,help")
+    assert (result.returncode, result.stderr) == (0, "")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0] == "A config for the tests of the launcher."
+    assert {
+        "noise|sse first, noise unless given",
+        "trajectories 4 (int)",
+        "--config.mode='sse'",
+        "--config.symbol='600519' of the exchange",
+        "--config.trajectories=4 how many markets run side by side",
+        "--config.scale=0.5 a plain number, without a unit",
+        "--config.trace=False",
+        "--config.book.levels=10 a side",
+        "--config.agent.volume=100 shares",
+    } <= set(lines)
+
+
+def test_usage_text() -> None:
+    result = launch("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "marsjax.experiments.example --config=NAME" in result.stdout
+
+
+def test_parse_arg_defaults_and_errors_of_the_author() -> None:
+    assert configs.parse_arg(None, ("noise", "sse"), depth=3).to_dict() == {"mode": "noise", "depth": 3}
+    assert configs.parse_arg("depth=4, fast=false", depth=3, fast=True).to_dict() == {"depth": 4, "fast": False}
+    with pytest.raises(configs.UsageError, match="known are: none"):
+        configs.parse_arg("x")
+    with pytest.raises(AttributeError):
+        configs.parse_arg("", depth=3).detph = 4
+
+
+def test_a_key_without_a_value_yet_takes_none_and_its_type() -> None:
+    import ml_collections
+
+    config = ConfigDict({"seed": ml_collections.config_dict.placeholder(int)})
+    configs.override(config, ["--config.seed=none"])
+    assert config.seed is None
+    configs.override(config, ["--config.seed=5"])
+    assert config.seed == 5
+
+
+def test_comments_above_behind_and_below() -> None:
+    source = "if 1:\n    # up\n    # on top\n    c.a = 1\n    c.b.x = 2  # right\n          # on\n    c.d = 3\n"
+    assert config_help.key_comments(source) == {"a": "up on top", "b.x": "right on", "d": ""}
+
+
+def test_configs_of_the_checkout_go_by_name() -> None:
+    files = {path.stem for path in (ROOT / "configs").glob("*.py")}
+    assert set(configs.named_configs()) == {name for name in files if not name.startswith("_")}
+    for path in configs.named_configs().values():
+        assert isinstance(configs.load(path), ConfigDict)
+        assert "Keys:" in config_help.describe(path, "help")
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_configs_and_checkpoints(tmp_path: pathlib.Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("marsjax", "configs", "checkpoints"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    (source / "configs").mkdir(exist_ok=True)
+    shutil.copy(CONFIG, source / "configs" / "wheel_example.py")
+    nested = source / "checkpoints" / "tiny" / "params" / "d"
+    nested.mkdir(parents=True)
+    (nested / "0f3a").write_bytes(b"\0\1")
+    (source / "checkpoints" / "tiny" / ".metadata").write_text("{}")
+
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    site, away = tmp_path / "site", tmp_path / "away"
+    away.mkdir()
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, source], check=True, timeout=300)
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")], check=True, timeout=300)
+
+    result = launch("--config=wheel_example:sse", cwd=away, PYTHONPATH=str(site))
+    assert ran(result)["mode"] == "sse"
+    carried = site / "marsjax" / "packaged" / "checkpoints" / "tiny"
+    assert (carried / "params" / "d" / "0f3a").read_bytes() == b"\0\1"
+    assert (carried / ".metadata").is_file()
+    assert (site / "marsjax" / "py.typed").is_file()
+    assert not (site / "configs").exists()
