@@ -18,6 +18,7 @@ from marsjax.types import (
     NO_ID,
     NO_OWNER,
     NO_PRICE,
+    Array,
     Book,
     Conservation,
     Counters,
@@ -35,14 +36,15 @@ from marsjax.types import (
 
 
 def open_market(spec: MarketSpec, first_id: int = 0, previous_close: int = NO_PRICE) -> Market:
-    """An exchange before its session: empty book, empty accounts."""
+    """An exchange before its session: empty book, empty accounts. Every array has a buffer of its own (donation)."""
     zero, zeros = jnp.zeros((), jnp.int32), jnp.zeros(2, jnp.int32)
     counters = Counters(
         status=jnp.zeros(len(Status), jnp.int32), submitted=clock.wide(zeros), cancelled=clock.wide(zeros),
         traded=clock.wide(zero), value=clock.wide(zero), fills=zero, cut_lists=zero, most_resting=zeros,
         auctions=zero)
-    return Market(books.empty(spec), ledger.empty(spec), counters, clock.static_time(0),
-                  jnp.asarray(first_id, jnp.int32), jnp.asarray(previous_close, jnp.int32))
+    market = Market(books.empty(spec), ledger.empty(spec), counters, clock.static_time(0),
+                    jnp.asarray(first_id, jnp.int32), jnp.asarray(previous_close, jnp.int32))
+    return jax.tree.map(jnp.array, market)
 
 
 def step(spec: MarketSpec, market: Market, order: Order) -> tuple[Market, Report]:
@@ -74,7 +76,7 @@ def submit(spec: MarketSpec, market: Market, order: Order) -> tuple[Market, Repo
 
     after = Market(
         book=book, ledgers=ledger.settle(spec, market.ledgers, market.book, taken, trades),
-        counters=_count(market.counters, book, taken, trades, status),
+        counters=_count(market.counters, book, order, trades, status),
         time=clock.select_time(clock.before(market.time, order.time) & (order.kind != Kind.NONE), order.time,
                                market.time),
         next_id=jnp.where(accepted, jnp.maximum(market.next_id, order_id + 1), market.next_id),
@@ -82,6 +84,43 @@ def submit(spec: MarketSpec, market: Market, order: Order) -> tuple[Market, Repo
     is_auction_cancel = (phase != Phase.CONTINUOUS) & (kind == Kind.CANCEL)
     shown = _without_price(trades, is_auction_cancel)
     return after, Report(status, jnp.where(accepted, order_id, NO_ID), shown)
+
+
+def cancel_many(spec: MarketSpec, market: Market, take: Array, time: Time) -> tuple[Market, Report]:
+    """Several cancels of continuous trading at one time, in one pass.
+
+    Each of them is an order of its own: it has an id and counts as an order. They are numbered asks first, each side
+    in order of priority.
+
+    Args:
+      spec: sizes and session.
+      market: the state before.
+      take: int32 [2, C], shares to take off each resting order; clipped to what is left.
+      time: of all of them; outside continuous trading nothing is cancelled and the status is CLOSED (BAD_TIME if it
+        lies before the last order).
+
+    Returns:
+      The state after, and a report of each side, Report [2, ...]: `order_id` is the id of the side's first cancel.
+    """
+    none = jnp.zeros((), jnp.int32)
+    probe = Order(time, none + Kind.CANCEL, none, none, none, none, none, none - 1)
+    refused = _refusal(spec, market, probe, clock.phase(spec.session, time))
+    continuous = clock.phase(spec.session, time) == Phase.CONTINUOUS
+    status = jnp.where(continuous | (refused != Status.ACCEPTED), refused, jnp.int32(Status.CLOSED))
+    accepted = status == Status.ACCEPTED
+    take = jnp.where(accepted, jnp.clip(take, 0, market.book.volume), 0)
+    book, trades = books.cancel_where(spec, market.book, take)
+    count = jnp.sum(trades.count, dtype=jnp.int32)
+    first = market.next_id + jnp.stack([none, trades.count[Side.ASK]])
+    counters = dataclasses.replace(
+        market.counters,
+        status=market.counters.status.at[status].add(jnp.where(accepted, count, 1)),
+        cancelled=clock.add(market.counters.cancelled, trades.volume),
+        cut_lists=market.counters.cut_lists + jnp.sum(trades.cut, dtype=jnp.int32))
+    after = dataclasses.replace(
+        market, book=book, ledgers=ledger.release(spec, market.ledgers, market.book, take), counters=counters,
+        time=clock.select_time(accepted & (count > 0), time, market.time), next_id=market.next_id + count)
+    return after, Report(jnp.stack([status, status]), jnp.where(trades.count > 0, first, NO_ID), trades)
 
 
 def advance(spec: MarketSpec, market: Market, time: Time) -> Market:
@@ -165,7 +204,7 @@ def _count(counters: Counters, book: Book, order: Order, trades: Trades, status:
     resting = jnp.sum(book.volume > 0, axis=-1, dtype=jnp.int32)
     return dataclasses.replace(
         counters,
-        status=counters.status + (jnp.arange(len(Status), dtype=jnp.int32) == status),
+        status=counters.status + ((jnp.arange(len(Status), dtype=jnp.int32) == status) & (order.kind != Kind.NONE)),
         submitted=clock.add(counters.submitted, clock.wide(submitted)),
         cancelled=clock.add(counters.cancelled, clock.wide(cancelled)),
         traded=clock.add(counters.traded, _if(traded, trades.volume)),

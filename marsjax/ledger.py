@@ -52,6 +52,15 @@ def settle(spec: MarketSpec, ledgers: Ledgers, before: Book, order: Order, trade
     return _release(after, clock.negate(rest_value), clock.negate(rest_shares))
 
 
+def release(spec: MarketSpec, ledgers: Ledgers, before: Book, take: Array) -> Ledgers:
+    """Gives back what cancelled shares, int32 [2, C] of the orders in `before`, had reserved."""
+    mine = _is_owner(spec, before.owner[Side.BID])
+    bids = jnp.where(mine, take[Side.BID][None, :], 0)
+    cash = clock.total_product(jnp.broadcast_to(before.price[Side.BID][None, :], bids.shape), bids)
+    asks = jnp.where(_is_owner(spec, before.owner[Side.ASK]), take[Side.ASK][None, :], 0)
+    return _release(ledgers, cash, clock.total(asks))
+
+
 def settle_auction(spec: MarketSpec, ledgers: Ledgers, uncross: Uncross) -> Ledgers:
     """Books a call auction: all trade at its price, and give back what they had reserved at their limits."""
     after = ledgers

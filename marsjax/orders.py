@@ -55,10 +55,8 @@ def pad(orders: Order, length: int) -> Order:
     count = len(np.asarray(orders.kind))
     if count > length:
         raise ValueError(f"orders: cannot pad {count} orders to {length}")
-    fill = no_order()
-    last = (int(orders.time.s[-1]), int(orders.time.ns[-1])) if count else (0, 0)
-    fill = Order(Time(np.int32(last[0]), np.int32(last[1])), fill.kind, fill.price, fill.volume, fill.order_id,
-                 fill.cancel_side, fill.cancel_id, fill.owner)
+    last = Time(orders.time.s[-1], orders.time.ns[-1]) if count else Time(0, 0)
+    fill = Order(last, int(Kind.NONE), EMPTY_PRICE, 0, NO_ID, NO_ID, NO_ID, NO_OWNER)  # type: ignore[arg-type]
     return jax.tree.map(lambda x, value: np.concatenate([x, np.full(length - count, value, np.int32)]), orders, fill)
 
 

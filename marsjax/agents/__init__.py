@@ -1,0 +1,1 @@
+"""Who trades: pure functions from what an agent sees and a key to what it sends."""

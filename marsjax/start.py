@@ -1,0 +1,139 @@
+"""Starting states: a market warmed up by the noise agent (reference: noise agent)."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax import clock, exchange
+from marsjax.agents import cancels
+from marsjax.agents import noise as noise_agent
+from marsjax.agents.noise import NoiseSpec
+from marsjax.specs import SECOND_NS, MarketSpec
+from marsjax.types import NO_ID, Array, Kind, Market, Order, Time, Trades
+
+
+@dataclasses.dataclass(frozen=True)
+class Warmup:
+    """When the noise agent trades, and for which account."""
+
+    start_ns: int = 34_200 * SECOND_NS
+    """Of its first wake-up, nanoseconds since midnight (9:30)."""
+    duration_ns: int = 1_800 * SECOND_NS
+    """It wakes up before start + duration."""
+    owner: int = 0
+    steps_per_call: int = 512
+    """Wake-ups a compiled call; the result does not depend on it."""
+
+    def __post_init__(self) -> None:
+        if self.start_ns < 0 or self.duration_ns <= 0:
+            raise ValueError(f"Warmup: expected start_ns >= 0 and duration_ns > 0, got {self.start_ns}, "
+                             f"{self.duration_ns}")
+        if self.steps_per_call < 1:
+            raise ValueError(f"Warmup.steps_per_call: expected at least 1, got {self.steps_per_call}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Warming:
+    market: Market
+    wake: Time
+    step: Array
+
+
+def noise(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, seed: int, trajectories: int = 1
+          ) -> tuple[Market, list[Order]]:
+    """Markets made by the noise agent alone.
+
+    Args:
+      market: sizes; its session must be open for the whole warm-up.
+      agent: what it draws from.
+      warmup: when it trades.
+      seed: trajectory b of seed s draws from fold_in(fold_in(key(s), b), wake-up number), whatever the batch.
+      trajectories: how many markets, B.
+
+    Returns:
+      The markets, Market [B], and for each the orders sent, Order [N_b] of int32 NumPy arrays: replayed from an empty
+      market they give the same one. Each cancel is an order of its own; a rejected one has NO_ID.
+
+    Raises ValueError where the session is not open, or a cancel hits more orders than `trade_width` lists.
+    """
+    for name, value, low in (("seed", seed, 0), ("trajectories", trajectories, 1)):
+        if not low <= value < 2**31:
+            raise ValueError(f"noise start: expected {name} of {low} to {2**31 - 1}, got {value}")
+    _check_session(market, warmup)
+    first = _Warming(exchange.open_market(market), jax.tree.map(jnp.asarray, clock.static_time(warmup.start_ns)),
+                     jnp.zeros((), jnp.int32))
+    state = jax.tree.map(lambda x: jnp.broadcast_to(x, (trajectories, *x.shape)).copy(), first)
+    numbers = jnp.arange(trajectories, dtype=jnp.int32)
+    sent: list[list[Order]] = [[] for _ in range(trajectories)]
+    last = clock.time_from_ns(warmup.start_ns + warmup.duration_ns)
+    while bool(jnp.any(clock.before(state.wake, last))):
+        state, orders = _wake_ups(market, agent, warmup, state, jnp.asarray(seed, jnp.uint32), numbers)
+        orders = jax.tree.map(np.asarray, orders)
+        for trajectory in range(trajectories):
+            rows = jax.tree.map(lambda x, b=trajectory: x[b].reshape(-1), orders)
+            sent[trajectory].append(jax.tree.map(lambda x, keep=rows.kind != Kind.NONE: x[keep], rows))
+    cut = np.flatnonzero(np.asarray(state.market.counters.cut_lists))
+    if cut.size:
+        raise ValueError(f"noise start: trajectory {cut[0]}: a cancel hit more than trade_width={market.trade_width} "
+                         "orders; raise MarketSpec.trade_width")
+    return state.market, [jax.tree.map(lambda *parts: np.concatenate(parts), *parts) for parts in sent]
+
+
+def _check_session(market: MarketSpec, warmup: Warmup) -> None:
+    end_ns = warmup.start_ns + warmup.duration_ns
+    if not any(period.uncross_ns is None and period.start_ns <= warmup.start_ns and end_ns - 1 <= period.end_ns
+               for period in market.session.periods):
+        raise ValueError(f"noise start: expected continuous trading from {warmup.start_ns} to {end_ns} ns, got the "
+                         f"session {market.session}")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def _wake_ups(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, state: _Warming, seed: jax.Array,
+              numbers: jax.Array) -> tuple[_Warming, Order]:
+    """`steps_per_call` wake-ups of each trajectory -> states [B] and orders [B, steps, K]."""
+    def one(state: _Warming, number: jax.Array) -> tuple[_Warming, Order]:
+        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), number)
+        return jax.lax.scan(lambda s, _: _wake_up(market, agent, warmup, s, jax.random.fold_in(key, s.step)), state,
+                            length=warmup.steps_per_call)
+
+    return jax.vmap(one)(state, numbers)
+
+
+def _wake_up(spec: MarketSpec, agent: NoiseSpec, warmup: Warmup, state: _Warming, key: jax.Array
+             ) -> tuple[_Warming, Order]:
+    market, wake = state.market, state.wake
+    active = clock.before(wake, clock.static_time(warmup.start_ns + warmup.duration_ns))
+    plan = noise_agent.act(agent, key, market.book.last_price)
+    is_cancel = active & (plan.kind == Kind.CANCEL)
+    none = jnp.full_like(plan.kind, NO_ID)
+    order = Order(wake, jnp.where(active & ~is_cancel, plan.kind, jnp.int32(Kind.NONE)), plan.price, plan.volume,
+                  none, none, none, jnp.full_like(plan.kind, warmup.owner))
+    market, report = exchange.submit(spec, market, order)
+    take = cancels.nearest(market.book, market.book.owner == warmup.owner, plan.price, plan.volume, plan.upper_wins)
+    market, cancelled = exchange.cancel_many(spec, market, jnp.where(is_cancel, take, 0), wake)
+    rows = _rows(spec, order, report.order_id, cancelled.trades, cancelled.order_id)
+    sleep = clock.add_time(wake, plan.sleep)
+    return _Warming(market, clock.select_time(active, sleep, wake), state.step + 1), rows
+
+
+def _rows(spec: MarketSpec, order: Order, order_id: jax.Array, cancelled: Trades, first_id: jax.Array) -> Order:
+    """The orders of one wake-up, [K]: the limit order, or one cancel for each order hit, then Kind.NONE."""
+    side = jnp.argmax(cancelled.count).astype(jnp.int32)
+    listed = jax.tree.map(lambda x: x[side], cancelled)
+    row = jnp.arange(spec.trade_width, dtype=jnp.int32)
+    is_cancel = row < listed.count
+    is_limit = (row == 0) & (order.kind != Kind.NONE)
+
+    def column(of_cancel: jax.Array | int, of_limit: Array, nothing: int) -> jax.Array:
+        return jnp.where(is_cancel, of_cancel, jnp.where(is_limit, of_limit, nothing)).astype(jnp.int32)
+
+    return Order(
+        time=jax.tree.map(lambda x: jnp.broadcast_to(x, row.shape), order.time),
+        kind=column(Kind.CANCEL, order.kind, Kind.NONE), price=column(listed.price, order.price, 0),
+        volume=column(listed.volume_each, order.volume, 0), order_id=column(first_id[side] + row, order_id, NO_ID),
+        cancel_side=column(side, NO_ID, NO_ID), cancel_id=column(listed.resting_id, NO_ID, NO_ID),
+        owner=column(order.owner, order.owner, NO_ID))
