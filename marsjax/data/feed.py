@@ -7,6 +7,7 @@ import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,8 @@ class FeedChunk:
     """int64 [N], number of the last message that went into each order."""
     ignored: dict[str, int] = dataclasses.field(default_factory=dict)
     """Messages of this chunk that became no order, by reason."""
+    adapted: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Messages of this chunk whose order is not what they literally say, by reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +165,7 @@ def read_rows(path: Path, columns: Sequence[str], chunk_rows: int, optional: Seq
     """
     if chunk_rows < 1:
         raise ValueError(f"chunk_rows: expected at least 1, got {chunk_rows}")
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+    with _opened(path) as file:
         lines = _lines(path, file)
         first = 1
         names = list(columns)
@@ -182,6 +185,19 @@ def read_rows(path: Path, columns: Sequence[str], chunk_rows: int, optional: Seq
                 block, number = list(itertools.compress(block, filled)), number[filled]
             if block:
                 yield Rows(path, number, _parse(path, block, number, names, keep))
+
+
+def first_line(path: Path) -> str:
+    """The first line of a .csv or .csv.gz file, to tell how many columns it has; FeedError for an empty file."""
+    with _opened(path) as file:
+        line = next(_lines(path, file), b"").decode("utf-8-sig", errors="replace").strip()
+    if not line:
+        raise FeedError(f"{path}: line 1: expected CSV, got an empty line or file")
+    return line
+
+
+def _opened(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else open(path, "rb")
 
 
 def _lines(path: Path, file: Iterable[bytes]) -> Iterator[bytes]:
