@@ -60,6 +60,11 @@ def _chunks(path: Path, chunk_rows: int) -> Iterator[FeedChunk]:
 
 def write(path: str | Path, orders: Order) -> None:
     """Orders (arrays [N]) -> a .csv or .csv.gz file that `read` gives back; ValueError for padding in them."""
+    frame(orders).to_csv(path, index=False)
+
+
+def frame(orders: Order) -> pd.DataFrame:
+    """Orders (arrays [N]) -> a table of COLUMNS; ValueError for padding in them."""
     kind = np.asarray(orders.kind)
     odd = ~np.isin(kind, (Kind.SELL, Kind.BUY, Kind.CANCEL))
     if odd.any():
@@ -69,8 +74,7 @@ def write(path: str | Path, orders: Order) -> None:
     side = np.where(np.asarray(orders.cancel_side) == Side.BID, "B", "S")
     columns = (clock.time_to_ns(orders.time), _LETTERS[kind], orders.price, orders.volume, orders.order_id,
                np.where(is_cancel, side, "None"), orders.cancel_id, orders.owner)
-    frame = pd.DataFrame({name: np.asarray(column) for name, column in zip(COLUMNS, columns, strict=True)})
-    frame.to_csv(path, index=False)
+    return pd.DataFrame({name: np.asarray(column) for name, column in zip(COLUMNS, columns, strict=True)})
 
 
 def transactions(orders: Order, trades: Trades) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""From what a market did to tables and figures."""
