@@ -56,6 +56,25 @@ def test_an_existing_folder_is_kept_unless_overwritten(tmp_path: pathlib.Path) -
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_the_old_folder_comes_back_if_the_new_one_cannot_be_put_in_its_place(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "first"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    rename = pathlib.Path.rename
+
+    def rename_but_the_new(path: pathlib.Path, to: pathlib.Path) -> pathlib.Path:
+        if to == target and (path / "new.txt").exists():
+            raise OSError("disk full")
+        return rename(path, to)
+
+    monkeypatch.setattr(pathlib.Path, "rename", rename_but_the_new)
+    with pytest.raises(OSError, match="disk full"), output_folder(target, overwrite=True) as folder:
+        (folder / "new.txt").write_text("new")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["first", "first/old.txt"]
+
+
 def test_a_folder_that_another_run_wrote_meanwhile_is_kept(tmp_path: pathlib.Path) -> None:
     target = tmp_path / "first"
     with pytest.raises(ValueError, match="exists"), output_folder(target), output_folder(target) as theirs:
