@@ -5,7 +5,8 @@ finds the fills, one shift removes them, and one shift inserts what is left. All
 them over thousands.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,12 @@ from marsjax.types import (
 )
 
 
+HEAD = 512
+"""Slots at the touch that are looked at first in a deeper book."""
+_Slots = TypeVar("_Slots")
+_Result = TypeVar("_Result")
+
+
 class _Row(NamedTuple):
     """One side of a book, each field [C]."""
 
@@ -41,15 +48,20 @@ class _Row(NamedTuple):
     owner: jax.Array
 
 
+_NOTHING = _Row(EMPTY_PRICE, 0, NO_ID, NO_OWNER)  # type: ignore[arg-type]
+"""An empty slot."""
+
+
 class _Match(NamedTuple):
     """What an order would do to the side that it hits."""
 
-    fill: jax.Array  # [C] shares of each resting order
-    whole: jax.Array  # resting orders filled whole: a prefix
-    partial: jax.Array  # shares of the next one, which is filled in part
+    whole: jax.Array  # resting orders filled whole: a prefix of the side
+    partial: jax.Array  # shares of the next one, if it is filled in part
     filled: jax.Array  # shares in all
     fills: jax.Array  # resting orders hit
-    last: jax.Array  # slot of the last one hit, -1 if none
+    value: Wide  # sum of price x shares
+    last_price: jax.Array  # of the last fill
+    listed: _Row  # the first K fills; volume is the shares filled, 0 past the last
 
 
 class _Named(NamedTuple):
@@ -89,29 +101,24 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
     hit, own = _row(book, ~own_is_bid), _row(book, own_is_bid)
 
     wanted = jnp.where(is_limit, jnp.maximum(order.volume, 0), 0)
-    match = _match(hit, own_is_bid, order.price, jnp.where(matching, wanted, 0))
+    match = _match(spec, hit, own_is_bid, order.price, jnp.where(matching, wanted, 0))
     rest = wanted - match.filled
     named = _find(own, order.cancel_id)
     status = _status(spec, order, named, is_duplicate=jnp.any((book.order_id == order.order_id) & (book.volume > 0)),
                      is_full=(own.volume[-1] > 0) & (rest > 0))
     traded, cancelled = (status == Status.ACCEPTED) & is_limit, (status == Status.ACCEPTED) & is_cancel
+    match = jax.tree.map(lambda x: jnp.where(traded, x, jnp.zeros_like(x)), match)
+    rest = jnp.where(traded, rest, 0)
 
-    rests = traded & (rest > 0)
     gone = cancelled & (order.volume == named.volume)
     ahead = (own.volume > 0) & jnp.where(own_is_bid, own.price >= order.price, own.price <= order.price)
-    place = jnp.where(is_cancel, named.slot, _count(ahead))
-    is_own = jnp.arange(2, dtype=jnp.int32) == own_is_bid
-    moved = _shift(
-        book,
-        start=jnp.where(is_own, place, 0),
-        step=jnp.where(is_own, gone.astype(jnp.int32) - rests, jnp.where(traded, match.whole, 0)),
-        cut=jnp.where(is_own, jnp.where(cancelled & ~gone, order.volume, 0), jnp.where(traded, match.partial, 0)),
-        inserts=is_own & rests,
-        inserted=_Row(order.price, rest, order.order_id, order.owner))
-
-    trades = _trades(spec, order, hit, match, named, traded, cancelled, own_is_bid, rest)
-    last_price = jnp.where(traded & (match.fills > 0), hit.price[match.last], book.last_price)
-    return Book(*moved, last_price), trades, status
+    sides = _change(
+        book, is_own=(jnp.arange(2, dtype=jnp.int32) == own_is_bid)[:, None], whole=match.whole,
+        partial=match.partial, slot=jnp.where(is_cancel, named.slot, _count(ahead)), inserts=rest > 0, removes=gone,
+        cut=jnp.where(cancelled & ~gone, order.volume, 0), new=_Row(order.price, rest, order.order_id, order.owner))
+    last_price = jnp.where(match.fills > 0, match.last_price, book.last_price)
+    trades = _trades(order, match, named, cancelled, own_is_bid, rest)
+    return Book(*sides, last_price), trades, status
 
 
 def cancel(spec: MarketSpec, book: Book, side: Array | int, order_id: Array | int, volume: Array | int
@@ -185,13 +192,22 @@ def view(spec: MarketSpec, book: Book) -> BookView:
 
 def _levels(spec: MarketSpec, book: Book) -> tuple[jax.Array, Wide]:
     """Prices [2, L] and volumes [2, L] of the best levels."""
-    occupied = book.volume > 0
-    is_first = occupied & jnp.concatenate(
-        [jnp.ones((2, 1), bool), book.price[:, 1:] != book.price[:, :-1]], axis=1)
+    is_enough: jax.Array | bool = True
+    if spec.capacity > HEAD:
+        # All orders stand in the head, or a level too many begins there.
+        price, volume = book.price[:, :HEAD], book.volume[:, :HEAD]
+        steps = jnp.sum((price[:, 1:] != price[:, :-1]) & (volume[:, 1:] > 0), axis=-1, dtype=jnp.int32)
+        is_enough = jnp.all((book.volume[:, HEAD] == 0) | (steps >= spec.levels))
+    return on_head(HEAD, lambda rows: _levels_of(spec, *rows), is_enough, (book.price, book.volume))
+
+
+def _levels_of(spec: MarketSpec, all_prices: jax.Array, all_volumes: jax.Array) -> tuple[jax.Array, Wide]:
+    occupied = all_volumes > 0
+    is_first = occupied & jnp.concatenate([jnp.ones((2, 1), bool), all_prices[:, 1:] != all_prices[:, :-1]], axis=1)
     level = jnp.where(occupied, _prefix_count(is_first) - 1, spec.levels)
     at_level = level[:, None, :] == jnp.arange(spec.levels, dtype=jnp.int32)[None, :, None]
-    price = jnp.max(jnp.where(at_level, book.price[:, None, :], EMPTY_PRICE), axis=-1)
-    return price, clock.total(jnp.where(at_level, book.volume[:, None, :], 0))
+    price = jnp.max(jnp.where(at_level, all_prices[:, None, :], EMPTY_PRICE), axis=-1)
+    return price, clock.total(jnp.where(at_level, all_volumes[:, None, :], 0))
 
 
 def _row(book: Book, is_bid: jax.Array) -> _Row:
@@ -200,17 +216,40 @@ def _row(book: Book, is_bid: jax.Array) -> _Row:
                   for x in (book.price, book.volume, book.order_id, book.owner)))
 
 
-def _match(hit: _Row, hits_asks: jax.Array, limit: Array, wanted: jax.Array) -> _Match:
+def _match(spec: MarketSpec, hit: _Row, hits_asks: jax.Array, limit: Array, wanted: jax.Array) -> _Match:
     """How `wanted` shares up to the price `limit` fill the side `hit`."""
     crosses = jnp.where(hits_asks, hit.price <= limit, hit.price >= limit)
-    volume = jnp.where(crosses & (wanted > 0), hit.volume, 0)
-    left = wanted - jnp.minimum(saturating_prefix_sum(volume), wanted)
-    fill = jnp.minimum(left, volume)
-    is_whole = (volume > 0) & (volume <= left)
+    reach = _Row(hit.price, jnp.where(crosses & (wanted > 0), hit.volume, 0), hit.order_id, hit.owner)
+    head = max(HEAD, spec.trade_width)
+    ends_in_head: jax.Array | bool = True
+    if spec.capacity > head:
+        enough = clock.total(reach.volume[:head])
+        ends_in_head = (reach.volume[head] == 0) | ~clock.less(enough, clock.wide(wanted))
+    return on_head(head, lambda row: _fill(spec, row, wanted), ends_in_head, reach)
+
+
+def _fill(spec: MarketSpec, reach: _Row, wanted: jax.Array) -> _Match:
+    """Fills orders that are all within the limit (the others' volume is 0)."""
+    left = wanted - jnp.minimum(saturating_prefix_sum(reach.volume), wanted)
+    fill = jnp.minimum(left, reach.volume)
+    is_whole = (reach.volume > 0) & (reach.volume <= left)
     fills = _count(fill > 0)
+    listed = _Row(reach.price, fill, reach.order_id, reach.owner)
     # The fills sum to `wanted` at most, so these sums cannot wrap.
-    return _Match(fill, whole=_count(is_whole), partial=_sum(jnp.where(is_whole, 0, fill)), filled=_sum(fill),
-                  fills=fills, last=fills - 1)
+    return _Match(whole=_count(is_whole), partial=_sum(jnp.where(is_whole, 0, fill)), filled=_sum(fill), fills=fills,
+                  value=clock.total_product(reach.price, fill), last_price=reach.price[jnp.maximum(fills - 1, 0)],
+                  listed=jax.tree.map(lambda x: x[:spec.trade_width], listed))
+
+
+def on_head(head: int, function: Callable[[_Slots], _Result], is_enough: Array | bool, slots: _Slots) -> _Result:
+    """`function` of arrays [..., C], from their first `head` slots where those are enough to give the same result.
+
+    `is_enough` is a bool []. An order to a book of 4,096 slots a side on a CPU takes 85 us instead of 180 us with its
+    view. Under `vmap` both are computed.
+    """
+    if jax.tree.leaves(slots)[0].shape[-1] <= head:
+        return function(slots)
+    return jax.lax.cond(is_enough, lambda s: function(jax.tree.map(lambda x: x[..., :head], s)), function, slots)
 
 
 def saturating_prefix_sum(volume: jax.Array) -> jax.Array:
@@ -254,55 +293,57 @@ def _status(spec: MarketSpec, order: Order, named: _Named, is_duplicate: jax.Arr
     return status
 
 
-def _shift(book: Book, start: jax.Array, step: jax.Array, cut: jax.Array, inserts: jax.Array, inserted: _Row) -> _Row:
-    """Moves slots from `start` on by `step` toward the touch, each side [2]; fields [2, C].
+def _change(book: Book, *, is_own: jax.Array, whole: jax.Array, partial: jax.Array, slot: jax.Array,
+            inserts: jax.Array, removes: jax.Array, cut: jax.Array, new: _Row) -> _Row:
+    """The fields [2, C] of the book after an order, as one shift of each side.
 
-    Then takes `cut` shares off slot `start`, or puts `inserted` there where `inserts` (its step is -1).
+    The side hit loses its first `whole` orders, and the next one `partial` shares. The order's own side (`is_own`,
+    bool [2, 1]) gets `new` at a slot, or loses the order there, or that order `cut` shares.
     """
     capacity = book.price.shape[-1]
-    slot = jnp.arange(capacity, dtype=jnp.int32)[None, :]
-    source = slot + jnp.where(slot >= start[:, None], step[:, None], 0)
-    at_start = slot == start[:, None]
-    is_new = at_start & inserts[:, None]
-    is_off = source >= capacity
-    source = jnp.clip(source, 0, capacity - 1)
+    here = jnp.arange(capacity, dtype=jnp.int32)[None, :]
+    is_new = inserts & (here == slot)
+    step = 1 + removes.astype(jnp.int32) - inserts
 
-    def move(x: Array, new: Array, nothing: int) -> jax.Array:
-        moved = jnp.take_along_axis(x, source, axis=1, mode="promise_in_bounds")
-        return jnp.where(is_new, new, jnp.where(is_off, nothing, moved))
+    def moved(x: Array, inserted: Array, nothing: int) -> jax.Array:
+        # Slices of padded sides, not gathers: 7 us instead of 36 us for 4,096 slots on a CPU.
+        hit = jax.lax.dynamic_slice(jnp.pad(x, ((0, 0), (0, capacity)), constant_values=nothing),
+                                    (jnp.zeros_like(whole), whole), x.shape)
+        behind = jax.lax.dynamic_slice(jnp.pad(x, ((0, 0), (1, 1)), constant_values=nothing),
+                                       (jnp.zeros_like(step), step), x.shape)
+        return jnp.where(is_own, jnp.where(is_new, inserted, jnp.where(here < slot, x, behind)), hit)
 
-    volume = move(book.volume, inserted.volume, 0) - jnp.where(at_start, cut[:, None], 0)
-    return _Row(move(book.price, inserted.price, EMPTY_PRICE), volume,
-                move(book.order_id, inserted.order_id, NO_ID), move(book.owner, inserted.owner, NO_OWNER))
+    after = _Row(*(moved(x, y, nothing) for x, y, nothing in zip(
+        (book.price, book.volume, book.order_id, book.owner), new, _NOTHING, strict=True)))
+    taken = jnp.where(here == jnp.where(is_own, slot, 0), jnp.where(is_own, cut, partial), 0)
+    return after._replace(volume=after.volume - taken)
 
 
-def _trades(spec: MarketSpec, order: Order, hit: _Row, match: _Match, named: _Named, traded: jax.Array,
-            cancelled: jax.Array, own_is_bid: jax.Array, rest: jax.Array) -> Trades:
-    """The record of what happened: the first K fills stand at the head of the side that was hit."""
-    width = spec.trade_width
-    fill = jnp.where(traded, match.fill[:width], 0)
-    is_fill = fill > 0
+def _trades(order: Order, match: _Match, named: _Named, cancelled: jax.Array, own_is_bid: jax.Array, rest: jax.Array
+            ) -> Trades:
+    """The record of what happened; `match` and `rest` are 0 unless the order was accepted."""
+    listed = match.listed
+    width = listed.price.shape[0]
+    is_fill = listed.volume > 0
     is_cancel = cancelled & (jnp.arange(width, dtype=jnp.int32) == 0)
 
-    def listed(of_fill: jax.Array, of_cancel: Array, nothing: int) -> jax.Array:
-        return jnp.where(is_fill, of_fill[:width], jnp.where(is_cancel, of_cancel, nothing))
+    def column(of_fill: jax.Array, of_cancel: Array, nothing: int) -> jax.Array:
+        return jnp.where(is_fill, of_fill, jnp.where(is_cancel, of_cancel, nothing))
 
     own_side = own_is_bid.astype(jnp.int32)
-    happened = cancelled | (traded & (match.fills > 0))
-    value = clock.total_product(hit.price, jnp.where(traded, match.fill, 0))
-    cancelled_volume = jnp.where(cancelled, order.volume, 0)
+    taken = jnp.where(cancelled, order.volume, 0)
     return Trades(
-        kind=jnp.where(happened, order.kind, jnp.int32(Kind.NONE)),
+        kind=jnp.where(cancelled | (match.fills > 0), order.kind, jnp.int32(Kind.NONE)),
         side=jnp.where(order.kind == Kind.CANCEL, own_side, 1 - own_side),
-        price=listed(hit.price, named.price, EMPTY_PRICE),
-        volume_each=listed(fill, order.volume, 0),
-        resting_id=listed(hit.order_id, order.cancel_id, NO_ID),
-        resting_owner=listed(hit.owner, named.owner, NO_OWNER),
-        count=jnp.where(traded, match.fills, cancelled.astype(jnp.int32)),
-        cut=traded & (match.fills > width),
-        volume=clock.wide(jnp.where(traded, match.filled, cancelled_volume)),
-        value=clock.add(value, clock.multiply(named.price, cancelled_volume)),
-        partial=jnp.where(traded, match.partial, 0), rest=jnp.where(traded, rest, 0),
+        price=column(listed.price, named.price, EMPTY_PRICE),
+        volume_each=column(listed.volume, order.volume, 0),
+        resting_id=column(listed.order_id, order.cancel_id, NO_ID),
+        resting_owner=column(listed.owner, named.owner, NO_OWNER),
+        count=match.fills + cancelled,
+        cut=match.fills > width,
+        volume=clock.wide(match.filled + taken),
+        value=clock.add(match.value, clock.multiply(named.price, taken)),
+        partial=match.partial, rest=rest,
         slot=jnp.where(cancelled, named.slot, -1))
 
 
