@@ -33,7 +33,18 @@ from marsjax.types import (
     Wide,
 )
 from tests.helpers import Steps, golden_folder, kinds_of, read_columns, replay
-from tests.twin import Flow, FlowParameters, Message, Result, TwinBook, expected_row, random_flow, stacked, stream_of
+from tests.twin import (
+    Flow,
+    FlowParameters,
+    Message,
+    Resting,
+    Result,
+    TwinBook,
+    expected_row,
+    random_flow,
+    stacked,
+    stream_of,
+)
 
 SMALL = MarketSpec(capacity=16, trade_width=16)
 NARROW = MarketSpec(capacity=16, trade_width=3, levels=3)
@@ -205,15 +216,21 @@ def test_rejected_orders_change_nothing(parameters: FlowParameters) -> None:
             value, got[f"trades.{name}"][rejected].shape), err_msg=name)
 
 
-@settings(laws, max_examples=4)
-@given(st.integers(0, 1000), CONTINUOUS)
-def test_vmap_equals_loop(seed: int, parameters: FlowParameters) -> None:
-    flows = [random_flow(SMALL, LENGTH, dataclasses.replace(parameters, seed=seed + i)) for i in range(4)]
-    batch = jax.tree.map(lambda *x: np.stack(x), *((x.start, x.stream, x.matching) for x in flows))
-    together = jax.vmap(functools.partial(replay, SMALL))(*batch)
-    for i, flow in enumerate(flows):
-        alone = replay(SMALL, flow.start, flow.stream, flow.matching)
-        assert_bitwise_equal(jax.tree.map(lambda x, i=i: x[i], together), alone)
+@pytest.mark.parametrize(("spec", "examples"), [(SMALL, 4), (MarketSpec(capacity=1024, trade_width=16), 1)],
+                         ids=["small", "deep"])
+def test_vmap_equals_loop(spec: MarketSpec, examples: int) -> None:
+    @settings(laws, max_examples=examples)
+    @given(st.integers(0, 1000), CONTINUOUS)
+    def check(seed: int, parameters: FlowParameters) -> None:
+        flows = [random_flow(spec, 64, dataclasses.replace(parameters, seed=seed + i, start_fullness=i / 3))
+                 for i in range(4)]
+        batch = jax.tree.map(lambda *x: np.stack(x), *((x.start, x.stream, x.matching) for x in flows))
+        together = jax.vmap(functools.partial(replay, spec))(*batch)
+        for i, flow in enumerate(flows):
+            alone = replay(spec, flow.start, flow.stream, flow.matching)
+            assert_bitwise_equal(jax.tree.map(lambda x, i=i: x[i], together), alone)
+
+    check()
 
 
 def test_scan_equals_single_submits() -> None:
@@ -308,6 +325,29 @@ def test_a_side_far_past_2_to_31_shares_matches_and_shows_exactly(kind: Kind) ->
     assert int(now.volume[resting, 0]) == 1 and int(now.order_id[resting, 0]) == 1
 
 
+@pytest.mark.parametrize("kind", [Kind.BUY, Kind.SELL])
+@pytest.mark.parametrize("count", [1, 127, 128, 129, 511, 512, 513, 1023, 1024])
+def test_deep_sides_equal_twin_wherever_sweeps_and_levels_end(kind: Kind, count: int) -> None:
+    spec = MarketSpec(capacity=1024, trade_width=16)
+    toward = 1 if kind == Kind.BUY else -1
+    limit = 100_000 + toward * 100 * spec.levels
+    got, expected = [], []
+    # Up to the count, in part of the last one or past it, by its volume or by its limit.
+    for volume, price in ((3 * count - 1, limit), (3 * count, limit), (3 * count + 1, limit),
+                          (MAX_VOLUME, limit), (MAX_VOLUME, limit - toward * 100)):
+        twin = TwinBook(spec)
+        # The first `count` orders make all the levels that a view shows, the others one more.
+        prices = 100_000 + toward * 100 * np.where(np.arange(1024) < count, np.arange(1024) * spec.levels // count,
+                                                   spec.levels)
+        twin.arrivals[Side(1 - kind)] = [Resting(int(x), 3, i, i % 3) for i, x in enumerate(prices)]
+        start = twin.book()
+        messages = [Message(Kind.NONE, 0, 0, NO_ID), Message(kind, price, volume, 5000)]
+        expected.append(stacked([expected_row(twin, twin.submit(message)) for message in messages]))
+        got.append(run(spec, Flow(start, stream_of(messages), np.ones(2, bool), {})))
+    for one, other in zip(got, expected, strict=True):
+        assert_equal(one, other)
+
+
 def test_a_cut_list_is_flagged_and_its_sums_are_exact() -> None:
     spec = MarketSpec(capacity=16, trade_width=3)
     now = fill_side(spec, Kind.SELL, 100_000, 500, 10)
@@ -363,7 +403,9 @@ def x64_case() -> Any:
         return (book.empty(SMALL), book.cancel(SMALL, now, 0, now.order_id[0, 0], 1),
                 book.cancel_where(SMALL, now, np.full((2, SMALL.capacity), 3, np.int32)),
                 book.submit(SMALL, now, orders.limit_order(1, 100_000, 700, 10**6), True),
-                book.cancel_owner(SMALL, now, 1), book.best(now), orders.no_order(), orders.cancel_order(0, 5, 100))
+                book.cancel_owner(SMALL, now, 1), book.best(now), orders.no_order(), orders.cancel_order(0, 5, 100),
+                clock.draw_uniform_time(np.arange(8, dtype=np.uint32) << 29, 5, 10**10), clock.wide(-7),
+                clock.phase(SMALL.session, orders.no_order().time), clock.to_int32(clock.multiply(-5, 7)))
 
     return now, steps, calls(now)
 

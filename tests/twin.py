@@ -335,6 +335,8 @@ class _FlowSource:
         return [
             replaced("volume", [0, -1, -100, -(2**31)]),
             replaced("volume", [MAX_VOLUME]),
+            # One more than is left, where the message cancels an order whole.
+            lambda message: dataclasses.replace(message, volume=min(message.volume + 1, MAX_VOLUME)),
             replaced("price", [0, -tick, -(2**31), above, above + 1, 2**31 - 1] + [tick + 1] * (tick > 1)),
             replaced("kind", [-1, 4, 100]),
             replaced("kind", [Kind.NONE]),
