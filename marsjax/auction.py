@@ -52,7 +52,7 @@ def uncross(spec: MarketSpec, book: Book, reference_price: Array | int = NO_PRIC
     return books.take_off(spec, book, fill), Uncross(price, volume, fill, book.price, book.order_id, book.owner)
 
 
-def _worse_is_higher(price: Array) -> jax.Array:
+def _worse_is_higher(price: Array) -> Array:
     """Prices [2, C] as ranks: bids negated."""
     return price * jnp.asarray([[1], [-1]], jnp.int32)
 
@@ -62,11 +62,10 @@ def _with_zero(a: Wide) -> Wide:
     return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (1, 0))), a)
 
 
-def _shares_at(rank: jax.Array, shares: Wide, side: Side, limit: jax.Array) -> tuple[Wide, Wide]:
+def _shares_at(rank: Array, shares: Wide, side: Side, limit: Array) -> tuple[Wide, Wide]:
     """Shares of one side that would trade at each limit rank [2 C], and strictly better than it."""
     def of(first: str) -> Wide:
-        # Unrolled binary search: log2(C) gathers, no loop.
-        count = jnp.searchsorted(rank[side], limit, side=first, method="scan_unrolled")
+        count = jnp.searchsorted(rank[side], limit, side=first, method="scan")
         return jax.tree.map(lambda x: x[side][count], shares)
 
     return of("right"), of("left")
@@ -77,7 +76,7 @@ def _gap(a: Wide, b: Wide) -> Wide:
     return clock.select(clock.less(a, b), clock.subtract(b, a), clock.subtract(a, b))
 
 
-def _choose(possible: jax.Array, price: jax.Array, matched: Wide, imbalance: Wide, reference: jax.Array) -> jax.Array:
+def _choose(possible: Array, price: Array, matched: Wide, imbalance: Wide, reference: Array) -> Array:
     """Index of the best candidate: criterion by criterion, only those that tie for the best stay."""
     distance = jnp.where(reference > 0, jnp.abs(price - reference), 0)
     for word in (-matched.hi, ~matched.lo, imbalance.hi, imbalance.lo, distance, price):

@@ -32,7 +32,6 @@ from marsjax.types import (
     Wide,
 )
 
-
 HEAD = 512
 """Slots at the touch that are looked at first in a deeper book."""
 _Slots = TypeVar("_Slots")
@@ -42,36 +41,36 @@ _Result = TypeVar("_Result")
 class _Row(NamedTuple):
     """One side of a book, each field [C]."""
 
-    price: jax.Array
-    volume: jax.Array
-    order_id: jax.Array
-    owner: jax.Array
+    price: Array
+    volume: Array
+    order_id: Array
+    owner: Array
 
 
-_NOTHING = _Row(EMPTY_PRICE, 0, NO_ID, NO_OWNER)  # type: ignore[arg-type]
-"""An empty slot."""
+_NOTHING = (EMPTY_PRICE, 0, NO_ID, NO_OWNER)
+"""What the fields of a `_Row` hold in an empty slot."""
 
 
 class _Match(NamedTuple):
     """What an order would do to the side that it hits."""
 
-    whole: jax.Array  # resting orders filled whole: a prefix of the side
-    partial: jax.Array  # shares of the next one, if it is filled in part
-    filled: jax.Array  # shares in all
-    fills: jax.Array  # resting orders hit
+    whole: Array  # resting orders filled whole: a prefix of the side
+    partial: Array  # shares of the next one, if it is filled in part
+    filled: Array  # shares in all
+    fills: Array  # resting orders hit
     value: Wide  # sum of price x shares
-    last_price: jax.Array  # of the last fill
+    last_price: Array  # of the last fill
     listed: _Row  # the first K fills; volume is the shares filled, 0 past the last
 
 
 class _Named(NamedTuple):
     """The resting order that a cancel names."""
 
-    found: jax.Array
-    slot: jax.Array
-    price: jax.Array
-    volume: jax.Array
-    owner: jax.Array
+    found: Array
+    slot: Array
+    price: Array
+    volume: Array
+    owner: Array
 
 
 def empty(spec: MarketSpec) -> Book:
@@ -201,7 +200,7 @@ def _levels(spec: MarketSpec, book: Book) -> tuple[jax.Array, Wide]:
     return on_head(HEAD, lambda rows: _levels_of(spec, *rows), is_enough, (book.price, book.volume))
 
 
-def _levels_of(spec: MarketSpec, all_prices: jax.Array, all_volumes: jax.Array) -> tuple[jax.Array, Wide]:
+def _levels_of(spec: MarketSpec, all_prices: Array, all_volumes: Array) -> tuple[jax.Array, Wide]:
     occupied = all_volumes > 0
     is_first = occupied & jnp.concatenate([jnp.ones((2, 1), bool), all_prices[:, 1:] != all_prices[:, :-1]], axis=1)
     level = jnp.where(occupied, _prefix_count(is_first) - 1, spec.levels)
@@ -252,7 +251,7 @@ def on_head(head: int, function: Callable[[_Slots], _Result], is_enough: Array |
     return jax.lax.cond(is_enough, lambda s: function(jax.tree.map(lambda x: x[..., :head], s)), function, slots)
 
 
-def saturating_prefix_sum(volume: jax.Array) -> jax.Array:
+def saturating_prefix_sum(volume: Array) -> jax.Array:
     """Shares before each slot: exclusive running sum of int32 [C] >= 0, held at 2**31 - 1 once it would pass it.
 
     Saturating addition of numbers >= 0 is associative, so one parallel scan does it; a plain sum wraps on deep sides.
@@ -327,7 +326,7 @@ def _trades(order: Order, match: _Match, named: _Named, cancelled: jax.Array, ow
     is_fill = listed.volume > 0
     is_cancel = cancelled & (jnp.arange(width, dtype=jnp.int32) == 0)
 
-    def column(of_fill: jax.Array, of_cancel: Array, nothing: int) -> jax.Array:
+    def column(of_fill: Array, of_cancel: Array, nothing: int) -> jax.Array:
         return jnp.where(is_fill, of_fill, jnp.where(is_cancel, of_cancel, nothing))
 
     own_side = own_is_bid.astype(jnp.int32)
@@ -354,7 +353,7 @@ def _cancels(spec: MarketSpec, side: jax.Array, taken: _Row) -> Trades:
     target = jnp.where(is_taken, _prefix_count(is_taken) - 1, width)
     count = _count(is_taken)
 
-    def listed(x: jax.Array, nothing: int) -> jax.Array:
+    def listed(x: Array, nothing: int) -> jax.Array:
         return jnp.full(width, nothing, jnp.int32).at[target].set(x, mode="drop")
 
     none = jnp.zeros_like(count)
@@ -366,14 +365,14 @@ def _cancels(spec: MarketSpec, side: jax.Array, taken: _Row) -> Trades:
         value=clock.total_product(taken.price, taken.volume), partial=none, rest=none, slot=none - 1)
 
 
-def _prefix_count(flags: jax.Array) -> jax.Array:
+def _prefix_count(flags: Array) -> jax.Array:
     """How many flags hold up to and with each slot, along the last axis."""
     return jnp.cumsum(flags, axis=-1, dtype=jnp.int32)
 
 
-def _count(flags: jax.Array) -> jax.Array:
+def _count(flags: Array) -> jax.Array:
     return jnp.sum(flags, dtype=jnp.int32)
 
 
-def _sum(x: jax.Array) -> jax.Array:
+def _sum(x: Array) -> jax.Array:
     return jnp.sum(x, dtype=jnp.int32)

@@ -57,12 +57,12 @@ def _multiply_unsigned(a: jax.Array, b: jax.Array) -> Wide:
     return Wide(high.astype(jnp.int32), (middle_2 << 16) | (low & _LOW16))
 
 
-def less(a: Wide, b: Wide) -> jax.Array:
+def less(a: Wide, b: Wide) -> Array:
     """a < b, bool."""
     return (a.hi < b.hi) | ((a.hi == b.hi) & (a.lo < b.lo))
 
 
-def equal(a: Wide, b: Wide) -> jax.Array:
+def equal(a: Wide, b: Wide) -> Array:
     """a == b, bool."""
     return (a.hi == b.hi) & (a.lo == b.lo)
 
@@ -72,7 +72,7 @@ def minimum(a: Wide, b: Wide) -> Wide:
     return select(less(a, b), a, b)
 
 
-def select(condition: jax.Array, a: Wide, b: Wide) -> Wide:
+def select(condition: Array, a: Wide, b: Wide) -> Wide:
     """a where the condition holds, else b."""
     return Wide(jnp.where(condition, a.hi, b.hi), jnp.where(condition, a.lo, b.lo))
 
@@ -171,17 +171,17 @@ def subtract_time(a: Time, b: Time) -> Time:
     return Time(a.s - b.s - borrow.astype(jnp.int32), jnp.where(borrow, ns + SECOND_NS, ns))
 
 
-def before(a: Time, b: Time) -> jax.Array:
+def before(a: Time, b: Time) -> Array:
     """a < b, bool."""
     return (a.s < b.s) | ((a.s == b.s) & (a.ns < b.ns))
 
 
-def same_time(a: Time, b: Time) -> jax.Array:
+def same_time(a: Time, b: Time) -> Array:
     """a == b, bool."""
     return (a.s == b.s) & (a.ns == b.ns)
 
 
-def select_time(condition: jax.Array, a: Time, b: Time) -> Time:
+def select_time(condition: Array, a: Time, b: Time) -> Time:
     """a where the condition holds, else b."""
     return Time(jnp.where(condition, a.s, b.s), jnp.where(condition, a.ns, b.ns))
 

@@ -114,7 +114,7 @@ def cancel_many(spec: MarketSpec, market: Market, take: Array, time: Time) -> tu
     first = market.next_id + jnp.stack([none, trades.count[Side.ASK]])
     counters = dataclasses.replace(
         market.counters,
-        status=market.counters.status.at[status].add(jnp.where(accepted, count, 1)),
+        status=market.counters.status + _at_status(status) * jnp.where(accepted, count, 1),
         cancelled=clock.add(market.counters.cancelled, trades.volume),
         cut_lists=market.counters.cut_lists + jnp.sum(trades.cut, dtype=jnp.int32))
     after = dataclasses.replace(
@@ -204,7 +204,7 @@ def _count(counters: Counters, book: Book, order: Order, trades: Trades, status:
     resting = jnp.sum(book.volume > 0, axis=-1, dtype=jnp.int32)
     return dataclasses.replace(
         counters,
-        status=counters.status + ((jnp.arange(len(Status), dtype=jnp.int32) == status) & (order.kind != Kind.NONE)),
+        status=counters.status + (_at_status(status) & (order.kind != Kind.NONE)),
         submitted=clock.add(counters.submitted, clock.wide(submitted)),
         cancelled=clock.add(counters.cancelled, clock.wide(cancelled)),
         traded=clock.add(counters.traded, _if(traded, trades.volume)),
@@ -212,6 +212,11 @@ def _count(counters: Counters, book: Book, order: Order, trades: Trades, status:
         fills=counters.fills + jnp.where(traded, trades.count, 0),
         cut_lists=counters.cut_lists + trades.cut.astype(jnp.int32),
         most_resting=jnp.maximum(counters.most_resting, resting))
+
+
+def _at_status(status: jax.Array) -> jax.Array:
+    """bool [len(Status)], True at one."""
+    return jnp.arange(len(Status), dtype=jnp.int32) == status
 
 
 def _without_price(trades: Trades, is_auction_cancel: jax.Array) -> Trades:

@@ -55,9 +55,9 @@ def pad(orders: Order, length: int) -> Order:
     count = len(np.asarray(orders.kind))
     if count > length:
         raise ValueError(f"orders: cannot pad {count} orders to {length}")
-    last = Time(orders.time.s[-1], orders.time.ns[-1]) if count else Time(0, 0)
-    fill = Order(last, int(Kind.NONE), EMPTY_PRICE, 0, NO_ID, NO_ID, NO_ID, NO_OWNER)  # type: ignore[arg-type]
-    return jax.tree.map(lambda x, value: np.concatenate([x, np.full(length - count, value, np.int32)]), orders, fill)
+    last = jax.tree.map(lambda x: np.asarray(x)[-1:] if count else np.zeros(1, np.int32), orders.time)
+    fill = Order(last, *(np.full(1, x, np.int32) for x in (Kind.NONE, EMPTY_PRICE, 0, NO_ID, NO_ID, NO_ID, NO_OWNER)))
+    return jax.tree.map(lambda x, value: np.concatenate([x, np.repeat(value, length - count)]), orders, fill)
 
 
 def side_of(kind: Kind) -> Side:

@@ -58,10 +58,6 @@ class Session:
                 raise ValueError(f"session: period {after.phase.name} starts at {after.start_ns} ns, before "
                                  f"{before.phase.name} is over at {done} ns")
 
-    @property
-    def has_auctions(self) -> bool:
-        return any(period.uncross_ns is not None for period in self.periods)
-
 
 def _at(hour: int, minute: int, second: int = 0) -> int:
     return (hour * 3600 + minute * 60 + second) * SECOND_NS

@@ -120,7 +120,7 @@ def _wake_up(spec: MarketSpec, agent: NoiseSpec, warmup: Warmup, state: _Warming
     return _Warming(market, clock.select_time(active, sleep, wake), state.step + 1), rows
 
 
-def _rows(spec: MarketSpec, order: Order, order_id: jax.Array, cancelled: Trades, first_id: jax.Array) -> Order:
+def _rows(spec: MarketSpec, order: Order, order_id: Array, cancelled: Trades, first_id: Array) -> Order:
     """The orders of one wake-up, [K]: the limit order, or one cancel for each order hit, then Kind.NONE."""
     side = jnp.argmax(cancelled.count).astype(jnp.int32)
     listed = jax.tree.map(lambda x: x[side], cancelled)
@@ -128,7 +128,7 @@ def _rows(spec: MarketSpec, order: Order, order_id: jax.Array, cancelled: Trades
     is_cancel = row < listed.count
     is_limit = (row == 0) & (order.kind != Kind.NONE)
 
-    def column(of_cancel: jax.Array | int, of_limit: Array, nothing: int) -> jax.Array:
+    def column(of_cancel: Array | int, of_limit: Array | int, nothing: int) -> jax.Array:
         return jnp.where(is_cancel, of_cancel, jnp.where(is_limit, of_limit, nothing)).astype(jnp.int32)
 
     return Order(

@@ -1,9 +1,10 @@
 """Writes what a replayed market does into its folder, as it happens, and sums it up."""
 
+import contextlib
 import dataclasses
 import gzip
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +27,8 @@ class Recorder:
     def __init__(self, folder: Path, name: str, write_orders: bool, write_snapshots: bool, check_fills: bool) -> None:
         self.name = name
         self._folder = folder
-        self._files: dict[str, IO[bytes]] = {}
+        self._files: dict[str, gzip.GzipFile] = {}
+        self._open_files = contextlib.ExitStack()
         self._optional = {"orders": write_orders, "snapshots": write_snapshots}
         self._minutes: list[pd.DataFrame] = []
         self._auctions: list[dict[str, Any]] = []
@@ -71,8 +73,7 @@ class Recorder:
 
     def finish(self, spec: MarketSpec, market: Market, picture: bool) -> dict[str, Any]:
         """Closes the files, draws the picture, and returns the summary of the market (scalars on the device)."""
-        for file in self._files.values():
-            file.close()
+        self.close()
         if picture and self._minutes:
             table = day.join(self._minutes)
             if len(table):
@@ -82,9 +83,8 @@ class Recorder:
         return summary(spec, market) | {"auctions": self._auctions} | self._fills_summary()
 
     def close(self) -> None:
-        """Closes the files of a replay that broke off."""
-        for file in self._files.values():
-            file.close()
+        """Closes the files; nothing more can be written."""
+        self._open_files.close()
 
     def _fills_summary(self) -> dict[str, Any]:
         if not self._check:
@@ -103,7 +103,9 @@ class Recorder:
             return
         is_new = name not in self._files
         if is_new:
-            self._files[name] = gzip.open(self._folder / f"{name}.csv.gz", "wb", compresslevel=_FAST)
+            path = self._folder / f"{name}.csv.gz"
+            file = gzip.open(path, "wb", compresslevel=_FAST)  # noqa: SIM115 - the stack closes it
+            self._files[name] = self._open_files.enter_context(file)
         table.to_csv(self._files[name], index=False, header=is_new, mode="wb")
 
 
