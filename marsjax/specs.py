@@ -81,6 +81,60 @@ def chinese_session() -> Session:
     ))
 
 
+def _check_ints(spec: object, limits: dict[str, tuple[int, int]]) -> None:
+    """ValueError that names the first field that is no int within its limits."""
+    for name, (low, high) in limits.items():
+        value, of = getattr(spec, name), type(spec).__name__
+        if type(value) is not int:
+            raise ValueError(f"{of}.{name}: expected an int, got {value!r}")
+        if not low <= value <= high:
+            raise ValueError(f"{of}.{name}: expected {low} to {high}, got {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSpec:
+    """How many bins an order token has of each quantity (reference: order tokens)."""
+
+    price_levels: int = 32
+    volumes: int = 32
+    intervals: int = 16
+
+    def __post_init__(self) -> None:
+        _check_ints(self, {"price_levels": (1, 1024), "volumes": (1, 1024), "intervals": (1, 1024)})
+        if self.classes >= 2**31:
+            raise ValueError(f"TokenSpec: {self.classes} classes do not fit in an int32")
+
+    @property
+    def classes(self) -> int:
+        """Tokens there are: three kinds of order times the bins."""
+        return 3 * self.price_levels * self.volumes * self.intervals
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """Sizes of an order model (reference: order model)."""
+
+    width: int = 16
+    """Of the embeddings, d."""
+    layers: int = 1
+    heads: int = 2
+    max_orders: int = 1024
+    """Tokens that the model sees at once."""
+    tokens: TokenSpec = TokenSpec()
+    ratio_embeddings: bool = False
+    """Whether features 1 and 2 (volume and transaction ratio) are embedded too, [11, d] each."""
+
+    def __post_init__(self) -> None:
+        _check_ints(self, {"width": (2, 65536), "layers": (1, 1024), "heads": (1, 1024), "max_orders": (1, 2**20)})
+        if self.width % (2 * self.heads):
+            raise ValueError(f"ModelSpec.width: expected a multiple of 2 x heads={self.heads} (rotary halves), "
+                             f"got {self.width}")
+        if not isinstance(self.tokens, TokenSpec):
+            raise ValueError(f"ModelSpec.tokens: expected a TokenSpec, got {self.tokens!r}")
+        if not isinstance(self.ratio_embeddings, bool):
+            raise ValueError(f"ModelSpec.ratio_embeddings: expected a bool, got {self.ratio_embeddings!r}")
+
+
 @dataclasses.dataclass(frozen=True)
 class MarketSpec:
     """Sizes and units of one symbol's market."""
@@ -98,14 +152,8 @@ class MarketSpec:
     session: Session = dataclasses.field(default_factory=continuous_session)
 
     def __post_init__(self) -> None:
-        limits = {"tick": (1, 10**6), "capacity": (1, 32768), "trade_width": (1, 32768), "levels": (1, 1024),
-                  "owners": (1, 1024)}
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if type(value) is not int:
-                raise ValueError(f"MarketSpec.{name}: expected an int, got {value!r}")
-            if not low <= value <= high:
-                raise ValueError(f"MarketSpec.{name}: expected {low} to {high}, got {value}")
+        _check_ints(self, {"tick": (1, 10**6), "capacity": (1, 32768), "trade_width": (1, 32768),
+                           "levels": (1, 1024), "owners": (1, 1024)})
         if not isinstance(self.session, Session):
             raise ValueError(f"MarketSpec.session: expected a Session, got {self.session!r}")
         if self.trade_width > self.capacity:

@@ -307,3 +307,31 @@ class Report:
     order_id: Array
     """[], id of the order, NO_ID if it was not accepted."""
     trades: Trades
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Token:
+    """What the model sees of one order: its class, split into bins, and its context (reference: order tokens).
+
+    `tokens.to_array` and `tokens.from_array` turn it into the reference's 15 columns and back.
+    """
+
+    kind: Array
+    """[...], SELL, BUY or CANCEL as in `Kind`."""
+    price_bin: Array
+    """[...], bin of price less mid before the order."""
+    volume_bin: Array
+    """[...]."""
+    interval_bin: Array
+    """[...], bin of the time since the order before."""
+    volume_ratio: Array
+    """[...], 0 to 9: share of the order in what stands at its price (feature 1)."""
+    trade_ratio: Array
+    """[...], 0 to 9: share of the order that traded (feature 2)."""
+    change: Array
+    """[...], mid over open less 1, in 1e-4, -2000 to 2000 (feature 3)."""
+    seconds: Array
+    """[...], whole seconds since the first order, the lunch break left out (feature 4)."""
+    levels: Array
+    """[..., 10], lob-volume bin + 1 of the ticks around the mid, 0 where nothing rests (features 5 to 14)."""
