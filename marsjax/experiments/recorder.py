@@ -1,5 +1,6 @@
 """Writes what a replayed market does into its folder, as it happens, and sums it up."""
 
+import collections
 import contextlib
 import dataclasses
 import gzip
@@ -33,6 +34,7 @@ class Recorder:
         self._minutes: list[pd.DataFrame] = []
         self._auctions: list[dict[str, Any]] = []
         self._rows = 0
+        self._feed = {"ignored_messages": collections.Counter[str](), "adapted_messages": collections.Counter[str]()}
         self._check = FillCheck() if check_fills else None
         folder.mkdir()
 
@@ -53,7 +55,9 @@ class Recorder:
             self._check.compute(answered)
 
     def published(self, event: Published) -> None:
-        """What the exchange says it did."""
+        """What the feed says that the exchange did, and what it left out."""
+        self._feed["ignored_messages"].update(event.ignored)
+        self._feed["adapted_messages"].update(event.adapted)
         if self._check:
             self._check.publish(event.fills)
 
@@ -80,7 +84,7 @@ class Recorder:
                 plots.day(table, self.name).savefig(self._folder / "day.png", dpi=110)
         if self._check:
             self._check.finish()
-        return summary(spec, market) | {"auctions": self._auctions} | self._fills_summary()
+        return summary(spec, market) | {"auctions": self._auctions} | self._feed | self._fills_summary()
 
     def close(self) -> None:
         """Closes the files; nothing more can be written."""
@@ -111,13 +115,13 @@ class Recorder:
 
 def summary(spec: MarketSpec, market: Market) -> dict[str, Any]:
     """The counters of one market as plain numbers: orders, rejects, volume, capacity used, conservation."""
+    lost = jax.tree.leaves(exchange.conservation(market))
     market = jax.tree.map(np.asarray, market)
     counters = market.counters
     status = {reason.name: int(counters.status[reason]) for reason in Status if reason != Status.NO_ORDER}
     accepted = status.pop(Status.ACCEPTED.name)
     rejected = sum(status.values())
     last = int(market.book.last_price)
-    lost = jax.tree.leaves(jax.tree.map(np.asarray, exchange.conservation(market)))
     return {
         "orders": accepted + rejected, "accepted": accepted, "rejected": rejected,
         "rejected_by_status": {name: count for name, count in status.items() if count},
