@@ -158,3 +158,24 @@ class MarketSpec:
             raise ValueError(f"MarketSpec.session: expected a Session, got {self.session!r}")
         if self.trade_width > self.capacity:
             object.__setattr__(self, "trade_width", self.capacity)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeSpec:
+    """How the order model computes; norms, softmax and rotary angles are float32 whatever stands here."""
+
+    dtype: str = "float32"
+    """Of matrix products, activations and the cache: float32 or bfloat16. Parameters may be stored in either."""
+    precision: str = "highest"
+    """Of float32 matrix products: `highest`, or `default`, which is TensorFloat-32 (three digits) on a GPU."""
+    rows: int | None = None
+    """Products over a batch run in blocks of this many rows, so that on a CPU a row comes out bitwise the same in any
+    batch; None, for accelerators, takes the batch at once."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"ComputeSpec.dtype: expected float32 or bfloat16, got {self.dtype!r}")
+        if self.precision not in ("highest", "default"):
+            raise ValueError(f"ComputeSpec.precision: expected highest or default, got {self.precision!r}")
+        if self.rows is not None:
+            _check_ints(self, {"rows": (1, 4096)})
