@@ -9,7 +9,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "marsjax"
 
 ROOMS = [
-    "types", "specs", "clock", "orders", "sampling", "bins", "book", "auction", "ledger", "model", "data", "exchange",
+    "types", "specs", "clock", "orders", "sampling", "safe_pickle", "bins", "book", "auction", "ledger", "model", "data", "exchange",
     "tokens", "agents", "replay", "start", "simulate", "parallel", "checkpoints", "training", "analysis", "testing",
     "experiments",
 ]  # fmt: skip
