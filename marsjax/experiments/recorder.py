@@ -72,6 +72,7 @@ class Recorder:
             "auction": event.number, "time_ns": event.time_ns, "price": int(result.price),
             "type": np.where(side == Side.BID, "B", "S"), "order_id": result.order_id[side, slot],
             "volume": result.fill[side, slot]}))
+        self._minutes.append(day.auction_minute(event.time_ns, result, event.view))
         if self._check:
             self._check.uncross(event.time_ns, result)
 
