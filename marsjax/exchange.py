@@ -108,13 +108,15 @@ def cancel_many(spec: MarketSpec, market: Market, take: Array, time: Time) -> tu
     continuous = clock.phase(spec.session, time) == Phase.CONTINUOUS
     status = jnp.where(continuous | (refused != Status.ACCEPTED), refused, jnp.int32(Status.CLOSED))
     accepted = status == Status.ACCEPTED
-    take = jnp.where(accepted, jnp.clip(take, 0, market.book.volume), 0)
+    take = jnp.clip(take, 0, market.book.volume)
+    asked = jnp.sum(take > 0, dtype=jnp.int32)
+    take = jnp.where(accepted, take, 0)
     book, trades = books.cancel_where(spec, market.book, take)
     count = jnp.sum(trades.count, dtype=jnp.int32)
     first = market.next_id + jnp.stack([none, trades.count[Side.ASK]])
     counters = dataclasses.replace(
         market.counters,
-        status=market.counters.status + _at_status(status) * jnp.where(accepted, count, 1),
+        status=market.counters.status + _at_status(status) * asked,
         cancelled=clock.add(market.counters.cancelled, trades.volume),
         cut_lists=market.counters.cut_lists + jnp.sum(trades.cut, dtype=jnp.int32))
     after = dataclasses.replace(
