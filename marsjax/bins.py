@@ -156,15 +156,14 @@ def read_zstd(path: str | pathlib.Path) -> Converter:
     """A converter from a published file, read as data: no pickle is run. ValueError names file and reason."""
     record = safe_pickle.load_zstd(path, allowed={_CLASS}, max_bytes=_MAX_FILE_BYTES)
     if not isinstance(record, safe_pickle.Record) or set(record.fields) != _FIELDS:
-        got = sorted(record.fields) if isinstance(record, safe_pickle.Record) else type(record).__name__
-        raise ValueError(f"{path}: expected a BinConverter with {sorted(_FIELDS)}, got {got}")
+        raise ValueError(f"{path}: expected a {_CLASS[1]} with {', '.join(sorted(_FIELDS))}")
     edges, values, probabilities = (record.fields[name] for name in ("bins", "bin_values", "bin_probs"))
-    if not isinstance(values, list | tuple) or not isinstance(probabilities, list | tuple):
-        raise ValueError(f"{path}: expected lists of bin_values and bin_probs, got {type(values).__name__} and "
-                         f"{type(probabilities).__name__}")
+    for field, items in {"bins": [edges], "bin_values": values, "bin_probs": probabilities}.items():
+        if not isinstance(items, list) or not all(isinstance(item, np.ndarray) for item in items):
+            raise ValueError(f"{path}: {field}: expected NumPy arrays")
     converter = Converter(edges, tuple(values), tuple(probabilities), str(path))
     if record.fields["num_bins"] != converter.num_bins:
-        raise ValueError(f"{path}: num_bins is {record.fields['num_bins']!r}, the edges make {converter.num_bins}")
+        raise ValueError(f"{path}: num_bins is not {converter.num_bins}, the number of bins that the edges make")
     return converter
 
 
@@ -327,10 +326,10 @@ def draw(table: DrawTable[_Drawn], bin: Array, bits: Array) -> _Drawn:
     Probabilities are multiples of 2**-32, within 3e-8 in total variation of the float64 law for 100 values; a value
     of probability 0 is never drawn. Bins out of range are clipped.
     """
-    bits = jnp.asarray(bits, jnp.uint32)
-    highest = jnp.asarray(table.highest).at[bin].get(mode="clip")
-    place = jnp.sum(bits[..., None] > highest, axis=-1, dtype=jnp.int32)
-    return jax.tree.map(lambda x: jnp.asarray(x).at[bin, place].get(mode="clip"), table.values)
+    bin = jnp.clip(jnp.asarray(bin, jnp.int32), 0, len(table.is_empty) - 1)
+    above = jnp.asarray(bits, jnp.uint32)[..., None] > jnp.asarray(table.highest)[bin]
+    place = jnp.sum(above, axis=-1, dtype=jnp.int32)
+    return jax.tree.map(lambda x: jnp.asarray(x)[bin, place], table.values)
 
 
 def first(table: DrawTable[_Drawn], bin: Array) -> _Drawn:

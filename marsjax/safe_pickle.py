@@ -23,10 +23,11 @@ MAX_STEPS = 2**24
 
 # A run of 4 bytes can stand for 128 KiB, so this many compressed bytes become 32 MiB at most.
 _CHUNK_BYTES = 1024
+# Bytes may turn up as text, as bytes and as an array, all of one size.
+_COPIES = 4
 _MAX_ITEMS = 2**31
 _NUMBERS = {f"{kind}{size}" for kind, sizes in {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}.items()
             for size in sizes}
-_KEYS = (str, bytes, int, float, type(None))
 _PUSH = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "UNICODE",
          "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 _CONSTANTS: dict[str, Callable[[], Any]] = {
@@ -82,14 +83,11 @@ def load_zstd(path: str | pathlib.Path, allowed: Collection[tuple[str, str]] = (
 def loads(data: bytes | bytearray, where: str = "pickle", allowed: Collection[tuple[str, str]] = (),
           max_steps: int = MAX_STEPS) -> Any:
     """The data in a pickle given as bytes; `where` names it in errors, which are those of `load_zstd`."""
-    machine = _Machine(where, frozenset(allowed), max_bytes=max(len(data), 1), max_steps=max_steps)
     try:
-        return machine.run(data)
-    except UnsafePickleError:
-        raise
+        return _Machine(frozenset(allowed), _COPIES * len(data), max_steps).run(data)
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"{where}: {error}") from None
     except ValueError as error:
-        if str(error).startswith(where):
-            raise
         raise ValueError(f"{where}: broken pickle: {error}") from error
 
 
@@ -113,9 +111,8 @@ def _decompress(path: pathlib.Path, max_bytes: int) -> bytearray:
 class _Machine:
     """The stack, the marks and the memo of one pickle."""
 
-    def __init__(self, where: str, allowed: frozenset[tuple[str, str]], max_bytes: int, max_steps: int) -> None:
-        self.where, self.allowed, self.max_steps = where, allowed, max_steps
-        self.bytes_left = max_bytes
+    def __init__(self, allowed: frozenset[tuple[str, str]], max_copied: int, max_steps: int) -> None:
+        self.allowed, self.copies_left, self.max_steps = allowed, max_copied, max_steps
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -123,7 +120,7 @@ class _Machine:
     def run(self, data: bytes | bytearray) -> Any:
         for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if step >= self.max_steps:
-                raise ValueError(f"{self.where}: a pickle of more than {self.max_steps} steps")
+                raise ValueError(f"it has more than {self.max_steps} steps")
             name = opcode.name
             if name == "STOP":
                 break
@@ -133,7 +130,7 @@ class _Machine:
                 self.stack.append(_CONSTANTS[name]())
             elif name in _GETS:
                 if argument not in self.memo:
-                    raise self.broken(f"nothing is memorised as {argument}")
+                    raise ValueError(f"nothing is memorised as {argument}")
                 self.stack.append(self.memo[argument])
             elif name == "MEMOIZE" or name in _PUTS:
                 self.memo[len(self.memo) if argument is None else argument] = self.top()
@@ -146,20 +143,17 @@ class _Machine:
             else:
                 raise self.refused(f"opcode {name}")
         if len(self.stack) != 1 or self.marks:
-            raise self.broken(f"{len(self.stack)} objects are left at the end, expected 1")
+            raise ValueError(f"{len(self.stack)} objects are left at the end, expected 1")
         return self.stack[0]
-
-    def broken(self, reason: str) -> ValueError:
-        return ValueError(f"{self.where}: broken pickle: {reason}")
 
     def refused(self, what: str) -> UnsafePickleError:
         admitted = ", ".join(f"{module}.{name}" for module, name in sorted(self.allowed)) or "no class"
-        return UnsafePickleError(f"{self.where}: refused {what}; expected numbers, text, bytes, lists, tuples, "
+        return UnsafePickleError(f"refused {what}; expected numbers, text, bytes, lists, tuples, "
                                  f"dictionaries, NumPy arrays of numbers, and of classes: {admitted}")
 
     def top(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise self.broken("an object is missing on the stack")
+            raise ValueError("an object is missing on the stack")
         return self.stack[-1]
 
     def pop(self) -> Any:
@@ -168,7 +162,7 @@ class _Machine:
 
     def pop_mark(self) -> list[Any]:
         if not self.marks:
-            raise self.broken("a mark is missing on the stack")
+            raise ValueError("a mark is missing on the stack")
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -209,11 +203,11 @@ class _Machine:
         if type(target) is not dict:
             raise self.refused(f"setting items of a {type(target).__name__}")
         if len(items) % 2:
-            raise self.broken("a key without a value")
+            raise ValueError("a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Nested tuples as keys would be hashed in time exponential in their depth.
-            if not isinstance(key, _KEYS):
-                raise self.refused(f"a {type(key).__name__} as a key")
+            # Nested tuples are hashed in time exponential in their depth, and large numbers can be made to collide.
+            if not isinstance(key, str | bytes) and not (isinstance(key, int) and -(2**31) <= key < 2**31):
+                raise self.refused(f"a key that is a {type(key).__name__}, and no text or 32-bit integer")
             target[key] = value
 
     def find_global(self, argument: str) -> None:
@@ -223,7 +217,7 @@ class _Machine:
     def find_stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(module, str) or not isinstance(name, str):
-            raise self.broken("a global whose name is no text")
+            raise ValueError("a global whose name is no text")
         self.push_name(module, name)
 
     def push_name(self, module: str, name: str) -> None:
@@ -246,15 +240,15 @@ class _Machine:
     def new_object(self, _: Any) -> None:
         args, target = self.pop(), self.pop()
         if not isinstance(target, _Name) or (target.module, target.name) not in self.allowed or type(args) is not tuple:
-            raise self.refused(f"a new object of {target!r:.200}")
+            raise self.refused(f"a new object of a {type(target).__name__}")
         self.stack.append(Record(target.module, target.name, args, {}))
 
     def build(self, _: Any) -> None:
         state, target = self.pop(), self.top()
         if isinstance(target, Record):
-            if type(state) is not dict or not all(isinstance(key, str) for key in state):
+            if type(state) is not dict:
                 raise self.refused(f"a state of {target.module}.{target.name} that is no dictionary of attributes")
-            target.fields.update(state)
+            target.fields = state
         elif isinstance(target, np.ndarray):
             if type(state) is not tuple or len(state) != 5:
                 raise self.refused("an array with an unknown state")
@@ -272,8 +266,9 @@ class _Machine:
         target.dtype = target.dtype.newbyteorder(state[1])
 
     def number_type(self, args: tuple[Any, ...]) -> _NumberType:
-        if not args or not isinstance(args[0], str) or args[0].lstrip("<>=|") not in _NUMBERS:
-            raise self.refused(f"dtype {args[0] if args else None!r:.200}")
+        if not args or not isinstance(args[0], str) or args[0] not in _NUMBERS:
+            named = repr(args[0][:80]) if args and isinstance(args[0], str) else "without a name"
+            raise self.refused(f"dtype {named}")
         return _NumberType(np.dtype(args[0]))
 
     def new_array(self, args: tuple[Any, ...]) -> np.ndarray:
@@ -309,20 +304,21 @@ class _Machine:
         return b""
 
     def spend(self, size: int) -> None:
-        # One object may be copied out of the memo again and again; what comes of it stays within the pickle's size.
-        self.bytes_left -= size
-        if self.bytes_left < 0:
+        # One object may be copied out of the memo again and again; what comes of it is bounded by the pickle's size.
+        self.copies_left -= size
+        if self.copies_left < 0:
             raise self.refused("more data than the pickle holds")
 
     def fill(self, array: np.ndarray, shape: Any, dtype: Any, is_fortran: bool, data: Any) -> None:
         """Gives an empty array its contents, after they have been checked against each other."""
         if not isinstance(dtype, _NumberType) or not isinstance(data, bytes | bytearray):
             raise self.refused("an array of anything but numbers")
-        if (type(shape) is not tuple or len(shape) > 32 or not all(type(n) is int and n >= 0 for n in shape)
+        if (type(shape) is not tuple or len(shape) > 32
+                or not all(type(n) is int and 0 <= n <= _MAX_ITEMS for n in shape)
                 or math.prod(n for n in shape if n) > _MAX_ITEMS):
-            raise self.refused(f"an array of shape {shape!r:.200}")
+            raise self.refused("an array of an impossible shape")
         if math.prod(shape) * dtype.dtype.itemsize != len(data):
-            raise self.broken(f"an array of shape {shape} and {dtype.dtype} has {len(data)} bytes of data")
+            raise ValueError(f"an array of shape {shape} and {dtype.dtype} has {len(data)} bytes of data")
         self.spend(len(data))
         array.__setstate__((1, shape, dtype.dtype, is_fortran, bytes(data)))  # type: ignore[arg-type]
 
