@@ -48,6 +48,12 @@ def multiply(a: Array | int, b: Array | int) -> Wide:
     return Wide(high, low.lo)
 
 
+def scale(a: Wide, factor: int) -> Wide:
+    """a * factor for a known factor of 0 to 2**31 - 1."""
+    low = _multiply_unsigned(jnp.asarray(a.lo, jnp.uint32), jnp.asarray(factor, jnp.uint32))
+    return Wide(low.hi + a.hi * jnp.asarray(factor, jnp.int32), low.lo)
+
+
 def _multiply_unsigned(a: jax.Array, b: jax.Array) -> Wide:
     a_low, a_high, b_low, b_high = a & _LOW16, a >> 16, b & _LOW16, b >> 16
     low = a_low * b_low
