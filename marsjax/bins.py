@@ -79,8 +79,8 @@ def _floats(numbers: Any, where: str) -> np.ndarray:
     if given.ndim != 1 or given.dtype.kind not in "biuf":
         raise ValueError(f"{where}: expected a row of numbers, got {given.dtype} of shape {given.shape}")
     exact = given.astype(np.float64)
-    if given.dtype.kind in "iu" and given.size and np.abs(exact).max() > 2**53:
-        raise ValueError(f"{where}: expected integers within 2**53, got {given[np.abs(exact).argmax()]}")
+    if given.dtype.kind in "iu" and np.any(inexact := (given > 2**53) | (given < -(2**53))):
+        raise ValueError(f"{where}: expected integers within 2**53, got {given[inexact][0]}")
     if not np.all(np.isfinite(exact)):
         raise ValueError(f"{where}: expected finite numbers, got {given[~np.isfinite(exact)][0]}")
     exact.flags.writeable = False
@@ -183,8 +183,9 @@ def load(path: str | pathlib.Path) -> Converter:
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a converter saved by marsjax: {error}") from error
     if counts.ndim != 1 or counts.dtype.kind not in "iu" or np.any(counts < 0) or not (
-            counts.sum() == len(values) == len(probabilities)):
-        raise ValueError(f"{path}: counts {counts} do not fit {len(values)} values, {len(probabilities)} probabilities")
+            values.shape == probabilities.shape == (counts.sum(),)):
+        raise ValueError(f"{path}: counts that add up to {counts.sum()} do not fit values of shape {values.shape} and "
+                         f"probabilities of shape {probabilities.shape}")
     ends = np.cumsum(counts)[:-1]
     return Converter(edges, tuple(np.split(values, ends)), tuple(np.split(probabilities, ends)), str(path))
 
