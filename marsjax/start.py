@@ -41,6 +41,8 @@ class _Warming:
     market: Market
     wake: Time
     step: Array
+    cut: Array
+    """A cancel hit more orders than are listed."""
 
 
 def noise(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, seed: int, trajectories: int = 1
@@ -65,7 +67,7 @@ def noise(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, seed: int, traje
             raise ValueError(f"noise start: expected {name} of {low} to {2**31 - 1}, got {value}")
     _check_session(market, warmup)
     first = _Warming(exchange.open_market(market), jax.tree.map(jnp.asarray, clock.static_time(warmup.start_ns)),
-                     jnp.zeros((), jnp.int32))
+                     jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     state = jax.tree.map(lambda x: jnp.broadcast_to(x, (trajectories, *x.shape)).copy(), first)
     numbers = jnp.arange(trajectories, dtype=jnp.int32)
     sent: list[list[Order]] = [[] for _ in range(trajectories)]
@@ -76,7 +78,7 @@ def noise(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, seed: int, traje
         for trajectory in range(trajectories):
             rows = jax.tree.map(lambda x, b=trajectory: x[b].reshape(-1), orders)
             sent[trajectory].append(jax.tree.map(lambda x, keep=rows.kind != Kind.NONE: x[keep], rows))
-    cut = np.flatnonzero(np.asarray(state.market.counters.cut_lists))
+    cut = np.flatnonzero(np.asarray(state.cut))
     if cut.size:
         raise ValueError(f"noise start: trajectory {cut[0]}: a cancel hit more than trade_width={market.trade_width} "
                          "orders; raise MarketSpec.trade_width")
@@ -117,7 +119,8 @@ def _wake_up(spec: MarketSpec, agent: NoiseSpec, warmup: Warmup, state: _Warming
     market, cancelled = exchange.cancel_many(spec, market, jnp.where(is_cancel, take, 0), wake)
     rows = _rows(spec, order, report.order_id, cancelled.trades, cancelled.order_id)
     sleep = clock.add_time(wake, plan.sleep)
-    return _Warming(market, clock.select_time(active, sleep, wake), state.step + 1), rows
+    cut = state.cut | jnp.any(cancelled.trades.cut)
+    return _Warming(market, clock.select_time(active, sleep, wake), state.step + 1, cut), rows
 
 
 def _rows(spec: MarketSpec, order: Order, order_id: Array, cancelled: Trades, first_id: Array) -> Order:
