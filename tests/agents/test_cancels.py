@@ -1,0 +1,117 @@
+"""Cancels that name a price and a volume take the same shares off the same orders as a plain-Python twin's."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marsjax.agents import cancels
+from marsjax.specs import MarketSpec
+from marsjax.types import MAX_VOLUME, Book, Side
+from tests.twin_auction import Collected, as_book
+
+SPEC = MarketSpec(capacity=12)
+MIDDLE = 100_000
+nearest = jax.jit(cancels.nearest)
+
+
+def twin(orders: list[Collected], owner: int, price: int, volume: int, upper_wins: bool) -> dict[int, int]:
+    """Shares to take off each order, by its number."""
+    own = [i for i, order in enumerate(orders) if order.owner == owner]
+    if not own:
+        return {}
+    distance = min(abs(orders[i].price - price) for i in own)
+    prices = sorted({orders[i].price for i in own if abs(orders[i].price - price) == distance})
+    chosen, taken = prices[-1 if upper_wins else 0], {}
+    for i in own:
+        if orders[i].price == chosen and volume:
+            taken[i] = min(volume, orders[i].volume)
+            volume -= taken[i]
+    return taken
+
+
+class Case(NamedTuple):
+    orders: list[Collected]
+    owner: int
+    price: int
+    volume: int
+    upper_wins: bool
+
+
+def uncrossed(huge: bool) -> st.SearchStrategy[list[Collected]]:
+    """Orders of two owners, bids below the middle and asks at it or above."""
+    size = st.sampled_from([MAX_VOLUME, MAX_VOLUME - 1, 2**30]) if huge else st.integers(1, 5).map(lambda x: 100 * x)
+    tick = st.integers(-4, 3)
+    one = st.builds(lambda x, *rest: Collected(Side.ASK if x >= 0 else Side.BID, MIDDLE + 100 * x, *rest),
+                    tick, size, st.integers(0, 1))
+    return st.lists(one, max_size=12)
+
+
+CASES = st.booleans().flatmap(lambda huge: st.builds(
+    Case, uncrossed(huge), st.just(0), st.integers(-14, 14).map(lambda x: MIDDLE + 50 * x),
+    st.sampled_from([1, MAX_VOLUME]) if huge else st.sampled_from([1, 100, 300, 700, 2000, MAX_VOLUME]), st.booleans()))
+
+
+def ask(book: Book, case: Case) -> np.ndarray:
+    return np.asarray(nearest(book, book.owner == case.owner, np.int32(case.price), np.int32(case.volume),
+                              np.bool_(case.upper_wins)))
+
+
+def by_number(book: Book, take: np.ndarray) -> dict[int, int]:
+    ids = np.asarray(book.order_id)
+    assert not np.any(take[ids < 0])
+    return {int(i): int(t) for i, t in zip(ids[take != 0], take[take != 0], strict=True)}
+
+
+@settings(max_examples=300, deadline=None)
+@given(CASES)
+def test_nearest_equals_twin(case: Case) -> None:
+    book = as_book(SPEC, case.orders)
+    assert by_number(book, ask(book, case)) == twin(*case)
+
+
+BIDS = [Collected(Side.BID, 99_900, 300, 0), Collected(Side.BID, 99_900, 200, 1), Collected(Side.BID, 99_900, 500, 0)]
+ASKS = [Collected(Side.ASK, 100_100, 100, 0), Collected(Side.ASK, 100_300, 400, 0)]
+
+
+@pytest.mark.parametrize(("price", "volume", "upper_wins", "taken"), [
+    (99_900, 100, False, {0: 100}), (99_900, 300, False, {0: 300}), (99_900, 400, True, {0: 300, 2: 100}),
+    (99_500, 10_000, True, {0: 300, 2: 500}),  # the rest of the volume is lost
+    (100_000, 200, True, {3: 100}), (100_000, 200, False, {0: 200}), (100_001, 200, False, {3: 100}),
+    (100_200, 1000, True, {4: 400}), (100_200, 1000, False, {3: 100}), (2**30, 1, False, {4: 1}), (0, 1, True, {0: 1}),
+])
+def test_small_book(price: int, volume: int, upper_wins: bool, taken: dict[int, int]) -> None:
+    book = as_book(SPEC, BIDS + ASKS)
+    case = Case(BIDS + ASKS, 0, price, volume, upper_wins)
+    assert by_number(book, ask(book, case)) == taken == twin(*case)
+
+
+def test_nothing_is_taken_where_the_agent_has_nothing() -> None:
+    for orders in ([], BIDS, BIDS + ASKS):
+        assert not np.any(ask(as_book(SPEC, orders), Case(orders, 7, MIDDLE, 500, True)))
+
+
+def test_no_volume_takes_nothing() -> None:
+    assert not np.any(ask(as_book(SPEC, BIDS), Case(BIDS, 0, MIDDLE, 0, True)))
+
+
+def test_vmap_equals_loop() -> None:
+    rng = np.random.default_rng(3)
+    cases = []
+    for _ in range(8):
+        ticks = rng.integers(-4, 4, rng.integers(0, 12)).tolist()
+        orders = [Collected(Side.ASK if x >= 0 else Side.BID, MIDDLE + 100 * x, 100, i % 2)
+                  for i, x in enumerate(ticks)]
+        cases.append(Case(orders, 0, MIDDLE + 50 * int(rng.integers(-9, 9)), 300, bool(rng.integers(2))))
+    books = [as_book(SPEC, case.orders) for case in cases]
+    stacked: Any = functools.partial(jax.tree.map, lambda *x: np.stack(x))
+    batch = stacked(*books)
+    columns = [np.array([getattr(case, name) for case in cases]) for name in ("price", "volume", "upper_wins")]
+    together = jax.vmap(cancels.nearest)(batch, batch.owner == 0, *(x.astype(np.int32) for x in columns[:2]),
+                                         columns[2])
+    for i, case in enumerate(cases):
+        np.testing.assert_array_equal(together[i], ask(books[i], case))
