@@ -1,0 +1,261 @@
+"""Laws of the tokens: equal to a float64 twin on random flow, for any bins, times and sizes."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from marsjax import bins, book, clock, exchange, orders, tokens
+from marsjax.specs import DAY_NS, SECOND_NS, MarketSpec, TokenSpec, chinese_session, continuous_session
+from marsjax.types import BookView, Kind, Market, Order, Report, Status
+from tests.helpers import golden_folder
+from tests.twin_tokens import Sent, Snapshot, TokenTwin
+
+SPEC = TokenSpec()
+MARKET = MarketSpec(capacity=128, trade_width=32, owners=2, session=continuous_session(0, DAY_NS - 1))
+
+
+@functools.cache
+def converters() -> dict[str, bins.Converter]:
+    return bins.read_folder(golden_folder() / "converters")
+
+
+@functools.cache
+def table() -> tokens.TokenTables:
+    return tokens.tables(SPEC, converters())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(spec: MarketSpec, tables: tokens.TokenTables, stream: Order
+        ) -> tuple[tokens.TokenState, Report, BookView, tokens.Encoded]:
+    def one(carry: tuple[Market, tokens.TokenState], order: Order
+            ) -> tuple[tuple[Market, tokens.TokenState], tuple[Report, BookView, tokens.Encoded]]:
+        market, state = carry
+        before = book.view(spec, market.book)
+        market, report = exchange.step(spec, market, order)
+        after = book.view(spec, market.book)
+        counts = (report.status == Status.ACCEPTED) & (clock.phase(spec.session, order.time) == 2)
+        state, encoded = tokens.encode(spec, tables, state, order, report.trades, before, after, counts)
+        return (market, state), (report, after, encoded)
+
+    (_, state), rest = jax.lax.scan(one, (exchange.open_market(spec), tokens.start()), stream)
+    return state, *rest
+
+
+def random_stream(seed: int, length: int, volume_scale: int, start_s: int, end_s: int) -> Order:
+    """Orders and cancels by two owners, runs of cancels at one time among them; ids are rows."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice([Kind.SELL, Kind.BUY, Kind.CANCEL], length, p=[0.3, 0.3, 0.4])
+    gap = rng.choice([0, 1, 10**6, 10**9, 60 * 10**9], length, p=[0.4, 0.1, 0.2, 0.2, 0.1]).cumsum()
+    time_ns = start_s * SECOND_NS + (gap / gap[-1] * (end_s - start_s) * SECOND_NS).astype(np.int64)
+    away = np.where(rng.random(length) < 0.75, rng.integers(1, 6, length), rng.integers(-12, 13, length))
+    price = 100_000 + 100 * np.where(kind == Kind.BUY, -away, away)
+    volume = rng.integers(1, 100, length) * volume_scale
+    side, target, owner = np.full(length, -1), np.full(length, -1), rng.integers(0, 2, length)
+    placed: list[int] = []
+    for i in range(length):
+        if kind[i] != Kind.CANCEL:
+            placed.append(i)
+            continue
+        if not placed:
+            kind[i] = Kind.BUY
+            placed.append(i)
+            continue
+        # Often the orders of one price in a row, as an agent that takes a level back.
+        last = placed[int(rng.integers(len(placed)))]
+        again = [j for j in placed if kind[i - 1] == Kind.CANCEL and price[j] == price[target[i - 1]]
+                 and owner[j] == owner[target[i - 1]]]
+        if again and rng.random() < 0.7:
+            last, time_ns[i] = again[0], time_ns[i - 1]
+        target[i], side[i], volume[i], owner[i] = last, kind[last], volume[last], owner[last]
+        placed.remove(last)
+    return orders.from_columns(time_ns, kind, price, volume, np.arange(length), side, target, owner)
+
+
+def twin_of(stream: Order, report: Report, views: BookView) -> TokenTwin:
+    twin = TokenTwin(converters())
+    before = Snapshot((), None)
+    prices = {}
+    for i in range(len(stream.kind)):
+        after = snapshot(views, i)
+        prices[i] = int(stream.price[i])
+        if report.status[i] == Status.ACCEPTED:
+            is_cancel = stream.kind[i] == Kind.CANCEL
+            fills = zip(report.trades.price[i].tolist(), report.trades.volume_each[i].tolist(), strict=True)
+            twin.see(Sent(
+                time_ns=int(clock.time_to_ns(stream.time)[i]), kind=int(stream.kind[i]),
+                price=prices[int(stream.cancel_id[i])] if is_cancel else prices[i], volume=int(stream.volume[i]),
+                owner=int(stream.owner[i]), fills=() if is_cancel else tuple(x for x in fills if x[1])), before, after)
+        before = after
+    return twin
+
+
+def snapshot(views: BookView, i: int) -> Snapshot:
+    sides = ((views.ask_price, views.ask_volume), (views.bid_price, views.bid_volume))
+    levels = [(int(p), int(v)) for price, volume in sides
+              for p, v in zip(price[i], clock.wide_to_numpy(jax.tree.map(lambda x: x[i], volume)), strict=True)]
+    return Snapshot(tuple(x for x in levels if x[0] > 0), int(views.mid_price[i]) if views.has_mid[i] else None)
+
+
+@pytest.mark.parametrize(("seed", "scale", "start_s", "end_s"), [
+    (0, 100, 34_200, 34_300), (1, 1, 34_200, 57_600), (2, 20_000_000, 40_000, 50_000), (3, 7, 46_790, 46_810),
+    (4, 100, 34_200, 34_200), (5, 3, 0, 86_399), (6, 100, 54_000, 54_060)])
+def test_tokens_equal_the_float64_twin(seed: int, scale: int, start_s: int, end_s: int) -> None:
+    stream = random_stream(seed, 400, scale, start_s, end_s)
+    state, report, views, encoded = jax.tree.map(np.asarray, run(MARKET, table(), stream))
+    made, _ = tokens.collect(tokens.Encoded(*encoded))
+    twin = twin_of(stream, report, views)
+    assert len(twin.tokens) > 100
+    assert int(state.count) == len(twin.tokens)
+    np.testing.assert_array_equal(tokens.to_array(SPEC, made), np.array(twin.tokens))
+
+
+def test_merged_cancels_occur_in_the_random_flow() -> None:
+    _, _, _, encoded = run(MARKET, table(), random_stream(0, 400, 100, 34_200, 34_300))
+    assert int(encoded.replaces.sum()) > 10
+
+
+def test_a_session_of_six_and_a_half_hours_clips_and_counts() -> None:
+    day = random_stream(1, 400, 1, 34_200, 57_600)
+    state, _, _, encoded = run(MARKET, table(), day)
+    late = (clock.time_to_ns(day.time) >= 13 * 3600 * SECOND_NS)
+    first_ns = int(clock.time_to_ns(state.first))
+    seconds = (clock.time_to_ns(day.time) - first_ns) // SECOND_NS - np.where(late, 5400, 0)
+    over = np.asarray(encoded.is_new) & (seconds > tokens.SECONDS_LIMIT)
+    assert over.sum() > 10
+    assert int(state.clipped) == over.sum()
+    assert int(jnp.max(encoded.token.seconds)) == tokens.SECONDS_LIMIT
+
+
+def test_auction_orders_make_no_tokens_and_start_no_clock() -> None:
+    spec = MarketSpec(capacity=128, trade_width=32, session=chinese_session())
+    times = np.array([33_400, 33_500, 34_300, 34_301, 34_302, 53_900]) * SECOND_NS
+    kind = np.array([Kind.BUY, Kind.SELL, Kind.BUY, Kind.SELL, Kind.BUY, Kind.BUY])
+    rows = np.arange(6)
+    stream = orders.from_columns(times, kind, 100_000 + 100 * rows, 100 + rows, rows, rows * 0 - 1, rows * 0 - 1,
+                                 rows * 0)
+    state, report, _, encoded = run(spec, table(), stream)
+    assert report.status.tolist() == [Status.ACCEPTED] * 2 + [Status.ACCEPTED] * 4
+    assert int(state.first.s) == 34_300
+    assert encoded.is_new.tolist() == [False, False, False, True, True, False]
+
+
+def test_encode_stream_equals_encoding_order_by_order() -> None:
+    stream = random_stream(7, 300, 100, 34_200, 40_000)
+    state, report, views, encoded = run(MARKET, table(), stream)
+    empty = book.view(MARKET, book.empty(MARKET))
+    parts = slice(150), slice(150, None)
+    half = [jax.tree.map(lambda x, part=part: x[part], (stream, report, views)) for part in parts]
+    is_open = np.ones(150, bool)
+    middle, first = tokens.encode_stream(MARKET, table(), tokens.start(), *half[0], empty, is_open)
+    last = jax.tree.map(lambda x: x[149], views)
+    end, second = tokens.encode_stream(MARKET, table(), middle, *half[1], last, is_open)
+    jax.tree.map(np.testing.assert_array_equal, end, state)
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
+    jax.tree.map(np.testing.assert_array_equal, both, encoded)
+
+
+@pytest.mark.parametrize("spec", [SPEC, TokenSpec(8, 8, 4), TokenSpec(1, 5, 3)])
+def test_pack_and_unpack_are_inverse_over_all_tokens(spec: TokenSpec) -> None:
+    number = np.arange(spec.classes)
+    parts = tokens.unpack(spec, number)
+    np.testing.assert_array_equal(tokens.pack(spec, *parts), number)
+    for part, count in zip(parts, (3, spec.price_levels, spec.volumes, spec.intervals), strict=True):
+        assert set(part) == set(range(count))
+
+
+def test_arrays_of_features_go_there_and_back() -> None:
+    expected = np.load(golden_folder() / "features_full_expected.npy")
+    np.testing.assert_array_equal(tokens.to_array(SPEC, tokens.from_array(SPEC, expected)), expected)
+    np.testing.assert_array_equal(tokens.check_array(SPEC, expected[:20].reshape(2, 150), 32),
+                                  expected[:20].reshape(2, 10, 15))
+
+
+@pytest.mark.parametrize(("place", "value", "message"), [
+    ((3, 0), 49_152, r"features\[3, 0\]: expected 0 to 49151, got 49152"), ((0, 3), 2001, "expected -2000 to 2000"),
+    ((5, 4), -1, "got -1"), ((1, 14), 33, "expected 0 to 32, got 33"), ((1, 1), 11, "expected 0 to 10")])
+def test_features_out_of_range_are_refused_with_their_place(place: tuple[int, int], value: int, message: str) -> None:
+    features = np.load(golden_folder() / "features_full_expected.npy")[:10]
+    features[place] = value
+    with pytest.raises(ValueError, match=message):
+        tokens.check_array(SPEC, features, 32)
+
+
+@pytest.mark.parametrize("features", [np.zeros((2, 14), np.int32), np.zeros((2, 15)), np.int32(3)])
+def test_features_of_another_shape_or_type_are_refused(features: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="expected integers"):
+        tokens.check_array(SPEC, features, 32)
+
+
+def test_converters_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match="price-level: expected 8 bins, got 32"):
+        tokens.tables(TokenSpec(8, 32, 16), converters())
+    without = {name: x for name, x in converters().items() if name != "pred-order-volume"}
+    with pytest.raises(ValueError, match="expected pred-order-volume"):
+        tokens.draw_tables(SPEC, without)
+
+
+@hypothesis.given(st.integers(1, 2**40), st.integers(0, 2**40))
+@hypothesis.settings(deadline=None, max_examples=200)
+def test_ratio_in_tenths_is_that_of_float64(part: int, rest: int) -> None:
+    whole = [part + rest, part]
+    got = tokens._tenths(*(clock.wide_from_numpy(np.array(x)) for x in ([part, part], whole)))
+    assert got.tolist() == [int(part / x * 0.99 * 10) for x in whole]
+
+
+def test_ratio_in_tenths_at_every_edge() -> None:
+    k, size = np.arange(1, 10), 1_000
+    part, whole = 10 * k * size, np.full(9, 99 * size)
+    got = tokens._tenths(clock.wide_from_numpy(part), clock.wide_from_numpy(whole))
+    assert got.tolist() == [int(p / w * 0.99 * 10) for p, w in zip(part.tolist(), whole.tolist(), strict=True)]
+
+
+@hypothesis.given(st.integers(1, 10**7), st.integers(1, 2 * 10**7))
+@hypothesis.settings(deadline=None, max_examples=300)
+def test_change_since_the_open_is_that_of_float64(open_ticks: int, mid_ticks: int) -> None:
+    assert change(open_ticks * 100, mid_ticks * 100) == int(min(max(mid_ticks / open_ticks - 1, -0.2), 0.2) * 10000)
+
+
+@hypothesis.given(st.integers(1, 10_000), st.integers(-2100, 2100))
+@hypothesis.settings(deadline=None, max_examples=300)
+def test_change_of_a_whole_number_follows_the_float64_quirk(scale: int, k: int) -> None:
+    base, mid = 10_000 * scale, (10_000 + k) * scale
+    assert change(base, mid) == int(min(max(mid / base - 1, -0.2), 0.2) * 10000)
+
+
+@jax.jit
+def _change(table: tokens.TokenTables, view: BookView, base: jax.Array) -> jax.Array:
+    return tokens._change(table, view, base)
+
+
+def change(base: int, mid: int) -> int:
+    nothing = book.view(MARKET, book.empty(MARKET))
+    view = BookView(**{**vars(nothing), "mid_price": jnp.int32(mid), "has_mid": jnp.bool_(True)})
+    return int(_change(table(), view, jnp.int32(base)))
+
+
+def test_first_values_are_drawn_with_zero_bits_and_bins_come_back() -> None:
+    draws, number = tokens.draw_tables(SPEC, converters()), jnp.arange(SPEC.classes, dtype=jnp.int32)
+    plan = tokens.draw_plan(SPEC, draws, number, jnp.zeros((SPEC.classes, 3), jnp.uint32))
+    kind, price_bin, _, interval_bin = tokens.unpack(SPEC, number)
+    np.testing.assert_array_equal(plan.kind, kind)
+    np.testing.assert_array_equal(bins.lookup(table().price, plan.offset), price_bin)
+    np.testing.assert_array_equal(bins.lookup_time(table().interval, plan.wait), interval_bin)
+
+
+def test_tokens_do_not_depend_on_the_64_bit_switch() -> None:
+    code = ("import sys; sys.path.insert(0, '.'); import numpy as np; from tests import test_tokens as t; "
+            "_, _, _, e = t.run(t.MARKET, t.table(), t.random_stream(0, 400, 100, 34_200, 34_300)); "
+            "a = t.tokens.to_array(t.SPEC, e.token); print(a.dtype, np.asarray(a, np.int64).sum(), "
+            "int(e.is_new.sum()), int(e.replaces.sum()))")
+    outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                              env={**os.environ, "JAX_ENABLE_X64": flag}).stdout for flag in "01"}
+    assert len(outputs) == 1
+    assert next(iter(outputs)).startswith("int32")
