@@ -84,6 +84,12 @@ class FillCheck:
             if len(rest):
                 self.different += len(rest)
                 self.first_difference = self.first_difference or f"fill {self.compared}: {what}: {_text(rest[0])}"
+        first_ns = self._uncrossed[0][0] if self._uncrossed else 2**62
+        early = self._auction_fills[self._auction_fills[:, 4] < first_ns]
+        if len(early):
+            self.auctions_different += 1
+            self.first_difference = self.first_difference or (
+                f"call auction at {early[0, 4]} ns: published {early[:, 3].sum()} shares, none was held by then")
         for number, (time_ns, result) in enumerate(self._uncrossed):
             until = self._uncrossed[number + 1][0] if number + 1 < len(self._uncrossed) else 2**62
             times = self._auction_fills[:, 4]
