@@ -81,6 +81,8 @@ ATTACKS = {
     "INST": b"(" + text(COMMAND) + b"ios\nsystem\n.",
     "OBJ": b"(" + name(*ADMITTED) + text(COMMAND) + b"o.",
     "NEWOBJ of a function": name("os", "system") + text(COMMAND) + b"\x85\x81.",
+    "NEWOBJ of an array": name("numpy", "ndarray") + b")\x81.",
+    "an array of no class": name("numpy._core.multiarray", "_reconstruct") + text("x") + b"K\x00\x85C\x01b\x87R.",
     "NEWOBJ_EX": stack_name(*ADMITTED) + b")}\x92.",
     "copyreg": name("copyreg", "_reconstructor") + name(*ADMITTED) + name("builtins", "object") + b"N\x87R.",
     "extension registry": b"\x80\x02\x82\x01.",
@@ -92,7 +94,8 @@ ATTACKS = {
     "object array, protocol 2": pickle.dumps(OBJECT_ARRAY, 2),
     "array of text": pickle.dumps(np.array(["a"])),
     "record array": pickle.dumps(np.zeros(1, [("a", "i4")])),
-    "state of slots": thing_pickle(b"N}" + text("__class__") + name("os", "system") + b"s\x86"),
+    "state of slots": thing_pickle(b"N}" + text("__class__") + name(*ADMITTED) + b"s\x86"),
+    "state of a number": thing_pickle(b"K\x01"),
     "state set on a class": name(*ADMITTED) + b"}" + text("x") + b"K\x01sb.",
     "state of a list": b"]}b.",
     "hidden in a field": thing_pickle(b"}" + text("bins") + name("os", "system") + text(COMMAND) + b"\x85Rs"),
@@ -179,7 +182,8 @@ HUGE = b"\x8a\x08" + struct.pack("<q", 2**62)
 
 @pytest.mark.parametrize(
     ("shape", "code"),
-    [(b"K\x03\x85", "i4"), (HUGE + b"\x85", "i4"), (HUGE + HUGE + b"\x86", "i4"), (b"K\x00" + HUGE + b"\x86", "i4"),
+    [(b"K\x03\x85", "i4"), (b"K\x01\x85", "i4"), (b"J\xff\xff\xff\xffJ\xfe\xff\xff\xff\x86", "i4"),
+     (HUGE + b"\x85", "i4"), (HUGE + HUGE + b"\x86", "i4"), (b"K\x00" + HUGE + b"\x86", "i4"),
      (b"J\xff\xff\xff\xff\x85", "i4"), (b"(" + b"K\x01" * 65 + b"t", "i4"), (b"]", "i4"),
      (b"G?\xf0\0\0\0\0\0\0\x85", "i4"),
      (b"K\x02\x85", "O"), (b"K\x02\x85", "V0"), (b"K\x02\x85", "S0"), (b"K\x01\x85", "M8[ns]"), (b"K\x02\x85", "<<i4"),
@@ -233,6 +237,13 @@ def test_what_is_copied_out_of_the_memo_is_bounded() -> None:
               + b"l.")
 
 
+def test_arrays_copied_out_of_the_memo_are_bounded() -> None:
+    data = name("numpy", "dtype") + text("u1") + b"\x89\x88\x87R\x94" + b"C\xff" + bytes(255) + b"\x94"
+    array = b"h\x02(h\x01h\x00K\xff\x85" + text("C") + b"tR"
+    with pytest.raises(UnsafePickleError, match="more data than the pickle holds"):
+        loads(b"(" + data + name("numpy._core.numeric", "_frombuffer") + b"\x94" + array * 1000 + b"l.")
+
+
 def test_keys_that_collide() -> None:
     with pytest.raises(UnsafePickleError, match="a key that is a int"):
         loads(pickle.dumps({2**61 - 1: 1}))
@@ -273,7 +284,8 @@ def test_not_zstd_broken_or_followed_by_something(tmp_path: pathlib.Path) -> Non
 
 @pytest.mark.parametrize(
     "broken",
-    [b"", b".", b"K", b"K\x01", b"0.", b"a.", b"(.", b"K\x01(a.", b"(K\x01e.", b"t.", b"h\x00.", b"\xff.", b"}(K\x01u.",
+    [b"", b".", b"K", b"K\x01", b"0.", b"a.", b"(.", b"K\x01(a.", b"(K\x01e.", b"](K\x01ala.",
+     b"t.", b"h\x00.", b"\xff.", b"}(K\x01u.",
      b"K\x01K\x02.", b"K\x01K\x01\x93.", b"}s.", b"R.", b"I12345678x\n.", b"\x8c\x01\xff.", b"\x8c\x05ab", b"F1x\n.",
      b"I" + b"9" * 5000 + b"\n.", pickle.dumps(PLAIN)[:-1], array_pickle(b"K\x01\x85")],
 )
