@@ -168,14 +168,55 @@ class ComputeSpec:
     """Of matrix products, activations and the cache: float32 or bfloat16. Parameters may be stored in either."""
     precision: str = "highest"
     """Of float32 matrix products: `highest`, or `default`, which is TensorFloat-32 (three digits) on a GPU."""
-    rows: int | None = None
-    """Products over a batch run in blocks of this many rows, so that on a CPU a row comes out bitwise the same in any
-    batch; None, for accelerators, takes the batch at once."""
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"ComputeSpec.dtype: expected float32 or bfloat16, got {self.dtype!r}")
         if self.precision not in ("highest", "default"):
             raise ValueError(f"ComputeSpec.precision: expected highest or default, got {self.precision!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheSpec:
+    """How the order model remembers the tokens before a prediction (`marsjax.decode`)."""
+
+    mode: str = "hop"
+    """`rolling`: one-layer models only, exactly the sliding window of the last max_orders tokens. `hop`: the context
+    grows and is cut back now and then. `recompute`: the whole window for every prediction, as the reference does."""
+    hop: int = 448
+    """Steps between two cuts, which leave the last max_orders - hop - margin tokens; `hop` only."""
+    margin: int = 64
+    """Tokens beyond one a step that fit between two cuts; a trajectory with more is cut by itself; `hop` only."""
+    append: int = 8
+    """Tokens a trajectory gets in one pass."""
+    block: int = 16
+    """Trajectories whose contexts are encoded together, at a cut or in `recompute`."""
+    rows: int | None = 16
+    """Trajectories decoded together: on a CPU the bits of a product depend on the number of its rows, and with this
+    one fixed a trajectory comes out bitwise the same in any batch. None, for accelerators, takes the whole batch."""
+    compute: ComputeSpec = ComputeSpec()
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("rolling", "hop", "recompute"):
+            raise ValueError(f"CacheSpec.mode: expected rolling, hop or recompute, got {self.mode!r}")
+        _check_ints(self, {"hop": (1, 2**20), "margin": (0, 2**20), "append": (1, 1024), "block": (1, 65536)})
         if self.rows is not None:
-            _check_ints(self, {"rows": (1, 4096)})
+            _check_ints(self, {"rows": (1, 65536)})
+        if not isinstance(self.compute, ComputeSpec):
+            raise ValueError(f"CacheSpec.compute: expected a ComputeSpec, got {self.compute!r}")
+
+    def kept(self, model: ModelSpec) -> int:
+        """Most tokens that a context starts with; ValueError if the model cannot be decoded this way."""
+        if self.append > model.max_orders:
+            raise ValueError(f"CacheSpec.append: expected at most max_orders={model.max_orders}, got {self.append}")
+        if self.mode == "rolling" and model.layers > 1:
+            raise ValueError(f"CacheSpec.mode: rolling is exact for models of one layer only, and this one has "
+                             f"{model.layers}; take hop")
+        if self.mode != "hop":
+            return model.max_orders
+        kept = model.max_orders - self.hop - self.margin
+        if kept < 1 or kept + self.append > model.max_orders:
+            raise ValueError(f"CacheSpec: expected 1 <= max_orders - hop - margin <= max_orders - append, got "
+                             f"max_orders={model.max_orders}, hop={self.hop}, margin={self.margin}, "
+                             f"append={self.append}")
+        return kept

@@ -1,0 +1,281 @@
+"""The cached decode step equals the full model on the contexts that a plain-Python twin keeps, and its laws."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from marsjax import decode, model
+from marsjax.specs import CacheSpec, ComputeSpec, ModelSpec, TokenSpec
+from marsjax.types import Token
+from tests.test_model import random_params, random_tokens
+
+BINS = TokenSpec(8, 8, 4)
+WINDOW = 64
+TOLERANCE = 2e-4
+ROLLING = CacheSpec("rolling", append=4, rows=4)
+HOP = CacheSpec("hop", hop=24, margin=8, append=4, block=4, rows=4)
+RECOMPUTE = CacheSpec("recompute", append=4, block=4, rows=4)
+
+
+def spec_of(layers: int) -> ModelSpec:
+    return ModelSpec(16, layers, 2, WINDOW, BINS)
+
+
+class Flow(NamedTuple):
+    """S steps of B trajectories: up to N tokens each, [S, B, N] and [S, B]."""
+
+    tokens: Token
+    count: np.ndarray
+    replaces_last: np.ndarray
+
+
+def random_flow(steps: int, batch: int, most: int, burst: int = 0, seed: int = 0) -> Flow:
+    """Up to `most` tokens a step, one in five steps with a rewritten token, and now and then `burst` at once."""
+    rng = np.random.default_rng(seed)
+    shape = (steps, batch)
+    count = rng.integers(0, most + 1, shape)
+    if burst:
+        count = np.where(rng.random(shape) < 0.02, burst, count)
+    count[0] = np.maximum(count[0], 1)
+    tokens = random_tokens(rng, (*shape, max(most, burst)), BINS)
+    return Flow(tokens, count.astype(np.int32), rng.random(shape) < 0.2)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def decoded(params: model.Params, spec: ModelSpec, cache: CacheSpec, state: decode.State, flow: Flow, first: Any = 0
+            ) -> tuple[decode.State, jax.Array]:
+    """The state after all steps, and the hidden states [S, B, d] at each."""
+    def step(carry: Any, new: Flow) -> tuple[Any, jax.Array]:
+        state, index = carry
+        state = decode.append_all(params, spec, cache, state, *new, index)
+        return (state, index + 1), decode.predict(params, spec, cache, state)
+
+    (state, _), hidden = jax.lax.scan(step, (state, jnp.int32(first)), flow)
+    return state, hidden
+
+
+class Twin:
+    """The context of one trajectory, as a list of tokens, and how often it was cut by itself."""
+
+    def __init__(self, spec: ModelSpec, cache: CacheSpec) -> None:
+        self.spec, self.cache, self.all, self.length, self.cuts = spec, cache, [], 0, 0
+
+    def step(self, index: int, new: list[Any], replaces_last: bool) -> list[Any]:
+        kept = self.cache.kept(self.spec)
+        if self.cache.mode == "hop" and index % self.cache.hop == 0:
+            self.length = min(self.length, kept)
+        for i in range(0, len(new), self.cache.append):
+            part = new[i : i + self.cache.append]
+            again = replaces_last and i == 0 and bool(self.all)
+            if self.cache.mode == "hop" and self.length + len(part) - again > self.spec.max_orders:
+                self.length, self.cuts = kept, self.cuts + 1
+            self.all = self.all[: len(self.all) - again] + part
+            self.length = min(self.length - again + len(part), self.spec.max_orders)
+        return self.all[len(self.all) - self.length :]
+
+
+def expected(params: model.Params, spec: ModelSpec, cache: CacheSpec, flow: Flow) -> tuple[np.ndarray, list[Twin]]:
+    """Hidden states [S, B, d] of the full model on the contexts of twins."""
+    steps, batch, most = flow.tokens.kind.shape
+    twins = [Twin(spec, cache) for _ in range(batch)]
+    numbers = np.arange(steps * batch * most).reshape(steps, batch, most)
+    index, last = np.zeros((steps, batch, spec.max_orders), int), np.zeros((steps, batch), int)
+    for s in range(steps):
+        for b, twin in enumerate(twins):
+            context = twin.step(s, list(numbers[s, b, : flow.count[s, b]]), bool(flow.replaces_last[s, b]))
+            index[s, b, : len(context)], last[s, b] = context, len(context) - 1
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[3:]), flow.tokens)
+    full = jax.jit(lambda index, last: model.hidden(params, spec, jax.tree.map(lambda x: x[index], flat))[
+        jnp.arange(batch), last])
+    flat = jax.tree.map(jnp.asarray, flat)
+    return np.stack([full(index[s], last[s]) for s in range(steps)]), twins
+
+
+def gap(got: Any, wanted: np.ndarray) -> float:
+    """Largest distance of two hidden states, relative to their length."""
+    return float(np.max(np.linalg.norm(got - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)))
+
+
+@pytest.mark.parametrize(("layers", "cache", "steps", "most"), [
+    (1, ROLLING, 1500, 4), (3, HOP, 150, 2), (1, HOP, 60, 2), (2, RECOMPUTE, 40, 4)],
+    ids=["rolling", "hop", "hop of one layer", "recompute"])
+@pytest.mark.parametrize("rows", [4, None], ids=["blocks", "whole batch"])
+def test_decoding_equals_the_full_model_at_every_step(layers: int, cache: CacheSpec, steps: int, most: int,
+                                                      rows: int | None) -> None:
+    spec, cache = spec_of(layers), dataclasses.replace(cache, rows=rows)
+    params, flow = random_params(spec), random_flow(steps, 3, most)
+    state, got = decoded(params, spec, cache, decode.empty(spec, cache, 3), flow)
+    wanted, twins = expected(params, spec, cache, flow)
+    assert gap(got, wanted) < TOLERANCE
+    if cache.mode == "rolling":
+        assert min(len(twin.all) for twin in twins) > 2500
+    np.testing.assert_array_equal(state.length, [twin.length for twin in twins])
+    np.testing.assert_array_equal(state.total, [len(twin.all) for twin in twins])
+
+
+@pytest.mark.parametrize(("layers", "cache"), [(1, ROLLING), (2, HOP), (1, RECOMPUTE)],
+                         ids=["rolling", "hop", "recompute"])
+def test_thirty_tokens_between_two_predictions(layers: int, cache: CacheSpec) -> None:
+    spec = spec_of(layers)
+    params, flow = random_params(spec), random_flow(80, 3, 2, burst=30)
+    state, got = decoded(params, spec, cache, decode.empty(spec, cache, 3), flow)
+    wanted, twins = expected(params, spec, cache, flow)
+    assert np.any(flow.count == 30)
+    assert gap(got, wanted) < TOLERANCE
+    np.testing.assert_array_equal(state.cuts, [twin.cuts for twin in twins])
+    assert (cache is not HOP) or max(twin.cuts for twin in twins) > 0
+
+
+@pytest.mark.parametrize(("layers", "cache"), [(1, ROLLING), (2, HOP), (1, RECOMPUTE)],
+                         ids=["rolling", "hop", "recompute"])
+def test_a_start_is_the_end_of_a_window(layers: int, cache: CacheSpec) -> None:
+    spec, rng = spec_of(layers), np.random.default_rng(0)
+    params, count = random_params(spec), np.array([0, 1, 20, 64], np.int32)
+    tokens = random_tokens(rng, (4, WINDOW), BINS)
+    state = jax.jit(decode.start, static_argnums=(1, 2))(params, spec, cache, tokens, count)
+    got = jax.jit(decode.predict, static_argnums=(1, 2))(params, spec, cache, state)
+    full = jax.jit(model.hidden, static_argnums=1)
+    for b in (1, 2, 3):
+        length = min(count[b], cache.kept(spec))
+        context = jax.tree.map(lambda x, b=b, n=length: x[b, count[b] - n : count[b]], tokens)
+        assert gap(got[b], np.asarray(full(params, spec, context)[-1])) < TOLERANCE
+        assert state.length[b] == length and state.total[b] == count[b]
+    with pytest.raises(ValueError, match="at most max_orders=64 tokens, got 65"):
+        decode.start(params, spec, cache, random_tokens(rng, (4, WINDOW + 1), BINS), count)
+
+
+def test_a_rewritten_token_leaves_no_trace() -> None:
+    for layers, cache in ((1, ROLLING), (2, HOP)):
+        spec, rng = spec_of(layers), np.random.default_rng(0)
+        params, state = random_params(spec), decode.empty(spec_of(layers), cache, 2)
+        tokens = random_tokens(rng, (2, 4), BINS)
+        step = jax.jit(functools.partial(decode.append_all, params, spec, cache, step=1))
+        no, yes = np.zeros(2, bool), np.array([True, False])
+        before = step(state, tokens, np.array([3, 3]), no)
+        wrong = step(before, random_tokens(rng, (2, 4), BINS), np.array([1, 0]), no)
+        last = jax.tree.map(lambda x: x[:, 3:], tokens)
+        right, plain = step(wrong, last, np.array([1, 0]), yes), step(before, last, np.array([1, 0]), no)
+        assert not np.array_equal(wrong.keys, plain.keys)
+        assert all(jax.tree.leaves(jax.tree.map(np.array_equal, right, plain)))
+
+
+@pytest.mark.parametrize(("layers", "cache"), [(1, ROLLING), (2, HOP)], ids=["rolling", "hop"])
+def test_a_trajectory_is_bitwise_the_same_in_any_batch(layers: int, cache: CacheSpec) -> None:
+    spec, cache = spec_of(layers), dataclasses.replace(cache, rows=16, block=16)
+    params, flow = random_params(spec), random_flow(60, 64, 3, burst=20)
+    states = {}
+    for batch in (64, 1, 3, 16):
+        part = jax.tree.map(lambda x, n=batch: x[:, -n:], flow)
+        _, hidden = decoded(params, spec, cache, decode.empty(spec, cache, batch), part)
+        logits = jax.jit(decode.logits, static_argnums=1)(params, cache, hidden[-1])
+        states[batch] = np.asarray(hidden), np.asarray(logits)
+        np.testing.assert_array_equal(states[batch][0], states[64][0][:, -batch:])
+        np.testing.assert_array_equal(states[batch][1], states[64][1][-batch:])
+
+
+def test_steps_in_chunks_are_bitwise_the_steps_at_once() -> None:
+    spec = spec_of(2)
+    params, flow = random_params(spec), random_flow(60, 3, 2)
+    _, at_once = decoded(params, spec, HOP, decode.empty(spec, HOP, 3), flow)
+    state, parts = decode.empty(spec, HOP, 3), []
+    for first in range(0, 60, 20):
+        part = jax.tree.map(lambda x, i=first: x[i : i + 20], flow)
+        state, hidden = decoded(params, spec, HOP, state, part, first)
+        parts.append(hidden)
+    np.testing.assert_array_equal(np.concatenate(parts), at_once)
+
+
+def test_positions_may_grow_without_bound() -> None:
+    spec = spec_of(1)
+    params, flow = random_params(spec), random_flow(150, 3, 3)
+    first, rest = (jax.tree.map(lambda x, part=part: x[part], flow) for part in (slice(0, 100), slice(100, None)))
+    state, _ = decoded(params, spec, ROLLING, decode.empty(spec, ROLLING, 3), first)
+    later = dataclasses.replace(state, total=state.total + 1_000_000 * WINDOW)
+    np.testing.assert_array_equal(decoded(params, spec, ROLLING, later, rest)[1],
+                                  decoded(params, spec, ROLLING, state, rest)[1])
+
+
+def test_bfloat16_decodes_near_float32() -> None:
+    for layers, cache in ((1, ROLLING), (3, HOP)):
+        spec, half = spec_of(layers), dataclasses.replace(cache, compute=ComputeSpec(dtype="bfloat16"))
+        params, flow = random_params(spec), random_flow(60, 3, 2)
+        state, got = decoded(params, spec, half, decode.empty(spec, half, 3), flow)
+        _, exact = decoded(params, spec, cache, decode.empty(spec, cache, 3), flow)
+        assert state.keys.dtype == got.dtype == jnp.bfloat16
+        assert 1e-4 < gap(got.astype(jnp.float32), np.asarray(exact)) < 0.1
+
+
+def step_of(spec: ModelSpec, cache: CacheSpec, traced: Callable[[], None] = lambda: None) -> Any:
+    def step(params: model.Params, state: decode.State, tokens: Token, count: Any, replaces_last: Any, index: Any
+             ) -> tuple[decode.State, jax.Array]:
+        traced()
+        state = decode.append_all(params, spec, cache, state, tokens, count, replaces_last, index)
+        return state, decode.predict(params, spec, cache, state)
+
+    return jax.jit(step, donate_argnums=1)
+
+
+@pytest.mark.parametrize(("layers", "cache"), [(1, ROLLING), (3, HOP)], ids=["rolling", "hop"])
+@pytest.mark.parametrize("rows", [4, None], ids=["blocks", "whole batch"])
+def test_the_cache_is_updated_in_place(layers: int, cache: CacheSpec, rows: int | None) -> None:
+    spec, cache = dataclasses.replace(spec_of(layers), width=64), dataclasses.replace(cache, rows=rows)
+    state = jax.eval_shape(lambda: decode.empty(spec, cache, 256))
+    tokens = jax.tree.map(lambda x: x[0], random_flow(1, 256, 4))
+    args = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (random_params(spec), state, *tokens))
+    compiled = step_of(spec, cache).lower(*args, np.int32(0)).compile()
+    used = compiled.memory_analysis()
+    size = int(np.prod(state.keys.shape)) * 4
+    assert used.alias_size_in_bytes >= 2 * size
+    shape = re.escape(f"f32[{','.join(map(str, state.keys.shape))}]")
+    assert not re.findall(rf"= {shape}\S* copy\(", compiled.as_text())
+    assert used.temp_size_in_bytes < (1.0 if rows else 4.0 / layers + 1) * size
+
+
+@pytest.mark.parametrize(("layers", "cache"), [(1, ROLLING), (2, HOP)], ids=["rolling", "hop"])
+def test_one_trace_serves_all_steps(layers: int, cache: CacheSpec) -> None:
+    spec, traces = spec_of(layers), []
+    step = step_of(spec, cache, lambda: traces.append(1))
+    params, flow, state = random_params(spec), random_flow(50, 2, 6), decode.empty(spec, cache, 2)
+    for index in range(50):
+        state, _ = step(params, state, *jax.tree.map(lambda x, i=index: x[i], flow), np.int32(index))
+    assert len(traces) == 1
+
+
+def test_64_bit_mode_changes_nothing() -> None:
+    for layers, cache in ((1, ROLLING), (2, HOP)):
+        spec = spec_of(layers)
+        params, flow = random_params(spec), random_flow(40, 2, 3)
+        _, plain = decoded(params, spec, cache, decode.empty(spec, cache, 2), flow)
+        with jax.enable_x64(True):
+            state, wide = decoded(params, spec, cache, decode.empty(spec, cache, 2), flow)
+        assert {x.dtype.name for x in jax.tree.leaves(state)} <= {"int32", "float32"}
+        np.testing.assert_array_equal(wide, plain)
+
+
+@pytest.mark.parametrize(("layers", "cache", "says"), [
+    (2, CacheSpec("rolling"), "rolling is exact for models of one layer only, and this one has 2"),
+    (1, CacheSpec("hop", hop=448, margin=576), "max_orders=1024, hop=448, margin=576"),
+    (1, CacheSpec("hop", hop=4, margin=3, append=8), "append=8"),
+    (1, CacheSpec("rolling", append=1024), "")])
+def test_what_cannot_be_decoded_is_refused(layers: int, cache: CacheSpec, says: str) -> None:
+    spec = ModelSpec(layers=layers)
+    if says:
+        with pytest.raises(ValueError, match=re.escape(says)):
+            decode.empty(spec, cache, 1)
+    else:
+        jax.eval_shape(lambda: decode.empty(spec, cache, 1))
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("mode", "roll"), ("hop", 0), ("margin", -1), ("append", 1.0), ("append", 0), ("block", True), ("rows", 0),
+    ("compute", "bfloat16")])
+def test_bad_cache_specs_name_the_field_and_the_value(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"CacheSpec\.{field}: expected .* got {value!r}"):
+        CacheSpec(**{field: value})
