@@ -1,0 +1,1 @@
+"""From replayed days to an order model: days -> token windows -> loss -> optimizer."""
