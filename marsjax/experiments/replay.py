@@ -75,6 +75,9 @@ def _complaints(name: str, market: dict[str, Any]) -> list[str]:
     full = market["rejected_by_status"].get(Status.SIDE_FULL.name, 0)
     if full:
         found.append(f"{name}: {full} orders refused, a side was full: set config.capacity above {market['capacity']}")
+    strangers = market["rejected_by_status"].get(Status.BAD_OWNER.name, 0)
+    if strangers:
+        found.append(f"{name}: {strangers} orders refused, their agent has no account: raise config.owners")
     if market["cut_transaction_lists"]:
         found.append(f"{name}: {market['cut_transaction_lists']} lists of transactions were cut: raise "
                      "config.trade_width")

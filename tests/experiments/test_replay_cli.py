@@ -204,6 +204,14 @@ def test_cut_lists_are_exit_3_and_name_the_key(tmp_path: Path, run: Run) -> None
     assert summary(tmp_path)["markets"]["orders"]["trades"] == 19
 
 
+def test_agents_without_an_account_are_exit_3_and_name_the_key(tmp_path: Path, run: Run) -> None:
+    write_csv(tmp_path, [*ROWS, "34203000000000,B,99600,100,4,None,-1,2"])
+    ran = run("csv,file=orders.csv")
+    assert ran.code == 3
+    assert ran.err == "orders: 1 orders refused, their agent has no account: raise config.owners\n"
+    assert summary(tmp_path)["markets"]["orders"]["rejected_by_status"] == {"BAD_OWNER": 1}
+
+
 def truncated(folder: Path) -> None:
     orders, _ = write_sse(folder, suffix=".csv.gz")
     orders.write_bytes(orders.read_bytes()[:-20])
