@@ -7,6 +7,7 @@
 """
 
 import dataclasses
+import inspect
 import json
 import os
 import pathlib
@@ -29,6 +30,9 @@ ABOUT = "about.json"
 PARAMS = "params"
 CONVERTERS = "converters"
 _FORMAT = "marsjax checkpoint 1"
+# Weights compress by a tenth, and that takes as long as writing them; older Orbax knows no other way.
+_OPTION = "use_compression"
+_UNCOMPRESSED = {_OPTION: False} if _OPTION in inspect.signature(ocp.PyTreeCheckpointHandler).parameters else {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,8 +91,8 @@ def write(folder: pathlib.Path, spec: ModelSpec, params: Params, converters: Map
         (folder / CONVERTERS).mkdir()
     for name, converter in converters.items():
         bins.save(folder / CONVERTERS / f"{name}.npz", converter)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute() / PARAMS, _as_tree(params))
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**_UNCOMPRESSED)) as checkpointer:
+        checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(_as_tree(params)))
 
 
 def restore(folder: str | os.PathLike[str], sharding: jax.sharding.Sharding | Params | None = None) -> Checkpoint:

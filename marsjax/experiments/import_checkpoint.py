@@ -1,0 +1,102 @@
+"""Imports a published order model into a checkpoint of marsjax. The config: configs/import_checkpoint.py.
+
+Its keys are flags too: --source=FOLDER_OR_REPOSITORY --output=FOLDER [--validation=FOLDER] ...
+"""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from marsjax import checkpoints, importer, safetensors_layout, validation
+from marsjax.checkpoints import Checkpoint
+from marsjax.experiments import config as configs
+from marsjax.experiments import launcher
+from marsjax.experiments.output import output_folder
+from marsjax.order_model import LoadedModel
+from marsjax.specs import ComputeSpec
+from marsjax.validation import Scores
+
+NAME = "import_checkpoint"
+
+
+def main(config: ConfigDict) -> int:
+    """Runs an import and prints its report."""
+    if not config.source:
+        raise ValueError("config.source: expected a folder, or owner/name on the hub (--source=...), got ''")
+    began = time.perf_counter()
+    with contextlib.ExitStack() as folders:
+        folder = folders.enter_context(output_folder(config.output, config.overwrite))
+        exported = folders.enter_context(output_folder(config.export, config.overwrite)) if config.export else None
+        found = importer.import_published(
+            config.source, config.revision or None, config.dtype, ratio_embeddings=config.ratio_embeddings,
+            converters=config.converters or None, samples=config.validation or None,
+            ignore_keys=config.ignore_keys, max_samples=config.max_samples)
+        scores = _scores(config, found)
+        about = {**found.about, "validation": dataclasses.asdict(scores) if scores else None}
+        checkpoints.write(folder, found.spec, found.params, found.converters, about)
+        if exported:
+            safetensors_layout.write(exported, found.spec, found.params, found.about["import"]["dropout"])
+    print("\n".join(_report(found, scores)))
+    print(f"checkpoint in {Path(config.output)} after {time.perf_counter() - began:.1f} s"
+          + (f"; exported to {config.export}" if config.export else ""))
+    return 0
+
+
+def _scores(config: ConfigDict, found: Checkpoint) -> Scores | None:
+    """Of the samples that were named, or that lie with the model."""
+    folder = config.validation or found.about["import"]["samples"]
+    if not folder:
+        return None
+    model = LoadedModel(found.spec, found.params, found.converters, found.about, ComputeSpec(dtype=config.dtype))
+    return validation.validate(model, folder, config.max_samples)
+
+
+def _report(found: Checkpoint, scores: Scores | None) -> list[str]:
+    report: dict[str, Any] = found.about["import"]
+    spec, count = found.spec, sum(x.size for x in jax.tree.leaves(found.params))
+    lines = [f"{found.about['source']}" + (f" at {found.about['revision']}" if found.about["revision"] else ""),
+             f"model: {spec.layers} layers of width {spec.width}, {spec.heads} heads, {spec.max_orders} orders, "
+             f"{spec.tokens.classes} classes; {count} parameters, {found.params.head.dtype}",
+             f"tensors: {len(report['used'])} used; stored and never read: {', '.join(report['unused']) or 'none'}"]
+    if report["ratio_tables"]:
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in report["losses"].items())
+        lines.append(f"two tables of unknown use ({', '.join(report['ratio_tables'])}): {report['ratio_embeddings']}"
+                     + (f"; nats a token: {losses}" if losses else ""))
+    if report["ignored_keys"]:
+        lines.append(f"keys of config.json without effect: {', '.join(report['ignored_keys'])}")
+    lines += [f"converters: {len(found.converters)}", *report["notes"]]
+    if scores:
+        agreement = "" if scores.agreement is None else (f", {scores.agreement:.2%} of {scores.compared} greedy "
+                                                         "predictions as published")
+        lines.append(f"validation: loss {scores.loss:.4f} nats, top-1 {scores.top1:.2%} on {scores.samples} samples"
+                     + agreement)
+    return lines
+
+
+def as_config_flags(argv: Sequence[str]) -> list[str]:
+    """Command line with plain flags (`--source=x`, `--source x`, `--overwrite`) -> the launcher's."""
+    keys = set(configs.load(configs.named_configs()[NAME]))
+    out, is_plain = [], False
+    words = iter(argv)
+    for word in words:
+        flag, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or flag not in keys:
+            out.append(word)
+            continue
+        is_plain = True
+        if not equals:
+            value = "true" if flag == "overwrite" else next(words, "")
+        out.append(f"--config.{flag}={value}")
+    has_config = any(word.split("=")[0] == "--config" for word in out)
+    return out if has_config or not is_plain else [f"--config={NAME}", *out]
+
+
+if __name__ == "__main__":
+    launcher.run(NAME, main, as_config_flags(sys.argv[1:]))
