@@ -13,8 +13,9 @@ import os
 import pathlib
 import shutil
 import uuid
+import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,16 @@ class Checkpoint:
     converters: dict[str, Converter]
     """By the names of `bins.NAMES`; empty if the checkpoint has none."""
     about: dict[str, Any]
+
+
+class _Record(NamedTuple):
+    """What spec.json says."""
+
+    spec: ModelSpec
+    dtype: str
+    converters: list[str]
+    files: dict[str, str]
+    """Size and CRC-32 of every file of the parameters: Orbax itself does not see every damage."""
 
 
 def save(folder: str | os.PathLike[str], spec: ModelSpec, params: Params, converters: Mapping[str, Converter],
@@ -77,22 +88,22 @@ def write(folder: pathlib.Path, spec: ModelSpec, params: Params, converters: Map
           about: Mapping[str, Any]) -> None:
     """Writes the parts of a checkpoint into a folder that is there; for the rest see `save`."""
     dtype = str(jnp.dtype(params.head.dtype))
-    found = {jax.tree_util.keystr(path): (x.shape, str(x.dtype)) for path, x in jax.tree.leaves_with_path(params)}
-    expected = {jax.tree_util.keystr(path): (x.shape, str(x.dtype))
-                for path, x in jax.tree.leaves_with_path(safetensors_layout.abstract(spec, dtype))}
-    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    found, expected = _shapes(params), _shapes(safetensors_layout.abstract(spec, dtype))
+    wrong = sorted(name for name, shape in found.items() ^ expected.items())
     if wrong:
-        raise ValueError(f"params{wrong[0]}: the spec asks for {expected.get(wrong[0])}, got {found.get(wrong[0])}")
+        raise ValueError(f"params.{wrong[0]}: the spec asks for {expected.get(wrong[0])}, got {found.get(wrong[0])}")
     check_converters(spec, converters)
-    record = {"format": _FORMAT, "model": dataclasses.asdict(spec), "dtype": dtype, CONVERTERS: sorted(converters)}
-    _write_json(folder / SPEC, record)
     _write_json(folder / ABOUT, about)
     if converters:
         (folder / CONVERTERS).mkdir()
     for name, converter in converters.items():
         bins.save(folder / CONVERTERS / f"{name}.npz", converter)
+    path = folder.absolute() / PARAMS
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**_UNCOMPRESSED)) as checkpointer:
-        checkpointer.save(folder.absolute() / PARAMS, args=ocp.args.PyTreeSave(_as_tree(params)))
+        checkpointer.save(path, args=ocp.args.PyTreeSave(_as_tree(params)))
+    files = {file.relative_to(path).as_posix(): _checksum(file) for file in sorted(path.rglob("*")) if file.is_file()}
+    _write_json(folder / SPEC, {"format": _FORMAT, "model": dataclasses.asdict(spec), "dtype": dtype,
+                                CONVERTERS: sorted(converters), "files": files})
 
 
 def restore(folder: str | os.PathLike[str], sharding: jax.sharding.Sharding | Params | None = None) -> Checkpoint:
@@ -109,17 +120,17 @@ def restore(folder: str | os.PathLike[str], sharding: jax.sharding.Sharding | Pa
     path = pathlib.Path(os.path.abspath(folder))
     if not (path / SPEC).is_file():
         raise FileNotFoundError(f"{path}: no checkpoint of marsjax, which has a file {SPEC}")
-    spec, dtype, names = _read_spec(path / SPEC)
-    for part in (ABOUT, PARAMS, *([CONVERTERS] if names else [])):
+    record = _read_spec(path / SPEC)
+    for part in (ABOUT, PARAMS, *([CONVERTERS] if record.converters else [])):
         if not (path / part).exists():
             raise FileNotFoundError(f"{path}: incomplete checkpoint: {part} is missing")
     about = safetensors_layout.read_json(path / ABOUT)
-    converters = bins.read_folder(path / CONVERTERS) if names else {}
+    converters = bins.read_folder(path / CONVERTERS) if record.converters else {}
     try:
-        check_converters(spec, converters)
+        check_converters(record.spec, converters)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Checkpoint(spec, _restore_params(path, spec, dtype, sharding), converters, about)
+    return Checkpoint(record.spec, _restore_params(path / PARAMS, record, sharding), converters, about)
 
 
 def check_converters(spec: ModelSpec, converters: Mapping[str, Converter]) -> None:
@@ -132,21 +143,41 @@ def check_converters(spec: ModelSpec, converters: Mapping[str, Converter]) -> No
         tokens.draw_tables(spec.tokens, converters)
 
 
-def _restore_params(path: pathlib.Path, spec: ModelSpec, dtype: str, sharding: jax.sharding.Sharding | Params | None
-                    ) -> Params:
+def _restore_params(path: pathlib.Path, record: _Record, sharding: jax.sharding.Sharding | Params | None) -> Params:
+    for name, checksum in record.files.items():
+        if not (path / name).is_file():
+            raise FileNotFoundError(f"{path.parent}: incomplete checkpoint: {PARAMS}/{name} is missing")
+        if _checksum(path / name) != checksum:
+            raise ValueError(f"{path / name}: cut off or changed: expected size and CRC-32 {checksum}, got "
+                             f"{_checksum(path / name)}")
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(next(iter(jnp.zeros(()).devices())))
-    shapes = safetensors_layout.abstract(spec, dtype)
+    shapes = safetensors_layout.abstract(record.spec, record.dtype)
     if isinstance(sharding, jax.sharding.Sharding):
         sharding = jax.tree.map(lambda _: sharding, shapes)
-    target = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, sharding)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.restore(path / PARAMS, _as_tree(target))
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path / PARAMS}: arrays that are broken or do not fit {SPEC}: {reason:.300}") from error
+    target = _as_tree(jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, sharding))
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = _shapes(checkpointer.metadata(path).item_metadata.tree)
+        wrong = sorted(name for name, shape in (stored.items() ^ _shapes(target).items()))
+        if wrong:
+            raise ValueError(f"{path}: {wrong[0]}: {SPEC} asks for {_shapes(target).get(wrong[0])}, stored is "
+                             f"{stored.get(wrong[0])}")
+        tree = checkpointer.restore(path, target)
     return Params(Embedding(**tree["embedding"]), Layers(**tree["layers"]), tree["norm"], tree["head"])
+
+
+def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and dtype of every array by its path."""
+    return {jax.tree_util.keystr(path, simple=True, separator="."): (tuple(x.shape), str(x.dtype))
+            for path, x in jax.tree.leaves_with_path(tree)}
+
+
+def _checksum(path: pathlib.Path) -> str:
+    crc = 0
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            crc = zlib.crc32(block, crc)
+    return f"{path.stat().st_size}:{crc:08x}"
 
 
 def _as_tree(record: Any) -> Any:
@@ -157,18 +188,18 @@ def _as_tree(record: Any) -> Any:
     return {name: _as_tree(value) for name, value in fields.items() if value is not None}
 
 
-def _read_spec(path: pathlib.Path) -> tuple[ModelSpec, str, list[str]]:
+def _read_spec(path: pathlib.Path) -> _Record:
     record = safetensors_layout.read_json(path)
     if record.get("format") != _FORMAT:
         raise ValueError(f"{path}: format: expected {_FORMAT!r}, got {record.get('format')!r:.80}")
     sizes = _keys(path, "model", record.get("model"), ModelSpec)
     bins_of = _keys(path, "model.tokens", sizes["tokens"], TokenSpec)
-    dtype, names = record.get("dtype"), record.get(CONVERTERS)
-    if dtype not in safetensors_layout.DTYPES or not isinstance(names, list):
-        raise ValueError(f"{path}: dtype, {CONVERTERS}: expected {' or '.join(safetensors_layout.DTYPES)}, and a list; "
-                         f"got {dtype!r:.80} and {names!r:.80}")
+    dtype, names, files = (record.get(key) for key in ("dtype", CONVERTERS, "files"))
+    if dtype not in safetensors_layout.DTYPES or not isinstance(names, list) or not isinstance(files, dict):
+        raise ValueError(f"{path}: dtype, {CONVERTERS}, files: expected {' or '.join(safetensors_layout.DTYPES)}, a "
+                         f"list and an object; got {dtype!r:.80}, {names!r:.80} and {files!r:.80}")
     try:
-        return ModelSpec(**{**sizes, "tokens": TokenSpec(**bins_of)}), dtype, names
+        return _Record(ModelSpec(**{**sizes, "tokens": TokenSpec(**bins_of)}), dtype, names, files)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -149,11 +149,14 @@ def _read_file(path: pathlib.Path, spec: ModelSpec, most_level: int, most: int |
     for i, sample in enumerate(record[:most]):
         if not isinstance(sample, list | tuple) or len(sample) != 2 or not isinstance(sample[0], np.ndarray):
             raise ValueError(f"{path}: sample {i}: expected a pair of features and labels, got {_brief(sample)}")
-        rows.append(sample[0].reshape(-1, tokens.COLUMNS) if sample[0].size % tokens.COLUMNS == 0 else sample[0])
-        labels.append(_last_label(f"{path}: sample {i}", sample[1], spec.tokens))
-        if rows[i].shape != rows[0].shape or not 0 < len(rows[i]) <= spec.max_orders:
+        row = sample[0].reshape(-1, tokens.COLUMNS) if sample[0].shape[:1] == (sample[0].size,) and (
+            sample[0].size % tokens.COLUMNS == 0) else sample[0]
+        if row.ndim != 2 or row.shape[1] != tokens.COLUMNS or not 0 < len(row) <= spec.max_orders or (
+                rows and row.shape != rows[0].shape):
             raise ValueError(f"{path}: sample {i}: expected features of one shape, [1 to {spec.max_orders}, "
                              f"{tokens.COLUMNS}], got {list(sample[0].shape)}")
+        rows.append(row)
+        labels.append(_last_label(f"{path}: sample {i}", sample[1], spec.tokens))
     try:
         features = check_features(spec, np.stack(rows), most_level)
     except ValueError as error:
