@@ -54,6 +54,11 @@ def scale(a: Wide, factor: int) -> Wide:
     return Wide(low.hi + a.hi * jnp.asarray(factor, jnp.int32), low.lo)
 
 
+def multiply_high(a: Array, b: Array) -> Array:
+    """floor(a * b / 2**32) of uint32 a and b, uint32: a random word a times a range b gives a number below b."""
+    return _multiply_unsigned(jnp.asarray(a, jnp.uint32), jnp.asarray(b, jnp.uint32)).hi.astype(jnp.uint32)
+
+
 def _multiply_unsigned(a: jax.Array, b: jax.Array) -> Wide:
     a_low, a_high, b_low, b_high = a & _LOW16, a >> 16, b & _LOW16, b >> 16
     low = a_low * b_low
