@@ -39,7 +39,8 @@ def drawn_law(logits: np.ndarray) -> np.ndarray:
         before, law = np.cumsum(outer) - outer, np.zeros(len(outer) * sampling.BLOCK)
         for block in np.flatnonzero(outer):
             _, inner = draw(int((before[block] + outer[block] / 2) / outer.sum() * 2**32))
-            law[block * sampling.BLOCK : (block + 1) * sampling.BLOCK] = outer[block] / outer.sum() * inner / inner.sum()
+            at = slice(block * sampling.BLOCK, (block + 1) * sampling.BLOCK)
+            law[at] = outer[block] / outer.sum() * inner / inner.sum()
     finally:
         sampling._draw = original
     return law[: len(logits)]
