@@ -8,7 +8,6 @@ Linear maps are stored as [in, out] and applied as x @ w, the transpose of the r
 """
 
 import dataclasses
-import functools
 import math
 from typing import Any, NamedTuple, cast
 
@@ -32,7 +31,8 @@ LAYER_NORM_EPSILON = 1e-5
 RMS_NORM_EPSILON = 1e-6
 ROTARY_BASE = 1e4
 FLOAT32 = ComputeSpec()
-_MASKED = -1e30
+MASKED = -1e30
+"""Score of a key that is not seen."""
 
 
 @jax.tree_util.register_dataclass
@@ -223,19 +223,9 @@ def attend(q: jax.Array, keys: jax.Array, values: jax.Array, seen: Array, comput
 
     `seen` says which of the S each of the T sees, bool, broadcast to [..., h, T, S].
     """
-    return mix(scores(q, keys, compute), values, seen, compute)
-
-
-def scores(q: jax.Array, keys: jax.Array, compute: ComputeSpec) -> jax.Array:
-    """Scaled products [..., h, T, S], float32, of q [..., T, h, k] and keys [..., h, S, k]."""
-    product = jnp.einsum("...thk,...hsk->...hts", q, keys, precision=_precision(compute),
-                         preferred_element_type=jnp.float32)
-    return product * (1 / math.sqrt(q.shape[-1]))
-
-
-def mix(score: jax.Array, values: jax.Array, seen: Array, compute: ComputeSpec) -> jax.Array:
-    """Values [..., h, S, k] averaged by the softmax of the seen scores [..., h, T, S]: [..., T, h, k]."""
-    weight_HxTxS = jax.nn.softmax(jnp.where(seen, score, _MASKED), axis=-1).astype(compute.dtype)
+    score_HxTxS = jnp.einsum("...thk,...hsk->...hts", q, keys, precision=_precision(compute),
+                             preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
+    weight_HxTxS = jax.nn.softmax(jnp.where(seen, score_HxTxS, MASKED), axis=-1).astype(compute.dtype)
     return jnp.einsum("...hts,...hsk->...thk", weight_HxTxS, values, precision=_precision(compute))
 
 

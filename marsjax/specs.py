@@ -188,7 +188,8 @@ class CacheSpec:
     margin: int = 64
     """Tokens beyond one a step that fit between two cuts; a trajectory with more is cut by itself; `hop` only."""
     append: int = 8
-    """Tokens a trajectory gets in one pass."""
+    """Tokens a trajectory gets in one pass; more need another. With 1 a step of a deep model takes half as long as with
+    2 or 8, so take that where no agent sends several orders at once."""
     block: int = 16
     """Trajectories whose contexts are encoded together, at a cut or in `recompute`."""
     rows: int | None = 16

@@ -85,6 +85,27 @@ def test_values_beyond_a_table_take_its_last_row(column: str, beyond: int, same:
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(("column", "one", "other"), [
+    ("change", 1999, 2000), ("change", -1999, -2000), ("change", 0, 1), ("seconds", 14399, 14400), ("seconds", 4, 5)])
+def test_values_in_a_table_have_rows_of_their_own(column: str, one: int, other: int) -> None:
+    params, tokens = random_params(SPEC), tokens_of_one(1)
+    first, second = (model.embed(params, dataclasses.replace(tokens, **{column: np.array([x], np.int32)}))
+                     for x in (one, other))
+    assert not np.array_equal(first, second)
+
+
+def test_levels_pass_a_layer_norm_with_its_epsilon() -> None:
+    params, tokens = random_params(SPEC), tokens_of_one()
+    quiet = jax.tree.map(lambda x: 0 * x, params.embedding)
+    table = dataclasses.replace(params.embedding, levels=params.embedding.levels * 1e-4)
+    table = dataclasses.replace(quiet, **{name: getattr(table, name) for name in ("levels", "levels_scale",
+                                                                                   "levels_shift")})
+    x = tokens.levels @ table.levels.astype(float)
+    x = (x - x.mean(axis=-1, keepdims=True)) / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(model.embed(dataclasses.replace(params, embedding=table), tokens),
+                               x * table.levels_scale + table.levels_shift, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Token)])
 def test_every_column_but_the_ratios_moves_the_embedding(field: str) -> None:
     rng = np.random.default_rng(0)
@@ -148,7 +169,7 @@ def test_64_bit_mode_changes_nothing() -> None:
     with jax.enable_x64(True):
         wide = jax.jit(model.logits, static_argnums=1)(params, SPEC, tokens)
     assert wide.dtype == jnp.float32
-    np.testing.assert_array_equal(wide, plain)
+    np.testing.assert_allclose(wide, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_too_many_tokens_are_refused() -> None:
