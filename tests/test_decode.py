@@ -44,6 +44,7 @@ def random_flow(steps: int, batch: int, most: int, burst: int = 0, seed: int = 0
     if burst:
         count = np.where(rng.random(shape) < 0.02, burst, count)
     count[0] = np.maximum(count[0], 1)
+    count[24:25], count[48:49] = max(most, burst), 0  # steps that cut: with the most tokens there are, and with none
     replaces_last = rng.random(shape) < np.where(count > most, 0.5, 0.2)
     tokens = random_tokens(rng, (*shape, max(most, burst)), BINS)
     return Flow(tokens, count.astype(np.int32), replaces_last)
