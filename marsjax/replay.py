@@ -76,7 +76,7 @@ Event = Stretch | CallAuction | Published | Closing
 
 
 def replay(spec: MarketSpec, feeds: Sequence[Iterator[FeedChunk]], *, chunk_orders: int = 8192, with_views: bool = True,
-           first_id: int = 0, one_by_one: bool | None = None) -> Iterator[Event]:
+           first_id: int = 0, one_by_one: bool | None = None, until_ns: int = DAY_NS) -> Iterator[Event]:
     """Replays feeds, each through a market of its own, and yields what happens as it happens.
 
     Args:
@@ -85,6 +85,7 @@ def replay(spec: MarketSpec, feeds: Sequence[Iterator[FeedChunk]], *, chunk_orde
       chunk_orders: orders of each market in a compiled call; no result depends on it.
       with_views: whether to return the view after every order.
       first_id: id of the first order that comes without one.
+      until_ns: orders after it are not read, and call auctions at it or after it are not held.
       one_by_one: whether a compiled call takes the markets in turn, which on a CPU is five times as fast for deep
         books, or together, which is what a GPU is for; None decides by the device. No result depends on it.
 
@@ -105,9 +106,9 @@ def replay(spec: MarketSpec, feeds: Sequence[Iterator[FeedChunk]], *, chunk_orde
     auctions = [period.uncross_ns for period in spec.session.periods if period.uncross_ns is not None]
     uncross = watch.compile(_uncross.lower(spec, markets)) if auctions else None
     cursors = [_Cursor(feed) for feed in feeds]
-    for number, until_ns in enumerate([*auctions, DAY_NS]):
+    for number, stop_ns in enumerate([*(held for held in auctions if held < until_ns), until_ns]):
         while True:
-            taken = [cursor.take(chunk_orders, until_ns) for cursor in cursors]
+            taken = [cursor.take(chunk_orders, stop_ns) for cursor in cursors]
             yield from (Published(m, chunk.fills, chunk.ignored, chunk.adapted)
                         for m, cursor in enumerate(cursors) for chunk in cursor.read_lately())
             if not any(len(part.kind) for part in taken):
@@ -117,10 +118,10 @@ def replay(spec: MarketSpec, feeds: Sequence[Iterator[FeedChunk]], *, chunk_orde
                 if len(part.kind):
                     report, view = _of_market(answers, m, len(part.kind))
                     yield Stretch(m, part, report, view)
-        if uncross is not None and until_ns != DAY_NS:
+        if uncross is not None and stop_ns != until_ns:
             markets, results = watch.run(uncross, markets)
             for m in range(count):
-                yield CallAuction(m, number, until_ns, *jax.tree.map(lambda x, m=m: x[m], results))
+                yield CallAuction(m, number, stop_ns, *jax.tree.map(lambda x, m=m: x[m], results))
     yield Closing(markets, watch.run_s, watch.compile_s)
 
 

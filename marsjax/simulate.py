@@ -19,8 +19,9 @@ from marsjax import clock, decode, exchange, sampling, tokens
 from marsjax.agents import background, cancels
 from marsjax.model import Params
 from marsjax.specs import CacheSpec, MarketSpec, ModelSpec
+from marsjax.start import Start
 from marsjax.tokens import DrawTables, TokenState, TokenTables
-from marsjax.types import NO_ID, Array, BookView, Kind, Market, Order, Report, Time, Token, Trades
+from marsjax.types import NO_ID, Array, BookView, Kind, Market, Order, Report, Time, Trades
 
 NO_TOKEN = -1
 """Stands for a token that is yet to be sampled."""
@@ -61,21 +62,6 @@ class SimulationSpec:
             raise ValueError(f"SimulationSpec.temperature: expected a number above 0, got {self.temperature}")
         if self.end_ns < 0:
             raise ValueError(f"SimulationSpec.end_ns: expected at least 0, got {self.end_ns}")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Start:
-    """Where a trajectory starts; scalars and [W] tokens, or [B, ...]."""
-
-    market: Market
-    token_state: TokenState
-    window: Token
-    """[W], the last tokens, oldest first; W is at most `ModelSpec.max_orders`."""
-    count: Array
-    """[], how many of them there are, from the first on."""
-    time: Time
-    """Of the first decision."""
 
 
 @jax.tree_util.register_dataclass

@@ -1,18 +1,22 @@
-"""Starting states: a market warmed up by the noise agent (reference: noise agent)."""
+"""Starting states: a market warmed up by the noise agent (reference: noise agent), or by given orders."""
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax import clock, exchange
+from marsjax import book as books
+from marsjax import clock, exchange, replay, tokens
 from marsjax.agents import cancels
 from marsjax.agents import noise as noise_agent
 from marsjax.agents.noise import NoiseSpec
-from marsjax.specs import SECOND_NS, MarketSpec
-from marsjax.types import NO_ID, Array, Kind, Market, Order, Time, Trades
+from marsjax.data.feed import FeedChunk
+from marsjax.specs import SECOND_NS, MarketSpec, Phase
+from marsjax.tokens import TokenState, TokenTables
+from marsjax.types import NO_ID, Array, BookView, Kind, Market, Order, Status, Time, Token, Trades
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,21 @@ class Warmup:
                              f"{self.duration_ns}")
         if self.steps_per_call < 1:
             raise ValueError(f"Warmup.steps_per_call: expected at least 1, got {self.steps_per_call}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a trajectory starts; scalars and [W] tokens, or [B, ...]."""
+
+    market: Market
+    token_state: TokenState
+    window: Token
+    """[W], the last tokens, oldest first; W is at most `ModelSpec.max_orders`."""
+    count: Array
+    """[], how many of them there are, from the first on."""
+    time: Time
+    """Of the first decision."""
 
 
 @jax.tree_util.register_dataclass
@@ -140,3 +159,56 @@ def _rows(spec: MarketSpec, order: Order, order_id: Array, cancelled: Trades, fi
         volume=column(listed.volume_each, order.volume, 0), order_id=column(first_id[side] + row, order_id, NO_ID),
         cancel_side=column(side, NO_ID, NO_ID), cancel_id=column(listed.resting_id, NO_ID, NO_ID),
         owner=column(order.owner, order.owner, NO_ID))
+
+
+def from_feed(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChunk], time_ns: int, max_orders: int,
+              first_id: int = 0, chunk_orders: int = 4096) -> Start:
+    """The state that given orders lead to: book, accounts, and the tokens that a model will have seen.
+
+    Args:
+      market: sizes and session; its call auctions before `time_ns` are held.
+      table: bins to encode with.
+      feed: the orders, in exchange order; those after `time_ns` are not read.
+      time_ns: of the first decision, nanoseconds since midnight.
+      max_orders: most tokens kept, `ModelSpec.max_orders`.
+      first_id: id of the first order that comes without one.
+      chunk_orders: orders of a compiled call.
+
+    Raises ValueError if a side was full, or if the orders make no token: a model has nothing to go by.
+    """
+    view = books.view(market, books.empty(market))
+    state, made = tokens.start(), []
+    for event in replay.replay(market, [feed], chunk_orders=chunk_orders, first_id=first_id, until_ns=time_ns):
+        if isinstance(event, replay.Stretch) and event.views is not None:
+            state, encoded = _encode(market, table, state, event, view, chunk_orders)
+            made.append(encoded)
+            view = jax.tree.map(lambda x: x[-1], event.views)
+        elif isinstance(event, replay.CallAuction):
+            view = event.view
+        elif isinstance(event, replay.Closing):
+            last = jax.tree.map(lambda x: x[0], event.markets)
+    refused = int(last.counters.status[Status.SIDE_FULL])
+    if refused:
+        raise ValueError(f"start: {refused} orders refused, a side was full: set capacity above {market.capacity}")
+    if not int(state.count):
+        raise ValueError(f"start: the orders up to {time_ns} ns make no token; a model needs at least one")
+    window, _ = tokens.collect(jax.tree.map(lambda *x: np.concatenate(x), *made))
+    window = jax.tree.map(lambda x: x[-max_orders:], window)
+    count = len(window.kind)
+    padded = jax.tree.map(lambda x: jnp.pad(x, [(0, max_orders - count)] + [(0, 0)] * (x.ndim - 1)), window)
+    return Start(last, state, padded, jnp.asarray(count, jnp.int32), clock.static_time(time_ns))
+
+
+def _encode(market: MarketSpec, table: TokenTables, state: tokens.TokenState, stretch: replay.Stretch,
+            before: BookView, length: int) -> tuple[tokens.TokenState, tokens.Encoded]:
+    """Tokens of a stretch, padded to one length so that it compiles once."""
+    count = len(stretch.orders.kind)
+    counts = np.pad(np.asarray(clock.phase(market.session, stretch.orders.time)) == Phase.CONTINUOUS,
+                    (0, length - count))
+    padded = jax.tree.map(lambda x: np.pad(x, [(0, length - count)] + [(0, 0)] * (np.ndim(x) - 1)),
+                          (stretch.orders, stretch.reports, stretch.views))
+    state, encoded = _encode_stream(market, table, state, *padded, before, counts)
+    return state, jax.tree.map(lambda x: np.asarray(x)[:count], encoded)
+
+
+_encode_stream = jax.jit(tokens.encode_stream, static_argnums=0)

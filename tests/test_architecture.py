@@ -10,7 +10,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "marsjax"
 
 ROOMS = [
     "types", "specs", "clock", "orders", "sampling", "safe_pickle", "bins", "book", "auction", "ledger", "model",
-    "decode", "data", "exchange", "tokens", "agents", "replay", "start", "simulate", "parallel", "safetensors_layout",
+    "decode", "data", "exchange", "tokens", "agents", "replay", "start", "simulate", "rollout", "parallel", "safetensors_layout",
     "checkpoints", "hub", "validation", "importer", "order_model", "training",
     "analysis", "testing", "experiments",
 ]  # fmt: skip
