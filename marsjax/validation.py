@@ -145,14 +145,16 @@ def _read_file(path: pathlib.Path, spec: ModelSpec, most_level: int, most: int |
     if not isinstance(record, list | tuple) or not record:
         raise ValueError(f"{path}: expected a list of samples, got a {type(record).__name__} "
                          f"{'without any' if isinstance(record, list | tuple) else ''}")
-    rows, labels = [], []
+    rows: list[np.ndarray] = []
+    labels: list[int] = []
     for i, sample in enumerate(record[:most]):
         if not isinstance(sample, list | tuple) or len(sample) != 2 or not isinstance(sample[0], np.ndarray):
             raise ValueError(f"{path}: sample {i}: expected a pair of features and labels, got {_brief(sample)}")
-        row = sample[0].reshape(-1, tokens.COLUMNS) if sample[0].shape[:1] == (sample[0].size,) and (
-            sample[0].size % tokens.COLUMNS == 0) else sample[0]
-        if row.ndim != 2 or row.shape[1] != tokens.COLUMNS or not 0 < len(row) <= spec.max_orders or (
-                rows and row.shape != rows[0].shape):
+        row = sample[0]
+        if row.ndim == 1 and row.size % tokens.COLUMNS == 0:
+            row = row.reshape(-1, tokens.COLUMNS)
+        if row.ndim != 2 or row.shape != (len((rows or [row])[0]), tokens.COLUMNS) or not (
+                0 < len(row) <= spec.max_orders):
             raise ValueError(f"{path}: sample {i}: expected features of one shape, [1 to {spec.max_orders}, "
                              f"{tokens.COLUMNS}], got {list(sample[0].shape)}")
         rows.append(row)

@@ -24,7 +24,7 @@ import marsjax
 from marsjax import bins, checkpoints, hub, importer, model, safetensors_layout, validation
 from marsjax.specs import ModelSpec, TokenSpec
 from tests import published
-from tests.helpers import golden_folder
+from tests.helpers import fixture_folder
 from tests.published import SPEC
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,7 @@ A, B = (f"order_info_tokenizer.{name}.weight" for name in ("emb_first", "emb_sec
 
 @pytest.fixture(scope="module")
 def converters() -> dict[str, bins.Converter]:
-    return bins.read_folder(golden_folder() / "converters_small")
+    return bins.read_folder(fixture_folder() / "converters_small")
 
 
 def assert_same(got: model.Params, expected: model.Params) -> None:
@@ -247,7 +247,7 @@ def test_nothing_is_left_of_a_save_that_fails(tmp_path: Path, converters: dict[s
     with pytest.raises(ValueError, match=r"params\.norm: the spec asks for \(\(8,\), 'float32'\), got \(\(7,\)"):
         checkpoints.save(tmp_path / "a", SPEC, dataclasses.replace(params, norm=np.ones(7, np.float32)), {}, {})
     with pytest.raises(ValueError, match="price-level: expected 8 bins, got 32"):
-        checkpoints.save(tmp_path / "a", SPEC, params, bins.read_folder(golden_folder() / "converters"), {})
+        checkpoints.save(tmp_path / "a", SPEC, params, bins.read_folder(fixture_folder() / "converters"), {})
     with pytest.raises(ValueError, match=r"missing or unknown: price$"):
         checkpoints.save(tmp_path / "a", SPEC, params, {k: x for k, x in converters.items() if k != "price"}, {})
     with pytest.raises(TypeError):
@@ -398,7 +398,7 @@ def test_one_table_three_or_elsewhere_are_unexpected(tmp_path: Path) -> None:
 
 def test_one_repository_with_model_and_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = published.make(tmp_path / "repo")
-    shutil.copytree(golden_folder() / "converters_small", source / "converters")
+    shutil.copytree(fixture_folder() / "converters_small", source / "converters")
     published.write_samples(source / "validation-samples", published.random_features(count=2), np.array([1, 2]))
     (source / "pytorch_model.bin").write_bytes(b"large")
     fake = published.FakeHub(tmp_path / "cache", {("microsoft/mars-order-model", "model"): source})
@@ -414,7 +414,7 @@ def test_one_repository_with_model_and_assets(tmp_path: Path, monkeypatch: pytes
 def test_models_with_a_shared_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model_folder = with_tables(tmp_path, "sum")
     assets = tmp_path / "assets"
-    shutil.copytree(golden_folder() / "converters_small", assets / "converters")
+    shutil.copytree(fixture_folder() / "converters_small", assets / "converters")
     shutil.copytree(tmp_path / "validation-samples", assets / "validation-samples")
     (assets / "stylized-facts").mkdir()
     (assets / "stylized-facts" / "large.zstd").write_bytes(b"large")
@@ -533,6 +533,7 @@ def bad_samples() -> dict[str, tuple[object, str]]:
         "float label": ([(good, np.array([1.0]))], "sample 0: expected a last label"),
         "text label": ([(good, "1")], "sample 0: expected a last label"),
         "columns": ([(good[:, :14], label)], r"sample 0: expected features of one shape"),
+        "one number": ([(np.array(1), label)], "sample 0: expected features of one shape"),
         "long": ([(np.concatenate([good, good]), label)], r"sample 0: expected features of one shape, \[1 to 16, 15\]"),
         "lengths": ([(good, label), (good[:5], label)], "sample 1: expected features of one shape"),
         "floats": ([(good.astype(np.float32), label)], "features: expected integers"),
@@ -572,7 +573,7 @@ def test_malicious_samples(tmp_path: Path) -> None:
 def test_every_kind_of_source_gives_the_same_model(tmp_path: Path, saved: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     folder = published.make(tmp_path / "model")
-    shutil.copytree(golden_folder() / "converters_small", folder / "converters")
+    shutil.copytree(fixture_folder() / "converters_small", folder / "converters")
     monkeypatch.setattr(huggingface_hub, "snapshot_download",
                         published.FakeHub(tmp_path / "cache", {("some/model", "model"): folder}))
     features = published.random_features()
@@ -652,13 +653,13 @@ def test_sources_that_are_none(tmp_path: Path, saved: Path) -> None:
 def test_converters_that_are_given_must_fit_and_those_beside_are_left_out(tmp_path: Path) -> None:
     folder = published.make(tmp_path / "model")
     assert marsjax.load_order_model(folder).converters == {}
-    shutil.copytree(golden_folder() / "converters", tmp_path / "converters")
+    shutil.copytree(fixture_folder() / "converters", tmp_path / "converters")
     beside = marsjax.load_order_model(folder)
     assert beside.converters == {}
     assert "left out the converters beside the model" in beside.about["import"]["notes"][0]
     with pytest.raises(ValueError, match="price-level: expected 8 bins, got 32"):
         marsjax.load_order_model(folder, converters=tmp_path / "converters")
-    given = marsjax.load_order_model(folder, converters=golden_folder() / "converters_small")
+    given = marsjax.load_order_model(folder, converters=fixture_folder() / "converters_small")
     assert set(given.converters) == set(bins.NAMES)
 
 

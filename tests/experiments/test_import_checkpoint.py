@@ -15,7 +15,7 @@ from marsjax import safetensors_layout
 from marsjax.experiments import config as configs
 from marsjax.experiments import import_checkpoint, launcher
 from tests import published
-from tests.helpers import golden_folder
+from tests.helpers import fixture_folder
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -36,7 +36,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     features = published.random_features(count=32)
     labels = published.greedy(*imported.variant("sum"), features)
     published.write_samples(folder / "samples", features, labels, labels[:8])
-    shutil.copytree(golden_folder() / "converters_small", folder / "converters")
+    shutil.copytree(fixture_folder() / "converters_small", folder / "converters")
     return folder
 
 

@@ -64,6 +64,8 @@ def test_export_has_the_names_shapes_and_numbers_of_the_reference(case: str, tmp
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path, source))
     for name in imported.used:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+    for name in imported.unused:
+        assert np.all(ours[name] == (name == "linear_head.0.weight")), name
     again = safetensors_layout.read(tmp_path)
     assert again.spec == imported.spec
     jax.tree.map(np.testing.assert_array_equal, again.params, imported.params)
