@@ -27,10 +27,14 @@ class Steps(NamedTuple):
     view: BookView
 
 
+def fixture_folder() -> Path:
+    """The golden files that travel with the project."""
+    return Path(__file__).parent / "fixtures" / "golden"
+
+
 def golden_folder() -> Path:
-    """The folder of golden files: $MARSJAX_GOLDEN, by default the fixtures."""
-    default = Path(__file__).parent / "fixtures" / "golden"
-    return Path(os.environ.get("MARSJAX_GOLDEN") or default)
+    """The folder of golden files that parity is checked against: $MARSJAX_GOLDEN, by default the fixtures."""
+    return Path(os.environ.get("MARSJAX_GOLDEN") or fixture_folder())
 
 
 def read_columns(path: Path) -> dict[str, np.ndarray]:

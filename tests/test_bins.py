@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from marsjax import bins, clock
 from marsjax.bins import Converter
 from marsjax.types import Time
-from tests.helpers import golden_folder
+from tests.helpers import fixture_folder
 
 laws = settings(deadline=None, max_examples=60)
 NUM_BINS = 8
@@ -45,7 +45,7 @@ def drawing(values: list[list[float]], probabilities: list[list[float]]) -> Conv
 
 
 def golden(name: str) -> Converter:
-    return bins.read_zstd(golden_folder() / "converters" / f"{name}.zstd")
+    return bins.read_zstd(fixture_folder() / "converters" / f"{name}.zstd")
 
 
 # Whole edges, halves, edges a float64 apart from a whole one, equal ones, and the ends of what fits.
@@ -351,14 +351,14 @@ def test_saved_converters_come_back(tmp_path: pathlib.Path) -> None:
 
 
 def test_folders_of_either_kind_of_file(tmp_path: pathlib.Path) -> None:
-    published = bins.read_folder(golden_folder() / "converters")
+    published = bins.read_folder(fixture_folder() / "converters")
     assert tuple(published) == bins.NAMES and len(bins.NAMES) == 13
     for name in bins.NAMES[2:]:
         bins.save(tmp_path / f"{name}.npz", published[name])
     with pytest.raises(FileNotFoundError, match=r"converters: price, price-level$"):
         bins.read_folder(tmp_path)
     for name in bins.NAMES[:2]:
-        (tmp_path / f"{name}.zstd").write_bytes((golden_folder() / "converters" / f"{name}.zstd").read_bytes())
+        (tmp_path / f"{name}.zstd").write_bytes((fixture_folder() / "converters" / f"{name}.zstd").read_bytes())
     for name, converter in bins.read_folder(tmp_path).items():
         assert_same(converter, published[name])
 
@@ -443,7 +443,7 @@ def test_the_64_bit_switch_changes_nothing() -> None:
     outputs = []
     for switch in ("0", "1"):
         environment = {**os.environ, "JAX_ENABLE_X64": switch, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-c", PROGRAM, str(golden_folder() / "converters")], env=environment,
+        done = subprocess.run([sys.executable, "-c", PROGRAM, str(fixture_folder() / "converters")], env=environment,
                               capture_output=True, text=True, timeout=120, check=True)
         outputs.append(json.loads(done.stdout.splitlines()[-1]))
     assert outputs[0] == outputs[1]

@@ -32,7 +32,7 @@ from marsjax.types import (
     Trades,
     Wide,
 )
-from tests.helpers import Steps, golden_folder, kinds_of, read_columns, replay
+from tests.helpers import Steps, fixture_folder, kinds_of, read_columns, replay
 from tests.twin import (
     Flow,
     FlowParameters,
@@ -130,7 +130,7 @@ def test_random_flow_meets_every_status_and_cut_lists() -> None:
 
 
 def test_benchmark_stream_equals_twin() -> None:
-    x = read_columns(golden_folder() / "stream_benchmark.csv.gz")
+    x = read_columns(fixture_folder() / "stream_benchmark.csv.gz")
     columns = (kinds_of(x["type"]), x["price"], x["volume"], x["order_id"], kinds_of(x["cancel_type"]), x["cancel_id"],
                x["agent_id"])
     messages = [Message(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -17,7 +17,7 @@ from marsjax.simulate import SimulationSpec
 from marsjax.specs import SECOND_NS, CacheSpec, MarketSpec, ModelSpec, TokenSpec
 from marsjax.start import Start
 from marsjax.types import Order
-from tests.helpers import golden_folder
+from tests.helpers import fixture_folder
 
 MARKET = MarketSpec(capacity=128, trade_width=32, owners=2)
 MODEL = ModelSpec(width=8, heads=2, max_orders=64)
@@ -28,7 +28,7 @@ SPEC = SimulationSpec(MARKET, MODEL, CacheSpec(mode="rolling", append=1), end_ns
 
 @functools.cache
 def tables() -> tuple[tokens.TokenTables, tokens.DrawTables]:
-    converters = bins.read_folder(golden_folder() / "converters")
+    converters = bins.read_folder(fixture_folder() / "converters")
     return tokens.tables(TokenSpec(), converters), tokens.draw_tables(TokenSpec(), converters)
 
 

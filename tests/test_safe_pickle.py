@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from marsjax import safe_pickle
 from marsjax.safe_pickle import Record, UnsafePickleError, load_zstd, loads
-from tests.helpers import golden_folder
+from tests.helpers import fixture_folder
 
 ADMITTED = ("somewhere.else", "Thing")
 COMMAND = "touch canary"
@@ -294,7 +294,7 @@ def test_broken_pickles(broken: bytes) -> None:
         loads(broken)
 
 
-GOLDEN = golden_folder() / "converters" / "order-interval.zstd"
+GOLDEN = fixture_folder() / "converters" / "order-interval.zstd"
 
 
 @settings(deadline=None, max_examples=150)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from marsjax import bins, book, clock, exchange, orders, tokens
 from marsjax.specs import DAY_NS, SECOND_NS, MarketSpec, TokenSpec, chinese_session, continuous_session
 from marsjax.types import BookView, Kind, Market, Order, Report, Status
-from tests.helpers import golden_folder
+from tests.helpers import fixture_folder
 from tests.twin_tokens import Sent, Snapshot, TokenTwin
 
 SPEC = TokenSpec()
@@ -24,7 +24,7 @@ MARKET = MarketSpec(capacity=128, trade_width=32, owners=2, session=continuous_s
 
 @functools.cache
 def converters() -> dict[str, bins.Converter]:
-    return bins.read_folder(golden_folder() / "converters")
+    return bins.read_folder(fixture_folder() / "converters")
 
 
 @functools.cache
@@ -172,7 +172,7 @@ def test_pack_and_unpack_are_inverse_over_all_tokens(spec: TokenSpec) -> None:
 
 
 def test_arrays_of_features_go_there_and_back() -> None:
-    expected = np.load(golden_folder() / "features_full_expected.npy")
+    expected = np.load(fixture_folder() / "features_full_expected.npy")
     np.testing.assert_array_equal(tokens.to_array(SPEC, tokens.from_array(SPEC, expected)), expected)
     np.testing.assert_array_equal(tokens.check_array(SPEC, expected[:20].reshape(2, 150), 32),
                                   expected[:20].reshape(2, 10, 15))
@@ -182,7 +182,7 @@ def test_arrays_of_features_go_there_and_back() -> None:
     ((3, 0), 49_152, r"features\[3, 0\]: expected 0 to 49151, got 49152"), ((0, 3), 2001, "expected -2000 to 2000"),
     ((5, 4), -1, "got -1"), ((1, 14), 33, "expected 0 to 32, got 33"), ((1, 1), 11, "expected 0 to 10")])
 def test_features_out_of_range_are_refused_with_their_place(place: tuple[int, int], value: int, message: str) -> None:
-    features = np.load(golden_folder() / "features_full_expected.npy")[:10]
+    features = np.load(fixture_folder() / "features_full_expected.npy")[:10]
     features[place] = value
     with pytest.raises(ValueError, match=message):
         tokens.check_array(SPEC, features, 32)

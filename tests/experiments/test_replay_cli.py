@@ -19,7 +19,7 @@ import pytest
 
 from marsjax.experiments import launcher
 from marsjax.experiments import replay as experiment
-from tests.helpers import golden_folder
+from tests.helpers import fixture_folder
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "replay.py"
@@ -148,12 +148,12 @@ def test_noise_by_the_command_line_writes_everything_and_the_same_again_for_a_se
 
 
 def test_a_golden_stream_comes_out_as_the_golden_transactions_and_snapshots(tmp_path: Path, run: Run) -> None:
-    source = golden_folder().absolute() / "book_noise_orders.csv.gz"
+    source = fixture_folder().absolute() / "book_noise_orders.csv.gz"
     ran = run(f"csv,file={source}", "--config.capacity=1024", "--config.trade_width=64", "--config.owners=16")
     assert ran.code == 0, ran.err
     for name in ("transactions", "snapshots"):
         mine = table(tmp_path, "book_noise_orders", name)
-        golden = pd.read_csv(golden_folder() / f"book_noise_{name}.csv.gz", keep_default_na=False)
+        golden = pd.read_csv(fixture_folder() / f"book_noise_{name}.csv.gz", keep_default_na=False)
         pd.testing.assert_frame_equal(mine, golden, check_dtype=False)
     columns = pd.read_csv(source, keep_default_na=False)
     pd.testing.assert_frame_equal(table(tmp_path, "book_noise_orders", "orders")[["time_ns", "type", "volume"]],
