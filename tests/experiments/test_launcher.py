@@ -19,7 +19,9 @@ CONFIG = ROOT / "tests" / "fixtures" / "configs" / "example.py"
 
 
 def launch(*arguments: str, cwd: pathlib.Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    whole = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **environment}
+    # A user's own settings of the compilation cache are what one of the tests is about.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_COMP", "JAX_PERS"))}
+    whole = {**inherited, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **environment}
     command = [sys.executable, str(PROGRAM), *arguments]
     return subprocess.run(command, cwd=cwd, env=whole, capture_output=True, text=True, timeout=120, check=False)
 
