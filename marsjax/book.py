@@ -243,7 +243,7 @@ def _fill(spec: MarketSpec, reach: _Row, wanted: jax.Array) -> _Match:
 def on_head(head: int, function: Callable[[_Slots], _Result], is_enough: Array | bool, slots: _Slots) -> _Result:
     """`function` of arrays [..., C], from their first `head` slots where those are enough to give the same result.
 
-    `is_enough` is a bool []. An order to a book of 4,096 slots a side on a CPU takes 85 us instead of 180 us with its
+    `is_enough` is a bool []. An order to a book of 4,096 slots a side on a CPU takes 42 us instead of 253 us with its
     view. Under `vmap` both are computed.
     """
     if jax.tree.leaves(slots)[0].shape[-1] <= head:

@@ -28,7 +28,8 @@ def settle(spec: MarketSpec, ledgers: Ledgers, before: Book, order: Order, trade
     bids = trades.side == Side.BID
     listed = trades.price, trades.volume_each, trades.resting_owner
     if spec.trade_width < spec.capacity:
-        # The list is all there is unless it was cut: 17 us instead of 45 us an order for 4,096 slots on a CPU.
+        # The list is all there is unless it was cut: an order to the exchange takes 33 us instead of 63 us,
+        # for 4,096 slots on a CPU.
         shares, value = jax.lax.cond(trades.cut, lambda: _by_owner(spec, *_all_fills(spec, before, trades)),
                                      lambda: _by_owner(spec, *listed))
     else:

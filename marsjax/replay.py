@@ -86,7 +86,7 @@ def replay(spec: MarketSpec, feeds: Sequence[Iterator[FeedChunk]], *, chunk_orde
       with_views: whether to return the view after every order.
       first_id: id of the first order that comes without one.
       until_ns: orders after it are not read, and call auctions at it or after it are not held.
-      one_by_one: whether a compiled call takes the markets in turn, which on a CPU is five times as fast for deep
+      one_by_one: whether a compiled call takes the markets in turn, which on a CPU is 4.6 times as fast for deep
         books, or together, which is what a GPU is for; None decides by the device. No result depends on it.
 
     Yields Stretch, CallAuction and Published events, those of one market in order; a Closing last. Errors of the feeds
