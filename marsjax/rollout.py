@@ -1,40 +1,52 @@
-"""Rollouts: the host loop over compiled chunks of steps, and what is added up on the device meanwhile."""
+"""Rollouts: the host loop over compiled chunks of steps."""
 
 import dataclasses
 import functools
+import hashlib
+import os
+import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from marsjax import book as books
-from marsjax import clock, simulate
+from marsjax import clock, resume, simulate
 from marsjax.model import Params
 from marsjax.simulate import End, Simulation, SimulationSpec
+from marsjax.specs import Phase
 from marsjax.start import Start
 from marsjax.tokens import DrawTables, TokenTables
-from marsjax.types import NO_PRICE, Array, Market, Status, Time, Wide
+from marsjax.types import Status, Time
+from marsjax.watchers.bars import MINUTE_S, Bars, MinuteBars
+from marsjax.watchers.trace import Log, Trace
 
-MINUTE_S = 60
 
-
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Bars:
-    """Minutes of B trajectories, M of them; minute k holds the orders in (start + k, start + k + 1] minutes."""
+class Progress:
+    """How far a rollout is, after a chunk."""
 
-    price_last: Array
-    """int32 [B, M], price of the last trade up to the minute's last order, NO_PRICE before the first trade."""
-    mid_twice_last: Array
-    """int32 [B, M], twice the float mid after the minute's last order."""
-    mid_twice_sum: Wide
-    """[B, M], of twice the float mid after each order; every cancel of a decision is an order of its own."""
-    orders: Array
-    """int32 [B, M], accepted orders. Where it is 0 the fields above are NO_PRICE and 0."""
-    volume: Wide
-    """[B, M] shares traded."""
+    steps: int
+    ended: int
+    """Trajectories that have ended."""
+    orders: int
+    """Decisions of trajectories that had not ended, so far."""
+    time_ns: int
+    """Earliest clock of a trajectory that goes on (of all, once none does), nanoseconds since midnight."""
+    seconds: float
+    """Since the first chunk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Saving:
+    """Where a rollout keeps its state, to be taken up again after a kill."""
+
+    folder: str | os.PathLike[str]
+    every_s: float = 60.0
+    """Seconds between two saves, at the end of a chunk."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Rollout:
     simulation: Simulation
     """The last state of the trajectories, on the device."""
     bars: Bars
-    """NumPy arrays."""
+    """NumPy arrays, [B, M]."""
     mid_twice_start: np.ndarray
     """int32 [B], twice the float mid at the start."""
     orders: int
@@ -53,60 +65,163 @@ class Rollout:
     """Orders that the exchange refused, by `Status`."""
     ended: dict[str, int]
     """Trajectories by why they ended."""
+    counters: dict[str, int]
+    """What went beyond a size: `cut_lists` (raise MarketSpec.trade_width to see lists of transactions whole),
+    `clipped_seconds` (tokens past the model's hours), `early_cuts` (contexts that outgrew CacheSpec.margin),
+    `trace_dropped` (events that found no room in the trace); 0 where nothing did."""
+    agents: dict[str, dict[str, int]]
+    """By name: wakes, sent, refused, unsent, late_wakes of all trajectories (`schedule.Seat`)."""
     steps: int
     compile_s: float
     run_s: float
 
+    @property
+    def watched(self) -> tuple[Any, ...]:
+        """The states of `SimulationSpec.watchers`."""
+        return self.simulation.watched
+
 
 def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTables, start: Start, *,
-            trajectories: int, minutes: int, seed: int, first: int = 0, chunk_steps: int = 64,
-            on_chunk: Callable[[int, int], None] | None = None) -> Rollout:
-    """Futures of one starting state.
+            trajectories: int, minutes: int, seed: int, first: int = 0, numbers: np.ndarray | None = None,
+            chunk_steps: int = 64, nearest_minutes: bool = False,
+            agent_starts: Sequence[tuple[Any, Time]] = (), trace_room: int | None = None,
+            on_chunk: Callable[[Progress], None] | None = None,
+            on_trace: Callable[[int, Log], None] | None = None, saving: Saving | None = None) -> Rollout:
+    """Futures of one starting state, or of one each.
 
     Args:
       params: of the order model.
-      spec: sizes; orders after `spec.end_ns` are not sent.
+      spec: sizes, agents, watchers; orders after `spec.end_ns` are not sent.
       table: bins to encode with.
       draws: bins to draw with.
-      start: one state, for all trajectories.
+      start: one state for all trajectories, or [B, ...] one each.
       trajectories: B.
-      minutes: bars to keep, M.
-      seed: with the trajectory's number, from `first` on, and the step, it keys every draw.
-      first: number of the first trajectory: trajectory n is the same whatever batch it is in.
+      minutes: bars to keep, M; they must reach to the end.
+      seed: with the trajectory's number and the step it keys every draw.
+      first: number of the first trajectory, the others count on: trajectory n is the same whatever batch it is in.
+      numbers: int32 [B], instead of `first`; two trajectories of one number and start draw the same.
       chunk_steps: decisions of a compiled call; no result depends on it.
-      on_chunk: called with the steps done and the trajectories that have ended.
+      nearest_minutes: whether bars round order times to the nearest minute (`MinuteBars`).
+      agent_starts: state and first wake-up [B, ...] of each of `spec.agents`, instead of what its `init` gives.
+      trace_room: events of a trajectory that fit in the trace of one chunk, with `on_trace`; by default
+        `chunk_steps`, which is enough where no other agents trade.
+      on_chunk: called after each chunk.
+      on_trace: called after each chunk with its number and the events, NumPy `Log` [B, ...].
+      saving: where to keep the state. A folder with the state of the same run is taken up: the result is the same as
+        if it had never stopped (the trace goes on after the chunk that was saved).
 
-    Raises ValueError for numbers out of range, or a weight that is not finite.
+    Raises:
+      ValueError: a number out of range, a start without tokens, a horizon past the session's end or past the bars, a
+        weight that is not finite, a saved state of another run.
+      MemoryError: the trajectories do not fit the device; the message says about how many would.
     """
-    for name, value, low in (("trajectories", trajectories, 1), ("minutes", minutes, 1), ("seed", seed, 0),
-                             ("first", first, 0), ("chunk_steps", chunk_steps, 1)):
-        if not low <= value < 2**31:
-            raise ValueError(f"rollout: expected {name} of {low} to {2**31 - 1}, got {value}")
+    _check_numbers(trajectories=trajectories, minutes=minutes, chunk_steps=chunk_steps, low=1)
+    _check_numbers(seed=seed, first=first, low=0)
+    starts = _starts(start, trajectories)
+    _check_start(spec, starts, minutes)
     _check_weights(params)
+    watchers = (*spec.watchers, MinuteBars(minutes, nearest_minutes))
+    if on_trace:
+        watchers += (Trace(spec.market, chunk_steps if trace_room is None else trace_room),)
+    inner = dataclasses.replace(spec, watchers=watchers)
+    numbers = first + np.arange(trajectories) if numbers is None else np.asarray(numbers)
+    if numbers.shape != (trajectories,) or numbers.min() < 0 or numbers.max() >= 2**31:
+        raise ValueError(f"rollout: expected numbers [{trajectories}] of 0 to {2**31 - 1}, got {numbers!r}")
+
     began = time.perf_counter()
-    every = jax.tree.map(lambda x: jnp.array(jnp.broadcast_to(x, (trajectories, *jnp.shape(x)))), start)
-    state = _begin(params, spec, every, first + jnp.arange(trajectories, dtype=jnp.int32))
-    refused_before = np.asarray(start.market.counters.status)
-    mid = np.asarray(_mid_twice(spec, every.market))
-    bars = _no_bars(trajectories, minutes)
-    origin = jax.tree.map(jnp.asarray, start.time)
-    run = _chunk.lower(params, spec, table, draws, chunk_steps, (state, bars), origin, jnp.uint32(seed)).compile()
+    key = np.uint32(seed)
+    given = (params, starts, jnp.asarray(numbers, jnp.int32), tuple(agent_starts))
+    shape = jax.eval_shape(lambda *x: simulate.begin(x[0], inner, *x[1:]), *given)
+    run = _chunk.lower(params, inner, table, draws, chunk_steps, shape, key).compile()
+    _check_memory(run, params, trajectories)
+    about = {"spec": repr(inner), "seed": seed, "numbers": numbers.tolist(), "chunk_steps": chunk_steps,
+             "params": _digest(params), "start": _digest(starts)} if saving else {}
+    steps, decided = 0, 0
+    if saving and resume.saved(pathlib.Path(saving.folder)):
+        found, state = resume.load(pathlib.Path(saving.folder), about, _on_device(shape))
+        steps, decided = found["steps"], found["decided"]
+    else:
+        state = _begin(params, inner, *given[1:])
+    mid = np.asarray(_mid_twice(spec, starts))
+    refused_before = np.asarray(starts.market.counters.status)
+    cut_before = int(np.sum(np.asarray(starts.market.counters.cut_lists)))
+    clipped_before = int(np.sum(np.asarray(starts.token_state.clipped)))
     compile_s, began = time.perf_counter() - began, time.perf_counter()
-    steps = 0
-    while bool(jnp.any(state.end == End.RUNNING)):
-        state, bars = run(params, table, draws, (state, bars), origin, jnp.uint32(seed))
-        steps += chunk_steps
+    saved_at, chunk, running, dropped = began, steps // chunk_steps, bool(jnp.any(state.end == End.RUNNING)), 0
+    while running:
+        state, active = run(params, table, draws, state, key)
+        steps, chunk = steps + chunk_steps, chunk + 1
+        decided += int(active)
+        ends = np.asarray(state.end)
+        running = bool((ends == End.RUNNING).any())
+        if on_trace:
+            log = jax.tree.map(np.asarray, state.watched[-1])
+            dropped += int(log.dropped.sum())
+            on_trace(chunk, log)
         if on_chunk:
-            on_chunk(steps, int(jnp.sum(state.end != End.RUNNING)))
-    bars = jax.tree.map(np.asarray, bars)
-    status = np.asarray(state.market.counters.status) - refused_before
+            on_chunk(Progress(steps, int((ends != End.RUNNING).sum()), decided, _clock(state, ends),
+                              time.perf_counter() - began))
+        if saving and running and time.perf_counter() - saved_at >= saving.every_s:
+            resume.save(pathlib.Path(saving.folder), about | {"steps": steps, "decided": decided}, state)
+            saved_at = time.perf_counter()
+    run_s = time.perf_counter() - began
+    market = state.market
+    status = np.asarray(market.counters.status) - refused_before
     ends = np.asarray(state.end)
+    counters = {
+        "cut_lists": int(np.sum(np.asarray(market.counters.cut_lists))) - cut_before,
+        "clipped_seconds": int(np.sum(np.asarray(state.token_state.clipped))) - clipped_before,
+        "early_cuts": int(np.sum(np.asarray(state.cache.cuts))), "trace_dropped": dropped}
+    agents = {agent.name: {name: int(np.sum(np.asarray(getattr(seat, name))))
+                           for name in ("wakes", "sent", "refused", "unsent", "late_wakes")}
+              for agent, seat in zip(spec.agents, state.seats, strict=True)}
+    bars = jax.tree.map(np.asarray, state.watched[len(spec.watchers)])
     return Rollout(
-        state, bars, mid, orders=int(status[:, Status.ACCEPTED].sum()),
+        dataclasses.replace(state, watched=state.watched[: len(spec.watchers)]), bars, mid,
+        orders=int(status[:, Status.ACCEPTED].sum()),
         rejected={reason.name: int(status[:, reason].sum()) for reason in Status
                   if reason > Status.NO_ORDER and status[:, reason].any()},
         ended={reason.name: int((ends == reason).sum()) for reason in End if (ends == reason).any()},
-        steps=steps, compile_s=compile_s, run_s=time.perf_counter() - began)
+        counters=counters, agents=agents, steps=steps, compile_s=compile_s, run_s=run_s)
+
+
+def _check_numbers(low: int, **numbers: int) -> None:
+    for name, value in numbers.items():
+        if not low <= value < 2**31:
+            raise ValueError(f"rollout: expected {name} of {low} to {2**31 - 1}, got {value}")
+
+
+def _starts(start: Start, trajectories: int) -> Start:
+    """One start each, [B, ...]."""
+    shape = np.shape(start.count)
+    if shape not in ((), (trajectories,)):
+        raise ValueError(f"rollout: expected one start, or one for each of {trajectories} trajectories, got "
+                         f"{shape[0]}")
+    if shape:
+        return jax.tree.map(jnp.array, start)
+    return jax.tree.map(lambda x: jnp.array(jnp.broadcast_to(x, (trajectories, *jnp.shape(x)))), start)
+
+
+def _check_start(spec: SimulationSpec, starts: Start, minutes: int) -> None:
+    counts = np.asarray(starts.count)
+    if counts.min() < 1:
+        raise ValueError(f"rollout: start {int(np.argmin(counts))}: expected at least one token of history, got none")
+    times = clock.time_to_ns(starts.time)
+    inside = [period for period in spec.market.session.periods if period.phase == Phase.CONTINUOUS
+              and period.start_ns <= times.min() and max(spec.end_ns, times.max()) <= period.end_ns]
+    if not inside:
+        raise ValueError(f"rollout: expected one period of continuous trading from the start, {_at(times.min())}, to "
+                         f"the end, {_at(max(spec.end_ns, times.max()))}, got the session {spec.market.session}")
+    if times.max() > spec.end_ns:
+        raise ValueError(f"rollout: start at {_at(times.max())}: expected one not after the end, {_at(spec.end_ns)}")
+    if spec.end_ns - times.min() > minutes * MINUTE_S * 10**9:
+        raise ValueError(f"rollout: minutes: expected enough for the {(spec.end_ns - times.min()) / 6e10:g} minutes "
+                         f"from the start to the end, got {minutes}")
+
+
+def _at(ns: int) -> str:
+    seconds = int(ns) // 10**9
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{int(ns) % 10**9:09}"
 
 
 def _check_weights(params: Params) -> None:
@@ -115,52 +230,70 @@ def _check_weights(params: Params) -> None:
             raise ValueError(f"rollout: weights{jax.tree_util.keystr(path)}: expected finite numbers")
 
 
+def _check_memory(run: Any, params: Params, trajectories: int) -> None:
+    """MemoryError if the compiled chunk needs more than the device has."""
+    needs, has = run.memory_analysis(), _memory()
+    if needs is None or has is None:
+        return
+    weights = sum(x.nbytes for x in jax.tree.leaves(params))
+    # The carry is donated: it stands once; a first copy of the starts is gone by then.
+    total = needs.argument_size_in_bytes + needs.temp_size_in_bytes
+    if total > has:
+        fit = int(trajectories * max(has - weights, 0) / max(total - weights, 1))
+        raise MemoryError(f"rollout: {trajectories} trajectories need {total / 2**30:.1f} GiB and the device has "
+                          f"{has / 2**30:.1f} GiB: about {fit} would fit")
+
+
+def _memory() -> int | None:
+    """Bytes that arrays may take on the default device, None if it does not say."""
+    device = jax.devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if device.platform == "cpu" and hasattr(os, "sysconf"):
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return None
+
+
+def _digest(tree: Any) -> str:
+    """Names the numbers of a pytree."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        total.update(np.ascontiguousarray(np.asarray(leaf)).view(np.uint8).tobytes())
+    return total.hexdigest()
+
+
+def _on_device(shape: Any) -> Any:
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shape)
+
+
+def _clock(state: Simulation, ends: np.ndarray) -> int:
+    times = clock.time_to_ns(state.time)
+    running = ends == End.RUNNING
+    return int(times[running].min() if running.any() else times.max())
+
+
 _begin = jax.jit(simulate.begin, static_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _mid_twice(spec: SimulationSpec, market: Market) -> Array:
-    """Twice the float mid, int32 [B], of markets [B]."""
-    return jax.vmap(lambda m: books.view(spec.market, m.book).mid_price_twice)(market)
-
-
-def _no_bars(trajectories: int, minutes: int) -> Bars:
-    shape = (trajectories, minutes)
-    none = Bars(jnp.full(shape, NO_PRICE, jnp.int32), jnp.full(shape, NO_PRICE, jnp.int32),
-                clock.wide(jnp.zeros(shape, jnp.int32)), jnp.zeros(shape, jnp.int32),
-                clock.wide(jnp.zeros(shape, jnp.int32)))
-    return jax.tree.map(jnp.array, none)
+def _mid_twice(spec: SimulationSpec, starts: Start) -> jax.Array:
+    """Twice the float mid, int32 [B], of starts [B]."""
+    return jnp.asarray(jax.vmap(lambda m: books.view(spec.market, m.book).mid_price_twice)(starts.market))
 
 
 @functools.partial(jax.jit, static_argnums=(1, 4), donate_argnums=5)
 def _chunk(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTables, count: int,
-           carry: tuple[Simulation, Bars], origin: Time, seed: jax.Array) -> tuple[Simulation, Bars]:
-    """`count` decisions of every trajectory; the caches are updated in place in the carry."""
-    def one(carry: tuple[Simulation, Bars], _: None) -> tuple[tuple[Simulation, Bars], None]:
-        state, bars = carry
+           state: Simulation, seed: jax.Array) -> tuple[Simulation, jax.Array]:
+    """`count` decisions of every trajectory, and how many were made; caches are updated in place in the carry."""
+    def one(carry: tuple[Simulation, jax.Array], _: None) -> tuple[tuple[Simulation, jax.Array], None]:
+        state, made = carry
         words = simulate.draw(seed, state.trajectory, state.step)
-        mid_before = _mid_twice(spec, state.market)
         state, decision = simulate.step(params, spec, table, draws, state, words)
-        return (state, jax.vmap(functools.partial(_add, origin))(bars, mid_before, decision)), None
+        return (state, made + jnp.sum(decision.active, dtype=jnp.int32)), None
 
-    return jax.lax.scan(one, carry, length=count)[0]
-
-
-def _add(origin: Time, bars: Bars, mid_before: Array, decision: simulate.Decision) -> Bars:
-    """Adds one trajectory's decision to its minutes."""
-    cancels = jnp.sum(decision.cancelled.trades.count, dtype=jnp.int32)
-    limit = (decision.order.status == Status.ACCEPTED).astype(jnp.int32)
-    count = jnp.where(decision.sent, cancels + limit, 0)
-    passed = clock.subtract_time(decision.planned.time, origin)
-    minute = (passed.s - (passed.ns == 0)) // MINUTE_S
-    here = (jnp.arange(bars.orders.shape[0], dtype=jnp.int32) == minute) & (count > 0)
-    mid = decision.view.mid_price_twice
-    # A level goes with the last of its cancels: after those before it the mid is what it was.
-    mids = clock.add(clock.wide(mid), clock.multiply(jnp.maximum(count - 1, 0), mid_before))
-    traded = clock.select(limit > 0, decision.order.trades.volume, clock.wide(jnp.zeros((), jnp.int32)))
-
-    def plus(total: Wide, amount: Wide) -> Wide:
-        return clock.add(total, jax.tree.map(lambda x: jnp.where(here, x, 0), amount))
-
-    return Bars(jnp.where(here, decision.view.last_price, bars.price_last), jnp.where(here, mid, bars.mid_twice_last),
-                plus(bars.mid_twice_sum, mids), bars.orders + jnp.where(here, count, 0), plus(bars.volume, traded))
+    state = dataclasses.replace(state, watched=tuple(
+        watcher.emptied(kept) if isinstance(watcher, Trace) else kept
+        for watcher, kept in zip(spec.watchers, state.watched, strict=True)))
+    return jax.lax.scan(one, (state, jnp.zeros((), jnp.int32)), length=count)[0]

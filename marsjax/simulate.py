@@ -1,27 +1,33 @@
 """The step and the rollout: model, sample, planned order, exchange, token, all in one jitted call.
 
 One step is one decision of the background agent in every trajectory: predict from the tokens so far, sample the next
-order, send it at its time, make its token. Clocks differ between trajectories; one whose next order would come after
-the end has ended and is masked. Every draw is keyed by (seed, trajectory, step), so that a trajectory comes out the
-same alone, in any batch and in any chunks.
+order, let the other agents have their turns until its time, send it, make its token. Clocks differ between
+trajectories; one whose next order would come after the end has ended and is masked. Every draw is keyed by (seed,
+trajectory, step), or by (seed, trajectory, agent, wake-up), so that a trajectory comes out the same alone, in any
+batch and in any chunks.
 """
 
 import dataclasses
 import enum
 import functools
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from marsjax import book as books
-from marsjax import clock, decode, exchange, sampling, tokens
-from marsjax.agents import background, cancels
+from marsjax import clock, decode, sampling, schedule, tokens, turns
+from marsjax.agents import background
+from marsjax.agents.base import Agent
 from marsjax.model import Params
+from marsjax.schedule import Phase, Seat
 from marsjax.specs import CacheSpec, MarketSpec, ModelSpec
 from marsjax.start import Start
 from marsjax.tokens import DrawTables, TokenState, TokenTables
-from marsjax.types import NO_ID, Array, BookView, Kind, Market, Order, Report, Time, Trades
+from marsjax.turns import Live
+from marsjax.types import Array, BookView, Market, Order, Time
+from marsjax.watchers.base import Watcher
 
 NO_TOKEN = -1
 """Stands for a token that is yet to be sampled."""
@@ -53,6 +59,13 @@ class SimulationSpec:
     owns_below: int = 2
     """Resting orders of accounts 0 to owns_below - 1 are the background agent's to cancel (its own, the noise's)."""
     temperature: float = 1.0
+    agents: tuple[Agent, ...] = ()
+    """Who else trades, in the order in which they are registered."""
+    watchers: tuple[Watcher, ...] = ()
+    """What is kept of every event."""
+    burst: int = 8
+    """Tokens of a trajectory that are made before they are appended to its context; with other agents only. More need
+    another pass."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.owner < self.market.owners:
@@ -62,6 +75,19 @@ class SimulationSpec:
             raise ValueError(f"SimulationSpec.temperature: expected a number above 0, got {self.temperature}")
         if self.end_ns < 0:
             raise ValueError(f"SimulationSpec.end_ns: expected at least 0, got {self.end_ns}")
+        if not 1 <= self.burst <= 1024:
+            raise ValueError(f"SimulationSpec.burst: expected 1 to 1024, got {self.burst}")
+        taken = {self.owner: "the background agent", **dict.fromkeys(range(self.owns_below), "the background agent")}
+        for agent in self.agents:
+            if agent.owner in taken:
+                raise ValueError(f"agent {agent.name!r}: owner {agent.owner} is the account of {taken[agent.owner]}")
+            if not 0 <= agent.owner < self.market.owners:
+                raise ValueError(f"agent {agent.name!r}: expected an owner of 0 to {self.market.owners - 1} "
+                                 f"(MarketSpec.owners), got {agent.owner}")
+            if not 1 <= agent.most_orders <= agent.most_in_flight:
+                raise ValueError(f"agent {agent.name!r}: expected 1 <= most_orders <= most_in_flight, got "
+                                 f"{agent.most_orders} and {agent.most_in_flight}")
+            taken[agent.owner] = f"agent {agent.name!r}"
 
 
 @jax.tree_util.register_dataclass
@@ -70,6 +96,8 @@ class Simulation:
     """The state of B trajectories."""
 
     market: Market
+    view: BookView
+    """Of the market's book."""
     token_state: TokenState
     cache: decode.State
     time: Time
@@ -80,6 +108,12 @@ class Simulation:
     """[B], numbers that the draws are keyed by."""
     end: Array
     """[B], an `End`."""
+    seats: tuple[Seat, ...]
+    """Of `SimulationSpec.agents`."""
+    number: Array
+    """[B], events asked for so far, which orders those at equal times."""
+    watched: tuple[Any, ...]
+    """States of `SimulationSpec.watchers`."""
 
 
 class Draws(NamedTuple):
@@ -93,10 +127,12 @@ class Draws(NamedTuple):
     """[B], the last bit decides between two prices to cancel at."""
     given_token: Array
     """int32 [B], a token that is not to be sampled, else NO_TOKEN."""
+    agents: jax.Array | None = None
+    """[B] typed keys that those of the other agents are folded from; may be None if there are none."""
 
 
 class Decision(NamedTuple):
-    """What one step did, [B, ...]: for traces and tests."""
+    """What the background agent decided in one step, [B, ...]. What came of it is an `Event` for the watchers."""
 
     active: Array
     """bool, the trajectory decided; the rest has no meaning where it did not."""
@@ -107,39 +143,46 @@ class Decision(NamedTuple):
     """With the time of its submission."""
     sent: Array
     """bool, it was not after the end."""
-    order: Report
-    """Of a limit order."""
-    cancelled: Report
-    """Of a cancel, [B, 2, ...]: the cancels of each side."""
-    view: BookView
-    """After it."""
-    encoded: tokens.Encoded
-    """The token that it made."""
 
 
-def begin(params: Params, spec: SimulationSpec, start: Start, trajectory: Array) -> Simulation:
+def begin(params: Params, spec: SimulationSpec, start: Start, trajectory: Array,
+          agent_starts: Sequence[tuple[Any, Time]] = ()) -> Simulation:
     """B trajectories from starts [B, ...]; `trajectory`, int32 [B], keys their draws.
 
-    ValueError if the window is longer than the model's.
+    `agent_starts` are the agents' states and first wake-ups, [B, ...] each; by default what `Agent.init` gives.
+
+    ValueError if the window is longer than the model's, or not every agent has a start.
     """
+    batch = start.count.shape[0]
+    if agent_starts and len(agent_starts) != len(spec.agents):
+        raise ValueError(f"agent_starts: expected one for each of {len(spec.agents)} agents, got {len(agent_starts)}")
     cache = decode.start(params, spec.model, spec.cache, start.window, start.count)
-    return Simulation(start.market, start.token_state, cache, start.time, jnp.zeros((), jnp.int32),
-                      jnp.asarray(trajectory, jnp.int32), jnp.full(start.count.shape, End.RUNNING, jnp.int32))
+    view = jax.vmap(lambda market: books.view(spec.market, market.book))(start.market)
+    given = agent_starts or [jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *jnp.shape(x))), agent.init())
+                             for agent in spec.agents]
+    seats = tuple(jax.vmap(functools.partial(schedule.seat, agent, number=1 + i))(*first, start.time)
+                  for i, (agent, first) in enumerate(zip(spec.agents, given, strict=True)))
+    watched = tuple(jax.vmap(watcher.begin)(start.market, view, start.time) for watcher in spec.watchers)
+    zero = jnp.zeros(batch, jnp.int32)
+    state = Simulation(
+        start.market, view, start.token_state, cache, start.time, jnp.zeros((), jnp.int32),
+        jnp.asarray(trajectory, jnp.int32), zero + End.RUNNING, seats, number=zero + 1 + len(seats), watched=watched)
+    return jax.tree.map(jnp.asarray, state)
 
 
 def draw(seed: Array, trajectory: Array, step: Array) -> Draws:
     """The draws of one decision of trajectories [B]: six words from fold_in(fold_in(key(seed), trajectory), step)."""
-    def words(number: Array) -> jax.Array:
+    def words(number: Array) -> tuple[jax.Array, jax.Array]:
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), number)
-        return jax.random.bits(jax.random.fold_in(key, step), (6,), jnp.uint32)
+        return jax.random.bits(jax.random.fold_in(key, step), (6,), jnp.uint32), key
 
-    bits = jax.vmap(words)(trajectory)
-    return Draws(bits[:, :2], bits[:, 2:5], bits[:, 5], jnp.full(trajectory.shape, NO_TOKEN, jnp.int32))
+    bits, keys = jax.vmap(words)(trajectory)
+    return Draws(bits[:, :2], bits[:, 2:5], bits[:, 5], jnp.full(trajectory.shape, NO_TOKEN, jnp.int32), keys)
 
 
 def step(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTables, state: Simulation,
          words: Draws) -> tuple[Simulation, Decision]:
-    """One decision of every trajectory.
+    """One decision of every trajectory, and all that happens up to the next.
 
     Args:
       params: of the order model.
@@ -158,59 +201,40 @@ def step(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTa
 
     running = state.end == End.RUNNING
     end = jnp.where(running & ~finite, jnp.int32(End.NOT_FINITE), state.end)
-    handle = functools.partial(_handle, spec, table, draws)
-    outcome, decision = jax.vmap(handle)(state.market, state.token_state, state.time, end, token, words)
-    cache = decode.append_all(
-        params, spec.model, spec.cache, state.cache, jax.tree.map(lambda x: x[:, None], outcome.encoded.token),
-        (outcome.encoded.is_new | outcome.encoded.replaces).astype(jnp.int32), outcome.encoded.replaces,
-        state.step + 1)
-    return Simulation(outcome.market, outcome.token_state, cache, outcome.time, state.step + 1, state.trajectory,
-                      outcome.end), decision
+    end = jnp.where(running & finite & ~state.view.has_mid, jnp.int32(End.NO_MID), end)
+    decision = jax.vmap(functools.partial(_decide, spec, draws))(
+        state.view, state.time, end == End.RUNNING, token, words.values)
+    is_last = decision.active & ~decision.sent
+    live = Live(
+        state.market, state.view, state.token_state, state.seats, state.watched, state.number,
+        jnp.where(decision.sent, Phase.SEND, Phase.NOTHING).astype(jnp.int32), decision.planned.time, state.number,
+        turns.nothing_held(decision.active.shape[0], spec.burst if spec.agents else 1))
+    live = live._replace(number=live.number + 1)
+
+    def append(cache: decode.State, held: turns.Held, step: Array) -> decode.State:
+        return decode.append_all(params, spec.model, spec.cache, cache, held.tokens, held.made, held.replaces, step)
+
+    take = functools.partial(turns.take, spec.market, table, spec.agents, spec.watchers, spec.owns_below)
+    if spec.agents:
+        if words.agents is None:
+            raise ValueError("simulate.step: expected Draws.agents, keys for the agents' draws, got None")
+        live, cache = turns.until_decision(
+            take, append, spec.agents, clock.static_time(spec.end_ns), live, state.cache, decision.active,
+            decision.planned, words.tie, words.agents, state.step + 1)
+    else:
+        own = jnp.int32(0)
+        live = jax.vmap(take, in_axes=(0, 0, 0, None, 0))(live, decision.planned, decision.sent, own, words.tie)
+        cache = append(state.cache, live.held, state.step + 1)
+    return Simulation(
+        live.market, live.view, live.token_state, cache,
+        clock.select_time(decision.sent, decision.planned.time, state.time), state.step + 1, state.trajectory,
+        jnp.where(is_last, jnp.int32(End.TIME), end), live.seats, live.number, live.watched), decision
 
 
-class _Outcome(NamedTuple):
-    market: Market
-    token_state: TokenState
-    time: Time
-    end: Array
-    encoded: tokens.Encoded
-
-
-def _handle(spec: SimulationSpec, table: TokenTables, draws: DrawTables, market: Market, token_state: TokenState,
-            now: Time, end: Array, token: Array, words: Draws) -> tuple[_Outcome, Decision]:
-    """Plans, sends and encodes one trajectory's order."""
-    before = books.view(spec.market, market.book)
-    plan = tokens.draw_plan(spec.model.tokens, draws, token, words.values)
-    planned = background.planned_order(plan, before.mid_price, now, spec.owner)
-    end = jnp.where((end == End.RUNNING) & ~before.has_mid, jnp.int32(End.NO_MID), end)
-    active = end == End.RUNNING
+def _decide(spec: SimulationSpec, draws: DrawTables, view: BookView, now: Time, active: Array, token: Array,
+            words: Array) -> Decision:
+    """Plans one trajectory's order."""
+    plan = tokens.draw_plan(spec.model.tokens, draws, token, words)
+    planned = background.planned_order(plan, view.mid_price, now, spec.owner)
     late = clock.before(clock.static_time(spec.end_ns), planned.time)
-    sent = active & ~late
-    end = jnp.where(active & late, jnp.int32(End.TIME), end)
-
-    takes_back = sent & background.is_cancel(planned)
-    limit = dataclasses.replace(planned, kind=jnp.where(sent & ~takes_back, planned.kind, jnp.int32(Kind.NONE)))
-    after, report = exchange.submit(spec.market, market, limit)
-    own = (market.book.owner >= 0) & (market.book.owner < spec.owns_below)
-    take = cancels.nearest(market.book, own, planned.price, planned.volume, (words.tie & 1) == 1)
-    after, cancelled = exchange.cancel_many(spec.market, after, jnp.where(takes_back, take, 0), planned.time)
-    view = books.view(spec.market, after.book)
-
-    order, trades, counts = _as_one_order(planned, takes_back, report, cancelled)
-    token_state, encoded = tokens.encode(spec.market, table, token_state, order, trades, before, view, sent & counts)
-    time = clock.select_time(sent, planned.time, now)
-    decision = Decision(active, now, before.mid_price, token, planned, sent, report, cancelled, view,
-                        encoded)
-    return _Outcome(after, token_state, time, end, encoded), decision
-
-
-def _as_one_order(planned: Order, takes_back: Array, report: Report, cancelled: Report) -> tuple[Order, Trades, Array]:
-    """What the tokens are made of: the limit order, or all cancels of one decision, which they merge into one."""
-    side = jnp.argmax(cancelled.trades.count).astype(jnp.int32)
-    taken = jax.tree.map(lambda x: x[side], cancelled.trades)
-    trades = jax.tree.map(lambda c, o: jnp.where(takes_back, c, o), taken, report.trades)
-    order = dataclasses.replace(
-        planned, volume=jnp.where(takes_back, clock.to_int32(taken.volume), planned.volume),
-        order_id=jnp.full_like(planned.kind, NO_ID))
-    accepted = jnp.where(takes_back, taken.count > 0, report.status == 0)
-    return order, trades, accepted
+    return Decision(active, now, view.mid_price, token, planned, active & ~late)

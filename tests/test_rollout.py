@@ -17,6 +17,7 @@ from marsjax.simulate import SimulationSpec
 from marsjax.specs import SECOND_NS, CacheSpec, MarketSpec, ModelSpec, TokenSpec
 from marsjax.start import Start
 from marsjax.types import Order
+from marsjax.watchers.trace import Trace
 from tests.helpers import fixture_folder
 
 MARKET = MarketSpec(capacity=128, trade_width=32, owners=2)
@@ -94,21 +95,24 @@ def test_bars_are_those_of_the_decisions() -> None:
     """The minute's sums against a trace of single steps."""
     result, now = whole(), None
     every = jax.tree.map(lambda x: jnp.broadcast_to(x, (8, *jnp.shape(x))), begin())
-    now = simulate.begin(params(), SPEC, every, jnp.arange(8))
-    step = jax.jit(lambda s: simulate.step(params(), SPEC, *tables(), s, simulate.draw(3, s.trajectory, s.step)))
+    spec = dataclasses.replace(SPEC, watchers=(Trace(MARKET, 1),))
+    now = simulate.begin(params(), spec, every, jnp.arange(8))
+    step = jax.jit(lambda s: simulate.step(params(), spec, *tables(), s, simulate.draw(3, s.trajectory, s.step)))
     orders, mids, volume = np.zeros(8, int), np.zeros(8, int), np.zeros(8, int)
     mid = np.asarray(jax.vmap(lambda m: book.view(MARKET, m.book).mid_price_twice)(every.market))
     while (np.asarray(now.end) == simulate.End.RUNNING).any():
-        now, made = step(now)
-        made = jax.tree.map(np.asarray, made)
+        now, _ = step(now)
+        log = jax.tree.map(np.asarray, now.watched[0])
+        now = dataclasses.replace(now, watched=(spec.watchers[0].emptied(now.watched[0]),))
+        made = jax.tree.map(lambda x: x[:, 0], log.events)
         cancels = made.cancelled.trades.count.sum(axis=1)
         # An order at the very start is not part of the first minute.
-        later = clock.time_to_ns(made.planned.time) > START_NS
-        count = np.where(made.sent & later, cancels + (made.order.status == 0), 0)
+        later = (clock.time_to_ns(made.order.time) > START_NS) & (log.count > 0)
+        count = np.where(later, cancels + (made.report.status == 0), 0)
         orders += count
         mids += np.where(count > 0, (count - 1) * mid + made.view.mid_price_twice, 0)
-        volume += np.where(later & (made.order.status == 0), clock.wide_to_numpy(made.order.trades.volume), 0)
-        mid = made.view.mid_price_twice
+        volume += np.where(later & (made.report.status == 0), clock.wide_to_numpy(made.report.trades.volume), 0)
+        mid = np.where(log.count > 0, made.view.mid_price_twice, mid)
     assert orders.sum() > 100
     np.testing.assert_array_equal(result.bars.orders[:, 0], orders)
     np.testing.assert_array_equal(clock.wide_to_numpy(result.bars.mid_twice_sum)[:, 0], mids)

@@ -13,11 +13,15 @@ import pytest
 from marsjax import bins, book, clock, exchange, model, orders, simulate, tokens
 from marsjax.specs import DAY_NS, CacheSpec, MarketSpec, ModelSpec, TokenSpec, continuous_session
 from marsjax.types import Kind, Market, Order, Report, Status
+from marsjax.watchers.base import Event
+from marsjax.watchers.trace import Trace
 from tests.helpers import KINDS, golden_folder, read_columns, read_orders, replay, snapshot_rows
 
 MARKET = MarketSpec(capacity=1024, trade_width=64, owners=2, session=continuous_session(0, DAY_NS - 1))
 MODEL = ModelSpec(width=4, heads=1)
 PADDED = 4096
+EVENTS = 2048
+"""Room in the trace of a run."""
 RUNS = sorted(path for path in golden_folder().glob("loop_*.json")
               if json.loads(path.read_text(encoding="utf-8"))["twap"] is None)
 
@@ -30,6 +34,7 @@ class Run(NamedTuple):
     noise: Order
     first_window: np.ndarray
     decisions: simulate.Decision
+    events: Event
     end: simulate.Simulation
 
 
@@ -75,27 +80,31 @@ def run(path: Path) -> Run:
                            jax.tree.map(lambda x: jnp.asarray(x)[None], clock.time_from_ns(info["init_end_ns"])))
     # No weights are needed where the tokens are given.
     params = model.init(MODEL, jax.random.key(0))
-    spec = simulate.SimulationSpec(MARKET, MODEL, CacheSpec(mode="rolling", append=1), end_ns=info["end_ns"])
+    spec = simulate.SimulationSpec(MARKET, MODEL, CacheSpec(mode="rolling", append=1), end_ns=info["end_ns"],
+                                   watchers=(Trace(MARKET, EVENTS),))
     given = read_columns(Path(f"{stem}_predictions.csv.gz"))["token"].astype(np.int32)
     words = simulate.Draws(jnp.zeros((len(given), 1, 2), jnp.uint32), jnp.zeros((len(given), 1, 3), jnp.uint32),
                            jnp.zeros((len(given), 1), jnp.uint32), jnp.asarray(given)[:, None])
     end, decisions = simulate_all(spec, params, simulate.begin(params, spec, start, jnp.zeros(1, jnp.int32)), words)
     window = np.asarray(tokens.to_array(TokenSpec(), jax.tree.map(lambda x: x[0], last)))
-    return Run(info, Path(stem), noise, window, jax.tree.map(lambda x: np.asarray(x)[:, 0], decisions), end)
+    log = jax.tree.map(lambda x: np.asarray(x)[0], end.watched[0])
+    assert not log.dropped
+    return Run(info, Path(stem), noise, window, jax.tree.map(lambda x: np.asarray(x)[:, 0], decisions),
+               jax.tree.map(lambda x: x[: log.count], log.events), end)
 
 
-def sent_rows(decisions: simulate.Decision) -> list[tuple[Any, ...]]:
-    """The agent's orders as rows of a golden file."""
+def sent_rows(events: Event) -> list[tuple[Any, ...]]:
+    """The orders of agents as rows of a golden file."""
     rows: list[tuple[Any, ...]] = []
     letters = {number: letter for letter, number in KINDS.items()}
-    times = clock.time_to_ns(decisions.planned.time)
-    for i in np.flatnonzero(decisions.sent):
-        kind = int(decisions.planned.kind[i])
+    times = clock.time_to_ns(events.order.time)
+    for i in range(len(times)):
+        kind = int(events.order.kind[i])
         if kind != Kind.CANCEL:
-            rows.append((times[i], letters[kind], decisions.planned.price[i], decisions.planned.volume[i],
-                         decisions.order.order_id[i], "None", -1))
+            rows.append((times[i], letters[kind], events.order.price[i], events.order.volume[i],
+                         events.report.order_id[i], "None", -1))
             continue
-        taken: Report = jax.tree.map(lambda x, i=i: x[i], decisions.cancelled)
+        taken: Report = jax.tree.map(lambda x, i=i: x[i], events.cancelled)
         rows += [(times[i], "C", taken.trades.price[side, k], taken.trades.volume_each[side, k],
                   taken.order_id[side] + k, letters[side], taken.trades.resting_id[side, k])
                  for side in range(2) for k in range(int(taken.trades.count[side]))]
@@ -122,7 +131,7 @@ class TestBackgroundRun:
         x = read_columns(path.with_name(f"{path.stem}_orders.csv.gz"))
         mine = x["agent_id"] == 1
         columns = ("time_ns", "type", "price", "volume", "order_id", "cancel_type", "cancel_id")
-        assert sent_rows(run(path).decisions) == list(zip(*(x[name][mine] for name in columns), strict=True))
+        assert sent_rows(run(path).events) == list(zip(*(x[name][mine] for name in columns), strict=True))
 
     def test_every_transaction_and_snapshot_is_equal(self, path: Path) -> None:
         """The orders are equal, so replaying them gives what the rollout did, cancels of one decision one by one."""
@@ -134,8 +143,7 @@ class TestBackgroundRun:
         table = np.column_stack([column for name, column in golden.items() if name != "i"])
         np.testing.assert_array_equal(snapshot_rows(steps.view)[:count], table)
         # The rollout's own views, after the last cancel of a decision each.
-        decisions = run(path).decisions
-        rows = snapshot_rows(decisions.view)[decisions.sent]
+        rows = snapshot_rows(run(path).events.view)
         last = np.flatnonzero(np.diff(clock.time_to_ns(stream.time), append=-1))
         assert set(map(bytes, rows)) <= set(map(bytes, table))
         assert bytes(rows[-1]) == bytes(table[last[-1]])
@@ -143,14 +151,16 @@ class TestBackgroundRun:
     def test_token_windows_are_equal(self, path: Path) -> None:
         result, expected = run(path), np.load(path.with_name(f"{path.stem}_features.npz"))
         np.testing.assert_array_equal(result.first_window, expected["first_prediction"])
-        features = np.asarray(tokens.to_array(TokenSpec(), result.decisions.encoded.token))
-        window, middle = list(result.first_window), len(features) // 2
+        features = np.asarray(tokens.to_array(TokenSpec(), result.events.encoded.token))
+        window, middle = list(result.first_window), len(result.decisions.token) // 2
+        decided = -1
         for i, row in enumerate(features):
-            if i == middle:
+            decided += result.events.source[i] == 0
+            if result.events.source[i] == 0 and decided == middle:
                 np.testing.assert_array_equal(np.array(window[-1024:]), expected["mid_prediction"])
-            if result.decisions.encoded.replaces[i]:
+            if result.events.encoded.replaces[i]:
                 window[-1] = row
-            elif result.decisions.encoded.is_new[i]:
+            elif result.events.encoded.is_new[i]:
                 window.append(row)
         np.testing.assert_array_equal(np.array(window[-1024:]), expected["final"])
 

@@ -1,0 +1,88 @@
+"""Minute bars, added up on the device."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from marsjax import clock
+from marsjax.types import NO_PRICE, Array, BookView, Kind, Market, Status, Time, Wide
+from marsjax.watchers.base import Event
+
+MINUTE_S = 60
+_HALF_S = 30
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """M minutes of one trajectory, or [B, M] of many. A minute without orders has NO_PRICE and 0."""
+
+    price_last: Array
+    """int32 [M], price of the last trade up to the minute's last order, NO_PRICE before the first trade."""
+    mid_twice_last: Array
+    """int32 [M], twice the float mid after the minute's last order."""
+    mid_twice_sum: Wide
+    """[M], of twice the float mid after each order; every cancel of a decision is an order of its own."""
+    price_sum: Wide
+    """[M], of the price of the last trade after each order."""
+    orders: Array
+    """int32 [M], accepted orders."""
+    volume: Wide
+    """[M] shares traded."""
+    origin: Time
+    """[], start of the trajectory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MinuteBars:
+    """The watcher that makes `Bars`."""
+
+    minutes: int
+    """M; orders beyond are in no bar."""
+    nearest: bool = False
+    """False: minute k holds the orders in (start + k, start + k + 1] minutes, as forecast labels want it. True:
+    order times are rounded to the nearest whole minute of the day (halves to even), minute 0 being that of the
+    start (reference: minute bars)."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minutes <= 1440:
+            raise ValueError(f"MinuteBars.minutes: expected 1 to 1440, got {self.minutes}")
+
+    def begin(self, market: Market, view: BookView, time: Time) -> Bars:
+        """No orders yet."""
+        del market, view
+        none = jnp.full(self.minutes, NO_PRICE, jnp.int32)
+        zero = jnp.zeros(self.minutes, jnp.int32)
+        return Bars(none, none, clock.wide(zero), clock.wide(zero), zero, clock.wide(zero),
+                    jax.tree.map(jnp.asarray, time))
+
+    def update(self, bars: Bars, event: Event) -> Bars:
+        """Adds an event to its minute."""
+        count = jnp.where(event.happened, event.orders, 0)
+        here = (jnp.arange(self.minutes, dtype=jnp.int32) == self._minute(bars.origin, event.order.time)) & (count > 0)
+        mid, price = event.view.mid_price_twice, event.view.last_price
+        # A level goes with the last of its cancels: after those before it the mid is what it was.
+        mids = clock.add(clock.wide(mid), clock.multiply(jnp.maximum(count - 1, 0), event.before.mid_price_twice))
+        trades = (event.report.status == Status.ACCEPTED) & (event.order.kind != Kind.CANCEL) & ~event.is_bulk
+        traded = clock.select(trades, event.report.trades.volume, clock.wide(jnp.zeros((), jnp.int32)))
+
+        def plus(total: Wide, amount: Wide) -> Wide:
+            return clock.add(total, jax.tree.map(lambda x: jnp.where(here, x, 0), amount))
+
+        return Bars(
+            jnp.where(here, price, bars.price_last), jnp.where(here, mid, bars.mid_twice_last),
+            plus(bars.mid_twice_sum, mids), plus(bars.price_sum, clock.multiply(count, price)),
+            bars.orders + jnp.where(here, count, 0), plus(bars.volume, traded), bars.origin)
+
+    def _minute(self, origin: Time, time: Time) -> jax.Array:
+        if self.nearest:
+            return _nearest_minute(time) - _nearest_minute(origin)
+        passed = clock.subtract_time(time, origin)
+        return jnp.asarray((passed.s - (passed.ns == 0)) // MINUTE_S)
+
+
+def _nearest_minute(time: Time) -> jax.Array:
+    minute, second = jnp.asarray(time.s) // MINUTE_S, jnp.asarray(time.s) % MINUTE_S
+    is_half = (second == _HALF_S) & (time.ns == 0)
+    return minute + ((second >= _HALF_S) & (~is_half | (minute % 2 == 1)))
