@@ -37,6 +37,9 @@ class Latency:
                 raise ValueError(f"Latency.{field.name}: expected 0 to {MAX_DELAY_NS} ns, got {value!r}")
 
 
+NO_LATENCY = Latency()
+
+
 class Resting(NamedTuple):
     """The agent's own resting orders, asks in row 0 and bids in row 1, each by priority; C slots a side."""
 

@@ -1,4 +1,4 @@
-"""Whole runs of the reference's background agent under given tokens: every decision, order, trade, view and token."""
+"""Whole runs of the reference under given tokens: every decision, order, trade, view and token."""
 
 import functools
 import json
@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 
 from marsjax import bins, book, clock, exchange, model, orders, simulate, tokens
+from marsjax.agents.twap import Twap
 from marsjax.specs import DAY_NS, CacheSpec, MarketSpec, ModelSpec, TokenSpec, continuous_session
 from marsjax.types import Kind, Market, Order, Report, Status
 from marsjax.watchers.base import Event
 from marsjax.watchers.trace import Trace
 from tests.helpers import KINDS, golden_folder, read_columns, read_orders, replay, snapshot_rows
 
-MARKET = MarketSpec(capacity=1024, trade_width=64, owners=2, session=continuous_session(0, DAY_NS - 1))
+MARKET = MarketSpec(capacity=512, trade_width=64, owners=3, session=continuous_session(0, DAY_NS - 1))
 MODEL = ModelSpec(width=4, heads=1)
 PADDED = 4096
-EVENTS = 2048
+NOISE = 2048
+EVENTS = 4096
 """Room in the trace of a run."""
-RUNS = sorted(path for path in golden_folder().glob("loop_*.json")
-              if json.loads(path.read_text(encoding="utf-8"))["twap"] is None)
+ALL = sorted(golden_folder().glob("loop_*.json"))
+HAS_TWAP = {path: json.loads(path.read_text(encoding="utf-8"))["twap"] is not None for path in ALL}
 
 
 class Run(NamedTuple):
@@ -31,11 +33,11 @@ class Run(NamedTuple):
 
     info: dict[str, Any]
     path: Path
-    noise: Order
     first_window: np.ndarray
     decisions: simulate.Decision
     events: Event
-    end: simulate.Simulation
+    market: Market
+    end: int
 
 
 @functools.cache
@@ -62,63 +64,103 @@ def warm_up(stream: Order) -> tuple[Market, tokens.TokenState, tokens.Encoded]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def simulate_all(spec: simulate.SimulationSpec, params: model.Params, state: simulate.Simulation,
-                 words: simulate.Draws) -> tuple[simulate.Simulation, simulate.Decision]:
-    return jax.lax.scan(lambda s, w: simulate.step(params, spec, *tables(), s, w), state, words)
+                 given: jax.Array) -> tuple[simulate.Simulation, simulate.Decision]:
+    batch = given.shape[1]
+    keys = jnp.broadcast_to(jax.random.key(0), (batch,))
+    zero = simulate.Draws(jnp.zeros((batch, 2), jnp.uint32), jnp.zeros((batch, 3), jnp.uint32),
+                          jnp.zeros(batch, jnp.uint32), given[0], keys)
+    return jax.lax.scan(lambda s, t: simulate.step(params, spec, *tables(), s, zero._replace(given_token=t)), state,
+                        given)
+
+
+def columns(path: Path, name: str) -> dict[str, np.ndarray]:
+    return read_columns(path.with_name(f"{path.stem}_{name}.csv.gz"))
+
+
+def start_of(path: Path, info: dict[str, Any]) -> simulate.Start:
+    stream = read_orders(path.with_name(f"{path.stem}_orders.csv.gz"))
+    noise = jax.tree.map(lambda x: x[np.asarray(stream.owner) == 0], stream)
+    market, state, encoded = warm_up(orders.pad(noise, NOISE))
+    made, _ = tokens.collect(jax.tree.map(np.asarray, encoded))
+    last = jax.tree.map(lambda x: np.asarray(x)[-MODEL.max_orders:], made)
+    count = len(last.kind)
+    padded = jax.tree.map(lambda x: np.pad(x, [(0, MODEL.max_orders - count)] + [(0, 0)] * (x.ndim - 1)), last)
+    return simulate.Start(market, state, padded, np.int32(count), clock.time_from_ns(info["init_end_ns"]))
+
+
+def twap(info: dict[str, Any]) -> Twap:
+    seconds = (info["end_ns"] - info["init_end_ns"]) // 10**9
+    given = dict(info["twap"]) | {"direction": {"B": "buy", "S": "sell"}[info["twap"]["direction"]]}
+    return Twap(target=given.pop("target_volume"), start_ns=info["init_end_ns"], total_seconds=seconds, **given)
 
 
 @functools.cache
+def runs(has_twap: bool) -> dict[Path, Run]:
+    """All runs with, or without, a TWAP agent: one batch of trajectories with a start each."""
+    paths = [path for path in ALL if HAS_TWAP[path] == has_twap]
+    infos = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    starts = [start_of(path, info) for path, info in zip(paths, infos, strict=True)]
+    given = [columns(path, "predictions")["token"].astype(np.int32) for path in paths]
+    most = max(map(len, given))
+    (end_ns,) = {info["end_ns"] for info in infos}
+    agents = [twap(info) for info in infos] if has_twap else []
+    spec = simulate.SimulationSpec(MARKET, MODEL, CacheSpec(mode="rolling", append=1), end_ns=end_ns,
+                                   agents=tuple(agents[:1]), watchers=(Trace(MARKET, EVENTS),), burst=2)
+    # What differs between the agents is all in their states.
+    states = [jax.tree.map(lambda *x: jnp.stack(x), *(agent.init() for agent in agents))] if has_twap else []
+    params = model.init(MODEL, jax.random.key(0))  # no weights are needed where the tokens are given
+    batch = jax.tree.map(lambda *x: jnp.stack(x), *starts)
+    state = simulate.begin(params, spec, batch, jnp.zeros(len(paths), jnp.int32), states)
+    end, decisions = simulate_all(spec, params, state, jnp.stack([np.pad(x, (0, most - len(x))) for x in given], 1))
+    end, decisions = jax.tree.map(np.asarray, ((end.market, end.end, end.watched[0]), decisions))
+    result = {}
+    for i, path in enumerate(paths):
+        log = jax.tree.map(lambda x, i=i: x[i], end[2])
+        assert not log.dropped
+        count = len(given[i])
+        window = np.asarray(tokens.to_array(TokenSpec(), starts[i].window))[: int(starts[i].count)]
+        result[path] = Run(infos[i], path, window, jax.tree.map(lambda x, i=i, n=count: x[:n, i], decisions),
+                           jax.tree.map(lambda x, n=log.count: x[:n], log.events),
+                           jax.tree.map(lambda x, i=i: x[i], end[0]), int(end[1][i]))
+        assert not decisions.active[count:, i].any()
+    return result
+
+
 def run(path: Path) -> Run:
-    info = json.loads(path.read_text(encoding="utf-8"))
-    stem = str(path).removesuffix(".json")
-    stream = read_orders(Path(f"{stem}_orders.csv.gz"))
-    noise = jax.tree.map(lambda x: x[np.asarray(stream.owner) == 0], stream)
-    market, state, encoded = warm_up(noise)
-    made, _ = tokens.collect(jax.tree.map(np.asarray, encoded))
-    last = jax.tree.map(lambda x: jnp.asarray(x)[None, -MODEL.max_orders:], made)
-    start = simulate.Start(*jax.tree.map(lambda x: x[None], (market, state)), last,
-                           jnp.full(1, last.kind.shape[1], jnp.int32),
-                           jax.tree.map(lambda x: jnp.asarray(x)[None], clock.time_from_ns(info["init_end_ns"])))
-    # No weights are needed where the tokens are given.
-    params = model.init(MODEL, jax.random.key(0))
-    spec = simulate.SimulationSpec(MARKET, MODEL, CacheSpec(mode="rolling", append=1), end_ns=info["end_ns"],
-                                   watchers=(Trace(MARKET, EVENTS),))
-    given = read_columns(Path(f"{stem}_predictions.csv.gz"))["token"].astype(np.int32)
-    words = simulate.Draws(jnp.zeros((len(given), 1, 2), jnp.uint32), jnp.zeros((len(given), 1, 3), jnp.uint32),
-                           jnp.zeros((len(given), 1), jnp.uint32), jnp.asarray(given)[:, None])
-    end, decisions = simulate_all(spec, params, simulate.begin(params, spec, start, jnp.zeros(1, jnp.int32)), words)
-    window = np.asarray(tokens.to_array(TokenSpec(), jax.tree.map(lambda x: x[0], last)))
-    log = jax.tree.map(lambda x: np.asarray(x)[0], end.watched[0])
-    assert not log.dropped
-    return Run(info, Path(stem), noise, window, jax.tree.map(lambda x: np.asarray(x)[:, 0], decisions),
-               jax.tree.map(lambda x: x[: log.count], log.events), end)
+    return runs(HAS_TWAP[path])[path]
 
 
-def sent_rows(events: Event) -> list[tuple[Any, ...]]:
-    """The orders of agents as rows of a golden file."""
+def sent_rows(events: Event) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """The orders of agents as rows of a golden file, and how many there were after each event."""
     rows: list[tuple[Any, ...]] = []
+    after = []
     letters = {number: letter for letter, number in KINDS.items()}
     times = clock.time_to_ns(events.order.time)
     for i in range(len(times)):
-        kind = int(events.order.kind[i])
-        if kind != Kind.CANCEL:
-            rows.append((times[i], letters[kind], events.order.price[i], events.order.volume[i],
-                         events.report.order_id[i], "None", -1))
-            continue
+        kind, owner = int(events.order.kind[i]), int(events.order.owner[i])
+        single = jax.tree.map(lambda x, i=i: x[i], events.report)
         taken: Report = jax.tree.map(lambda x, i=i: x[i], events.cancelled)
+        if kind != Kind.CANCEL:
+            rows.append((times[i], letters[kind], events.order.price[i], events.order.volume[i], single.order_id,
+                         "None", -1, owner))
+        elif not events.is_bulk[i]:
+            rows.append((times[i], "C", single.trades.price[0], events.order.volume[i], single.order_id,
+                         letters[int(events.order.cancel_side[i])], events.order.cancel_id[i], owner))
         rows += [(times[i], "C", taken.trades.price[side, k], taken.trades.volume_each[side, k],
-                  taken.order_id[side] + k, letters[side], taken.trades.resting_id[side, k])
+                  taken.order_id[side] + k, letters[side], taken.trades.resting_id[side, k], owner)
                  for side in range(2) for k in range(int(taken.trades.count[side]))]
-    return rows
+        after.append(len(rows))
+    return rows, after
 
 
-def test_the_golden_folder_has_background_runs() -> None:
-    assert RUNS, f"no loop_*.json of the background agent alone in {golden_folder()}"
+def test_the_golden_folder_has_runs_of_both_kinds() -> None:
+    assert set(HAS_TWAP.values()) == {False, True}, f"loop_*.json in {golden_folder()}"
 
 
-@pytest.mark.parametrize("path", RUNS, ids=[path.stem for path in RUNS])
-class TestBackgroundRun:
+@pytest.mark.parametrize("path", ALL, ids=[path.stem for path in ALL])
+class TestRun:
     def test_every_prediction_and_planned_order_is_equal(self, path: Path) -> None:
-        got, expected = run(path).decisions, read_columns(path.with_name(f"{path.stem}_predictions.csv.gz"))
+        got, expected = run(path).decisions, columns(path, "predictions")
         assert got.active.all()
         np.testing.assert_array_equal(clock.time_to_ns(got.time), expected["time_ns"])
         np.testing.assert_array_equal(got.mid_price, expected["mid_price"])
@@ -128,10 +170,10 @@ class TestBackgroundRun:
         np.testing.assert_array_equal(clock.time_to_ns(got.planned.time), expected["submit_time_ns"])
 
     def test_every_order_is_equal(self, path: Path) -> None:
-        x = read_columns(path.with_name(f"{path.stem}_orders.csv.gz"))
-        mine = x["agent_id"] == 1
-        columns = ("time_ns", "type", "price", "volume", "order_id", "cancel_type", "cancel_id")
-        assert sent_rows(run(path).events) == list(zip(*(x[name][mine] for name in columns), strict=True))
+        x = columns(path, "orders")
+        mine = x["agent_id"] > 0
+        names = ("time_ns", "type", "price", "volume", "order_id", "cancel_type", "cancel_id", "agent_id")
+        assert sent_rows(run(path).events)[0] == list(zip(*(x[name][mine] for name in names), strict=True))
 
     def test_every_transaction_and_snapshot_is_equal(self, path: Path) -> None:
         """The orders are equal, so replaying them gives what the rollout did, cancels of one decision one by one."""
@@ -139,39 +181,44 @@ class TestBackgroundRun:
         count = len(stream.kind)
         _, steps = replay(MARKET, book.empty(MARKET), orders.pad(stream, PADDED), np.ones(PADDED, bool),
                           keep_books=False)
-        golden = read_columns(path.with_name(f"{path.stem}_snapshots.csv.gz"))
+        golden = columns(path, "snapshots")
         table = np.column_stack([column for name, column in golden.items() if name != "i"])
         np.testing.assert_array_equal(snapshot_rows(steps.view)[:count], table)
         # The rollout's own views, after the last cancel of a decision each.
-        rows = snapshot_rows(run(path).events.view)
-        last = np.flatnonzero(np.diff(clock.time_to_ns(stream.time), append=-1))
-        assert set(map(bytes, rows)) <= set(map(bytes, table))
-        assert bytes(rows[-1]) == bytes(table[last[-1]])
+        rows, after = sent_rows(run(path).events)
+        at = count - len(rows) + np.array(after) - 1
+        np.testing.assert_array_equal(snapshot_rows(run(path).events.view), table[at])
 
     def test_token_windows_are_equal(self, path: Path) -> None:
-        result, expected = run(path), np.load(path.with_name(f"{path.stem}_features.npz"))
-        np.testing.assert_array_equal(result.first_window, expected["first_prediction"])
+        result = run(path)
+        expected = np.load(path.with_name(f"{path.stem}_features.npz"))
         features = np.asarray(tokens.to_array(TokenSpec(), result.events.encoded.token))
-        window, middle = list(result.first_window), len(result.decisions.token) // 2
-        decided = -1
+        is_own, encoded = result.events.source == 0, result.events.encoded
+        decision_time = clock.time_to_ns(result.decisions.time)
+        event_time = clock.time_to_ns(result.events.order.time)
+        window, decided, middle, seen = list(result.first_window), 0, len(decision_time) // 2, 0
+        np.testing.assert_array_equal(result.first_window, expected["first_prediction"])
         for i, row in enumerate(features):
-            decided += result.events.source[i] == 0
-            if result.events.source[i] == 0 and decided == middle:
+            # What agents do at the time of a decision comes before it: they had asked for it before.
+            if not seen and decided == middle and (is_own[i] or event_time[i] > decision_time[middle]):
                 np.testing.assert_array_equal(np.array(window[-1024:]), expected["mid_prediction"])
-            if result.events.encoded.replaces[i]:
+                seen += 1
+            decided += is_own[i]
+            if encoded.replaces[i]:
                 window[-1] = row
-            elif result.events.encoded.is_new[i]:
+            elif encoded.is_new[i]:
                 window.append(row)
+        assert seen
         np.testing.assert_array_equal(np.array(window[-1024:]), expected["final"])
 
     def test_accounts_are_equal_and_conserved(self, path: Path) -> None:
         result = run(path)
-        market = jax.tree.map(lambda x: x[0], result.end.market)
-        cash, shares = (clock.wide_to_numpy(x) for x in (market.ledgers.cash, market.ledgers.holdings))
-        golden = result.info["holdings_and_cash"]
-        for account, name in enumerate(("noise", "background")):
+        cash, shares = (clock.wide_to_numpy(x) for x in (result.market.ledgers.cash, result.market.ledgers.holdings))
+        golden, market = result.info["holdings_and_cash"], jax.tree.map(jnp.asarray, result.market)
+        for account, name in enumerate(golden):
             assert golden[name][1] == cash[account] + result.info["initial_cash"][name]
-            assert golden[name][0] == shares[:2].sum()
+            assert golden[name][0] == (shares[2] if name == "twap" else shares[:2].sum())
+        if HAS_TWAP[path]:
+            assert abs(int(shares[2])) == result.info["completed"]
         assert not any(np.asarray(x).any() for x in jax.tree.leaves(exchange.conservation(market)))
-        assert int(result.end.end[0]) == simulate.End.TIME
-
+        assert result.end == simulate.End.TIME
