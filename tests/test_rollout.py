@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from marsjax.simulate import SimulationSpec
 from marsjax.specs import SECOND_NS, CacheSpec, MarketSpec, ModelSpec, TokenSpec
 from marsjax.start import Start
 from marsjax.types import Order
-from marsjax.watchers.trace import Trace
+from marsjax.watchers.trace import Log, Trace
 from tests.helpers import fixture_folder
 
 MARKET = MarketSpec(capacity=128, trade_width=32, owners=2)
@@ -56,8 +57,8 @@ def params() -> Params:
 
 
 def run(**changes: Any) -> rollout.Rollout:
-    options = {"trajectories": 8, "minutes": 1, "seed": 3, "chunk_steps": 32} | changes
-    return rollout.rollout(params(), SPEC, *tables(), begin(), **options)
+    options = {"trajectories": 8, "minutes": 1, "seed": 3, "chunk_steps": 32, "spec": SPEC, "start": begin()} | changes
+    return rollout.rollout(params(), options.pop("spec"), *tables(), options.pop("start"), **options)
 
 
 def states(result: rollout.Rollout) -> list[np.ndarray]:
@@ -134,6 +135,97 @@ def test_a_start_reads_no_order_after_its_time() -> None:
     got = start.from_feed(MARKET, tables()[0], feed(sent), half_ns, MODEL.max_orders, chunk_orders=256)
     expected = start.from_feed(MARKET, tables()[0], feed(early), half_ns, MODEL.max_orders, chunk_orders=256)
     jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+class KilledError(Exception):
+    """Stands for a run that was killed."""
+
+
+def test_a_rollout_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    seen: list[rollout.Progress] = []
+
+    def kill(progress: rollout.Progress) -> None:
+        seen.append(progress)
+        if len(seen) == 3:
+            raise KilledError
+
+    saving = rollout.Saving(tmp_path / "state", every_s=0)
+    with pytest.raises(KilledError):
+        run(on_chunk=kill, saving=saving, chunk_steps=7)
+    resumed = run(saving=saving, chunk_steps=7, on_chunk=seen.append)
+    # The third chunk was not saved: it is made again.
+    assert [progress.steps for progress in seen[:5]] == [7, 14, 21, 21, 28]
+    assert seen[3].orders == seen[2].orders
+    jax.tree.map(np.testing.assert_array_equal, states(resumed), states(whole()))
+    assert (resumed.orders, resumed.rejected, resumed.ended) == (whole().orders, whole().rejected, whole().ended)
+
+
+def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    saving = rollout.Saving(tmp_path / "state", every_s=0)
+    run(saving=saving, chunk_steps=7)
+    with pytest.raises(ValueError, match="saved by another run: seed: expected 4, found 3"):
+        run(saving=saving, chunk_steps=7, seed=4)
+
+
+def test_trajectories_with_a_start_each_equal_those_of_one_start() -> None:
+    sent = noise_orders()
+    half_ns = WARM_NS + 290 * SECOND_NS
+    early = start.from_feed(MARKET, tables()[0], feed(sent), half_ns, MODEL.max_orders, chunk_orders=256)
+    both = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), *[early] * 4, *[begin()] * 4)
+    got = states(run(start=both))
+    jax.tree.map(np.testing.assert_array_equal, [x[4:] for x in got], [x[4:] for x in states(whole())])
+    jax.tree.map(np.testing.assert_array_equal, [x[:4] for x in got], [x[:4] for x in states(run(start=early))])
+
+
+def test_trajectories_of_one_number_are_the_same() -> None:
+    got = states(run(numbers=np.array([5, 5, 0, 1, 2, 3, 4, 6])))
+    jax.tree.map(np.testing.assert_array_equal, [x[0] for x in got], [x[5] for x in states(whole())])
+    jax.tree.map(np.testing.assert_array_equal, [x[1] for x in got], [x[5] for x in states(whole())])
+
+
+def test_the_trace_holds_every_order_and_changes_nothing() -> None:
+    logs: list[Log] = []
+    result = run(on_trace=lambda chunk, log: logs.append(log))
+    jax.tree.map(np.testing.assert_array_equal, states(result), states(whole()))
+    assert sum(int(log.events.orders[b, : log.count[b]].sum()) for log in logs for b in range(8)) == result.orders
+    assert result.counters == {"cut_lists": 0, "clipped_seconds": 0, "early_cuts": 0, "trace_dropped": 0}
+
+
+def test_trajectories_that_do_not_fit_are_refused_with_the_number_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "_memory", lambda: 2**20)
+    with pytest.raises(MemoryError, match=r"8 trajectories need .* GiB and the device has 0.0 GiB: about [0-7] would"):
+        run()
+
+
+def test_a_compiled_chunk_serves_any_seed_and_start() -> None:
+    run()
+    before = rollout._chunk._cache_size()
+    traces = []
+    real = simulate.step
+    try:
+        simulate.step = lambda *x: (traces.append(1), real(*x))[1]
+        run(seed=11)
+    finally:
+        simulate.step = real
+    assert not traces and rollout._chunk._cache_size() == before
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"minutes": 1, "start": "empty"}, "expected at least one token of history"),
+    ({"start": "late"}, "expected one not after the end"),
+    ({"spec": dataclasses.replace(SPEC, end_ns=START_NS + 90 * SECOND_NS)}, r"enough for the 1\.5 minutes"),
+    ({"spec": dataclasses.replace(SPEC, end_ns=57_700 * SECOND_NS)}, "one period of continuous trading"),
+    ({"start": "seven"}, "one for each of 8 trajectories, got 7"),
+])
+def test_a_start_or_horizon_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    first = begin()
+    starts = {"empty": dataclasses.replace(first, count=np.int32(0)),
+              "late": dataclasses.replace(first, time=clock.time_from_ns(START_NS + 11 * SECOND_NS)),
+              "seven": jax.tree.map(lambda x: jnp.broadcast_to(x, (7, *jnp.shape(x))), first)}
+    if "start" in changes:
+        changes = changes | {"start": starts[changes["start"]]}
+    with pytest.raises(ValueError, match=message):
+        run(**changes)
 
 
 def test_weights_that_are_no_numbers_are_refused_by_name() -> None:

@@ -112,10 +112,10 @@ class Twap:
 
     def init(self) -> tuple[TwapState, Time]:
         """Nothing done yet; it wakes up at its start."""
-        state, wake = self.starts(np.int32(self.target), self.direction == "buy")
+        state, wake = self.starts(self.target, self.direction == "buy")
         return jax.tree.map(jnp.asarray, (state, wake))
 
-    def starts(self, target: np.ndarray, is_buy: np.ndarray | bool) -> tuple[TwapState, Time]:
+    def starts(self, target: np.ndarray | int, is_buy: np.ndarray | bool) -> tuple[TwapState, Time]:
         """States and first wake-ups of B trajectories with targets of their own, for `rollout(agent_starts=...)`.
 
         A target of 0 never trades: the same market without the agent.

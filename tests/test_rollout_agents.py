@@ -1,0 +1,131 @@
+"""Laws of rollouts with other agents beside the order model."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from marsjax import clock, exchange, model, rollout
+from marsjax import orders as make
+from marsjax.agents.base import Action, Latency, News, Observation
+from marsjax.agents.twap import Twap
+from marsjax.simulate import SimulationSpec
+from marsjax.specs import SECOND_NS, CacheSpec
+from marsjax.types import Kind, Side, Time
+from marsjax.watchers.trace import Log
+from tests import test_rollout as plain
+
+MARKET = dataclasses.replace(plain.MARKET, owners=4)
+TWAP = Twap(target=5000, start_ns=plain.START_NS, total_seconds=9, passive_seconds=2, idle_seconds=1,
+            max_passive_volume_ratio=0.1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rude:
+    """Cancels what is not its own, sends more than it may, and asks to be woken in the past at its third wake-up."""
+
+    owner: int = 3
+    name: str = "rude"
+    most_orders: int = 3
+    most_in_flight: int = 4
+    latency: Latency = dataclasses.field(default=Latency(communication_ns=400_000_000, computation_ns=900_000_000))
+
+    def init(self) -> tuple[Any, Time]:
+        return (jnp.int32(0), jnp.int32(0)), clock.static_time(plain.START_NS)
+
+    def told(self, state: Any, news: News) -> Any:
+        return state[0], state[1] + (news.is_own & (news.status != 0))
+
+    def act(self, state: Any, seen: Observation, key: jax.Array) -> Action:
+        other = make.cancel_order(Side.BID, jnp.int32(0) + seen.view.bid_price[0] * 0 + 1, 100)
+        bad = make.limit_order(Kind.BUY, 12_345, 100)  # not on a tick
+        good = make.limit_order(Kind.BUY, seen.view.bid_price[0] - 300, 100)
+        orders = jax.tree.map(lambda *x: jnp.stack(x), other, bad, good)
+        wake = clock.add_time(seen.time, clock.static_time(SECOND_NS))
+        return Action((state[0] + 1, state[1]), orders, clock.select_time(state[0] == 2, clock.static_time(0), wake),
+                      stops=jnp.bool_(False), unsent=jnp.int32(2))
+
+
+SPEC = SimulationSpec(MARKET, plain.MODEL, CacheSpec(mode="rolling", append=2), end_ns=plain.SPEC.end_ns,
+                      agents=(TWAP, Rude()), burst=2)
+
+
+@functools.cache
+def begin() -> Any:
+    first = plain.start.from_feed(MARKET, plain.tables()[0], plain.feed(plain.noise_orders()), plain.START_NS,
+                                  plain.MODEL.max_orders, chunk_orders=256)
+    return first
+
+
+def run(**changes: Any) -> rollout.Rollout:
+    options = {"trajectories": 4, "minutes": 1, "seed": 3, "chunk_steps": 16, "spec": SPEC} | changes
+    params = model.init(plain.MODEL, jax.random.key(0))
+    return rollout.rollout(params, options.pop("spec"), *plain.tables(), begin(), **options)
+
+
+@functools.cache
+def traced() -> tuple[rollout.Rollout, list[Log]]:
+    logs: list[Log] = []
+    return run(on_trace=lambda chunk, log: logs.append(log), trace_room=256), logs
+
+
+def test_a_trajectory_alone_and_in_other_chunks_equals_itself_in_a_batch() -> None:
+    alone = run(trajectories=1, first=2, chunk_steps=5)
+    jax.tree.map(np.testing.assert_array_equal, plain.states(alone), [x[2:3] for x in plain.states(traced()[0])])
+
+
+def test_shares_and_cash_are_conserved_over_all_accounts() -> None:
+    result = traced()[0]
+    lost = jax.tree.leaves(jax.vmap(exchange.conservation)(result.simulation.market))
+    assert not any(np.asarray(x).any() for x in lost)
+    assert result.ended == {"TIME": 4}
+
+
+def test_twap_fills_its_target_and_its_orders_make_tokens() -> None:
+    result, logs = traced()
+    state = result.simulation.seats[0].state
+    bought = clock.wide_to_numpy(jax.tree.map(lambda x: x[:, 2], result.simulation.market.ledgers.holdings))
+    np.testing.assert_array_equal(np.asarray(state.completed), bought)
+    assert (bought > 4000).all()
+    own = [log.events.encoded.is_new[b, : log.count[b]][log.events.source[b, : log.count[b]] == 1]
+           for log in logs for b in range(4)]
+    made = np.concatenate(own)
+    assert made.sum() > 4 * 3
+    total = np.asarray(result.simulation.cache.total) - np.asarray(begin().count)
+    tokens = sum(np.array([log.events.encoded.is_new[b, : log.count[b]].sum() for b in range(4)]) for log in logs)
+    np.testing.assert_array_equal(total, tokens)  # none is lost on its way into the context
+
+
+def test_an_agent_out_of_bounds_is_counted_by_name_and_the_market_goes_on() -> None:
+    result = traced()[0]
+    counted = result.agents["rude"]
+    assert counted["wakes"] == 4 * 3 and counted["late_wakes"] == 4
+    # Its orders take 1.7 s and it wakes up every second: at the second wake-up three of at most four are on their way.
+    assert counted["unsent"] == 4 * (3 * 2 + 2)
+    assert counted["sent"] == 4 * (3 + 1 + 3) and counted["refused"] == 4 * (2 + 1 + 2)
+    refused = np.asarray(result.simulation.seats[1].state[1])
+    np.testing.assert_array_equal(refused, [5] * 4)  # it was told
+    assert result.rejected["BAD_PRICE"] >= 4 * 2
+
+
+def test_an_agent_with_nothing_to_do_leaves_the_market_as_it_is() -> None:
+    """Baseline and strategy share their draws: with a target of 0 they are the same market."""
+    alone = dataclasses.replace(SPEC, agents=())
+    idle = dataclasses.replace(SPEC, agents=(TWAP,))
+    nothing = TWAP.starts(np.zeros(4, np.int32), True)
+    got = run(spec=idle, agent_starts=[nothing])
+    expected = run(spec=alone)
+    jax.tree.map(np.testing.assert_array_equal, plain.states(got), plain.states(expected))
+
+
+def test_two_agents_of_one_account_are_refused() -> None:
+    with pytest.raises(ValueError, match="agent 'twap': owner 1 is the account of the background agent"):
+        dataclasses.replace(SPEC, agents=(dataclasses.replace(TWAP, owner=1),))
+    with pytest.raises(ValueError, match="agent 'rude': owner 2 is the account of agent 'twap'"):
+        dataclasses.replace(SPEC, agents=(TWAP, Rude(owner=2)))
+    with pytest.raises(ValueError, match="expected an owner of 0 to 3"):
+        dataclasses.replace(SPEC, agents=(dataclasses.replace(TWAP, owner=4),))
