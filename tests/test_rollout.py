@@ -26,6 +26,7 @@ MODEL = ModelSpec(width=8, heads=2, max_orders=64)
 WARM_NS = 34_200 * SECOND_NS
 START_NS = WARM_NS + 300 * SECOND_NS
 SPEC = SimulationSpec(MARKET, MODEL, CacheSpec(mode="rolling", append=1), end_ns=START_NS + 10 * SECOND_NS)
+BATCH = 256
 
 
 @functools.cache
@@ -57,7 +58,8 @@ def params() -> Params:
 
 
 def run(**changes: Any) -> rollout.Rollout:
-    options = {"trajectories": 8, "minutes": 1, "seed": 3, "chunk_steps": 32, "spec": SPEC, "start": begin()} | changes
+    options = {"trajectories": BATCH, "minutes": 1, "seed": 3, "chunk_steps": 16, "spec": SPEC,
+               "start": begin()} | changes
     return rollout.rollout(params(), options.pop("spec"), *tables(), options.pop("start"), **options)
 
 
@@ -73,14 +75,14 @@ def whole() -> rollout.Rollout:
 
 
 def test_a_trajectory_alone_and_in_other_chunks_equals_itself_in_a_batch() -> None:
-    for number in (0, 5):
-        alone = run(trajectories=1, first=number, chunk_steps=7)
+    for number in (0, 205):
+        alone = run(trajectories=1, first=number, chunk_steps=512)
         jax.tree.map(np.testing.assert_array_equal, states(alone), [x[number : number + 1] for x in states(whole())])
 
 
 def test_trajectories_and_seeds_differ() -> None:
     books = np.asarray(whole().simulation.market.book.volume)
-    assert len({x.tobytes() for x in books}) == 8
+    assert len({x.tobytes() for x in books}) == BATCH
     assert not np.array_equal(np.asarray(run(seed=4).simulation.market.book.volume), books)
 
 
@@ -88,7 +90,7 @@ def test_shares_and_cash_are_conserved_and_every_trajectory_ends() -> None:
     result = whole()
     lost = jax.tree.leaves(jax.vmap(exchange.conservation)(result.simulation.market))
     assert not any(np.asarray(x).any() for x in lost)
-    assert result.ended == {"TIME": 8}
+    assert result.ended == {"TIME": BATCH}
     assert (np.asarray(clock.time_to_ns(result.simulation.time)) <= SPEC.end_ns).all()
 
 
@@ -115,10 +117,10 @@ def test_bars_are_those_of_the_decisions() -> None:
         volume += np.where(later & (made.report.status == 0), clock.wide_to_numpy(made.report.trades.volume), 0)
         mid = np.where(log.count > 0, made.view.mid_price_twice, mid)
     assert orders.sum() > 100
-    np.testing.assert_array_equal(result.bars.orders[:, 0], orders)
-    np.testing.assert_array_equal(clock.wide_to_numpy(result.bars.mid_twice_sum)[:, 0], mids)
-    np.testing.assert_array_equal(clock.wide_to_numpy(result.bars.volume)[:, 0], volume)
-    np.testing.assert_array_equal(result.bars.mid_twice_last[:, 0], mid)
+    np.testing.assert_array_equal(result.bars.orders[:8, 0], orders)
+    np.testing.assert_array_equal(clock.wide_to_numpy(result.bars.mid_twice_sum)[:8, 0], mids)
+    np.testing.assert_array_equal(clock.wide_to_numpy(result.bars.volume)[:8, 0], volume)
+    np.testing.assert_array_equal(result.bars.mid_twice_last[:8, 0], mid)
 
 
 def test_a_start_does_not_depend_on_how_its_orders_come() -> None:
@@ -151,49 +153,52 @@ def test_a_rollout_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path)
 
     saving = rollout.Saving(tmp_path / "state", every_s=0)
     with pytest.raises(KilledError):
-        run(on_chunk=kill, saving=saving, chunk_steps=7)
-    resumed = run(saving=saving, chunk_steps=7, on_chunk=seen.append)
+        run(on_chunk=kill, saving=saving)
+    resumed = run(saving=saving, on_chunk=seen.append)
     # The third chunk was not saved: it is made again.
-    assert [progress.steps for progress in seen[:5]] == [7, 14, 21, 21, 28]
+    assert [progress.steps for progress in seen[:4]] == [16, 32, 48, 48]
     assert seen[3].orders == seen[2].orders
     jax.tree.map(np.testing.assert_array_equal, states(resumed), states(whole()))
     assert (resumed.orders, resumed.rejected, resumed.ended) == (whole().orders, whole().rejected, whole().ended)
-
-
-def test_the_state_of_another_run_is_refused(tmp_path: Path) -> None:
-    saving = rollout.Saving(tmp_path / "state", every_s=0)
-    run(saving=saving, chunk_steps=7)
     with pytest.raises(ValueError, match="saved by another run: seed: expected 4, found 3"):
-        run(saving=saving, chunk_steps=7, seed=4)
+        run(saving=saving, seed=4)
 
 
 def test_trajectories_with_a_start_each_equal_those_of_one_start() -> None:
-    sent = noise_orders()
     half_ns = WARM_NS + 290 * SECOND_NS
-    early = start.from_feed(MARKET, tables()[0], feed(sent), half_ns, MODEL.max_orders, chunk_orders=256)
-    both = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), *[early] * 4, *[begin()] * 4)
+    early = start.from_feed(MARKET, tables()[0], feed(noise_orders()), half_ns, MODEL.max_orders, chunk_orders=256)
+    half = BATCH // 2
+    both = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), *[early] * half, *[begin()] * half)
     got = states(run(start=both))
-    jax.tree.map(np.testing.assert_array_equal, [x[4:] for x in got], [x[4:] for x in states(whole())])
-    jax.tree.map(np.testing.assert_array_equal, [x[:4] for x in got], [x[:4] for x in states(run(start=early))])
+    jax.tree.map(np.testing.assert_array_equal, [x[half:] for x in got], [x[half:] for x in states(whole())])
+    jax.tree.map(np.testing.assert_array_equal, [x[:half] for x in got], [x[:half] for x in states(run(start=early))])
 
 
 def test_trajectories_of_one_number_are_the_same() -> None:
-    got = states(run(numbers=np.array([5, 5, 0, 1, 2, 3, 4, 6])))
-    jax.tree.map(np.testing.assert_array_equal, [x[0] for x in got], [x[5] for x in states(whole())])
-    jax.tree.map(np.testing.assert_array_equal, [x[1] for x in got], [x[5] for x in states(whole())])
+    got = states(run(numbers=np.arange(BATCH) // 2))
+    for part in (slice(0, None, 2), slice(1, None, 2)):
+        jax.tree.map(np.testing.assert_array_equal, [x[part] for x in got], [x[: BATCH // 2] for x in states(whole())])
+
+
+def test_recomputing_the_whole_window_gives_the_same_market() -> None:
+    """One layer: the rolling cache is the window, so every token is the same, far beyond the window's 64 orders."""
+    spec = dataclasses.replace(SPEC, cache=CacheSpec(mode="recompute", append=1))
+    got = run(spec=spec, trajectories=16, chunk_steps=64)
+    assert int(np.asarray(got.simulation.token_state.count).min()) > 3 * MODEL.max_orders
+    jax.tree.map(np.testing.assert_array_equal, states(got), [x[:16] for x in states(whole())])
 
 
 def test_the_trace_holds_every_order_and_changes_nothing() -> None:
     logs: list[Log] = []
     result = run(on_trace=lambda chunk, log: logs.append(log))
     jax.tree.map(np.testing.assert_array_equal, states(result), states(whole()))
-    assert sum(int(log.events.orders[b, : log.count[b]].sum()) for log in logs for b in range(8)) == result.orders
+    assert sum(int(log.events.orders[b, : log.count[b]].sum()) for log in logs for b in range(BATCH)) == result.orders
     assert result.counters == {"cut_lists": 0, "clipped_seconds": 0, "early_cuts": 0, "trace_dropped": 0}
 
 
 def test_trajectories_that_do_not_fit_are_refused_with_the_number_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "_memory", lambda: 2**20)
-    with pytest.raises(MemoryError, match=r"8 trajectories need .* GiB and the device has 0.0 GiB: about [0-7] would"):
+    with pytest.raises(MemoryError, match=r"256 trajectories need .* GiB and the device has 0.0 GiB: about [0-9]+ would"):
         run()
 
 
@@ -215,7 +220,7 @@ def test_a_compiled_chunk_serves_any_seed_and_start() -> None:
     ({"start": "late"}, "expected one not after the end"),
     ({"spec": dataclasses.replace(SPEC, end_ns=START_NS + 90 * SECOND_NS)}, r"enough for the 1\.5 minutes"),
     ({"spec": dataclasses.replace(SPEC, end_ns=57_700 * SECOND_NS)}, "one period of continuous trading"),
-    ({"start": "seven"}, "one for each of 8 trajectories, got 7"),
+    ({"start": "seven"}, "one for each of 256 trajectories, got 7"),
 ])
 def test_a_start_or_horizon_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     first = begin()
