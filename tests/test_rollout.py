@@ -94,19 +94,39 @@ def test_shares_and_cash_are_conserved_and_every_trajectory_ends() -> None:
     assert (np.asarray(clock.time_to_ns(result.simulation.time)) <= SPEC.end_ns).all()
 
 
+TRACED = dataclasses.replace(SPEC, watchers=(Trace(MARKET, 1),))
+
+
+@jax.jit
+def one_step(state: simulate.Simulation) -> tuple[simulate.Simulation, simulate.Decision]:
+    words = simulate.draw(3, state.trajectory, state.step)
+    return simulate.step(params(), TRACED, *tables(), state, words)
+
+
+def test_a_trajectory_whose_logits_are_no_numbers_stops_and_the_others_go_on() -> None:
+    every = jax.tree.map(lambda x: jnp.broadcast_to(x, (8, *jnp.shape(x))), begin())
+    first = simulate.begin(params(), TRACED, every, jnp.arange(8))
+    newest = first.cache.newest.at[5].set(jnp.nan)
+    broken, decision = one_step(dataclasses.replace(first, cache=dataclasses.replace(first.cache, newest=newest)))
+    expected, _ = one_step(first)
+    assert broken.end.tolist() == [0] * 5 + [simulate.End.NOT_FINITE] + [0] * 2
+    assert decision.active.tolist() == [True] * 5 + [False] + [True] * 2
+    others = np.array([0, 1, 2, 3, 4, 6, 7])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[others], b[others]), broken.market, expected.market)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[5], b[5]), broken.market, first.market)
+
+
 def test_bars_are_those_of_the_decisions() -> None:
     """The minute's sums against a trace of single steps."""
-    result, now = whole(), None
+    result = whole()
     every = jax.tree.map(lambda x: jnp.broadcast_to(x, (8, *jnp.shape(x))), begin())
-    spec = dataclasses.replace(SPEC, watchers=(Trace(MARKET, 1),))
-    now = simulate.begin(params(), spec, every, jnp.arange(8))
-    step = jax.jit(lambda s: simulate.step(params(), spec, *tables(), s, simulate.draw(3, s.trajectory, s.step)))
+    now = simulate.begin(params(), TRACED, every, jnp.arange(8))
     orders, mids, volume = np.zeros(8, int), np.zeros(8, int), np.zeros(8, int)
     mid = np.asarray(jax.vmap(lambda m: book.view(MARKET, m.book).mid_price_twice)(every.market))
     while (np.asarray(now.end) == simulate.End.RUNNING).any():
-        now, _ = step(now)
+        now, _ = one_step(now)
         log = jax.tree.map(np.asarray, now.watched[0])
-        now = dataclasses.replace(now, watched=(spec.watchers[0].emptied(now.watched[0]),))
+        now = dataclasses.replace(now, watched=(TRACED.watchers[0].emptied(now.watched[0]),))
         made = jax.tree.map(lambda x: x[:, 0], log.events)
         cancels = made.cancelled.trades.count.sum(axis=1)
         # An order at the very start is not part of the first minute.
@@ -196,9 +216,9 @@ def test_the_trace_holds_every_order_and_changes_nothing() -> None:
     assert result.counters == {"cut_lists": 0, "clipped_seconds": 0, "early_cuts": 0, "trace_dropped": 0}
 
 
-def test_trajectories_that_do_not_fit_are_refused_with_the_number_that_would(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trajectories_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "_memory", lambda: 2**20)
-    with pytest.raises(MemoryError, match=r"256 trajectories need .* GiB and the device has 0.0 GiB: about [0-9]+ would"):
+    with pytest.raises(MemoryError, match=r"256 trajectories need .* GiB and the device has 0.0 GiB: about \d+ would"):
         run()
 
 

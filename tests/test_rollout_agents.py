@@ -16,6 +16,7 @@ from marsjax.agents.twap import Twap
 from marsjax.simulate import SimulationSpec
 from marsjax.specs import SECOND_NS, CacheSpec
 from marsjax.types import Kind, Side, Time
+from marsjax.watchers import trace_rows
 from marsjax.watchers.trace import Log
 from tests import test_rollout as plain
 
@@ -56,9 +57,8 @@ SPEC = SimulationSpec(MARKET, plain.MODEL, CacheSpec(mode="rolling", append=2), 
 
 @functools.cache
 def begin() -> Any:
-    first = plain.start.from_feed(MARKET, plain.tables()[0], plain.feed(plain.noise_orders()), plain.START_NS,
-                                  plain.MODEL.max_orders, chunk_orders=256)
-    return first
+    return plain.start.from_feed(MARKET, plain.tables()[0], plain.feed(plain.noise_orders()), plain.START_NS,
+                                 plain.MODEL.max_orders, chunk_orders=256)
 
 
 def run(**changes: Any) -> rollout.Rollout:
@@ -98,6 +98,33 @@ def test_twap_fills_its_target_and_its_orders_make_tokens() -> None:
     total = np.asarray(result.simulation.cache.total) - np.asarray(begin().count)
     tokens = sum(np.array([log.events.encoded.is_new[b, : log.count[b]].sum() for b in range(4)]) for log in logs)
     np.testing.assert_array_equal(total, tokens)  # none is lost on its way into the context
+
+
+def test_the_tables_of_a_trace_hold_what_the_market_counted() -> None:
+    result, logs = traced()
+    sent = [trace_rows.orders(log, np.arange(10, 14)) for log in logs]
+    made = [trace_rows.trades(log, np.arange(10, 14)) for log in logs]
+    orders, trades = ({name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+                      for tables in (sent, made))
+    accepted = orders["status"] == "ACCEPTED"
+    assert accepted.sum() == result.orders
+    assert (orders["status"] == "BAD_PRICE").sum() == result.rejected["BAD_PRICE"]
+    traded = clock.wide_to_numpy(result.simulation.market.counters.traded) - clock.wide_to_numpy(
+        begin().market.counters.traded)
+    cancelled = clock.wide_to_numpy(result.simulation.market.counters.cancelled) - clock.wide_to_numpy(
+        begin().market.counters.cancelled)
+    for b in range(4):
+        mine, listed = (table["trajectory"] == 10 + b for table in (orders, trades))
+        assert orders["traded"][mine].sum() == trades["volume"][listed].sum() == traded[b]
+        taken = mine & accepted & (orders["type"] == "C")
+        assert [orders["volume"][taken & (orders["cancel_type"] == s)].sum() for s in "SB"] == cancelled[b].tolist()
+        assert (np.diff(orders["time_ns"][mine]) >= 0).all()
+        ids = orders["order_id"][mine & accepted]
+        assert (np.diff(ids) == 1).all() and ids[0] == int(begin().market.next_id)
+    assert set(trades["order_id"]) <= set(orders["order_id"])
+    last = {b: np.flatnonzero(orders["trajectory"] == 10 + b)[-1] for b in range(4)}
+    got = [orders["mid_twice"][last[b]] for b in range(4)]
+    np.testing.assert_array_equal(got, np.asarray(result.simulation.view.mid_price_twice))
 
 
 def test_an_agent_out_of_bounds_is_counted_by_name_and_the_market_goes_on() -> None:
