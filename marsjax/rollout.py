@@ -176,8 +176,10 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
                            for name in ("wakes", "sent", "refused", "unsent", "late_wakes")}
               for agent, seat in zip(spec.agents, state.seats, strict=True)}
     bars = jax.tree.map(np.asarray, state.watched[len(spec.watchers)])
+    watched = tuple(jax.vmap(watcher.end)(kept, state.market, state.view, state.time)
+                    for watcher, kept in zip(spec.watchers, state.watched, strict=False))
     return Rollout(
-        dataclasses.replace(state, watched=state.watched[: len(spec.watchers)]), bars, mid,
+        dataclasses.replace(state, watched=watched), bars, mid,
         orders=int(status[:, Status.ACCEPTED].sum()),
         rejected={reason.name: int(status[:, reason].sum()) for reason in Status
                   if reason > Status.NO_ORDER and status[:, reason].any()},

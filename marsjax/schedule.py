@@ -126,13 +126,13 @@ def own_turn(seats: Sequence[Seat]) -> int:
     return wake_turn(seats, len(seats))
 
 
-def observe(agent: Agent, market: Market, view: BookView, now: Time) -> Observation:
+def observe(agent: Agent, market: Market, view: BookView, now: Time, watched: tuple[Any, ...]) -> Observation:
     """What the agent knows when it wakes up, `now` by the exchange's clock."""
     own = (market.book.owner == agent.owner) & (market.book.volume > 0)
     resting = Resting(jnp.where(own, market.book.price, EMPTY_PRICE), jnp.where(own, market.book.volume, 0),
                       jnp.where(own, market.book.order_id, NO_ID))
     return Observation(add_delay(now, agent.latency.communication_ns), view, account(market.ledgers, agent.owner),
-                       resting)
+                       resting, watched)
 
 
 def account(ledgers: Ledgers, owner: int) -> Account:

@@ -192,7 +192,8 @@ def _wake(agents: Sequence[Agent], live: Live, turn: Turn, key: jax.Array) -> Li
     for i, agent in enumerate(agents):
         woken = turn.place == schedule.wake_turn(live.seats, i)
         own_key = jax.random.fold_in(jax.random.fold_in(key, jnp.uint32(_AGENT_KEYS + i)), seats[i].wakes)
-        action = agent.act(seats[i].state, schedule.observe(agent, live.market, live.view, turn.time), own_key)
+        seen = schedule.observe(agent, live.market, live.view, turn.time, live.watched)
+        action = agent.act(seats[i].state, seen, own_key)
         after, given = schedule.acted(agent, seats[i], action, turn.time, number)
         seats[i] = _where(woken, after, seats[i])
         number = jnp.where(woken, given, number)

@@ -26,6 +26,20 @@ TWAP = Twap(target=5000, start_ns=plain.START_NS, total_seconds=9, passive_secon
 
 
 @dataclasses.dataclass(frozen=True)
+class LargestOrder:
+    """A watcher of one's own: the most shares of one order, as of the open, and at the close with the last mid."""
+
+    def begin(self, market: Any, view: Any, time: Time) -> Any:
+        return jnp.int32(0)
+
+    def update(self, state: Any, event: Any) -> Any:
+        return jnp.maximum(state, jnp.where(event.happened, event.order.volume, 0))
+
+    def end(self, state: Any, market: Any, view: Any, time: Time) -> Any:
+        return {"largest": state, "mid": view.mid_price}
+
+
+@dataclasses.dataclass(frozen=True)
 class Rude:
     """Cancels what is not its own, sends more than it may, and asks to be woken in the past at its third wake-up."""
 
@@ -36,10 +50,10 @@ class Rude:
     latency: Latency = dataclasses.field(default=Latency(communication_ns=400_000_000, computation_ns=900_000_000))
 
     def init(self) -> tuple[Any, Time]:
-        return (jnp.int32(0), jnp.int32(0)), clock.static_time(plain.START_NS)
+        return (jnp.int32(0), jnp.int32(0), jnp.int32(0)), clock.static_time(plain.START_NS)
 
     def told(self, state: Any, news: News) -> Any:
-        return state[0], state[1] + (news.is_own & (news.status != 0))
+        return state[0], state[1] + (news.is_own & (news.status != 0)), state[2]
 
     def act(self, state: Any, seen: Observation, key: jax.Array) -> Action:
         other = make.cancel_order(Side.BID, jnp.int32(0) + seen.view.bid_price[0] * 0 + 1, 100)
@@ -47,12 +61,13 @@ class Rude:
         good = make.limit_order(Kind.BUY, seen.view.bid_price[0] - 300, 100)
         orders = jax.tree.map(lambda *x: jnp.stack(x), other, bad, good)
         wake = clock.add_time(seen.time, clock.static_time(SECOND_NS))
-        return Action((state[0] + 1, state[1]), orders, clock.select_time(state[0] == 2, clock.static_time(0), wake),
+        wake = clock.select_time(state[0] == 2, clock.static_time(0), wake)
+        return Action((state[0] + 1, state[1], seen.watched[0]), orders, wake,
                       stops=jnp.bool_(False), unsent=jnp.int32(2))
 
 
 SPEC = SimulationSpec(MARKET, plain.MODEL, CacheSpec(mode="rolling", append=2), end_ns=plain.SPEC.end_ns,
-                      agents=(TWAP, Rude()), burst=2)
+                      agents=(TWAP, Rude()), burst=2, watchers=(LargestOrder(),))
 
 
 @functools.cache
@@ -125,6 +140,16 @@ def test_the_tables_of_a_trace_hold_what_the_market_counted() -> None:
     last = {b: np.flatnonzero(orders["trajectory"] == 10 + b)[-1] for b in range(4)}
     got = [orders["mid_twice"][last[b]] for b in range(4)]
     np.testing.assert_array_equal(got, np.asarray(result.simulation.view.mid_price_twice))
+
+
+def test_a_watcher_is_fed_with_every_order_read_by_agents_and_returned() -> None:
+    result, logs = traced()
+    got = result.watched[0]
+    np.testing.assert_array_equal(got["mid"], result.simulation.view.mid_price)
+    largest = [max(int(log.events.order.volume[b, : log.count[b]].max(initial=0)) for log in logs) for b in range(4)]
+    np.testing.assert_array_equal(got["largest"], largest)
+    seen = np.asarray(result.simulation.seats[1].state[2])
+    assert (seen > 0).all() and (seen <= largest).all()
 
 
 def test_an_agent_out_of_bounds_is_counted_by_name_and_the_market_goes_on() -> None:

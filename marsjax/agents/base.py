@@ -73,6 +73,8 @@ class Observation(NamedTuple):
     """As of t - c, as is all that follows."""
     account: Account
     resting: Resting
+    watched: tuple[Any, ...] = ()
+    """States of `SimulationSpec.watchers`, in their order, as of t - c: what users add to what agents may know."""
 
 
 class Action(NamedTuple):

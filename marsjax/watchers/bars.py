@@ -75,6 +75,11 @@ class MinuteBars:
             plus(bars.mid_twice_sum, mids), plus(bars.price_sum, clock.multiply(count, price)),
             bars.orders + jnp.where(here, count, 0), plus(bars.volume, traded), bars.origin)
 
+    def end(self, state: Bars, market: Market, view: BookView, time: Time) -> Bars:
+        """The bars."""
+        del market, view, time
+        return state
+
     def _minute(self, origin: Time, time: Time) -> jax.Array:
         if self.nearest:
             return _nearest_minute(time) - _nearest_minute(origin)

@@ -43,3 +43,6 @@ class Watcher(Protocol):
 
     def update(self, state: Any, event: Event) -> Any:
         """Its state after an event; must leave it as it is where nothing happened."""
+
+    def end(self, state: Any, market: Market, view: BookView, time: Time) -> Any:
+        """What is returned with the rollout, of the state after the last event; most return `state`."""

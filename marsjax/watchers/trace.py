@@ -53,6 +53,11 @@ class Trace:
         return Log(log.count + fits, log.dropped + (event.happened & ~fits),
                    jax.tree.map(lambda old, new: old.at[at].set(new, mode="drop"), log.events, event))
 
+    def end(self, state: Log, market: Market, view: BookView, time: Time) -> Log:
+        """The log."""
+        del market, view, time
+        return state
+
     def emptied(self, log: Log) -> Log:
         """The log after the host took its events, [...] or [B, ...]."""
         return dataclasses.replace(log, count=jnp.zeros_like(log.count), dropped=jnp.zeros_like(log.dropped))
