@@ -1,0 +1,74 @@
+"""Tables of the stylized facts -> one figure a fact: means over the symbols with their 95% intervals, by source."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from marsjax.analysis import stylized_facts
+from marsjax.analysis.verdicts import RULES
+
+FACTS = tuple(rule.fact for rule in RULES)
+_LABELS = {"lag": "lag, minutes", "delta_t": "period, minutes"}
+_LOG_TICKS = (1, 2, 5, 10, 20)
+_LEAST_SHOWN = 1e-3
+"""Correlation below which a logarithmic axis shows nothing."""
+_COLORS = ("tab:blue", "tab:red", "tab:green", "tab:orange")
+
+
+def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """The picture of one fact, 1 to 11, from the tables of `stylized_facts.tables`.
+
+    Facts 2 and 4 share a table, and 6 and 8: 4 has its periods on a logarithmic axis, 8 both axes.
+    """
+    rule = next(rule for rule in RULES if rule.fact == fact)
+    drawn = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = drawn.subplots()
+    table = tables[rule.table]
+    axes.set_title(f"{fact}. {rule.name}", fontsize="medium")
+    if fact == 5:
+        _boxes(axes, table)
+        return drawn
+    entry = next(entry for entry in stylized_facts.TABLES if entry.name == rule.table)
+    _means(axes, table, entry.key)
+    if fact == 11:
+        _means(axes, tables["cont11_difference"], entry.key, "--", " (tau less -tau)")
+        axes.axvline(0, color="gray", linestyle=":", linewidth=0.8)
+    axes.set_xlabel(_LABELS[entry.key])
+    axes.set_ylabel(entry.title.lower(), fontsize="small")
+    if fact in (4, 8):
+        axes.set_xscale("log")
+        axes.set_xticks(_LOG_TICKS, [str(tick) for tick in _LOG_TICKS])
+        axes.minorticks_off()
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if fact == 8:
+        axes.set_yscale("log", nonpositive="clip")
+        axes.set_ylim(bottom=_LEAST_SHOWN)
+    else:
+        axes.axhline(0, color="gray", linewidth=0.8)
+    axes.legend(fontsize="small")
+    axes.grid(alpha=0.3)
+    return drawn
+
+
+def _means(axes: Axes, table: pd.DataFrame, key: str, style: str = "-", label: str = "") -> None:
+    for color, (source, rows) in zip(_cycle(table), stylized_facts.summary(table).groupby("source"), strict=False):
+        axes.plot(rows[key], rows["mean"], style, marker="o", markersize=3, color=color, label=f"{source}{label}")
+        axes.fill_between(rows[key], rows["low"], rows["high"], color=color, alpha=0.2, linewidth=0)
+
+
+def _boxes(axes: Axes, table: pd.DataFrame) -> None:
+    groups = {str(source): rows["fano_factor"].dropna().to_numpy() for source, rows in table.groupby("source")}
+    axes.boxplot(list(groups.values()), orientation="horizontal", tick_labels=list(groups), showmeans=True, widths=0.6)
+    axes.axvline(1, color="gray", linestyle="--", linewidth=0.8)
+    axes.set_xlabel("Fano factor of extreme returns an hour, by symbol")
+    axes.grid(alpha=0.3)
+
+
+def _cycle(table: pd.DataFrame) -> list[str]:
+    count = table["source"].nunique()
+    return list(np.resize(_COLORS, count))
