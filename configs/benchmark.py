@@ -2,9 +2,11 @@
 
     python -m marsjax.experiments.benchmark --config=configs/benchmark.py:book
     python -m marsjax.experiments.benchmark --config=configs/benchmark.py:book,stream=orders.csv.gz
+    python -m marsjax.experiments.benchmark --config=configs/benchmark.py:rollout
 
-Argument: what to measure first (book), then `stream` (a CSV of orders) and `output`. Takes a minute on a GPU; on a CPU
-set fewer books: --config.books=16,64.
+Argument: what to measure first (book, or rollout), then `stream` (a CSV of orders; book only) and `output`. Each takes
+a minute or two on a GPU; on a CPU set less: --config.books=16,64, or for rollouts --config.cases=2m:4 and
+--config.chunks=1.
 """
 
 from ml_collections import ConfigDict
@@ -14,16 +16,34 @@ from marsjax.experiments.config import parse_arg
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a benchmark; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, ("book",), stream="", output="")
+    chosen = parse_arg(arg, ("book", "rollout"), stream="", output="")
     config = ConfigDict()
-    config.what = chosen.mode  # book: order books alone, the same orders to every book
-    config.stream = chosen.stream  # CSV of the orders; empty: 500 orders of the noise agent
+    config.what = chosen.mode  # book: order books alone, the same orders to every book; rollout: the whole step
+    config.repeats = 5  # timed runs; the median counts
+    config.output = chosen.output or f"runs/benchmark_{chosen.mode}"  # a new folder for results.json
+    config.overwrite = False  # whether an existing output folder is replaced
+    return _book(config, chosen.stream) if chosen.mode == "book" else _rollout(config)
+
+
+def _book(config: ConfigDict, stream: str) -> ConfigDict:
+    config.stream = stream  # CSV of the orders; empty: 500 orders of the noise agent
     config.books = (1024, 16384)  # order books at once
     config.capacity = (128,)  # resting orders a side
     config.trade_width = 8  # transactions listed per order
     config.unroll = 1  # orders in one pass of the compiled loop: 4 is faster for few books, 1 for many
     config.returned = "all"  # all: transactions, owners, status, best bid and ask of every order; best: the last two
-    config.repeats = 5  # timed runs; the median counts
-    config.output = chosen.output or f"runs/benchmark_{chosen.mode}"  # a new folder for results.json
-    config.overwrite = False  # whether an existing output folder is replaced
+    return config
+
+
+def _rollout(config: ConfigDict) -> ConfigDict:
+    config.cases = ("2m:128", "2m:4096", "24x1024:128")  # MODEL:TRAJECTORIES; 2m, or layers x width in bfloat16
+    config.repeats = 3  # timed stretches; the median counts
+    config.chunks = 7  # chunks of a timed stretch; 7 of 64 steps are one hop of a deep model, its re-encoding included
+    config.chunk_steps = 64  # decisions of a compiled call
+    config.max_orders = 1024  # tokens that the model sees at once
+    config.capacity = 128  # resting orders a side
+    config.minutes = 30  # of noise before the start
+    config.seed = 0  # of the noise and of the rollouts
+    config.parts = True  # whether the parts of a step are measured too, each compiled apart
+    config.bandwidth_gb_per_s = 0  # of device memory; 0: by the device's name where it is known, else null
     return config

@@ -5,11 +5,13 @@ finds the fills, one shift removes them, and one shift inserts what is left. All
 them over thousands.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from marsjax import clock, orders
 from marsjax.specs import MarketSpec
@@ -147,15 +149,8 @@ def cancel_where(spec: MarketSpec, book: Book, take: Array) -> tuple[Book, Trade
 def take_off(spec: MarketSpec, book: Book, take: Array) -> Book:
     """Takes shares, int32 [2, C] and at most what is left, off the resting orders and closes the gaps."""
     left = book.volume - take
-    keep = left > 0
-    target = jnp.where(keep, _prefix_count(keep) - 1, spec.capacity)
-    row = jnp.arange(2, dtype=jnp.int32)[:, None]
-
-    def pack(x: Array, nothing: int) -> jax.Array:
-        return jnp.full_like(x, nothing).at[row, target].set(x, mode="drop", unique_indices=False)
-
-    return Book(pack(book.price, EMPTY_PRICE), pack(left, 0), pack(book.order_id, NO_ID), pack(book.owner, NO_OWNER),
-                book.last_price)
+    row = pack(left > 0, _Row(book.price, left, book.order_id, book.owner), spec.capacity)
+    return Book(*row, book.last_price)
 
 
 def cancel_owner(spec: MarketSpec, book: Book, owner: Array | int) -> tuple[Book, Trades]:
@@ -254,13 +249,58 @@ def on_head(head: int, function: Callable[[_Slots], _Result], is_enough: Array |
 def saturating_prefix_sum(volume: Array) -> jax.Array:
     """Shares before each slot: exclusive running sum of int32 [C] >= 0, held at 2**31 - 1 once it would pass it.
 
-    Saturating addition of numbers >= 0 is associative, so one parallel scan does it; a plain sum wraps on deep sides.
+    Saturating addition of numbers >= 0 is associative, so a parallel scan does it; a plain sum wraps on deep sides.
     """
-    def saturating_add(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.minimum(a + b, jnp.uint32(MAX_VOLUME))
+    volume = jnp.asarray(volume)
+    if volume.shape[-1] > HEAD:
+        return _sum_by_scan(volume)
+    return jax.lax.platform_dependent(volume, cuda=_sum_by_windows, default=_sum_by_scan)
 
-    inclusive = jax.lax.associative_scan(saturating_add, volume.astype(jnp.uint32)).astype(jnp.int32)
+
+def _sum_by_scan(volume: jax.Array) -> jax.Array:
+    """`saturating_prefix_sum` in few operations."""
+    inclusive = jax.lax.associative_scan(_saturating_add, volume.astype(jnp.uint32)).astype(jnp.int32)
     return jnp.concatenate([jnp.zeros_like(inclusive[:1]), inclusive[:-1]])
+
+
+def _sum_by_windows(volume: jax.Array) -> jax.Array:
+    """`saturating_prefix_sum` in one GPU kernel instead of three, each slot a sum of its own."""
+    inclusive = jax.lax.reduce_window(volume.astype(jnp.uint32), np.uint32(0), _saturating_add, volume.shape, (1,),
+                                      [(volume.shape[0] - 1, 0)]).astype(jnp.int32)
+    return jnp.concatenate([jnp.zeros_like(inclusive[:1]), inclusive[:-1]])
+
+
+def _saturating_add(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jax.lax.min(a + b, jax.lax.full_like(a, MAX_VOLUME))
+
+
+def pack(keep: Array, row: _Row, width: int) -> _Row:
+    """The slots [..., C] that are kept, moved together: the first `width` of them, then empty ones, [..., width]."""
+    given = [jnp.asarray(x) for x in (keep, *row)]
+    if keep.shape[-1] > HEAD:
+        return _pack_by_scatter(width, *given)
+    packed = jax.lax.platform_dependent(*given, cuda=functools.partial(_pack_by_gather, width),
+                                        default=functools.partial(_pack_by_scatter, width))
+    return _Row(*packed)
+
+
+def _pack_by_scatter(width: int, keep: jax.Array, *row: jax.Array) -> _Row:
+    """`pack` in few operations: each kept slot is written to its place."""
+    place = jnp.where(keep, _prefix_count(keep) - 1, width)
+    others = jnp.indices(keep.shape, dtype=jnp.int32, sparse=True)[:-1]
+
+    def packed(x: jax.Array, nothing: int) -> jax.Array:
+        return jnp.full((*keep.shape[:-1], width), nothing, x.dtype).at[(*others, place)].set(x, mode="drop")
+
+    return _Row(*(packed(x, nothing) for x, nothing in zip(row, _NOTHING, strict=True)))
+
+
+def _pack_by_gather(width: int, keep: jax.Array, *row: jax.Array) -> _Row:
+    """`pack` in few GPU kernels: each place counts the slots up to its own, and reads it."""
+    reached = _prefix_count(keep)[..., None, :]
+    slot = jnp.sum(reached <= jnp.arange(width, dtype=jnp.int32)[:, None], axis=-1, dtype=jnp.int32)
+    return _Row(*(jnp.take_along_axis(x, slot, axis=-1, mode="fill", fill_value=nothing)
+                  for x, nothing in zip(row, _NOTHING, strict=True)))
 
 
 def _find(own: _Row, order_id: Array) -> _Named:
@@ -350,17 +390,12 @@ def _cancels(spec: MarketSpec, side: jax.Array, taken: _Row) -> Trades:
     """Cancel transactions of one side; `taken.volume` is what each slot loses."""
     width = spec.trade_width
     is_taken = taken.volume > 0
-    target = jnp.where(is_taken, _prefix_count(is_taken) - 1, width)
     count = _count(is_taken)
-
-    def listed(x: Array, nothing: int) -> jax.Array:
-        return jnp.full(width, nothing, jnp.int32).at[target].set(x, mode="drop")
-
+    listed = pack(is_taken, taken, width)
     none = jnp.zeros_like(count)
     return Trades(
         kind=jnp.where(count > 0, jnp.int32(Kind.CANCEL), jnp.int32(Kind.NONE)), side=side,
-        price=listed(taken.price, EMPTY_PRICE), volume_each=listed(taken.volume, 0),
-        resting_id=listed(taken.order_id, NO_ID), resting_owner=listed(taken.owner, NO_OWNER),
+        price=listed.price, volume_each=listed.volume, resting_id=listed.order_id, resting_owner=listed.owner,
         count=count, cut=count > width, volume=clock.total(taken.volume),
         value=clock.total_product(taken.price, taken.volume), partial=none, rest=none, slot=none - 1)
 

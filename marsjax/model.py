@@ -155,7 +155,9 @@ def embed(params: Params, tokens: Token, compute: ComputeSpec = FLOAT32) -> jax.
     found = [(table.kind, tokens.kind), (table.price, tokens.price_bin), (table.volume, tokens.volume_bin),
              (table.interval, tokens.interval_bin), (table.change, change), (table.time, row),
              (table.volume_ratio, tokens.volume_ratio), (table.trade_ratio, tokens.trade_ratio)]
-    x = sum(jnp.asarray(rows)[index].astype(jnp.float32) for rows, index in found if rows is not None)
+    # The barrier keeps XLA from splitting this into a GPU kernel for each table.
+    x = jax.lax.optimization_barrier(
+        sum(jnp.asarray(rows)[index].astype(jnp.float32) for rows, index in found if rows is not None))
     levels = dense(jnp.asarray(tokens.levels, jnp.float32), table.levels, dataclasses.replace(compute, dtype="float32"))
     return (x + _layer_norm(levels + table.levels_bias, table.levels_scale, table.levels_shift)).astype(compute.dtype)
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from marsjax import book as books
 from marsjax import clock, resume, simulate
+from marsjax.agents import check
 from marsjax.model import Params
 from marsjax.simulate import End, Simulation, SimulationSpec
-from marsjax.specs import Phase
+from marsjax.specs import SECOND_NS, Phase
 from marsjax.start import Start
 from marsjax.tokens import DrawTables, TokenTables
 from marsjax.types import Status, Time
@@ -91,12 +92,13 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
 
     Args:
       params: of the order model.
-      spec: sizes, agents, watchers; orders after `spec.end_ns` are not sent.
+      spec: sizes, agents, watchers.
       table: bins to encode with.
       draws: bins to draw with.
       start: one state for all trajectories, or [B, ...] one each.
       trajectories: B.
-      minutes: bars to keep, M; they must reach to the end.
+      minutes: bars to keep, M. Each trajectory ends so many minutes after its start, or at `spec.end_ns`, if that is
+        given; the bars must reach there.
       seed: with the trajectory's number and the step it keys every draw.
       first: number of the first trajectory, the others count on: trajectory n is the same whatever batch it is in.
       numbers: int32 [B], instead of `first`; two trajectories of one number and start draw the same.
@@ -112,25 +114,26 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
 
     Raises:
       ValueError: a number out of range, a start without tokens, a horizon past the session's end or past the bars, a
-        weight that is not finite, a saved state of another run.
+        weight that is not finite, an agent whose functions do not fit (`agents.check`), a saved state of another run.
       MemoryError: the trajectories do not fit the device; the message says about how many would.
     """
     _check_numbers(trajectories=trajectories, minutes=minutes, chunk_steps=chunk_steps, low=1)
     _check_numbers(seed=seed, first=first, low=0)
     starts = _starts(start, trajectories)
-    _check_start(spec, starts, minutes)
+    until = _ends(spec, starts, minutes)
     _check_weights(params)
     watchers = (*spec.watchers, MinuteBars(minutes, nearest_minutes))
     if on_trace:
         watchers += (Trace(spec.market, chunk_steps if trace_room is None else trace_room),)
     inner = dataclasses.replace(spec, watchers=watchers)
+    _check_agents(inner, starts, agent_starts)
     numbers = first + np.arange(trajectories) if numbers is None else np.asarray(numbers)
     if numbers.shape != (trajectories,) or numbers.min() < 0 or numbers.max() >= 2**31:
         raise ValueError(f"rollout: expected numbers [{trajectories}] of 0 to {2**31 - 1}, got {numbers!r}")
 
     began = time.perf_counter()
     key = np.uint32(seed)
-    given = (params, starts, jnp.asarray(numbers, jnp.int32), tuple(agent_starts))
+    given = (params, starts, jnp.asarray(numbers, jnp.int32), tuple(agent_starts), until)
     shape = jax.eval_shape(lambda *x: simulate.begin(x[0], inner, *x[1:]), *given)
     run = _chunk.lower(params, inner, table, draws, chunk_steps, shape, key).compile()
     _check_memory(run, params, trajectories)
@@ -204,21 +207,27 @@ def _starts(start: Start, trajectories: int) -> Start:
     return jax.tree.map(lambda x: jnp.array(jnp.broadcast_to(x, (trajectories, *jnp.shape(x)))), start)
 
 
-def _check_start(spec: SimulationSpec, starts: Start, minutes: int) -> None:
+def _ends(spec: SimulationSpec, starts: Start, minutes: int) -> Time:
+    """When each trajectory ends, [B]; ValueError where that cannot be."""
     counts = np.asarray(starts.count)
     if counts.min() < 1:
         raise ValueError(f"rollout: start {int(np.argmin(counts))}: expected at least one token of history, got none")
-    times = clock.time_to_ns(starts.time)
-    inside = [period for period in spec.market.session.periods if period.phase == Phase.CONTINUOUS
-              and period.start_ns <= times.min() and max(spec.end_ns, times.max()) <= period.end_ns]
-    if not inside:
-        raise ValueError(f"rollout: expected one period of continuous trading from the start, {_at(times.min())}, to "
-                         f"the end, {_at(max(spec.end_ns, times.max()))}, got the session {spec.market.session}")
-    if times.max() > spec.end_ns:
-        raise ValueError(f"rollout: start at {_at(times.max())}: expected one not after the end, {_at(spec.end_ns)}")
-    if spec.end_ns - times.min() > minutes * MINUTE_S * 10**9:
-        raise ValueError(f"rollout: minutes: expected enough for the {(spec.end_ns - times.min()) / 6e10:g} minutes "
-                         f"from the start to the end, got {minutes}")
+    begins = clock.time_to_ns(starts.time)
+    reach = begins + minutes * MINUTE_S * SECOND_NS
+    ends = reach if spec.end_ns is None else np.full_like(begins, spec.end_ns)
+    if (begins > ends).any():
+        raise ValueError(f"rollout: start at {_at(begins.max())}: expected one not after the end, {_at(ends.min())}")
+    inside = np.zeros(len(begins), bool)
+    for period in spec.market.session.periods:
+        inside |= (period.phase == Phase.CONTINUOUS) & (period.start_ns <= begins) & (ends <= period.end_ns)
+    if not inside.all():
+        which = int(np.argmin(inside))
+        raise ValueError(f"rollout: expected one period of continuous trading from the start, {_at(begins[which])}, "
+                         f"to the end, {_at(ends[which])}, got the session {spec.market.session}")
+    if (ends > reach).any():
+        raise ValueError(f"rollout: minutes: expected enough for the {(ends - begins).max() / 6e10:g} minutes from "
+                         f"the start to the end, got {minutes}")
+    return jax.tree.map(jnp.asarray, clock.time_from_ns(ends))
 
 
 def _at(ns: int) -> str:
@@ -230,6 +239,24 @@ def _check_weights(params: Params) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not bool(jnp.all(jnp.isfinite(leaf))):
             raise ValueError(f"rollout: weights{jax.tree_util.keystr(path)}: expected finite numbers")
+
+
+def _check_agents(spec: SimulationSpec, starts: Start, agent_starts: Sequence[tuple[Any, Time]]) -> None:
+    def first(start: Start) -> tuple[Any, ...]:
+        one = jax.tree.map(lambda x: jnp.asarray(x)[0], start)
+        view = books.view(spec.market, one.market.book)
+        return tuple(watcher.begin(one.market, view, one.time) for watcher in spec.watchers)
+
+    watched = jax.eval_shape(first, starts) if spec.agents else ()
+    for i, agent in enumerate(spec.agents):
+        given = None
+        if i < len(agent_starts):
+            short = [np.shape(x) for x in jax.tree.leaves(agent_starts[i]) if np.shape(x)[:1] != starts.count.shape]
+            if short:
+                raise ValueError(f"rollout: agent_starts of agent {agent.name!r}: expected {starts.count.shape[0]} of "
+                                 f"each, [B, ...], got an array of shape {short[0]}")
+            given = jax.eval_shape(lambda x: jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], x), agent_starts[i])
+        check.check(agent, spec.market, watched, given)
 
 
 def _check_memory(run: Any, params: Params, trajectories: int) -> None:

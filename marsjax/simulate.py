@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from marsjax import book as books
-from marsjax import clock, decode, sampling, schedule, tokens, turns
+from marsjax import clock, decode, schedule, tokens, turns
 from marsjax.agents import background
 from marsjax.agents.base import Agent
 from marsjax.model import Params
@@ -52,8 +52,8 @@ class SimulationSpec:
     market: MarketSpec
     model: ModelSpec
     cache: CacheSpec
-    end_ns: int
-    """No order is sent after it, nanoseconds since midnight."""
+    end_ns: int | None = None
+    """No order is sent after it, nanoseconds since midnight; None: each trajectory has an end of its own."""
     owner: int = 1
     """The background agent's account."""
     owns_below: int = 2
@@ -73,7 +73,7 @@ class SimulationSpec:
                              f"got {self.owner}")
         if not self.temperature > 0:
             raise ValueError(f"SimulationSpec.temperature: expected a number above 0, got {self.temperature}")
-        if self.end_ns < 0:
+        if self.end_ns is not None and self.end_ns < 0:
             raise ValueError(f"SimulationSpec.end_ns: expected at least 0, got {self.end_ns}")
         if not 1 <= self.burst <= 1024:
             raise ValueError(f"SimulationSpec.burst: expected 1 to 1024, got {self.burst}")
@@ -102,6 +102,8 @@ class Simulation:
     cache: decode.State
     time: Time
     """[B], of the next decision."""
+    until: Time
+    """[B]: no order is sent after it."""
     step: Array
     """[], decisions so far, the same for all."""
     trajectory: Array
@@ -146,14 +148,19 @@ class Decision(NamedTuple):
 
 
 def begin(params: Params, spec: SimulationSpec, start: Start, trajectory: Array,
-          agent_starts: Sequence[tuple[Any, Time]] = ()) -> Simulation:
+          agent_starts: Sequence[tuple[Any, Time]] = (), until: Time | None = None) -> Simulation:
     """B trajectories from starts [B, ...]; `trajectory`, int32 [B], keys their draws.
 
     `agent_starts` are the agents' states and first wake-ups, [B, ...] each; by default what `Agent.init` gives.
+    `until` [B] are the trajectories' ends; by default all end at `SimulationSpec.end_ns`.
 
-    ValueError if the window is longer than the model's, or not every agent has a start.
+    ValueError if the window is longer than the model's, or not every agent has a start, or there is no end.
     """
     batch = start.count.shape[0]
+    if until is None:
+        if spec.end_ns is None:
+            raise ValueError("simulate.begin: expected SimulationSpec.end_ns or `until`, got neither")
+        until = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch,)), clock.static_time(spec.end_ns))
     if agent_starts and len(agent_starts) != len(spec.agents):
         raise ValueError(f"agent_starts: expected one for each of {len(spec.agents)} agents, got {len(agent_starts)}")
     cache = decode.start(params, spec.model, spec.cache, start.window, start.count)
@@ -165,19 +172,26 @@ def begin(params: Params, spec: SimulationSpec, start: Start, trajectory: Array,
     watched = tuple(jax.vmap(watcher.begin)(start.market, view, start.time) for watcher in spec.watchers)
     zero = jnp.zeros(batch, jnp.int32)
     state = Simulation(
-        start.market, view, start.token_state, cache, start.time, jnp.zeros((), jnp.int32),
+        start.market, view, start.token_state, cache, start.time, until, jnp.zeros((), jnp.int32),
         jnp.asarray(trajectory, jnp.int32), zero + End.RUNNING, seats, number=zero + 1 + len(seats), watched=watched)
     return jax.tree.map(jnp.asarray, state)
 
 
 def draw(seed: Array, trajectory: Array, step: Array) -> Draws:
-    """The draws of one decision of trajectories [B]: six words from fold_in(fold_in(key(seed), trajectory), step)."""
-    def words(number: Array) -> tuple[jax.Array, jax.Array]:
-        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), number)
-        return jax.random.bits(jax.random.fold_in(key, step), (6,), jnp.uint32), key
+    """The draws of one decision of trajectories [B]: six words from fold_in(key_of(seed, trajectory), step)."""
+    keys = jax.vmap(functools.partial(key_of, seed))(trajectory)
+    return draw_from(keys, jnp.broadcast_to(step, jnp.shape(trajectory)))
 
-    bits, keys = jax.vmap(words)(trajectory)
-    return Draws(bits[:, :2], bits[:, 2:5], bits[:, 5], jnp.full(trajectory.shape, NO_TOKEN, jnp.int32), keys)
+
+def key_of(seed: Array | int, trajectory: Array | int) -> jax.Array:
+    """The typed key that all draws of a trajectory are folded from."""
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), trajectory)
+
+
+def draw_from(keys: jax.Array, step: Array) -> Draws:
+    """The draws of decisions `step`, int32 [B], of trajectories with typed keys [B]."""
+    bits = jax.vmap(lambda key, number: jax.random.bits(jax.random.fold_in(key, number), (6,), jnp.uint32))(keys, step)
+    return Draws(bits[:, :2], bits[:, 2:5], bits[:, 5], jnp.full(keys.shape, NO_TOKEN, jnp.int32), keys)
 
 
 def step(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTables, state: Simulation,
@@ -192,18 +206,7 @@ def step(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTa
       state: before.
       words: random words of this step, or given tokens.
     """
-    hidden = decode.predict(params, spec.model, spec.cache, state.cache)
-    logits = decode.logits(params, spec.cache, hidden)
-    finite = jnp.all(jnp.isfinite(logits), axis=-1)
-    sampled = sampling.sample(jnp.where(finite[:, None], logits, 0.0), words.token,
-                              jnp.full(finite.shape, spec.temperature, jnp.float32))
-    token = jnp.where(words.given_token == NO_TOKEN, sampled, words.given_token)
-
-    running = state.end == End.RUNNING
-    end = jnp.where(running & ~finite, jnp.int32(End.NOT_FINITE), state.end)
-    end = jnp.where(running & finite & ~state.view.has_mid, jnp.int32(End.NO_MID), end)
-    decision = jax.vmap(functools.partial(_decide, spec, draws))(
-        state.view, state.time, end == End.RUNNING, token, words.values)
+    decision, end = decide(params, spec, draws, state, words, state.end == End.RUNNING)
     is_last = decision.active & ~decision.sent
     live = Live(
         state.market, state.view, state.token_state, state.seats, state.watched, state.number,
@@ -219,7 +222,7 @@ def step(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTa
         if words.agents is None:
             raise ValueError("simulate.step: expected Draws.agents, keys for the agents' draws, got None")
         live, cache = turns.until_decision(
-            take, append, spec.agents, clock.static_time(spec.end_ns), live, state.cache, decision.active,
+            take, append, spec.agents, state.until, live, state.cache, decision.active,
             decision.planned, words.tie, words.agents, state.step + 1)
     else:
         own = jnp.int32(0)
@@ -227,14 +230,26 @@ def step(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTa
         cache = append(state.cache, live.held, state.step + 1)
     return Simulation(
         live.market, live.view, live.token_state, cache,
-        clock.select_time(decision.sent, decision.planned.time, state.time), state.step + 1, state.trajectory,
-        jnp.where(is_last, jnp.int32(End.TIME), end), live.seats, live.number, live.watched), decision
+        clock.select_time(decision.sent, decision.planned.time, state.time), state.until, state.step + 1,
+        state.trajectory, jnp.where(is_last, jnp.int32(End.TIME), end), live.seats, live.number, live.watched), decision
 
 
-def _decide(spec: SimulationSpec, draws: DrawTables, view: BookView, now: Time, active: Array, token: Array,
-            words: Array) -> Decision:
+def decide(params: Params, spec: SimulationSpec, draws: DrawTables, state: Simulation, words: Draws, asked: Array
+           ) -> tuple[Decision, jax.Array]:
+    """What the background agent plans in trajectories that are asked, bool [B], and the trajectories' `End` then."""
+    hidden = decode.predict(params, spec.model, spec.cache, state.cache)
+    sampled, finite = decode.sample(params, spec.cache, hidden, words.token, spec.temperature)
+    token = jnp.where(words.given_token == NO_TOKEN, sampled, words.given_token)
+    end = jnp.where(asked & ~finite, jnp.int32(End.NOT_FINITE), state.end)
+    end = jnp.where(asked & finite & ~state.view.has_mid, jnp.int32(End.NO_MID), end)
+    plan = jax.vmap(functools.partial(_plan, spec, draws))
+    return plan(state.view, state.time, state.until, asked & (end == End.RUNNING), token, words.values), end
+
+
+def _plan(spec: SimulationSpec, draws: DrawTables, view: BookView, now: Time, until: Time, active: Array,
+            token: Array, words: Array) -> Decision:
     """Plans one trajectory's order."""
     plan = tokens.draw_plan(spec.model.tokens, draws, token, words)
     planned = background.planned_order(plan, view.mid_price, now, spec.owner)
-    late = clock.before(clock.static_time(spec.end_ns), planned.time)
+    late = clock.before(until, planned.time)
     return Decision(active, now, view.mid_price, token, planned, active & ~late)

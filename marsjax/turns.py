@@ -128,14 +128,14 @@ def _hold(held: Held, encoded: tokens.Encoded) -> Held:
 
 def until_decision(take: Callable[..., Live], append: Callable[[State, Held, Array], State], agents: Sequence[Agent],
                    end: Time, live: Live, cache: State, active: Array, planned: Order, tie: Array, keys: jax.Array,
-                   step: Array) -> tuple[Live, State]:
+                   step: Array, pauses: Callable[[Live, Turn], Array] | None = None) -> tuple[Live, State]:
     """Turns of B trajectories until each is about to decide again, or has nothing left to do before `end`.
 
     Args:
       take: `take` above, of one trajectory, but for its first arguments.
       append: puts held tokens into the contexts, given the number of the step.
       agents: who wakes up.
-      end: no event after it.
+      end: [B], no event after it.
       live: [B, ...], before.
       cache: of B trajectories; it stands outside of the loop over turns, which would copy it.
       active: bool [B], trajectories that have not ended.
@@ -143,13 +143,15 @@ def until_decision(take: Callable[..., Live], append: Callable[[State, Held, Arr
       tie: uint32 [B], its random word.
       keys: [B], that the agents' keys are folded from.
       step: [], number of this decision.
+      pauses: whether a trajectory also stops before a turn, bool, of one trajectory (`marsjax.env`).
     """
     room = live.held.tokens.kind.shape[1]
 
-    def next_turn(live: Live, active: Array) -> tuple[Turn, Array]:
+    def next_turn(live: Live, active: Array, end: Time) -> tuple[Turn, Array]:
         turn = schedule.next_turn(live.seats, live.phase, live.own_time, live.own_number, end)
         decides = (turn.place == schedule.own_turn(live.seats)) & (live.phase == Phase.DECIDE)
-        return turn, active & (turn.place >= 0) & ~decides
+        waits = decides if pauses is None else decides | pauses(live, turn)
+        return turn, active & (turn.place >= 0) & ~waits
 
     def one(live: Live, turn: Turn, busy: Array, planned: Order, tie: Array, key: jax.Array) -> Live:
         turn = turn._replace(place=jnp.where(busy, turn.place, -1))
@@ -165,24 +167,24 @@ def until_decision(take: Callable[..., Live], append: Callable[[State, Held, Arr
     def turns(carry: tuple[Live, Turn, Array]) -> tuple[Live, Turn, Array]:
         live, turn, busy = carry
         live = _like(jax.vmap(one)(live, turn, busy, planned, tie, keys), live)
-        turn, left = jax.vmap(next_turn)(live, active)
+        turn, left = jax.vmap(next_turn)(live, active, end)
         return live, turn, left & (live.held.made < room)
 
     def pass_of_turns(carry: tuple[Live, State, jax.Array, jax.Array]) -> tuple[Live, State, jax.Array, jax.Array]:
         live, cache, _, step = carry
-        turn, left = jax.vmap(next_turn)(live, active)
+        turn, left = jax.vmap(next_turn)(live, active, end)
         live, _, _ = jax.lax.while_loop(lambda c: jnp.any(c[2]), turns, (live, turn, left))
         cache = append(cache, live.held, step)
         live = live._replace(held=nothing_held(active.shape[0], room))
         # Contexts are cut at the first pass of a step only: how many there are depends on the other trajectories.
-        return live, cache, jnp.any(jax.vmap(next_turn)(live, active)[1]), jnp.full_like(step, _NO_CUT)
+        return live, cache, jnp.any(jax.vmap(next_turn)(live, active, end)[1]), jnp.full_like(step, NO_CUT)
 
     first = (live, cache, jnp.ones((), bool), jnp.asarray(step, jnp.int32))
     live, cache, _, _ = jax.lax.while_loop(lambda c: c[2], pass_of_turns, first)
     return live, cache
 
 
-_NO_CUT = 2**31 - 1
+NO_CUT = 2**31 - 1
 """Stands for a step at which no context is cut: a prime, so no multiple of a hop of less (of 1 it is one)."""
 
 

@@ -455,3 +455,24 @@ def test_contents_never_retrace() -> None:
         now, _ = take(spec, now, np.full((2, 16), i, np.int32))
         view(spec, now)
     assert (submit_traces, cancel_traces, take_traces, view_traces) == ([1], [1], [1], [1])
+
+
+@pytest.mark.parametrize("width", [5, 24])
+def test_both_ways_to_pack_keep_the_kept_slots_in_order(width: int) -> None:
+    rng = np.random.default_rng(width)
+    keep = rng.random((3, 2, 24)) < np.array([0.0, 0.5, 1.0])[:, None, None]
+    row = [rng.integers(1, 2**31 - 1, keep.shape).astype(np.int32) for _ in range(4)]
+    for pack in (book._pack_by_scatter, book._pack_by_gather):
+        packed = jax.jit(pack, static_argnums=0)(width, keep, *row)
+        for got, x, nothing in zip(packed, row, (EMPTY_PRICE, 0, NO_ID, NO_OWNER), strict=True):
+            for b, side in np.ndindex(3, 2):
+                kept = x[b, side][keep[b, side]][:width]
+                assert np.asarray(got)[b, side].tolist() == [*kept, *[nothing] * (width - len(kept))]
+
+
+def test_both_running_sums_stop_at_the_largest_number() -> None:
+    rng = np.random.default_rng(0)
+    volume = np.stack([rng.integers(0, 2**31 - 1, 40), rng.integers(0, 2**26, 40), np.zeros(40)]).astype(np.int32)
+    expected = np.minimum(np.cumsum(volume, axis=1, dtype=np.int64) - volume, 2**31 - 1)
+    for prefix_sum in (book._sum_by_scan, book._sum_by_windows, book.saturating_prefix_sum):
+        np.testing.assert_array_equal(jax.vmap(prefix_sum)(volume), expected)

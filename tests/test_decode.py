@@ -183,6 +183,25 @@ def test_a_trajectory_is_bitwise_the_same_in_any_batch(layers: int, cache: Cache
         np.testing.assert_array_equal(states[batch][1], states[64][1][-batch:])
 
 
+def test_a_whole_batch_layer_by_layer_equals_blocks_of_rows() -> None:
+    spec, whole = spec_of(3), dataclasses.replace(HOP, rows=None, append=1)
+    params, flow = random_params(spec), random_flow(40, 3, 1)
+    _, by_blocks = decoded(params, spec, dataclasses.replace(whole, rows=4), decode.empty(spec, whole, 3), flow)
+    _, at_once = decoded(params, spec, whole, decode.empty(spec, whole, 3), flow)
+    assert gap(at_once, np.asarray(by_blocks)) < TOLERANCE
+
+
+def test_a_head_in_parts_draws_what_its_logits_draw() -> None:
+    spec = spec_of(1)
+    params, hidden = random_params(spec), jax.random.normal(jax.random.key(0), (500, spec.width))
+    words = jax.random.bits(jax.random.key(1), (500, 2), jnp.uint32)
+    draw = jax.jit(decode.sample, static_argnums=(1, 4))
+    (plain, law), (parts, same) = (draw(params, dataclasses.replace(ROLLING, rows=rows), hidden, words, 1.0)
+                                   for rows in (4, None))
+    assert law.all() and same.all()
+    assert (plain == parts).mean() > 0.99
+
+
 def test_steps_in_chunks_are_bitwise_the_steps_at_once() -> None:
     spec = spec_of(2)
     params, flow = random_params(spec), random_flow(60, 3, 2)

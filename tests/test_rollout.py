@@ -194,6 +194,17 @@ def test_trajectories_with_a_start_each_equal_those_of_one_start() -> None:
     jax.tree.map(np.testing.assert_array_equal, [x[:half] for x in got], [x[:half] for x in states(run(start=early))])
 
 
+def test_every_start_has_its_own_end_in_one_compilation() -> None:
+    """Without a common end each trajectory runs for as many minutes from its start."""
+    half_ns = WARM_NS + 290 * SECOND_NS
+    early = start.from_feed(MARKET, tables()[0], feed(noise_orders()), half_ns, MODEL.max_orders, chunk_orders=256)
+    both = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), early, begin())
+    got = run(spec=dataclasses.replace(SPEC, end_ns=None), start=both, trajectories=2, chunk_steps=128)
+    last = clock.time_to_ns(got.simulation.time) - np.array([half_ns, START_NS])
+    assert ((last > 50 * SECOND_NS) & (last <= 60 * SECOND_NS)).all()
+    assert got.bars.orders[:, 0].sum() == got.orders
+
+
 def test_trajectories_of_one_number_are_the_same() -> None:
     got = states(run(numbers=np.arange(BATCH) // 2))
     for part in (slice(0, None, 2), slice(1, None, 2)):

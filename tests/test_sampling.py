@@ -82,3 +82,50 @@ def test_draws_do_not_depend_on_the_batch() -> None:
     words = jax.random.bits(jax.random.key(3), (64, 2), jnp.uint32)
     together = sampling.sample(logits, words)
     assert together.tolist() == [int(sampling.sample(x, w)) for x, w in zip(logits, words, strict=True)]
+
+
+def project(hidden: jax.Array, columns: jax.Array) -> jax.Array:
+    """Logits that are the rows of the head themselves, for hidden states of one number that is 1."""
+    return jnp.matmul(hidden, columns, precision="highest")
+
+
+@pytest.mark.parametrize("name", ["normal", "steep", "half_impossible", "odd_size"])
+def test_a_head_draws_what_its_logits_draw(name: str) -> None:
+    logits = jnp.asarray(LAWS[name](np.random.default_rng(0)), jnp.float32)
+    hidden, words = jnp.ones((20, 1)), jax.random.bits(jax.random.key(5), (20, 2), jnp.uint32)
+    # All blocks at once, and in parts that do not come out even.
+    for most, temperature in ((2**23, 1.0), (20 * 37 * sampling.BLOCK, 0.7), (1, 1.0)):
+        if most > 1 or len(logits) < COUNT:
+            drawn, law = jax.jit(lambda w, most=most, t=temperature: sampling.sample_head(
+                hidden, logits[None], w, t, project, most))(words)
+            expected = sampling.sample(jnp.broadcast_to(logits, (20, len(logits))), words, temperature)
+            np.testing.assert_array_equal(drawn, expected)
+            assert law.all()
+
+
+def test_a_row_without_a_law_is_told_and_its_neighbours_are_drawn() -> None:
+    rows = jax.random.normal(jax.random.key(6), (5, 300))
+    words = jax.random.bits(jax.random.key(7), (5, 2), jnp.uint32)
+    broken = rows.at[1, 5].set(jnp.nan).at[2, 290].set(jnp.inf).at[3].set(-jnp.inf).at[4, :290].set(-jnp.inf)
+    expected = [True, False, False, False, True]
+    assert sampling.has_law(broken).tolist() == expected
+
+    def of_row(hidden: jax.Array, columns: jax.Array) -> jax.Array:
+        return columns[0] if columns.ndim == 2 else columns[:, 0][:, None]
+
+    draw = jax.jit(lambda head, w: sampling.sample_head(jnp.ones((1, 1)), head[None], w[None], 1.0, of_row))
+    for row, has_law in enumerate(expected):
+        drawn, law = draw(broken[row], words[row])
+        assert law.tolist() == [has_law]
+        if has_law:
+            assert int(drawn[0]) == int(sampling.sample(broken[row], words[row]))
+
+
+def test_the_logits_of_a_head_never_lie_in_memory_together() -> None:
+    rows, most = 256, 2**18
+    shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (
+        ((rows, 4), jnp.float32), ((4, COUNT), jnp.float32), ((rows, 2), jnp.uint32))]
+    draw = jax.jit(lambda h, w, words: sampling.sample_head(h, w, words, 1.0, project, most))
+    compiled = draw.lower(*shapes).compile()
+    used = compiled.memory_analysis()
+    assert used and used.temp_size_in_bytes < rows * COUNT * 4 / 4

@@ -15,7 +15,7 @@ from marsjax import book as books
 from marsjax import clock, start
 from marsjax.agents.noise import NoiseSpec
 from marsjax.data import neutral
-from marsjax.experiments import launcher
+from marsjax.experiments import benchmark_rollout, launcher
 from marsjax.experiments.output import output_folder, write_json
 from marsjax.specs import MarketSpec
 from marsjax.types import Book, Order, Status
@@ -26,8 +26,10 @@ NOISE_ORDERS = 500
 
 def main(config: ConfigDict) -> int:
     """Runs a benchmark and prints its table."""
+    if config.what == "rollout":
+        return benchmark_rollout.main(config)
     if config.what != "book":
-        raise ValueError(f"config.what: expected book, got {config.what!r}")
+        raise ValueError(f"config.what: expected book or rollout, got {config.what!r}")
     if config.returned not in ("all", "best"):
         raise ValueError(f"config.returned: expected all or best, got {config.returned!r}")
     for key in ("repeats", "unroll", "books", "capacity"):
@@ -91,7 +93,6 @@ def _facts(answers: Any, has_all: bool) -> dict[str, Any]:
                   "shares": int(clock.wide_to_numpy(trades.volume).sum()),
                   "cut_lists": int(trades.cut.sum())}
     return facts
-
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

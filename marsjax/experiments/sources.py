@@ -29,7 +29,7 @@ class Source(NamedTuple):
 def market_spec(config: ConfigDict) -> MarketSpec:
     """The market of a replay; ValueError names a key with a wrong value."""
     return MarketSpec(tick=config.tick, capacity=config.capacity, trade_width=config.trade_width,
-                      owners=config.owners, session=_session(config))
+                      owners=config.owners, session=session(config))
 
 
 def open_sources(config: ConfigDict, spec: MarketSpec) -> list[Source]:
@@ -48,15 +48,17 @@ def open_sources(config: ConfigDict, spec: MarketSpec) -> list[Source]:
     return _sse(config, folder) if config.source == "sse" else _lobster(config, folder)
 
 
-def _session(config: ConfigDict) -> Session:
+def session(config: ConfigDict) -> Session:
+    """The session that a config names; ValueError for an unknown one."""
     if config.session == "chinese":
         return chinese_session()
     if config.session != "continuous":
         raise ValueError(f"config.session: expected chinese or continuous, got {config.session!r}")
-    return continuous_session(_time_ns(config, "start_time"), _time_ns(config, "end_time"))
+    return continuous_session(time_ns(config, "start_time"), time_ns(config, "end_time"))
 
 
-def _time_ns(config: ConfigDict, key: str) -> int:
+def time_ns(config: ConfigDict, key: str) -> int:
+    """A key that holds a time HH:MM:SS, in nanoseconds since midnight."""
     try:
         at = datetime.time.fromisoformat(config[key])
     except ValueError as error:
@@ -69,12 +71,13 @@ def _noise(config: ConfigDict, spec: MarketSpec) -> list[Source]:
         if config[key] < 1:
             raise ValueError(f"config.{key}: expected at least 1, got {config[key]}")
     agent = NoiseSpec(init_price=config.init_price, interval_ns=round(config.interval_s * SECOND_NS))
-    warmup = start.Warmup(start_ns=_time_ns(config, "start_time"), duration_ns=config.minutes * 60 * SECOND_NS)
+    warmup = start.Warmup(start_ns=time_ns(config, "start_time"), duration_ns=config.minutes * 60 * SECOND_NS)
     _, orders = start.noise(spec, agent, warmup, config.seed, config.markets)
-    return [Source(f"noise_{number}", iter([_as_chunk(sent)]), False) for number, sent in enumerate(orders)]
+    return [Source(f"noise_{number}", iter([as_chunk(sent)]), False) for number, sent in enumerate(orders)]
 
 
-def _as_chunk(orders: Order) -> FeedChunk:
+def as_chunk(orders: Order) -> FeedChunk:
+    """Orders [N] as a feed of one chunk, without published fills."""
     none = np.zeros(0, np.int32)
     fills = Fills(none.astype(np.int64), none, none, none, none, none + AUCTION, none.astype(np.int64))
     return FeedChunk(orders, fills, np.arange(len(clock.time_to_ns(orders.time)), dtype=np.int64))

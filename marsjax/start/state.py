@@ -1,0 +1,67 @@
+"""Where a trajectory starts, as one record."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from marsjax import clock
+from marsjax.tokens import TokenState
+from marsjax.types import EMPTY_PRICE, NO_ID, NO_OWNER, Array, Market, Time, Token
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a trajectory starts; scalars and [W] tokens, or [B, ...]."""
+
+    market: Market
+    token_state: TokenState
+    window: Token
+    """[W], the last tokens, oldest first; W is at most `ModelSpec.max_orders`."""
+    count: Array
+    """[], how many of them there are, from the first on."""
+    time: Time
+    """Of the first decision."""
+
+
+def resize(start: Start, capacity: int) -> Start:
+    """The same state, its book in `capacity` slots a side (`MarketSpec.capacity`); empty slots cost time.
+
+    ValueError if more orders rest.
+    """
+    book = start.market.book
+    used = int(np.max(np.sum(np.asarray(book.volume) > 0, axis=-1)))
+    if used > capacity:
+        raise ValueError(f"start: {used} orders rest on a side: expected a capacity of at least that, got {capacity}")
+
+    def fit(slots: Array, nothing: int) -> np.ndarray:
+        kept = np.asarray(slots)[..., :capacity]
+        width = [(0, 0)] * (kept.ndim - 1) + [(0, capacity - kept.shape[-1])]
+        return np.pad(kept, width, constant_values=nothing)
+
+    resized = dataclasses.replace(
+        book, price=fit(book.price, EMPTY_PRICE), volume=fit(book.volume, 0), order_id=fit(book.order_id, NO_ID),
+        owner=fit(book.owner, NO_OWNER))
+    return dataclasses.replace(start, market=dataclasses.replace(start.market, book=resized))
+
+
+def set_clock(start: Start, time_ns: int) -> Start:
+    """The same state at another time of day: every clock in it moves as far as that of the first decision.
+
+    In one period of a session a market and its tokens know nothing but differences of time, so that the futures are
+    those of the original, moved as far; starts that are set to one time can be batched in one compiled rollout.
+    ValueError if a clock would fall before midnight.
+    """
+    moved_ns = time_ns - clock.time_to_ns(start.time)
+
+    def move(time: Time) -> Time:
+        moved = clock.time_to_ns(time) + moved_ns
+        if moved < 0:
+            raise ValueError(f"start: expected a time that leaves its history in the day, got {time_ns} ns")
+        return clock.time_from_ns(moved)
+
+    state = start.token_state
+    return dataclasses.replace(
+        start, time=move(start.time), market=dataclasses.replace(start.market, time=move(start.market.time)),
+        token_state=dataclasses.replace(state, first=move(state.first), previous=move(state.previous)))
