@@ -17,12 +17,13 @@ from marsjax import book as books
 from marsjax import clock, resume, simulate
 from marsjax.agents import check
 from marsjax.model import Params
+from marsjax.outcome import Rollout
 from marsjax.simulate import End, Simulation, SimulationSpec
 from marsjax.specs import SECOND_NS, Phase
 from marsjax.start import Start
-from marsjax.tokens import DrawTables, TokenTables
-from marsjax.types import Status, Time
-from marsjax.watchers.bars import MINUTE_S, Bars, MinuteBars
+from marsjax.tokens import DrawTables, TokenState, TokenTables
+from marsjax.types import Array, Market, Time
+from marsjax.watchers.bars import MINUTE_S, MinuteBars
 from marsjax.watchers.trace import Log, Trace
 
 
@@ -35,8 +36,8 @@ class Progress:
     """Trajectories that have ended."""
     orders: int
     """Decisions of trajectories that had not ended, so far."""
-    time_ns: int
-    """Earliest clock of a trajectory that goes on (of all, once none does), nanoseconds since midnight."""
+    passed_ns: int
+    """Least time since its start of a trajectory that goes on (most of all, once none does)."""
     seconds: float
     """Since the first chunk."""
 
@@ -48,38 +49,6 @@ class Saving:
     folder: str | os.PathLike[str]
     every_s: float = 60.0
     """Seconds between two saves, at the end of a chunk."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rollout:
-    """What a rollout came to."""
-
-    simulation: Simulation
-    """The last state of the trajectories, on the device."""
-    bars: Bars
-    """NumPy arrays, [B, M]."""
-    mid_twice_start: np.ndarray
-    """int32 [B], twice the float mid at the start."""
-    orders: int
-    """Accepted orders of all trajectories, each cancel counted."""
-    rejected: dict[str, int]
-    """Orders that the exchange refused, by `Status`."""
-    ended: dict[str, int]
-    """Trajectories by why they ended."""
-    counters: dict[str, int]
-    """What went beyond a size: `cut_lists` (raise MarketSpec.trade_width to see lists of transactions whole),
-    `clipped_seconds` (tokens past the model's hours), `early_cuts` (contexts that outgrew CacheSpec.margin),
-    `trace_dropped` (events that found no room in the trace); 0 where nothing did."""
-    agents: dict[str, dict[str, int]]
-    """By name: wakes, sent, refused, unsent, late_wakes of all trajectories (`schedule.Seat`)."""
-    steps: int
-    compile_s: float
-    run_s: float
-
-    @property
-    def watched(self) -> tuple[Any, ...]:
-        """The states of `SimulationSpec.watchers`."""
-        return self.simulation.watched
 
 
 def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTables, start: Start, *,
@@ -145,49 +114,44 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
         steps, decided = found["steps"], found["decided"]
     else:
         state = _begin(params, inner, *given[1:])
-    mid = np.asarray(_mid_twice(spec, starts))
-    refused_before = np.asarray(starts.market.counters.status)
-    cut_before = int(np.sum(np.asarray(starts.market.counters.cut_lists)))
-    clipped_before = int(np.sum(np.asarray(starts.token_state.clipped)))
+    before = jax.tree.map(np.asarray, (_mid_twice(spec, starts), _counts(starts.market, starts.token_state)))
+    begins = clock.time_to_ns(starts.time)
     compile_s, began = time.perf_counter() - began, time.perf_counter()
-    saved_at, chunk, running, dropped = began, steps // chunk_steps, bool(jnp.any(state.end == End.RUNNING)), 0
+    saved_at, chunk, running = began, steps // chunk_steps, bool(jnp.any(state.end == End.RUNNING))
+    dropped = np.zeros(trajectories, np.int32)
     while running:
         state, active = run(params, table, draws, state, key)
         steps, chunk = steps + chunk_steps, chunk + 1
         decided += int(active)
-        ends = np.asarray(state.end)
-        running = bool((ends == End.RUNNING).any())
+        goes_on = np.asarray(state.end) == End.RUNNING
+        running = bool(goes_on.any())
         if on_trace:
             log = jax.tree.map(np.asarray, state.watched[-1])
-            dropped += int(log.dropped.sum())
+            dropped += log.dropped
             on_trace(chunk, log)
         if on_chunk:
-            on_chunk(Progress(steps, int((ends != End.RUNNING).sum()), decided, _clock(state, ends),
-                              time.perf_counter() - began))
+            passed = clock.time_to_ns(state.time) - begins
+            on_chunk(Progress(steps, int((~goes_on).sum()), decided,
+                              int(passed[goes_on].min() if running else passed.max()), time.perf_counter() - began))
         if saving and running and time.perf_counter() - saved_at >= saving.every_s:
             resume.save(pathlib.Path(saving.folder), about | {"steps": steps, "decided": decided}, state)
             saved_at = time.perf_counter()
     run_s = time.perf_counter() - began
-    market = state.market
-    status = np.asarray(market.counters.status) - refused_before
-    ends = np.asarray(state.end)
-    counters = {
-        "cut_lists": int(np.sum(np.asarray(market.counters.cut_lists))) - cut_before,
-        "clipped_seconds": int(np.sum(np.asarray(state.token_state.clipped))) - clipped_before,
-        "early_cuts": int(np.sum(np.asarray(state.cache.cuts))), "trace_dropped": dropped}
-    agents = {agent.name: {name: int(np.sum(np.asarray(getattr(seat, name))))
-                           for name in ("wakes", "sent", "refused", "unsent", "late_wakes")}
-              for agent, seat in zip(spec.agents, state.seats, strict=True)}
+    status, cut_lists, clipped = (
+        now - then for now, then in zip(jax.tree.map(np.asarray, _counts(state.market, state.token_state)), before[1],
+                                        strict=True))
     bars = jax.tree.map(np.asarray, state.watched[len(spec.watchers)])
     watched = tuple(jax.vmap(watcher.end)(kept, state.market, state.view, state.time)
                     for watcher, kept in zip(spec.watchers, state.watched, strict=False))
-    return Rollout(
-        dataclasses.replace(state, watched=watched), bars, mid,
-        orders=int(status[:, Status.ACCEPTED].sum()),
-        rejected={reason.name: int(status[:, reason].sum()) for reason in Status
-                  if reason > Status.NO_ORDER and status[:, reason].any()},
-        ended={reason.name: int((ends == reason).sum()) for reason in End if (ends == reason).any()},
-        counters=counters, agents=agents, steps=steps, compile_s=compile_s, run_s=run_s)
+    exceeded = {"cut_lists": cut_lists, "clipped_seconds": clipped, "early_cuts": np.asarray(state.cache.cuts),
+                "trace_dropped": dropped}
+    return Rollout(dataclasses.replace(state, watched=watched), bars, before[0], status, exceeded,
+                   tuple(agent.name for agent in spec.agents), steps=steps, compile_s=compile_s, run_s=run_s)
+
+
+def _counts(market: Market, token_state: TokenState) -> tuple[Array, Array, Array]:
+    """What `Rollout.status` and `exceeded` count, since the market opened."""
+    return market.counters.status, market.counters.cut_lists, token_state.clipped
 
 
 def _check_numbers(low: int, **numbers: int) -> None:
@@ -202,9 +166,10 @@ def _starts(start: Start, trajectories: int) -> Start:
     if shape not in ((), (trajectories,)):
         raise ValueError(f"rollout: expected one start, or one for each of {trajectories} trajectories, got "
                          f"{shape[0]}")
-    if shape:
-        return jax.tree.map(jnp.array, start)
-    return jax.tree.map(lambda x: jnp.array(jnp.broadcast_to(x, (trajectories, *jnp.shape(x)))), start)
+    def every(x: Array) -> np.ndarray:
+        return np.asarray(x) if shape else np.broadcast_to(x, (trajectories, *np.shape(x)))
+
+    return jax.device_put(jax.tree.map(every, start))
 
 
 def _ends(spec: SimulationSpec, starts: Start, minutes: int) -> Time:
@@ -236,9 +201,14 @@ def _at(ns: int) -> str:
 
 
 def _check_weights(params: Params) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not bool(jnp.all(jnp.isfinite(leaf))):
+    for path, is_finite in jax.tree_util.tree_leaves_with_path(_finite(params)):
+        if not is_finite:
             raise ValueError(f"rollout: weights{jax.tree_util.keystr(path)}: expected finite numbers")
+
+
+@jax.jit
+def _finite(params: Params) -> Params:
+    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), params)
 
 
 def _check_agents(spec: SimulationSpec, starts: Start, agent_starts: Sequence[tuple[Any, Time]]) -> None:
@@ -295,12 +265,6 @@ def _digest(tree: Any) -> str:
 def _on_device(shape: Any) -> Any:
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shape)
-
-
-def _clock(state: Simulation, ends: np.ndarray) -> int:
-    times = clock.time_to_ns(state.time)
-    running = ends == End.RUNNING
-    return int(times[running].min() if running.any() else times.max())
 
 
 _begin = jax.jit(simulate.begin, static_argnums=1)

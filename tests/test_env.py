@@ -134,5 +134,5 @@ def test_orders_and_settings_of_the_wrong_kind_are_refused() -> None:
         dataclasses.replace(env, owner=1)
     with pytest.raises(ValueError, match=r"Environment\.step_ns: expected a whole number of at least 1, got 0"):
         dataclasses.replace(env, step_ns=0)
-    with pytest.raises(ValueError, match="episode_ns or SimulationSpec.end_ns, one of them"):
+    with pytest.raises(ValueError, match=r"episode_ns or SimulationSpec\.end_ns, one of them"):
         dataclasses.replace(env, episode_ns=None)

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import numpy as np
 
-from marsjax import clock
 from marsjax.tokens import TokenState
 from marsjax.types import EMPTY_PRICE, NO_ID, NO_OWNER, Array, Market, Time, Token
 
@@ -45,23 +44,3 @@ def resize(start: Start, capacity: int) -> Start:
         owner=fit(book.owner, NO_OWNER))
     return dataclasses.replace(start, market=dataclasses.replace(start.market, book=resized))
 
-
-def set_clock(start: Start, time_ns: int) -> Start:
-    """The same state at another time of day: every clock in it moves as far as that of the first decision.
-
-    In one period of a session a market and its tokens know nothing but differences of time, so that the futures are
-    those of the original, moved as far; starts that are set to one time can be batched in one compiled rollout.
-    ValueError if a clock would fall before midnight.
-    """
-    moved_ns = time_ns - clock.time_to_ns(start.time)
-
-    def move(time: Time) -> Time:
-        moved = clock.time_to_ns(time) + moved_ns
-        if moved < 0:
-            raise ValueError(f"start: expected a time that leaves its history in the day, got {time_ns} ns")
-        return clock.time_from_ns(moved)
-
-    state = start.token_state
-    return dataclasses.replace(
-        start, time=move(start.time), market=dataclasses.replace(start.market, time=move(start.market.time)),
-        token_state=dataclasses.replace(state, first=move(state.first), previous=move(state.previous)))

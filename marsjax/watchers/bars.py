@@ -25,7 +25,9 @@ class Bars:
     mid_twice_sum: Wide
     """[M], of twice the float mid after each order; every cancel of a decision is an order of its own."""
     price_sum: Wide
-    """[M], of the price of the last trade after each order."""
+    """[M], of the price of the last trade after each order that has one."""
+    priced: Array
+    """int32 [M], orders with a last trade before or in them."""
     orders: Array
     """int32 [M], accepted orders."""
     volume: Wide
@@ -54,7 +56,7 @@ class MinuteBars:
         del market, view
         none = jnp.full(self.minutes, NO_PRICE, jnp.int32)
         zero = jnp.zeros(self.minutes, jnp.int32)
-        return Bars(none, none, clock.wide(zero), clock.wide(zero), zero, clock.wide(zero),
+        return Bars(none, none, clock.wide(zero), clock.wide(zero), zero, zero, clock.wide(zero),
                     jax.tree.map(jnp.asarray, time))
 
     def update(self, bars: Bars, event: Event) -> Bars:
@@ -67,12 +69,15 @@ class MinuteBars:
         trades = (event.report.status == Status.ACCEPTED) & (event.order.kind != Kind.CANCEL) & ~event.is_bulk
         traded = clock.select(trades, event.report.trades.volume, clock.wide(jnp.zeros((), jnp.int32)))
 
+        priced = jnp.where(price > 0, count, 0)
+
         def plus(total: Wide, amount: Wide) -> Wide:
             return clock.add(total, jax.tree.map(lambda x: jnp.where(here, x, 0), amount))
 
         return Bars(
             jnp.where(here, price, bars.price_last), jnp.where(here, mid, bars.mid_twice_last),
-            plus(bars.mid_twice_sum, mids), plus(bars.price_sum, clock.multiply(count, price)),
+            plus(bars.mid_twice_sum, mids), plus(bars.price_sum, clock.multiply(priced, price)),
+            bars.priced + jnp.where(here, priced, 0),
             bars.orders + jnp.where(here, count, 0), plus(bars.volume, traded), bars.origin)
 
     def end(self, state: Bars, market: Market, view: BookView, time: Time) -> Bars:

@@ -1,0 +1,67 @@
+"""Cont's eleven stylized facts of returns, from minute bars of historical and simulated rollouts.
+
+    python -m marsjax.experiments.stylized_facts --config=configs/stylized_facts.py:bars,file=bars.csv.gz
+    python -m marsjax.experiments.stylized_facts --config=configs/stylized_facts.py:bars,file=real.csv.gz+mine.csv.gz
+    python -m marsjax.experiments.stylized_facts --config=stylized_facts:rollout_info,file=rollout_info_25_minutes.zstd
+    python -m marsjax.experiments.stylized_facts --config=stylized_facts:sse,folder=data/sse
+    python -m marsjax.experiments.stylized_facts --config=stylized_facts:noise,model=default
+
+Argument: where the bars come from first. `bars`: CSV files with the columns symbol, rollout, source, time, price_last,
+price_mean, price_mid, price_mid_last, volume. `rollout_info`: the archive of the reference. `sse`: stretches of real
+days. `noise`: rollouts of an order model from noise markets. Then `file`, `folder`, `symbol`, `date`, `model`,
+`trajectories`, `markets`, `seed`, `output`. Bars made here are written, so that two runs can be put into one report.
+"""
+
+from ml_collections import ConfigDict
+
+from marsjax.experiments.config import parse_arg
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config of a report; see the top of the file for `arg`."""
+    chosen = parse_arg(arg, ("bars", "rollout_info", "sse", "noise"), file="", folder="data/sse", symbol="all", date="",
+                       model="default", trajectories=8, markets=20, seed=0, output="")
+    is_noise = chosen.mode == "noise"
+    config = ConfigDict()
+    config.source = chosen.mode  # bars, rollout_info, sse or noise
+    config.file = chosen.file  # bars, rollout_info: one path, or several joined by +
+    config.pickle_module = ""  # rollout_info: another module that the archive's classes are named by
+    config.folder = chosen.folder  # sse: where the files are
+    config.symbol = chosen.symbol  # sse: one symbol, several joined by +, or all
+    config.date = chosen.date  # sse: one date as in the file names; empty: all
+    config.output = chosen.output or f"runs/stylized_facts_{chosen.mode}"  # a new folder for the results
+    config.overwrite = False  # whether an existing output folder is replaced
+    config.pictures = True  # fact_01.png to fact_11.png
+
+    config.minutes = 26  # bars of a rollout
+    config.seed = chosen.seed  # of the bootstrap, the Gaussian comparison and the rollouts
+    config.resamples = 200  # of the bootstrap
+
+    config.tick = 100  # smallest price step, 1e-4 of the currency
+    config.capacity = 256 if is_noise else 4096  # resting orders a side
+    config.trade_width = 32 if is_noise else 128  # transactions listed per order
+    config.owners = 1  # sse: accounts
+    config.session = "continuous" if is_noise else "chinese"  # chinese (call auctions) or continuous
+    config.start_time = "09:30:00"  # of a continuous session and of the noise agent
+    config.end_time = "16:00:00"  # of a continuous session, included
+    config.chunk_orders = 8192  # sse: orders of each market in one compiled call
+
+    config.markets = chosen.markets  # noise: markets to start from, each a symbol of the report
+    config.trajectories = chosen.trajectories  # noise: rollouts of each
+    config.noise_minutes = 30  # of the noise agent before the start
+    config.noise_seed = 0  # of the noise agents
+    config.interval_s = 1.0  # mean time between two wake-ups of the noise agent
+    config.init_price = 100_000  # around which the noise agent starts, 1e-4 of the currency
+    config.rollout_capacity = 0  # resting orders a side in rollouts; 0: those at the start and 256 to 511 more
+    config.temperature = 1.0  # of the model's sampling
+    config.model = chosen.model  # default, a folder, or owner/name on the hub
+    config.revision = ""  # commit, branch or tag on the hub
+    config.converters = ""  # folder of bin converters, if they are not beside the model
+    config.dtype = "float32"  # of the model: float32 or bfloat16
+    config.context = "auto"  # rolling (one layer), hop or recompute; auto: rolling for one layer, else hop
+    config.hop = 448  # steps between two cuts of a context, in hop
+    config.margin = 64  # tokens beyond one a step that fit between two cuts, in hop
+    config.rows = 0  # trajectories decoded together; 0: 16 on a CPU, all of them elsewhere
+    config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
+    config.most_at_once = 1024  # trajectories in one batch, at least those of one start
+    return config
