@@ -30,6 +30,8 @@ SPEC = "spec.json"
 ABOUT = "about.json"
 PARAMS = "params"
 CONVERTERS = "converters"
+TOKEN_CONVERTERS = ("lob-volume", "order-interval", "order-volume", "pred-order-volume", "price-level")
+"""What order tokens are made with; published models have converters of further quantities."""
 _FORMAT = "marsjax checkpoint 1"
 # Weights compress by a tenth, and that takes as long as writing them; older Orbax knows no other way.
 _OPTION = "use_compression"
@@ -43,7 +45,7 @@ class Checkpoint:
     spec: ModelSpec
     params: Params
     converters: dict[str, Converter]
-    """By the names of `bins.NAMES`; empty if the checkpoint has none."""
+    """By the names of `bins.NAMES`, or just `TOKEN_CONVERTERS`; empty if the checkpoint has none."""
     about: dict[str, Any]
 
 
@@ -65,7 +67,7 @@ def save(folder: str | os.PathLike[str], spec: ModelSpec, params: Params, conver
       folder: to make; its parents are made too.
       spec: of the model.
       params: arrays on the host, or on devices in any sharding.
-      converters: all of `bins.NAMES`, or none.
+      converters: all of `bins.NAMES`, just `TOKEN_CONVERTERS`, or none.
       about: what JSON can hold.
 
     Raises:
@@ -125,7 +127,7 @@ def restore(folder: str | os.PathLike[str], sharding: jax.sharding.Sharding | Pa
         if not (path / part).exists():
             raise FileNotFoundError(f"{path}: incomplete checkpoint: {part} is missing")
     about = safetensors_layout.read_json(path / ABOUT)
-    converters = bins.read_folder(path / CONVERTERS) if record.converters else {}
+    converters = _read_converters(path / CONVERTERS, record.converters) if record.converters else {}
     try:
         check_converters(record.spec, converters)
     except ValueError as error:
@@ -137,10 +139,16 @@ def check_converters(spec: ModelSpec, converters: Mapping[str, Converter]) -> No
     """Raises ValueError where converters are given and do not have the bins of the spec, or some are missing."""
     if converters:
         missing = sorted(set(bins.NAMES) ^ set(converters))
-        if missing:
+        if missing and set(converters) != set(TOKEN_CONVERTERS):
             raise ValueError(f"converters: expected {', '.join(bins.NAMES)}; missing or unknown: {', '.join(missing)}")
         tokens.tables(spec.tokens, converters)
         tokens.draw_tables(spec.tokens, converters)
+
+
+def _read_converters(path: pathlib.Path, names: list[str]) -> dict[str, Converter]:
+    if names == list(TOKEN_CONVERTERS):
+        return {name: bins.load(path / f"{name}.npz") for name in TOKEN_CONVERTERS}
+    return bins.read_folder(path)
 
 
 def _restore_params(path: pathlib.Path, record: _Record, sharding: jax.sharding.Sharding | Params | None) -> Params:

@@ -66,7 +66,7 @@ RANDOM = np.random.default_rng(0)
 NAN = changed(price=lambda a: jnp.full(2, jnp.nan))
 SHAPES = {
     "floats": (breaking(act=NAN), r"agent 'polite': act: orders\.price .*expected int32\[2\], got float32\[2\]"),
-    "rows": (breaking(most_orders=3, most_in_flight=3), r"orders\.kind \(most_orders=3\): expected int32\[3\]"),
+    "rows": (Polite(most_orders=3, most_in_flight=3), r"orders\.kind \(most_orders=3\): expected int32\[3\]"),
     "state dtype": (breaking(act=changed(state=lambda a: {"told": a.state["told"] * 1.5})),
                     r"act: state\['told'\]: expected int32\[\], got float32\[\]"),
     "state shape": (breaking(told=lambda self, state, news: {"told": jnp.zeros(3, jnp.int32)}),
@@ -137,9 +137,8 @@ def test_the_door_of_a_rollout_refuses_them_before_anything_is_compiled(name: st
 def test_starts_of_agents_are_checked_at_the_door() -> None:
     twap = Twap(target=100, start_ns=0, total_seconds=30)
     state, wake = twap.starts(np.zeros(2, int), True)
-    with pytest.raises(ValueError, match=r"agent 'twap': act: state\.completed: expected float32\[\], got int32\[\]|"
-                                         r"act: state\.completed: .*float32"):
-        enter(twap, agent_starts=[(state._replace(completed=np.zeros(2, np.float32)), wake)])
+    with pytest.raises(ValueError, match=r"agent 'twap': first wake-up\.s: expected int32\[\], got float32\[\]"):
+        enter(twap, agent_starts=[(state, Time(wake.s.astype(np.float32), wake.ns))])
     with pytest.raises(ValueError, match=r"agent_starts of agent 'twap': expected 2 of each, .* shape \(3,\)"):
         enter(twap, agent_starts=[twap.starts(np.zeros(3, int), True)])
 

@@ -16,7 +16,7 @@ from marsjax.experiments import launcher
 from marsjax.experiments.output import output_folder, write_json
 from marsjax.model import Params
 from marsjax.specs import CacheSpec, ComputeSpec, MarketSpec, ModelSpec, TokenSpec, chinese_session
-from marsjax.training import days, loop, loss
+from marsjax.training import converters, days, loop, loss
 
 EVALUATED = 32
 """Windows of one compiled evaluation."""
@@ -52,8 +52,8 @@ def _tokens(config: ConfigDict, spec: TokenSpec) -> tuple[list[np.ndarray], list
         raise FileNotFoundError(f"config.folder: no days <symbol>_<date>_orders.csv[.gz] in {folder}")
     market = MarketSpec(capacity=config.capacity, owners=1, session=chinese_session())
     replayed = days.replay_days(market, [sse.read(*sse.find(folder, *day)) for day in sse.days(folder)])
-    table = tokens.tables(spec, days.fit_converters(replayed, spec))
-    features = [days.day_tokens(market, spec, table, day) for day in replayed]
+    table = tokens.tables(spec, converters.fit_as_published(replayed, spec))
+    features = [days.day_tokens(market, spec, table, day).features for day in replayed]
     ends = [round(len(x) * (1 - config.held_out)) for x in features]
     return ([x[:end] for x, end in zip(features, ends, strict=True)],
             [x[end:] for x, end in zip(features, ends, strict=True)])
@@ -66,10 +66,11 @@ def _train(config: ConfigDict, spec: ModelSpec, train: list[np.ndarray], held: l
     key = jax.random.key(config.seed)
     progress = loop.begin(plan, model.init(spec, jax.random.fold_in(key, 0)))
     compute, curve, best = ComputeSpec(config.dtype), [], progress.params
+    objective = loss.Joint(spec, compute)
     checked = jnp.asarray(_cut(np.random.default_rng(config.seed + 1), held, EVALUATED, spec.max_orders + 1))
     measure = jax.jit(lambda params: jnp.mean(loss.next_token(params, spec, compute, checked)))
     with tqdm(total=config.steps, desc="training", unit="step", disable=None) as bar:
-        for now, trained in loop.run(plan, spec, compute, progress, train, jax.random.fold_in(key, 1), every=50):
+        for now, trained in loop.run(plan, objective, progress, train, jax.random.fold_in(key, 1), every=50):
             bar.update(int(now.step) - bar.n)
             curve.append({"step": int(now.step), "loss": trained, "held_out_loss": float(measure(now.params))})
             if curve[-1]["held_out_loss"] == min(row["held_out_loss"] for row in curve):

@@ -28,6 +28,10 @@ _QUOTED = 5
 """Held-out losses named in one line; all of them are in the metrics."""
 
 
+_ROWS = 128
+"""Trajectories decoded together on a CPU: 128 of the default model ran 1.6 times as fast as in blocks of 16."""
+
+
 class Opened(NamedTuple):
     """Orders to start from."""
 
@@ -128,7 +132,7 @@ def _cache_spec(config: ConfigDict, model: LoadedModel) -> CacheSpec:
     if mode == "auto":
         mode = "rolling" if model.spec.layers == 1 else "hop"
     on_cpu = jax.default_backend() == "cpu"
-    rows = config.rows or (CacheSpec.rows if on_cpu else None)
+    rows = config.rows or (_ROWS if on_cpu else None)
     cache = CacheSpec(mode=mode, hop=config.hop, margin=config.margin, append=1, rows=rows, compute=model.compute)
     try:
         cache.kept(model.spec)

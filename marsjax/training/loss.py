@@ -1,4 +1,6 @@
-"""Next-order cross-entropy, in nats an order."""
+"""What training makes small: next-order cross-entropy, in nats an order."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,36 @@ import jax.numpy as jnp
 from marsjax import model, tokens
 from marsjax.model import Params
 from marsjax.specs import ComputeSpec, ModelSpec
+from marsjax.training import structured
+from marsjax.training.structured import Structured
 from marsjax.types import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint:
+    """Objective of an ordinary order model: (params, windows int32 [B, T + 1, 15]) -> nats [B, T]."""
+
+    spec: ModelSpec
+    compute: ComputeSpec
+    chunk: int = 128
+    """Positions whose logits are made at a time."""
+
+    def __call__(self, params: Params, features: Array) -> jax.Array:
+        """Nats of each next token."""
+        return next_token(params, self.spec, self.compute, features, self.chunk)
+
+
+@dataclasses.dataclass(frozen=True)
+class Factored:
+    """Objective of a structured model, likewise."""
+
+    spec: ModelSpec
+    compute: ComputeSpec
+    chunk: int = 128
+
+    def __call__(self, params: Structured, features: Array) -> jax.Array:
+        """Nats of each next token."""
+        return structured.next_token(params, self.spec, self.compute, features, self.chunk)
 
 
 def next_token(params: Params, spec: ModelSpec, compute: ComputeSpec, features: Array, chunk: int = 128) -> jax.Array:

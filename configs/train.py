@@ -1,0 +1,90 @@
+"""Trains an order model on real days: replay, bins, token windows, Optax, checkpoint.
+
+    python -m marsjax.experiments.train --config=configs/train.py:default,folder=data/sse
+
+makes the checkpoint that comes with marsjax (`checkpoints/default`) from three Shanghai days, order by order; see
+experiments/default_model for the days, the time it takes and what comes out. `joint` trains a plain model with one
+row of the head a class instead, for data a hundred times as many.
+
+Argument: `default` or `joint`, then `folder` of the data, `symbol` (several: 600536+600761; all), `output`,
+`checkpoint` (a second place to write the checkpoint to), `resume`, `overwrite`.
+"""
+
+from ml_collections import ConfigDict
+
+from marsjax.experiments.config import parse_arg
+
+MADE_BY = ("`python -m marsjax.experiments.train --config=configs/train.py:default,folder=data/sse`; its output is in "
+           "`experiments/default_model`")
+LIMITS = (
+    "Anything about single stocks, or about money: three stocks on one day in July 2023 taught it, a day is no sample "
+    "of days, and it knows no news, no opening and no close.",
+    "Stocks whose spread is many ticks wide, prices far from 5 to 50 CNY, ticks other than 0.01, and call auctions.",
+    "Patterns longer than its 1,024 orders (a few minutes of a busy stock), and whatever one layer cannot tell.",
+    "Thin books, such as the noise agent leaves: of 64 five-minute runs from one such book 3 moved more than 5%, of 48 "
+    "from its own three days at 14:00 none.",
+    "Rare orders: a bin's far prices and large volumes are drawn from 100 values that those days had.",
+)
+"""Of the default checkpoint, for its card."""
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    """The config of a training; see the top of the file for `arg`."""
+    chosen = parse_arg(arg, ("default", "joint"), source="sse", folder="data/sse", symbol="", date="", file="",
+                       output="runs/train", checkpoint="", resume=False, overwrite=False)
+    small = chosen.mode == "default"
+    config = ConfigDict()
+    config.source = chosen.source  # sse, lobster or csv
+    config.folder = chosen.folder  # of the days
+    config.file = chosen.file  # a CSV of orders, for source csv
+    # All, or some joined by +. The default leaves out 600519: at 1,800 CNY its spread is 31 ticks, theirs is 1.
+    config.symbol = chosen.symbol or ("600536+600761+601825" if small else "all")
+    config.date = chosen.date  # one date as in the file names; empty: all
+    config.output = chosen.output  # a new folder for metrics, curve, report and checkpoint
+    config.checkpoint = chosen.checkpoint  # a new folder for the checkpoint and its card alone, or none
+    config.overwrite = chosen.overwrite  # whether existing output folders are replaced
+    config.resume = chosen.resume  # whether to go on from the state in <output>.state
+    config.stop_at = 0  # step to break off at, leaving the state to resume from; 0: none
+    config.tick = 100  # smallest price step, 1e-4 of the currency
+    config.capacity = 4096  # resting orders a side in the replay
+    config.trade_width = 1  # transactions listed per order: tokens need no more
+    config.owners = 16 if chosen.source == "csv" else 1  # accounts; a CSV's agent ids are 0 to owners - 1
+    config.session = "chinese" if chosen.source == "sse" else "continuous"  # chinese (call auctions) or continuous
+    config.start_time = "09:30:00"  # of a continuous session
+    config.end_time = "16:00:00"  # of a continuous session, included
+    config.grouped = True  # lobster: executions of one aggressor become one order
+
+    config.validation_from = "13:30:00"  # of each day: orders from here decide when to stop, and none trains
+    config.held_from = "14:00:00"  # of each day: orders from here are for the report alone
+    config.held_out_symbols = ""  # days held out whole, symbols joined by +
+    config.mirror = small  # train on each day's mirror image too: buys for sells, prices reflected
+
+    config.width = 32  # of the model
+    config.layers = 1
+    config.heads = 4
+    config.max_orders = 1024  # tokens that the model sees, and that a window predicts
+    config.price_bins = 32  # of prices less mid
+    config.volume_bins = 32  # of volumes
+    config.interval_bins = 16  # of times between orders
+    config.level_bins = 32  # of volumes in the book
+    config.head = "structured" if small else "joint"  # rows for bins and pairs of bins, or one for each class
+    config.pair_width = 4  # coordinates that the rows of pairs see, for a structured head
+
+    config.steps = 800 if small else 2000
+    config.batch = 4 if small else 16  # windows a step, shared out among the devices
+    config.accumulate = 1  # parts a step's windows are taken in
+    config.devices = 0  # to train on; 0: all
+    config.peak_rate = 5e-3 if small else 1e-3  # learning rate after the warm-up; falls to 0 along half a cosine
+    config.warmup = 100  # steps
+    config.decay = 1.0 if small else 0.1  # of weights (AdamW)
+    config.clip = 1.0  # largest norm of a gradient
+    config.average = 0.99  # share of the running average of weights that a step keeps; 0: no average
+    config.every = 50  # steps between two looks at the validation part, each kept on disk
+    config.patience = 10  # looks without a new best after which to stop; 0: none
+    config.dtype = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 but on a CPU
+    config.seed = 0
+
+    config.title = "The default order model" if small else "An order model"  # of the checkpoint's card
+    config.made_by = MADE_BY if small else "marsjax.experiments.train"  # for the card
+    config.limits = LIMITS if small else ()  # what the card says it is not good for
+    return config

@@ -1,0 +1,171 @@
+"""A config -> executions in many simulated markets at once: strategies, starting states, batches of one compiled call."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from marsjax import clock, rollout, start
+from marsjax.agents.base import Agent
+from marsjax.agents.immediate import Immediate
+from marsjax.agents.metered import Metered
+from marsjax.agents.noise import NoiseSpec
+from marsjax.agents.participation import Participation
+from marsjax.agents.twap import Twap, check_target
+from marsjax.agents.vwap import Vwap
+from marsjax.analysis import forecast
+from marsjax.analysis.impact import Runs
+from marsjax.experiments import futures, markets, sources
+from marsjax.experiments.markets import OWNER, Simulator
+from marsjax.outcome import Rollout
+from marsjax.simulate import SimulationSpec
+from marsjax.specs import SECOND_NS, MarketSpec
+from marsjax.start import Start
+
+STRATEGIES = ("twap", "vwap", "participation", "immediate")
+_EXECUTOR = OWNER + 1
+"""Account of the strategy."""
+_ROOM, _STEP = 128, 128
+"""Free slots a side that a book gets at least, and what its size is a multiple of."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Jobs:
+    """Rollouts to be made, NumPy arrays [B]."""
+
+    seed: np.ndarray
+    """Of the starting state."""
+    number: np.ndarray
+    """That the draws are keyed by."""
+    sign: np.ndarray
+    """1 buys, -1 sells."""
+    ratio: np.ndarray
+    """Target over the mean volume without it."""
+    target: np.ndarray
+    """Shares; 0 never trades."""
+
+
+class Made(NamedTuple):
+    """Rollouts of jobs, in their order."""
+
+    runs: Runs
+    batches: list[Rollout]
+    begun: list[Start]
+    """Of each batch, [B, ...]."""
+
+
+def market_spec(config: ConfigDict) -> MarketSpec:
+    """The market of a config, with an account for the strategy."""
+    if config.session != "continuous":
+        raise ValueError(f"config.session: expected continuous, got {config.session!r}")
+    return dataclasses.replace(markets.market_spec(config), owners=_EXECUTOR + 1)
+
+
+def check(config: ConfigDict, market: MarketSpec) -> int:
+    """The time of the starts, ns since midnight; ValueError with the key that is wrong, before anything is run."""
+    markets.check_rollouts(config)
+    for key, least in (("seeds", 1), ("after_minutes", 0), ("bootstrap", 1), ("most_at_once", 0)):
+        markets.whole(config, key, least)
+    if config.strategy not in STRATEGIES:
+        raise ValueError(f"config.strategy: expected one of {', '.join(STRATEGIES)}, got {config.strategy!r}")
+    if not config.sides or len(set(config.sides)) < len(config.sides) or not set(config.sides) <= {"buy", "sell"}:
+        raise ValueError(f"config.sides: expected buy, sell or both, got {config.sides!r}")
+    for target in config.targets:
+        check_target("config.targets", target)
+    if any(config.targets) and not all(config.targets):
+        raise ValueError(f"config.targets: expected shares above 0, or 0 alone, got {config.targets}")
+    for ratio in config.ratios:
+        if not 0 < ratio < 100:
+            raise ValueError(f"config.ratios: expected numbers above 0 (and below 100), got {ratio}")
+    if not config.ratios or len(set(config.ratios)) < len(config.ratios):
+        raise ValueError(f"config.ratios: expected different numbers, got {config.ratios}")
+    warmup = markets.warmup(config)
+    start_ns = warmup.start_ns + warmup.duration_ns
+    strategy(config, start_ns)
+    markets.check_time(market, start_ns, config.minutes + config.after_minutes)
+    return start_ns
+
+
+def strategy(config: ConfigDict, start_ns: int) -> Metered:
+    """The strategy that a config names, with a meter; its targets are given by `agent_starts`."""
+    seconds, common = config.minutes * 60, {"target": 0, "start_ns": start_ns, "owner": _EXECUTOR}
+    agent: Agent
+    try:
+        if config.strategy == "twap":
+            agent = Twap(total_seconds=seconds, passive_seconds=config.passive_seconds,
+                         idle_seconds=config.idle_seconds, aggressive_price_change=config.price_change,
+                         max_passive_volume_ratio=config.max_passive_volume_ratio,
+                         max_aggressive_volume_ratio=config.max_aggressive_volume_ratio, **common)
+        elif config.strategy == "vwap":
+            agent = Vwap(profile=(1,) * config.minutes, interval_seconds=config.interval_seconds,
+                         price_change=config.price_change, **common)
+        elif config.strategy == "participation":
+            agent = Participation(total_seconds=seconds, ratio=config.participation_ratio,
+                                  interval_seconds=config.interval_seconds, price_change=config.price_change, **common)
+        else:
+            agent = Immediate(total_seconds=seconds, price_change=config.sweep, **common)
+    except ValueError as error:
+        raise ValueError(f"config, keys of {config.strategy} and config.minutes = {config.minutes}: {error}") from error
+    return Metered(agent, start_ns, config.minutes + config.after_minutes)
+
+
+def strategy_starts(config: ConfigDict, metered: Metered, jobs: Jobs, profile: np.ndarray | None) -> tuple[Any, Any]:
+    """States and first wake-ups [B]; `profile` is the market's volume by minute, which a VWAP goes by."""
+    agent: Any = metered.agent
+    if config.strategy == "vwap" and profile is not None:
+        agent = dataclasses.replace(agent, profile=tuple(max(int(round(v)), 1) for v in profile.tolist()))
+    return metered.starts(*agent.starts(jobs.target, jobs.sign > 0))
+
+
+def noise_starts(config: ConfigDict, market: MarketSpec, simulator: Simulator, start_ns: int) -> list[Start]:
+    """A starting state for each of `config.seeds`, in books of one size."""
+    agent = NoiseSpec(init_price=config.init_price, interval_ns=round(config.interval_s * SECOND_NS))
+    _, sent = start.noise(market, agent, markets.warmup(config), config.noise_seed, config.seeds)
+    found = [start.from_feed(market, simulator.table, iter([sources.as_chunk(orders)]), start_ns,
+                             simulator.model.spec.max_orders) for orders in sent]
+    fullest = max(int((np.asarray(one.market.book.volume) > 0).sum(axis=1).max()) for one in found)
+    capacity = config.rollout_capacity or -(-(fullest + _ROOM) // _STEP) * _STEP
+    return [start.resize(one, capacity) for one in found]
+
+
+def simulate(config: ConfigDict, market: MarketSpec, simulator: Simulator, metered: Metered, starts: Sequence[Start],
+             jobs: Jobs, profile: np.ndarray | None, progress: futures.Progress) -> Made:
+    """Rollouts of the jobs, so many at once that all batches are of one size and share one compiled call."""
+    count = len(jobs.number)
+    size = min(config.most_at_once or config.seeds * config.trajectories, count)
+    capacity = starts[0].market.book.price.shape[-1]
+    spec = SimulationSpec(dataclasses.replace(market, capacity=capacity), simulator.model.spec, simulator.cache,
+                          owner=OWNER, owns_below=OWNER + 1, temperature=config.temperature, agents=(metered,))
+    batches, begun = [], []
+    for first in range(0, count, size):
+        # The last batch is filled up with its last job, whose copies are cut off again.
+        rows = np.minimum(np.arange(first, first + size), count - 1)
+        some = Jobs(*(getattr(jobs, field.name)[rows] for field in dataclasses.fields(jobs)))
+        every = jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *(starts[s] for s in some.seed))
+        progress.begin_batch(size)
+        try:
+            made = rollout.rollout(
+                simulator.model.params, spec, simulator.table, simulator.draws, every, trajectories=size,
+                minutes=metered.minutes, seed=config.seed, numbers=some.number, chunk_steps=config.chunk_steps,
+                agent_starts=[strategy_starts(config, metered, some, profile)], on_chunk=progress)
+        except MemoryError as error:
+            raise ValueError(f"config.most_at_once: {error}") from error
+        kept = slice(0, min(size, count - first))
+        batches.append(made.part(kept))
+        begun.append(jax.tree.map(lambda x: x[kept], every))
+    return Made(_runs(jobs, batches), batches, begun)
+
+
+def _runs(jobs: Jobs, batches: Sequence[Rollout]) -> Runs:
+    def joined(of: Any) -> np.ndarray:
+        return np.concatenate([np.asarray(of(batch)) for batch in batches])
+
+    return Runs(
+        jobs.number, jobs.seed, jobs.sign, jobs.ratio, jobs.target,
+        mids=joined(lambda run: forecast.mids_of_bars(run.bars, run.mid_twice_start)),
+        volume=joined(lambda run: clock.wide_to_numpy(run.bars.volume)),
+        shares=joined(lambda run: run.simulation.seats[0].state.shares).astype(np.int64),
+        cash=joined(lambda run: clock.wide_to_numpy(run.simulation.seats[0].state.cash)), lost=joined(futures.is_lost))

@@ -1,0 +1,72 @@
+"""Bins fitted on days of real orders, each day with the same weight."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from marsjax import bins
+from marsjax.bins import Converter
+from marsjax.specs import TokenSpec
+from marsjax.training.days import ReplayedDay
+
+PER_DAY = 40_000
+"""Values that stand for a day's quantity, whatever its number of orders."""
+_BREAK_S = 1800.0
+"""A longer wait is a break of the session, and no interval."""
+
+
+def fit(days: Sequence[ReplayedDay], spec: TokenSpec, level_bins: int = 32, until_ns: int | None = None
+        ) -> dict[str, Converter]:
+    """The converters that tokens need, fitted on orders before `until_ns` (default: all) of the days.
+
+    Two things differ from the reference's rule, since its bins are of thousands of days and these of a few. A day of
+    few orders counts as much as one of many: with each order counted once, a slow stock's waiting times fall into the
+    last bin or two. And a bin of more than 100 values keeps 100 evenly spaced quantiles, not the 100 most common
+    values, which in the last bin of a heavy tail are its smallest ones. Volumes are those of limit orders and cancels
+    alike, as a token's are; the time across a break of the session is no interval.
+
+    Raises ValueError where there is too little to fit.
+    """
+    parts = [day.quantities(until_ns) for day in days]
+    for part in parts:
+        part["order-interval"] = part["order-interval"][part["order-interval"] < _BREAK_S]
+    counts = {"price-level": spec.price_levels, "order-volume": spec.volumes, "order-interval": spec.intervals,
+              "lob-volume": level_bins}
+    found = {}
+    for name, count in counts.items():
+        for day, part in zip(days, parts, strict=True):
+            if not part[name].size:
+                raise ValueError(f"converters: {day.name} has no value of {name} to fit")
+        values = np.concatenate([evenly(part[name], PER_DAY) for part in parts])
+        found[name] = _with_quantiles(bins.fit(values, count), values)
+    return {**found, "pred-order-volume": found["order-volume"]}
+
+
+def fit_as_published(days: Sequence[ReplayedDay], spec: TokenSpec, level_bins: int = 32) -> dict[str, Converter]:
+    """The converters that tokens need, by the reference's rule, each order counted once (reference: bin converters)."""
+    parts = [day.quantities() for day in days]
+    counts = {"price-level": spec.price_levels, "order-volume": spec.volumes, "order-interval": spec.intervals,
+              "lob-volume": level_bins}
+    found = {name: bins.fit(np.concatenate([part[name] for part in parts]), count) for name, count in counts.items()}
+    return {**found, "pred-order-volume": found["order-volume"]}
+
+
+def evenly(values: np.ndarray, count: int) -> np.ndarray:
+    """`count` evenly spaced quantiles of values [N], each of them one of the values."""
+    places = (np.arange(count) + 0.5) / count * len(values)
+    return np.sort(values)[places.astype(np.int64)]
+
+
+def _with_quantiles(converter: Converter, values: np.ndarray) -> Converter:
+    """The same edges, with at most 100 quantiles as each bin's values, most common first."""
+    of_bin = bins.index(converter, values)
+    kept, chances = [], []
+    for i in range(converter.num_bins):
+        inside = values[of_bin == i]
+        if len(np.unique(inside)) > bins.MAX_VALUES:
+            inside = evenly(inside, bins.MAX_VALUES)
+        distinct, counts = np.unique(inside, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        kept.append(distinct[order])
+        chances.append(counts[order] / max(counts.sum(), 1))
+    return Converter(converter.edges, tuple(kept), tuple(chances), "fit")

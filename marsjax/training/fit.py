@@ -1,0 +1,102 @@
+"""One training from its split days to the weights that predict the validation part best."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from marsjax.training import loop
+from marsjax.training.loop import Objective, TrainSpec
+from marsjax.training.split import Split, Windows, windows
+from marsjax.training.state import Saved, StateFolder
+
+Weights = TypeVar("Weights")
+_TOGETHER = 8
+"""Validation windows of one compiled part."""
+
+
+class Plan(NamedTuple):
+    """When a training looks up, and when it ends."""
+
+    every: int
+    """Steps between two looks at the validation part, each a row of the metrics and a state on disk."""
+    patience: int
+    """Looks without a new best after which the training ends; 0: none."""
+    stop_at: int
+    """Step to break off at, at the next look, to be taken up again later; 0: none."""
+
+
+def fit(train: TrainSpec, plan: Plan, objective: Objective, params: Weights, split: Split, key: jax.Array,
+        states: StateFolder, mesh: Mesh | None = None, on_row: Callable[[dict[str, float]], None] | None = None
+        ) -> tuple[Saved[Weights], bool]:
+    """Trains, or goes on where `states` left off.
+
+    Args:
+      train: sizes and rates.
+      plan: looks and ends.
+      objective: nats of each prediction.
+      params: to start from.
+      split: days.
+      key: of all draws.
+      states: where the state of the run is kept; what is there is taken up.
+      mesh: of devices with an axis `data`, or None for one device.
+      on_row: called with each new row: step, loss, validation_loss (nats an order), rate, seconds.
+
+    Returns the state with the best weights, and whether the training is done (not broken off by `plan.stop_at`).
+    """
+    validation = windows(split.validation, train.length, max(train.length // 2, 1))
+    measure = _measure(objective, validation)
+    fresh = loop.begin(train, params, mesh)
+    saved = states.restore(Saved(fresh, jax.tree.map(jnp.copy, fresh.average), []))
+    saved = saved or Saved(fresh, jax.tree.map(jnp.copy, fresh.average), [])
+    curve, best, rate = list(saved.curve), saved.best, loop.rate(train)
+    if over(plan, curve):
+        return saved, True
+    earlier, began = curve[-1]["seconds"] if curve else 0.0, time.perf_counter()
+    for progress, trained in loop.run(train, objective, saved.progress, split.training, key, plan.every, mesh):
+        step = int(progress.step)
+        curve.append({"step": step, "loss": trained, "validation_loss": measure(progress.average),
+                      "rate": float(rate(step - 1)), "seconds": earlier + time.perf_counter() - began})
+        if best_row(curve) is curve[-1]:
+            best = jax.tree.map(jnp.copy, progress.average)  # the loop gives its own arrays away
+        saved = Saved(progress, best, curve)
+        states.save(saved)
+        if on_row:
+            on_row(curve[-1])
+        if over(plan, curve):
+            break
+        if plan.stop_at and plan.stop_at <= step < train.steps:
+            return saved, False
+    return saved, True
+
+
+def best_row(curve: list[dict[str, float]]) -> dict[str, float]:
+    """The first row with the lowest validation loss."""
+    return min(curve, key=lambda row: row["validation_loss"])
+
+
+def over(plan: Plan, curve: list[dict[str, float]]) -> bool:
+    """Whether the last looks brought nothing."""
+    return bool(plan.patience and curve and len(curve) - 1 - curve.index(best_row(curve)) >= plan.patience)
+
+
+def _measure(objective: Objective, chosen: Windows) -> Callable[[Any], float]:
+    """Weights -> mean nats of the scored predictions; the same number on any mesh up to rounding."""
+    pad = -len(chosen.scored) % _TOGETHER
+    features = jnp.asarray(np.pad(chosen.features, ((0, pad), (0, 0), (0, 0))))
+    scored = jnp.asarray(np.pad(chosen.scored, ((0, pad), (0, 0))))
+
+    @jax.jit
+    def total(weights: Any, features: jax.Array, scored: jax.Array) -> jax.Array:
+        def part(x: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return jnp.sum(jnp.where(x[1], objective(weights, x[0]), 0.0))
+
+        parts = (features.reshape(-1, _TOGETHER, *features.shape[1:]), scored.reshape(-1, _TOGETHER, scored.shape[1]))
+        return jnp.sum(jax.lax.map(part, parts))
+
+    count = int(chosen.scored.sum())
+    return lambda weights: float(total(weights, features, scored)) / count

@@ -1,0 +1,78 @@
+"""Feeds -> converters and split tokens: everything that a training needs of its days."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from marsjax import tokens
+from marsjax.bins import Converter
+from marsjax.data.feed import FeedChunk
+from marsjax.specs import MarketSpec, TokenSpec
+from marsjax.training import converters, days
+from marsjax.training.split import Split, split
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """One day to train on or to hold out, as it is read; `mirror` is the same one opened again, or None."""
+
+    name: str
+    orders: Iterator[FeedChunk]
+    mirror: Iterator[FeedChunk] | None
+    is_held_out: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What is trained on, and its bins."""
+
+    split: Split
+    converters: dict[str, Converter]
+
+    def counts(self) -> str:
+        """One line on the sizes of the parts."""
+        of = self.split
+        whole = sum(span.count for span in of.held_out_symbols)
+        images = len(of.training) - len(of.held_out)
+        return (f"{sum(map(len, of.training)):,} orders of {len(of.held_out)} days "
+                + (f"and {images} mirror images " if images else "")
+                + f"to train on, {sum(span.count for span in of.validation):,} to validate, "
+                f"{sum(span.count for span in of.held_out):,} held out"
+                + (f", and {whole:,} of {len(of.held_out_symbols)} days held out whole" if whole else ""))
+
+    def frequencies(self, spec: TokenSpec) -> np.ndarray:
+        """float64 [classes], of the tokens to train on."""
+        label = np.concatenate([day[:, 0] for day in self.split.training])
+        return np.bincount(label, minlength=spec.classes).astype(np.float64)
+
+
+def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level_bins: int, validation_from_ns: int,
+            held_from_ns: int, length: int) -> Prepared:
+    """Replays feeds, fits bins on the training days before the held-out part, and splits the tokens.
+
+    Mirror images are trained on, and bins are fitted on them too; they are in no other part. Raises ValueError where a
+    day has too few orders in a part, or no day is left to train on.
+    """
+    own = [feed for feed in feeds if not feed.is_held_out]
+    if not own:
+        raise ValueError(f"training: every day is held out whole ({', '.join(feed.name for feed in feeds)}), none is "
+                         "left to train on")
+    opened = [(feed.name, feed.orders) for feed in feeds]
+    opened += [(f"{feed.name} mirrored", days.mirrored(feed.mirror)) for feed in own if feed.mirror is not None]
+    replayed = days.replay_days(market, [orders for _, orders in opened], [name for name, _ in opened])
+    held = {feed.name for feed in feeds if feed.is_held_out}
+    to_fit = [day for day in replayed if day.name not in held]
+    for day in to_fit:
+        early = day.quantities(held_from_ns)["order-volume"]
+        if len(early) <= length:
+            raise ValueError(f"{day.name}: {len(early)} orders before the held-out part are too few to train on; "
+                             f"expected more than a window's {length}")
+    fitted = converters.fit(to_fit, spec, level_bins, held_from_ns)
+    table = tokens.tables(spec, fitted)
+    made = [days.day_tokens(market, spec, table, day) for day in replayed]
+    originals, images = made[: len(feeds)], made[len(feeds) :]
+    parts = split([day for day in originals if day.name not in held], [day for day in originals if day.name in held],
+                  validation_from_ns, held_from_ns, length)
+    reflected = [day.features[: int(np.searchsorted(day.time_ns, validation_from_ns))] for day in images]
+    return Prepared(dataclasses.replace(parts, training=parts.training + reflected), fitted)

@@ -1,0 +1,89 @@
+"""What came of a training: losses beside the baselines, a picture of the curve, and the checkpoint's card."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from marsjax.model import Params
+from marsjax.specs import ComputeSpec, ModelSpec
+from marsjax.training import baselines, evaluate
+from marsjax.training.evaluate import FIELDS
+from marsjax.training.prepare import Prepared
+from marsjax.training.split import Span
+
+Losses = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
+"""Part (held_out, ...) -> who predicts -> `all` or a day -> field -> nats an order."""
+MODEL, MARGINALS, MARKOV = "model", "frequencies", "markov"
+
+
+def measure(params: Params, spec: ModelSpec, data: Prepared) -> dict[str, dict[str, Any]]:
+    """Losses of the model (in float32) and of both baselines on the parts that nothing was trained on."""
+    of = data.split
+    frequencies = baselines.marginals(spec.tokens, of.training, of.validation)
+    markov = baselines.markov(spec.tokens, of.training, of.validation)
+    found: dict[str, dict[str, Any]] = {}
+    for part, spans in (("validation", of.validation), ("held_out", of.held_out),
+                        ("held_out_symbols", of.held_out_symbols)):
+        if spans:
+            found[part] = {MODEL: _summary(evaluate.losses(params, spec, ComputeSpec(), spans), spans),
+                           MARGINALS: _summary(frequencies.losses(spans), spans),
+                           MARKOV: _summary(markov.losses(spans), spans)}
+    return found
+
+
+def _summary(nats: Mapping[str, np.ndarray], spans: Sequence[Span]) -> dict[str, dict[str, float]]:
+    """Mean losses by field: of all orders, and of each span's."""
+    rows = {"all": {field: float(np.mean(x, dtype=np.float64)) for field, x in nats.items()}}
+    first = 0
+    for span in spans:
+        part = slice(first, first + span.count)
+        rows[span.name] = {field: float(np.mean(x[part], dtype=np.float64)) for field, x in nats.items()}
+        first += span.count
+    return rows
+
+
+def table(losses: Losses) -> str:
+    """The losses as Markdown, nats an order."""
+    lines = []
+    for part, by_name in losses.items():
+        lines += [f"| {part.replace('_', ' ')} | {' | '.join(FIELDS)} |", "|---" * (len(FIELDS) + 1) + "|"]
+        for name, rows in by_name.items():
+            for day, row in rows.items():
+                if day == "all" or name == MODEL:
+                    label = name if day == "all" else f"{name}, {day}"
+                    lines.append(f"| {label} | {' | '.join(f'{row[field]:.3f}' for field in FIELDS)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def curve(rows: Sequence[Mapping[str, float]], losses: Losses) -> Figure:
+    """The losses on the way, and where the model that was kept and the baselines stand on the validation part."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    steps = [row["step"] for row in rows]
+    axes.plot(steps, [row["loss"] for row in rows], color="tab:gray", label="training")
+    axes.plot(steps, [row["validation_loss"] for row in rows], color="tab:blue", label="validation, averaged weights")
+    best = min(rows, key=lambda row: row["validation_loss"])
+    axes.plot([best["step"]], [best["validation_loss"]], "o", color="tab:blue", label="kept")
+    for name, color in ((MARGINALS, "tab:red"), (MARKOV, "tab:orange")):
+        axes.axhline(losses["validation"][name]["all"]["order"], color=color, linestyle="--", linewidth=1,
+                     label=f"{name}, validation")
+    axes.set_xlabel("step")
+    axes.set_ylabel("nats an order")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def card(title: str, spec: ModelSpec, facts: Mapping[str, str], losses: Losses, limits: Sequence[str]) -> str:
+    """The card of a checkpoint, Markdown."""
+    lines = [f"# {title}", "",
+             f"An order model of {spec.layers} layer{'s' if spec.layers > 1 else ''}, width {spec.width}, {spec.heads} "
+             f"heads, {spec.max_orders} orders of context and {spec.tokens.classes} classes of orders.", ""]
+    lines += [f"- {name}: {text}" for name, text in facts.items()]
+    lines += ["", "Losses in nats an order: of the whole order, and of its fields under the model's joint law, beside "
+              "the frequencies of the training orders and a Markov chain of the last two orders' type and price.", "",
+              table(losses), "", "What it is not good for:", "", *(f"- {limit}" for limit in limits), ""]
+    return "\n".join(lines)

@@ -1,0 +1,239 @@
+"""An order model with few parameters, for few data, that becomes an ordinary one: `expand`.
+
+A head of one row a class has 49,152 rows, most of which no training day ever sees. Here the row of the class
+(kind, price bin, volume bin, interval bin) is the sum of smaller ones: for each bin alone, for each bin under its
+kind, and for each pair of bins. Rows of pairs are the many, and over-fit first: they see only the first few
+coordinates of the hidden state. The first of all, the anchor, is nearly constant and carries the frequencies, which
+the published layout has no bias for: the order that never came stays as good as impossible. The two long tables
+of the embedding (change since the open, time of day) have one row for all: few days teach which day it is and no more.
+The sum over all classes factors, so that no class is ever looked at alone: see `log_partition`.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax import model, tokens
+from marsjax.model import CHANGE_ROWS, TIME_ROWS, Embedding, Layers, Params
+from marsjax.specs import ComputeSpec, ModelSpec, TokenSpec
+from marsjax.types import Array
+
+KINDS = 3
+ANCHOR = 0
+"""Coordinate of the hidden state that is nearly constant: the embedding puts a large number there."""
+UNDECAYED = ("norm", "bias", "scale", "shift")
+"""Parts of names of weights that are not to be pulled to 0: the anchor's size, and frequencies on it."""
+_UNSEEN = 1e-5
+"""Probability of all classes together that no order to train on had, when training starts."""
+_ANCHOR_SIZE = 6.0
+"""Of the anchor in the embedding, against about 1 of the other coordinates."""
+_TABLE_SCALE = 0.3
+"""Of fresh embedding tables; smaller than an ordinary model's, since with few data rare rows stay as they start."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """Rows whose sums are the classes' rows of the joint head; d is the width, P, V, I numbers of bins.
+
+    Rows of pairs have the first r coordinates alone, biases the anchor alone; the others are 0.
+    """
+
+    bias_price: Array
+    """[3, P, 1], by kind."""
+    bias_volume: Array
+    """[3, V, 1]."""
+    bias_interval: Array
+    """[3, I, 1]."""
+    price: Array
+    """[P, d]."""
+    volume: Array
+    """[V, d]."""
+    interval: Array
+    """[I, d]."""
+    kind_price: Array
+    """[3, P, d]."""
+    kind_volume: Array
+    """[3, V, d]."""
+    kind_interval: Array
+    """[3, I, d]."""
+    price_volume: Array
+    """[P, V, r]."""
+    price_interval: Array
+    """[P, I, r]."""
+    volume_interval: Array
+    """[V, I, r]."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Structured:
+    """What is learnt; `expand` makes the `Params` of an order model of it."""
+
+    embedding: Embedding
+    """Of an ordinary model, but `change` and `time` are [1, d]: all changes alike, and all times."""
+    layers: Layers
+    norm: Array
+    """[d]."""
+    head: Head
+
+
+def init(spec: ModelSpec, key: jax.Array, frequencies: np.ndarray | None = None, pair_width: int = 1) -> Structured:
+    """Fresh parameters.
+
+    Args:
+      spec: sizes.
+      key: of the draws.
+      frequencies: float [classes], of the tokens to train on: the head starts near them. Uniform if None.
+      pair_width: coordinates of the hidden state that pairs of bins see, r; with 1 that is the anchor alone.
+    """
+    if not 1 <= pair_width <= spec.width:
+        raise ValueError(f"structured model: expected pair_width of 1 to {spec.width} (the width), got {pair_width}")
+    small = dataclasses.replace(spec, tokens=TokenSpec(1, 1, 1))
+    shell = model.init(small, key)
+    d, bins = spec.width, spec.tokens
+
+    def table(number: int, rows: int) -> jax.Array:
+        return _TABLE_SCALE * jax.random.normal(jax.random.fold_in(key, number), (rows, d))
+
+    embedding = dataclasses.replace(
+        shell.embedding, kind=table(1, KINDS), price=table(2, bins.price_levels), volume=table(3, bins.volumes),
+        interval=table(4, bins.intervals), change=jnp.zeros((1, d)), time=jnp.zeros((1, d)),
+        levels_scale=jnp.full((d,), _TABLE_SCALE).at[ANCHOR].set(0.0),
+        levels_shift=jnp.zeros((d,)).at[ANCHOR].set(_ANCHOR_SIZE),
+        volume_ratio=table(5, model.RATIO_ROWS) if spec.ratio_embeddings else None,
+        trade_ratio=table(6, model.RATIO_ROWS) if spec.ratio_embeddings else None)
+    return Structured(embedding, shell.layers, shell.norm, _fresh_head(spec, frequencies, pair_width))
+
+
+def _fresh_head(spec: ModelSpec, frequencies: np.ndarray | None, pair_width: int) -> Head:
+    """Zeros, but for the biases: kind with price, volume given kind, interval given kind."""
+    d, bins = spec.width, spec.tokens
+    shape = (KINDS, bins.price_levels, bins.volumes, bins.intervals)
+    law = np.ones(shape) if frequencies is None else np.asarray(frequencies, np.float64).reshape(shape)
+    law = law / law.sum() + _UNSEEN / bins.classes
+    # The norm divides by the root mean square: of the anchor, and of five fresh tables in the other coordinates.
+    rest = (d - 1) * _TABLE_SCALE**2 * 5
+    anchor = _ANCHOR_SIZE / math.sqrt((_ANCHOR_SIZE**2 + rest) / d)
+
+    def bias(chances: np.ndarray) -> jax.Array:
+        return jnp.asarray(np.log(chances) / anchor, jnp.float32)[..., None]
+
+    def given_kind(of_both: np.ndarray) -> np.ndarray:
+        return of_both / of_both.sum(axis=1, keepdims=True)
+
+    p, v, i = shape[1:]
+    whole = {name: jnp.zeros((*sizes, d)) for name, sizes in {
+        "price": (p,), "volume": (v,), "interval": (i,), "kind_price": (KINDS, p), "kind_volume": (KINDS, v),
+        "kind_interval": (KINDS, i)}.items()}
+    pairs = {name: jnp.zeros((*sizes, pair_width)) for name, sizes in {
+        "price_volume": (p, v), "price_interval": (p, i), "volume_interval": (v, i)}.items()}
+    return Head(bias(law.sum(axis=(2, 3))), bias(given_kind(law.sum(axis=(1, 3)))),
+                bias(given_kind(law.sum(axis=(1, 2)))), **whole, **pairs)
+
+
+class _Rows(NamedTuple):
+    """The rows of a head that name the same fields, added up; or what they add to the logits, without the width."""
+
+    price: Array
+    """[3, P, d], by kind, like the next two."""
+    volume: Array
+    interval: Array
+    price_volume: Array
+    """[P, V, r]."""
+    price_interval: Array
+    volume_interval: Array
+
+
+def expand(params: Structured, spec: ModelSpec) -> Params:
+    """The ordinary parameters that give the same logits."""
+    d, rows = spec.width, _rows(params.head)
+    pairs = [jnp.pad(x, ((0, 0), (0, 0), (0, d - x.shape[-1]))) for x in rows[3:]]
+    head = (rows.price[:, :, None, None] + rows.volume[:, None, :, None] + rows.interval[:, None, None]
+            + pairs[0][:, :, None] + pairs[1][:, None] + pairs[2])
+    return dataclasses.replace(_without_head(params), head=head.reshape(spec.tokens.classes, d).T)
+
+
+def _rows(head: Head) -> _Rows:
+    def of(bias: Array, alone: Array, by_kind: Array) -> jax.Array:
+        return jnp.pad(bias, ((0, 0), (0, 0), (ANCHOR, alone.shape[-1] - ANCHOR - 1))) + alone + by_kind
+
+    return _Rows(of(head.bias_price, head.price, head.kind_price), of(head.bias_volume, head.volume, head.kind_volume),
+                 of(head.bias_interval, head.interval, head.kind_interval), head.price_volume, head.price_interval,
+                 head.volume_interval)
+
+
+def _without_head(params: Structured) -> Params:
+    """Ordinary parameters but for the head, which is empty."""
+    table, width = params.embedding, params.norm.shape[0]
+    embedding = dataclasses.replace(table, change=jnp.broadcast_to(table.change, (CHANGE_ROWS, width)),
+                                    time=jnp.broadcast_to(table.time, (TIME_ROWS, width)))
+    return Params(embedding, params.layers, params.norm, jnp.zeros((width, 0)))
+
+
+def next_token(params: Structured, spec: ModelSpec, compute: ComputeSpec, features: Array, chunk: int = 128
+               ) -> jax.Array:
+    """Negative log-probability of each next token, float32 [B, T], of windows int32 [B, T + 1, 15].
+
+    What `loss.next_token` gives for the expanded model, without its logits; `chunk` positions at a time.
+    """
+    given = tokens.from_array(spec.tokens, features[:, :-1])
+    states = model.hidden(_without_head(params), spec, given, compute)
+    (batch, length, width), rows = states.shape, _rows(params.head)
+    if length % chunk:
+        raise ValueError(f"loss: expected a window length that is a multiple of chunk={chunk}, got {length}")
+
+    @jax.checkpoint
+    def part(x: tuple[jax.Array, jax.Array]) -> jax.Array:
+        scores = _scores(rows, x[0], compute)
+        return log_partition(scores) - _score_of(scores, tokens.unpack(spec.tokens, x[1]))
+
+    pieces = (jnp.moveaxis(states.reshape(batch, -1, chunk, width), 1, 0),
+              jnp.moveaxis(features[:, 1:, 0].reshape(batch, -1, chunk), 1, 0))
+    return jnp.moveaxis(jax.lax.map(part, pieces), 0, 1).reshape(batch, length)
+
+
+def _scores(rows: _Rows, states: jax.Array, compute: ComputeSpec) -> _Rows:
+    """What each row adds to the logits of its classes, at hidden states [..., d]."""
+    def of(table: Array) -> jax.Array:
+        flat = table.reshape(-1, table.shape[-1]).T
+        found = model.dense(states[..., : len(flat)], flat, compute, out=jnp.float32)
+        return found.reshape(*states.shape[:-1], *table.shape[:-1])
+
+    return _Rows(*map(of, rows))
+
+
+def _score_of(scores: _Rows, fields: tuple[Array, Array, Array, Array]) -> jax.Array:
+    """Logits [...] of one class each, given by kind and bins [...]."""
+    kind, price, volume, interval = fields
+
+    def at(table: Array, first: Array, second: Array) -> jax.Array:
+        flat = table.reshape(*first.shape, -1)
+        return jnp.take_along_axis(flat, (first * table.shape[-1] + second)[..., None], axis=-1)[..., 0]
+
+    return (at(scores.price, kind, price) + at(scores.volume, kind, volume) + at(scores.interval, kind, interval)
+            + at(scores.price_volume, price, volume) + at(scores.price_interval, price, interval)
+            + at(scores.volume_interval, volume, interval))
+
+
+def log_partition(scores: _Rows) -> jax.Array:
+    """Log of the sum of exp(logit) over all classes, [...]; scores are [..., 3, P] and so on.
+
+    With a_kpv, b_kpi and c_vi the scores that name those fields, the sum over p of a_kpv (sum over i of b_kpi c_vi)
+    is a product of matrices. Each factor is scaled by its largest value: a class loses its share only where it is
+    below e^-87 of the product of the largest, and an order's law never is.
+    """
+    a = scores.price[..., :, :, None] + scores.volume[..., :, None, :] + scores.price_volume[..., None, :, :]
+    b = scores.interval[..., :, None, :] + scores.price_interval[..., None, :, :]
+    c = scores.volume_interval
+    # Within a kind and price: what is left over goes where it can be large without harm.
+    of_price = jnp.max(b, axis=-1, keepdims=True)
+    a, b = a + of_price, b - of_price
+    top_a, top_c = jnp.max(a, axis=(-3, -2, -1), keepdims=True), jnp.max(c, axis=(-2, -1), keepdims=True)
+    inner = jnp.einsum("...kpi,...vi->...kpv", jnp.exp(b), jnp.exp(c - top_c), precision="highest")
+    total = jnp.sum(jnp.exp(a - top_a) * inner, axis=(-3, -2, -1))
+    return jnp.log(total) + top_a[..., 0, 0, 0] + top_c[..., 0, 0]

@@ -1,0 +1,110 @@
+"""The training program: from a file of orders to a checkpoint, broken off and taken up again; its errors."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import marsjax
+from marsjax.experiments import config as configs
+from marsjax.experiments import train
+from marsjax.training.prepare import Prepared
+from tests.training import short_day
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+SIZES = {"validation_from": "09:33:00", "held_from": "09:33:45", "capacity": 256, "width": 8, "heads": 2,
+         "max_orders": 32, "price_bins": 8, "volume_bins": 6, "interval_bins": 4, "level_bins": 8, "steps": 8,
+         "batch": 4, "every": 4, "warmup": 2}
+
+
+def config(output: pathlib.Path, **values: Any) -> ConfigDict:
+    """Of a training on a short day, which is written beside the output."""
+    orders = short_day.write(output.parent)
+    found = configs.load(ROOT / "configs" / "train.py", f"default,source=csv,file={orders},output={output}")
+    with found.unlocked():
+        found.update({**SIZES, **values})
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, Prepared]:
+    """A training without a break: its output, and what it had made of the orders."""
+    output = tmp_path_factory.mktemp("whole") / "train"
+    made = []
+    real = train._prepare
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_prepare", lambda *arguments: made.append(real(*arguments)) or made[0])
+        assert train.main(config(output)) == 0
+    return output, made[0]
+
+
+@pytest.fixture
+def prepared(whole: tuple[pathlib.Path, Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The orders need not be replayed again."""
+    monkeypatch.setattr(train, "_prepare", lambda *_: whole[1])
+
+
+def rows(output: pathlib.Path) -> list[dict[str, float]]:
+    lines = (output / "metrics.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in lines]
+
+
+def arrays(output: pathlib.Path) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(marsjax.load_order_model(output / "checkpoint").params)]
+
+
+def test_what_a_training_leaves(whole: tuple[pathlib.Path, Prepared]) -> None:
+    output, data = whole
+    assert sorted(path.name for path in output.iterdir()) == ["checkpoint", "curve.png", "metrics.jsonl", "report.json"]
+    assert not output.with_name("train.state").exists()
+    assert [row["step"] for row in rows(output)] == [4, 8]
+    found = marsjax.load_order_model(output / "checkpoint")
+    assert (found.spec.width, found.spec.max_orders, found.spec.tokens.classes) == (8, 32, 3 * 8 * 6 * 4)
+    losses = json.loads((output / "report.json").read_text())["losses"]
+    assert found.about["losses"] == losses
+    # The loss of the report is that of the model as it is loaded, on the orders held out.
+    span = data.split.held_out[0]
+    last = range(span.last - 8, span.last)
+    windows = np.stack([span.features[place - 32 : place] for place in last])
+    law = jax.nn.log_softmax(found.logits(windows))
+    nats = -np.asarray(law)[np.arange(8), [span.features[place, 0] for place in last]]
+    assert abs(nats.mean() - losses["held_out"]["model"]["all"]["order"]) < 1.5
+    assert losses["held_out"]["frequencies"]["all"]["order"] < np.log(found.spec.tokens.classes)
+    card = (output / "checkpoint" / "README.md").read_text()
+    assert f"| frequencies | {losses['held_out']['frequencies']['all']['order']:.3f} |" in card
+
+
+def test_broken_off_and_taken_up_it_comes_out_the_same(whole: tuple[pathlib.Path, Prepared], prepared: None,
+                                                       tmp_path: pathlib.Path) -> None:
+    output = tmp_path / "train"
+    assert train.main(config(output, stop_at=4)) == 0
+    assert not output.exists()
+    with pytest.raises(ValueError, match="was broken off; go on with it"):
+        train.main(config(output))
+    with pytest.raises(ValueError, match=r"its peak_rate is 0\.005, here it is 0\.1"):
+        train.main(config(output, resume=True, peak_rate=0.1))
+    assert train.main(config(output, resume=True)) == 0
+    assert rows(output) == rows(whole[0])
+    for a, b in zip(arrays(output), arrays(whole[0]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [({"head": "tall"}, "config.head: expected structured or joint, got 'tall'"),
+     ({"every": 0}, "config.every: expected at least 1, got 0"),
+     ({"devices": 99}, r"config.devices: expected 0 \(all\) to \d+, got 99"),
+     ({"resume": True}, "config.resume: there is no state of a training in"),
+     ({"checkpoint": str(ROOT)}, "config.checkpoint: .* exists"),
+     ({"held_out_symbols": "600000"}, "config.held_out_symbols: no day of 600000 among noise_1"),
+     ({"held_out_symbols": "noise"}, "every day is held out whole"),
+     ({"held_from": "9 o'clock"}, "held_from: expected a time HH:MM:SS")],
+)
+def test_wrong_input_is_one_clear_error(tmp_path: pathlib.Path, values: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        train.main(config(tmp_path / "train", **values))
+    assert not (tmp_path / "train").exists()

@@ -1,0 +1,107 @@
+"""Replayed days and their mirror images, and the bins fitted on them."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from marsjax import bins, tokens
+from marsjax.data import neutral
+from marsjax.specs import SECOND_NS
+from marsjax.training import converters, days
+from marsjax.training.days import ReplayedDay
+from tests.training import short_day
+from tests.training.short_day import MARKET
+from tests.training.short_day import TOKENS as SPEC
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return short_day.write(tmp_path_factory.mktemp("day"))
+
+
+@pytest.fixture(scope="module")
+def replayed(file: pathlib.Path) -> list[ReplayedDay]:
+    """A day and its image."""
+    return days.replay_days(MARKET, [neutral.read(file), days.mirrored(neutral.read(file))], ["day", "image"])
+
+
+def test_a_mirrored_day_is_the_same_market_upside_down(replayed: list[ReplayedDay]) -> None:
+    day, image = (jax.tree.map(np.asarray, (x.orders, x.reports, x.views)) for x in replayed)
+    np.testing.assert_array_equal(day[1].status, image[1].status)
+    np.testing.assert_array_equal(day[1].trades.volume.lo, image[1].trades.volume.lo)
+    limit = day[0].kind < 2
+    assert limit.any() and (~limit).any()
+    np.testing.assert_array_equal(day[0].kind[limit], 1 - image[0].kind[limit])
+    centre = int(day[0].price[limit][0])
+    for own, other in (("ask", "bid"), ("bid", "ask")):
+        price, reflected = getattr(day[2], f"{own}_price"), getattr(image[2], f"{other}_price")
+        np.testing.assert_array_equal(np.where(price > 0, 2 * centre - price, 0), reflected)
+        np.testing.assert_array_equal(getattr(day[2], f"{own}_volume").lo, getattr(image[2], f"{other}_volume").lo)
+
+
+def test_a_price_without_reflection_is_refused(file: pathlib.Path) -> None:
+    def feed() -> object:
+        for chunk in neutral.read(file):
+            price = np.asarray(chunk.orders.price).copy()
+            price[5:] += 2 * price[0]
+            yield dataclasses.replace(chunk, orders=dataclasses.replace(chunk.orders, price=price))
+
+    with pytest.raises(ValueError, match=r"mirrored day: price \d+ has no reflection about 101000 above 0"):
+        list(days.mirrored(feed()))
+
+
+def test_tokens_have_the_times_of_their_orders(replayed: list[ReplayedDay]) -> None:
+    table = tokens.tables(SPEC, converters.fit(replayed, SPEC, 8))
+    made = days.day_tokens(MARKET, SPEC, table, replayed[0])
+    first_ns = 34_200 * SECOND_NS
+    np.testing.assert_array_equal((made.time_ns - first_ns) // SECOND_NS, made.features[:, 4])
+    assert (np.diff(made.time_ns) >= 0).all()
+
+
+def test_a_time_limit_leaves_later_orders_out(replayed: list[ReplayedDay]) -> None:
+    whole, early = replayed[0].quantities(), replayed[0].quantities(34_400 * SECOND_NS)
+    for name in ("price-level", "order-volume", "order-interval"):
+        assert 0 < len(early[name]) < len(whole[name])
+        np.testing.assert_array_equal(early[name], whole[name][: len(early[name])])
+    time_ns = np.asarray(replayed[0].orders.time.s, np.int64)
+    assert len(early["order-volume"]) == int((time_ns < 34_400).sum()) - 1
+
+
+class _Quantities(ReplayedDay):
+    """A day that is nothing but its quantities."""
+
+    def __init__(self, name: str, wait: np.ndarray) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "wait", wait)
+
+    def quantities(self, until_ns: int | None = None) -> dict[str, np.ndarray]:
+        spread = np.arange(300.0) if len(self.wait) else self.wait
+        return {"price-level": spread, "order-volume": spread, "order-interval": self.wait, "lob-volume": spread}
+
+
+def test_slow_and_busy_days_weigh_the_same_and_keep_their_means() -> None:
+    rng = np.random.default_rng(0)
+    busy, slow = np.round(rng.exponential(0.2, 50_000), 2), np.round(rng.exponential(3.0, 2_000), 2)
+    slow[7] = 5400.0  # the lunch break
+    found = converters.fit([_Quantities("busy", busy), _Quantities("slow", slow)], SPEC, 8)["order-interval"]
+    assert found.edges[-1] < 100
+    by_order = bins.fit(np.concatenate([busy, np.delete(slow, 7)]), SPEC.intervals)
+    for day, tolerance in ((busy, 0.3), (np.delete(slow, 7), 0.1)):
+        drawn, as_published = (drawn_mean(converter, day) for converter in (found, by_order))
+        assert drawn == pytest.approx(day.mean(), rel=tolerance)
+    assert as_published < 0.5 * slow.mean()  # of the slow day: its waits are in the last bin, by its smallest values
+
+
+def drawn_mean(converter: bins.Converter, values: np.ndarray) -> float:
+    """Mean of draws from the bins that values fall into."""
+    share = np.bincount(bins.index(converter, values), minlength=converter.num_bins) / len(values)
+    means = [float(v @ p) if len(v) else 0.0 for v, p in zip(converter.values, converter.probabilities, strict=True)]
+    return float(share @ means)
+
+
+def test_a_day_without_orders_to_fit_is_named() -> None:
+    with pytest.raises(ValueError, match="converters: empty has no value of price-level to fit"):
+        converters.fit([_Quantities("full", np.arange(300.0)), _Quantities("empty", np.zeros(0))], SPEC)
