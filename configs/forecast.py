@@ -53,6 +53,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.margin = 64  # tokens beyond one a step that fit between two cuts, in hop
     config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 128 on a CPU, all of them elsewhere
     config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
+    config.trace = False  # every order and trade of every trajectory: trace_orders.csv.gz, trace_trades.csv.gz
+    config.save_folder = ""  # where the state is kept, so that a run that was killed goes on; empty: nowhere
+    config.save_every_s = 60.0  # seconds between two saves
     config.most_at_once = 1024  # trajectories in one batch, at least those of one start
 
     config.tick = 100  # smallest price step, 1e-4 of the currency

@@ -2,7 +2,7 @@
 
     python -m marsjax.experiments.market_impact --config=configs/market_impact.py
     python -m marsjax.experiments.market_impact --config=configs/market_impact.py:vwap,trajectories=32
-    python -m marsjax.experiments.market_impact --config=configs/market_impact.py:after=5 --config.ratios=0.05,0.1,0.2,0.4
+    python -m marsjax.experiments.market_impact --config=configs/market_impact.py:after=5 --config.ratios=0.1,0.2,0.4
 
 Half an hour of the noise agent makes `seeds` starting states. Each has `trajectories` futures without the execution,
 and for every side and ratio as many with it, of the same random numbers; the target is the ratio times the mean volume

@@ -16,7 +16,9 @@ from marsjax.analysis import forecast, forecast_plots
 from marsjax.analysis.forecast import MINUTE_NS, Distribution, History, Move
 from marsjax.experiments import forecast_evaluation, futures, launcher, markets, sources
 from marsjax.experiments.output import output_folder, write_json
+from marsjax.experiments.trace_files import TraceFiles
 from marsjax.outcome import Rollout
+from marsjax.rollout import Saving
 from marsjax.simulate import End
 from marsjax.specs import MarketSpec
 from marsjax.start import Start, from_feed_at
@@ -51,7 +53,9 @@ def main(config: ConfigDict) -> int:
               f"{facts['asks']} asks rest, the model sees {facts['orders_seen']} orders", flush=True)
         threshold = forecast_evaluation.threshold(config, market.session, begun.past, 0, start_ns)
         prepared_s = time.perf_counter() - began
-        (run,) = futures.simulate(simulator, market, config, [begun.start])
+        trace = TraceFiles(folder) if config.trace else None
+        saving = Saving(config.save_folder, config.save_every_s) if config.save_folder else None
+        (run,) = futures.simulate(simulator, market, config, [begun.start], on_trace=trace, saving=saving)
         labels = futures.labels(run)
         result = forecast.distribution(labels, threshold, config.quantiles)
         told = futures.tally([run], [begun.start])
@@ -66,6 +70,9 @@ def main(config: ConfigDict) -> int:
                                              **markets.environment(), "config": config})
     _print(config, result, report)
     found = futures.complaints(told)
+    cut = told["exceeded"]["cut_lists"]
+    if config.trace and cut:
+        found.append(f"the trades of {cut} orders are cut in the trace: raise config.trade_width")
     print("\n".join(found), file=sys.stderr, end="\n" if found else "")
     return futures.NOT_WHOLE if found else 0
 

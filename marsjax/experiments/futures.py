@@ -1,7 +1,8 @@
 """Rollouts of several starts for an experiment: sizes, progress, and whether all of them are whole."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,10 +15,12 @@ from marsjax import clock, exchange, rollout
 from marsjax.analysis import forecast
 from marsjax.experiments.markets import OWNER, Simulator
 from marsjax.outcome import Rollout
+from marsjax.rollout import Saving
 from marsjax.simulate import End, SimulationSpec
 from marsjax.specs import SECOND_NS, MarketSpec
 from marsjax.start import Start, resize
 from marsjax.types import Status
+from marsjax.watchers.trace import Log
 
 NOT_WHOLE = 3
 """Exit code of an experiment that was written but lost trajectories or orders on the way."""
@@ -57,26 +60,35 @@ class Progress:
         self._bar.update(max(self._done + passed_s - self._bar.n, 0))
 
 
-def simulate(simulator: Simulator, market: MarketSpec, config: ConfigDict, starts: Sequence[Start], first: int = 0
-             ) -> list[Rollout]:
+OnTrace = Callable[[int, int, Log], None]
+"""Called after each chunk with the number of the batch's first trajectory, that of the chunk, and its events."""
+
+
+def simulate(simulator: Simulator, market: MarketSpec, config: ConfigDict, starts: Sequence[Start], first: int = 0,
+             on_trace: OnTrace | None = None, saving: Saving | None = None) -> list[Rollout]:
     """Rollouts of each start, `config.trajectories` of `config.minutes`.
 
     Trajectory b of start i draws as number (first + i) x trajectories + b. As many starts as `config.most_at_once`
     trajectories make are run at once. Books get the capacity of `config.rollout_capacity`, or if that is 0 what rests
     at the fullest start and some more; where a side gets full nevertheless, those starts are run again in twice the
-    slots, which is the same run but for the orders refused. ValueError where they do not fit the device.
+    slots, which is the same run but for the orders refused (not where `on_trace` has seen them). With `saving` all
+    starts must be one batch. ValueError where they do not fit the device.
     """
     fullest = max(int((np.asarray(one.market.book.volume) > 0).sum(axis=1).max()) for one in starts)
     capacity = config.rollout_capacity or min(-(-(fullest + _ROOM) // _STEP) * _STEP, _MOST)
     at_once = max(config.most_at_once // config.trajectories, 1)
+    if saving and at_once < len(starts):
+        raise ValueError(f"config.save_folder: expected one batch, at most {config.most_at_once} trajectories "
+                         f"(config.most_at_once), got {len(starts) * config.trajectories}")
     done: list[Rollout] = []
     with Progress(len(starts), config.minutes) as progress:
         while len(done) < len(starts):
             batch = [resize(one, capacity) for one in starts[len(done) : len(done) + at_once]]
             progress.begin(len(done), len(batch))
             sized = dataclasses.replace(market, capacity=capacity)
-            run = _batch(simulator, sized, config, batch, first + len(done), progress)
-            if run.rejected.get(Status.SIDE_FULL.name) and not config.rollout_capacity and capacity < _MOST:
+            run = _batch(simulator, sized, config, batch, first + len(done), progress, on_trace, saving)
+            may_repeat = not config.rollout_capacity and capacity < _MOST and not on_trace and not saving
+            if run.rejected.get(Status.SIDE_FULL.name) and may_repeat:
                 capacity = min(2 * capacity, _MOST)
                 print(f"a side of a book was full: again with {capacity} slots a side", flush=True)
                 continue
@@ -86,7 +98,8 @@ def simulate(simulator: Simulator, market: MarketSpec, config: ConfigDict, start
 
 
 def _batch(simulator: Simulator, market: MarketSpec, config: ConfigDict, starts: Sequence[Start], number: int,
-           progress: Progress) -> Rollout:
+           progress: Progress, on_trace: OnTrace | None, saving: Saving | None) -> Rollout:
+    begin = number * config.trajectories
     spec = SimulationSpec(market, simulator.model.spec, simulator.cache, owner=OWNER, owns_below=OWNER + 1,
                           temperature=config.temperature)
     every = jax.tree.map(lambda *x: np.repeat(np.stack([np.asarray(y) for y in x]), config.trajectories, axis=0),
@@ -95,8 +108,8 @@ def _batch(simulator: Simulator, market: MarketSpec, config: ConfigDict, starts:
         return rollout.rollout(
             simulator.model.params, spec, simulator.table, simulator.draws, every,
             trajectories=len(starts) * config.trajectories, minutes=config.minutes, seed=config.seed,
-            first=number * config.trajectories, chunk_steps=config.chunk_steps,
-            nearest_minutes=config.get("nearest_minutes", False), on_chunk=progress)
+            first=begin, chunk_steps=config.chunk_steps, nearest_minutes=config.get("nearest_minutes", False),
+            on_chunk=progress, on_trace=functools.partial(on_trace, begin) if on_trace else None, saving=saving)
     except MemoryError as error:
         raise ValueError(f"config.most_at_once, config.trajectories: {error}") from error
 
@@ -155,6 +168,9 @@ def complaints(told: dict[str, Any]) -> list[str]:
     full = told["rejected"].get(Status.SIDE_FULL.name, 0)
     if full:
         found.append(f"{full} orders refused, a side was full: set config.rollout_capacity above {told['capacity']}")
+    dropped = told["exceeded"].get("trace_dropped", 0)
+    if dropped:
+        found.append(f"{dropped} events found no room in the trace")
     if not told["conserved"]:
         found.append("shares or cash were not conserved")
     return found

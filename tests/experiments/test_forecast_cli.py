@@ -106,11 +106,15 @@ def metrics() -> dict[str, Any]:
 
 
 def test_a_noise_market_is_forecast_and_the_files_agree(run: Run, checkpoint: Path) -> None:
-    ran = run("noise")
+    ran = run("noise", "--config.trade_width=64", "--config.trace=true", "--config.save_folder=state", "--config.save_every_s=0")
     assert ran.code == 0, ran.err
-    assert sorted(path.name for path in Path("out").iterdir()) == ["fan.png", "labels.csv", "metrics.json",
-                                                                   "minutes.csv.gz"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "fan.png", "labels.csv", "metrics.json", "minutes.csv.gz", "trace_orders.csv.gz", "trace_trades.csv.gz"]
     told = metrics()
+    sent, trades = (pd.read_csv(f"out/trace_{name}.csv.gz") for name in ("orders", "trades"))
+    assert (sent["status"] == "ACCEPTED").sum() == told["rollouts"]["orders"]
+    assert trades["volume"].sum() == sent["traded"].sum() == told["rollouts"]["shares_traded"]
+    assert sorted(set(sent["trajectory"])) == [0, 1, 2, 3] and Path("state/last").is_dir()
     labels, minutes = pd.read_csv("out/labels.csv"), pd.read_csv("out/minutes.csv.gz")
     assert told["realized"] is None and told["start"]["time"] == "09:34:00"
     assert len(labels) == len(minutes) == 4 and labels["end"].tolist() == ["TIME"] * 4
@@ -129,7 +133,7 @@ def test_a_noise_market_is_forecast_and_the_files_agree(run: Run, checkpoint: Pa
 
 
 def test_a_real_day_is_evaluated_and_its_starts_are_those_of_single_forecasts(run: Run, tmp_path: Path) -> None:
-    """The evaluation sets the clock of 9:34 to 9:36 for one compilation; alone, 9:34 keeps its own."""
+    """The starts of an evaluation are one batch; alone, each is the same."""
     write_day(tmp_path)
     ran = run("sse,folder=.,evaluate", *EVALUATE, "--config.threshold=0.0001")
     assert ran.code == 0, ran.err
@@ -168,12 +172,14 @@ def test_lost_trajectories_have_no_label_and_overflow_is_named() -> None:
     run: Any = types.SimpleNamespace(bars=bars, mid_twice_start=np.full(4, 200), simulation=ended)
     np.testing.assert_array_equal(futures.labels(run), [0.05, np.nan, np.nan, np.nan])
     told = {"ended": {"TIME": 2, "NO_MID": 1, "NOT_FINITE": 1}, "lost": 2, "trajectories": 4, "capacity": 128,
-            "rejected": {"SIDE_FULL": 3, "BAD_PRICE": 1}, "conserved": False}
-    first, second, third = futures.complaints(told)
+            "rejected": {"SIDE_FULL": 3, "BAD_PRICE": 1}, "conserved": False, "exceeded": {"trace_dropped": 2}}
+    first, second, dropped, third = futures.complaints(told)
+    assert dropped == "2 events found no room in the trace"
     assert first == "2 of 4 trajectories lost, not part of any number: {'NO_MID': 1, 'NOT_FINITE': 1}"
     assert second == "3 orders refused, a side was full: set config.rollout_capacity above 128"
     assert third == "shares or cash were not conserved"
-    assert not futures.complaints(told | {"ended": {"TIME": 4}, "rejected": {"BAD_PRICE": 1}, "conserved": True})
+    assert not futures.complaints(told | {"ended": {"TIME": 4}, "rejected": {"BAD_PRICE": 1}, "conserved": True,
+                                        "exceeded": {}})
 
 
 def test_a_start_whose_book_gets_full_is_run_again_in_twice_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:

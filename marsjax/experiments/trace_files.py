@@ -1,0 +1,33 @@
+"""The trace of a rollout as files that grow from chunk to chunk."""
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from marsjax.watchers import trace_rows
+from marsjax.watchers.trace import Log
+
+
+class TraceFiles:
+    """Writes trace_orders.csv.gz and trace_trades.csv.gz; columns as in `watchers.trace_rows`.
+
+    Chunks come one after the other, and within a chunk the orders of one trajectory after those of another. Each chunk
+    is a gzip member of its own, so that what was written can be read whatever happens next.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = {"orders": folder / "trace_orders.csv.gz", "trades": folder / "trace_trades.csv.gz"}
+
+    def __call__(self, first: int, chunk: int, log: Log) -> None:
+        """Adds a chunk; `first` is the number of its first trajectory."""
+        del chunk
+        numbers = first + np.arange(len(np.asarray(log.count)))
+        tables = {"orders": trace_rows.orders(log, numbers), "trades": trace_rows.trades(log, numbers)}
+        for name, path in self._paths.items():
+            text = io.StringIO()
+            pd.DataFrame(tables[name]).to_csv(text, index=False, header=not path.exists())
+            with gzip.open(path, "ab", compresslevel=1) as file:
+                file.write(text.getvalue().encode())
