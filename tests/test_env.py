@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marsjax import clock, rollout, simulate, testing, tokens
+from marsjax import clock, simulate, testing, tokens
 from marsjax import orders as make
 from marsjax.agents.base import NO_LATENCY, Action, Latency, News, Observation
 from marsjax.env import Environment, EnvState, no_orders
@@ -19,9 +19,10 @@ from marsjax.specs import SECOND_NS, CacheSpec
 from marsjax.start import Start
 from marsjax.types import NO_ID, Kind, Order, Side, Time
 
-STEP_NS, EPISODE_S, BATCH, SEED = 700_000_000, 10, 3, 5
+STEP_NS, EPISODE_S, BEGIN_NS = 700_000_000, 10, 34_260 * SECOND_NS
+NUMBERS = (3, 1, 7)
+BATCH = len(NUMBERS)
 MARKET = testing.tiny_market(owners=3)
-LATENCY = Latency(communication_ns=150_000_000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ def policy(seen: Observation) -> Order:
 @functools.cache
 def begun() -> tuple[LoadedModel, Start]:
     model = testing.tiny_model()
-    return model, testing.random_start(MARKET, model)
+    return model, testing.random_start(MARKET, model, BEGIN_NS)
 
 
 def environment() -> Environment:
@@ -68,7 +69,7 @@ def environment() -> Environment:
 
 
 def keys() -> jax.Array:
-    return jax.vmap(lambda n: simulate.key_of(SEED, n))(jnp.arange(BATCH))
+    return jax.vmap(lambda n: simulate.key_of(0, n))(jnp.array(NUMBERS))
 
 
 def repeated() -> Start:
@@ -87,12 +88,12 @@ def driven() -> tuple[EnvState, list[Any]]:
 
 
 def test_an_agent_driven_from_outside_makes_the_market_of_a_rollout() -> None:
+    """The rollout is made by the steps of the conformance suite, in the settings of its run below: one compilation."""
     model, start = begun()
-    spec = SimulationSpec(MARKET, model.spec, CacheSpec(mode="rolling"), end_ns=None, agents=(Pendulum(),))
-    tables = tokens.tables(model.spec.tokens, model.converters), tokens.draw_tables(model.spec.tokens, model.converters)
     end_ns = int(clock.time_to_ns(start.time)) + EPISODE_S * SECOND_NS
-    inside = rollout.rollout(model.params, dataclasses.replace(spec, end_ns=end_ns), *tables, start,
-                             trajectories=BATCH, minutes=1, seed=SEED).simulation
+    spec = SimulationSpec(MARKET, model.spec, CacheSpec(mode="rolling"), end_ns=end_ns, agents=(Pendulum(),))
+    tables = tokens.tables(model.spec.tokens, model.converters), tokens.draw_tables(model.spec.tokens, model.converters)
+    inside = testing._run(model.params, spec, *tables, start, NUMBERS)
     outside = driven()[0].simulation
     for name in ("market", "view", "token_state", "end"):
         jax.tree.map(np.testing.assert_array_equal, getattr(outside, name), getattr(inside, name))
@@ -100,6 +101,11 @@ def test_an_agent_driven_from_outside_makes_the_market_of_a_rollout() -> None:
     assert outside.seats[-1].sent.tolist() == inside.seats[-1].sent.tolist()
     assert (np.asarray(outside.seats[-1].sent) > EPISODE_S).all()
     assert len(set(np.asarray(outside.step).tolist())) > 1  # the trajectories took different numbers of decisions
+
+
+def test_the_agent_itself_keeps_to_the_rules_of_agents() -> None:
+    done = testing.check_agent(Pendulum(), MARKET, seconds=EPISODE_S)
+    assert done["sent"] > 3 * 8 and not done["unsent"] and not done["late_wakes"]
 
 
 def test_fills_add_up_to_the_account() -> None:

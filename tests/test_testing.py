@@ -1,4 +1,7 @@
-"""The conformance suite passes an agent that keeps to the rules (tests/test_env.py) and names the rule that one breaks."""
+"""The conformance suite passes an agent that keeps to the rules and names the rule that another one breaks.
+
+The part of it that takes a rollout is in tests/test_env.py, where one of that agent is made anyway.
+"""
 
 import dataclasses
 import functools

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from marsjax import book as books
-from marsjax import exchange
+from marsjax import clock, exchange
 from marsjax import orders as make
 from marsjax.agents.base import Account, Action, Agent, Latency, News, Observation, Resting
 from marsjax.specs import MarketSpec
@@ -99,15 +99,14 @@ def _start(name: str, agent: Agent) -> tuple[Any, Time]:
 
 
 def _scalar_time() -> Time:
-    word = jax.ShapeDtypeStruct((), jnp.int32)
-    return Time(word, word)
+    return jax.eval_shape(lambda: clock.static_time(0))
 
 
 def _same(where: str, got: Any, expected: Any) -> None:
     """ValueError unless both are trees of one structure, with leaves of the same shapes and dtypes."""
-    if jax.tree.structure(got) != jax.tree.structure(expected):
-        raise ValueError(f"{where}: expected the structure {jax.tree.structure(expected)}, got "
-                         f"{jax.tree.structure(got)}")
+    found, structure = (str(jax.tree.structure(x)) for x in (got, expected))
+    if found != structure:
+        raise ValueError(f"{where}: expected the structure {structure}, got {found}")
     wanted = jax.tree_util.tree_leaves_with_path(expected)
     for (path, want), leaf in zip(wanted, jax.tree.leaves(got), strict=True):
         if leaf.shape != want.shape or leaf.dtype != want.dtype:

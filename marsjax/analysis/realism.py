@@ -152,8 +152,7 @@ def ceiling(metric: Metric, history: Sample, blocks: tuple[int, int], seed: int 
 
     Returns their mean, and the middle 95% of them.
     """
-    if history.blocks < 2 or min(blocks) < 1:
-        raise ValueError(f"ceiling: expected 2 blocks of history and samples of 1, got {history.blocks} and {blocks}")
+    _check_ceiling(history, blocks)
     rng = np.random.default_rng(seed)
     order = np.argsort(history.block, kind="stable")
     values = np.split(history.values[order], np.searchsorted(history.block[order], np.arange(1, history.blocks)))
@@ -163,8 +162,37 @@ def ceiling(metric: Metric, history: Sample, blocks: tuple[int, int], seed: int 
         # Blocks without a value can be all that was drawn.
         if all(any(len(part) for part in parts) for parts in drawn):
             found.append(metric(*(sample(parts) for parts in drawn)))
-    low, high = np.quantile(found, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return Interval(float(np.mean(found)), float(low), float(high))
+    return _middle(np.array(found))
+
+
+def similarity_ceiling(history: Sample, edges: np.ndarray, blocks: tuple[int, int], seed: int = 0,
+                       resamples: int = RESAMPLES) -> Interval:
+    """`ceiling` of `similarity`: counts by block are added up, so that its time does not grow with the samples."""
+    _check_ceiling(history, blocks)
+    rng, counts = np.random.default_rng(seed), _counts(history, edges)
+    return _middle(_overlap(*(_draws(history.blocks, rng, resamples, count) @ counts for count in blocks)))
+
+
+def wasserstein_ceiling(history: Sample, spread: float, blocks: tuple[int, int], seed: int = 0,
+                        resamples: int = RESAMPLES) -> Interval:
+    """`ceiling` of `wasserstein`, values weighted by how often their block is drawn; NaN if `spread` is 0."""
+    _check_ceiling(history, blocks)
+    if not spread > 0:
+        return Interval(*[float("nan")] * 3)
+    rng, merged = np.random.default_rng(seed), _merged(history, history)
+    drawn = zip(*(_draws(history.blocks, rng, resamples, count) for count in blocks), strict=True)
+    return _middle(np.array([_distance(*merged, a[history.block], b[history.block]) / spread for a, b in drawn]))
+
+
+def _check_ceiling(history: Sample, blocks: tuple[int, int]) -> None:
+    if history.blocks < 2 or min(blocks) < 1:
+        raise ValueError(f"ceiling: expected 2 blocks of history and samples of 1, got {history.blocks} and {blocks}")
+
+
+def _middle(found: np.ndarray) -> Interval:
+    """Mean and middle 95% of draws; those of blocks without a value, NaN, are none."""
+    low, high = np.nanquantile(found, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Interval(float(np.nanmean(found)), float(low), float(high))
 
 
 def _finite(values: np.ndarray, where: str) -> np.ndarray:
@@ -204,9 +232,10 @@ def _distance(order: np.ndarray, steps: np.ndarray, first: np.ndarray, second: n
     return float(np.abs(np.cumsum(weights[order])[:-1]) @ steps)
 
 
-def _draws(blocks: int, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """How often each block is drawn, float64 [resamples, blocks]."""
-    return rng.multinomial(blocks, np.full(blocks, 1 / blocks), resamples).astype(np.float64)
+def _draws(blocks: int, rng: np.random.Generator, resamples: int, count: int | None = None) -> np.ndarray:
+    """How often each block is among `count` draws (as many as blocks, if None), float64 [resamples, blocks]."""
+    count = blocks if count is None else count
+    return rng.multinomial(count, np.full(blocks, 1 / blocks), resamples).astype(np.float64)
 
 
 def _around(value: float, drawn: np.ndarray, most: float = np.inf) -> Interval:

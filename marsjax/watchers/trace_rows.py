@@ -1,9 +1,10 @@
 """A trace as tables: its orders, one row each, cancels by price one row for each order that they hit, and trades."""
 
+import jax
 import numpy as np
 
 from marsjax import clock
-from marsjax.types import NO_ID, Array, Kind, Side, Status
+from marsjax.types import NO_ID, Array, Kind, Side, Status, Wide
 from marsjax.watchers.trace import Log
 
 Table = dict[str, np.ndarray]
@@ -15,8 +16,9 @@ def orders(log: Log, numbers: np.ndarray) -> Table:
     Columns: trajectory (from `numbers` [B]), time_ns since midnight, source (0 the background agent, 1 + i the i-th
     other), type (S, B, C), price (1e-4 of the currency; of a cancel, of the order that it hit), volume (shares),
     order_id, cancel_type, cancel_id, agent_id (the account), status (a name of `Status`), and after it: traded
-    (shares), mid_twice, spread, ask, bid. The cancels of one decision come at one time, and each of their rows shows
-    the book after the last of them.
+    (shares), mid_twice, spread, ask, bid, ask_volume, bid_volume (shares at the best prices, 0 for none), and before
+    it mid_twice_before. The cancels of one decision come at one time, and each of their rows shows the book before the
+    first and after the last of them.
     """
     b, i = _places(log)
     event = log.events
@@ -38,6 +40,9 @@ def orders(log: Log, numbers: np.ndarray) -> Table:
     def of_bulk(x: Array) -> np.ndarray:
         return np.asarray(x)[b, i, side, k]
 
+    def best(side: Wide) -> np.ndarray:
+        return clock.wide_to_numpy(jax.tree.map(lambda x: single(x[..., 0]), side))
+
     kind, order = single(event.order.kind), event.order
     is_cancel = kind == Kind.CANCEL
     status = np.where(bulk, np.asarray(event.cancelled.status)[b, i, side], single(event.report.status))
@@ -55,7 +60,9 @@ def orders(log: Log, numbers: np.ndarray) -> Table:
         "agent_id": single(order.owner), "status": names[status],
         "traded": np.where(is_cancel, 0, clock.wide_to_numpy(event.report.trades.volume)[b, i]),
         "mid_twice": single(event.view.mid_price_twice), "spread": single(event.view.spread),
-        "ask": single(event.view.ask_price[..., 0]), "bid": single(event.view.bid_price[..., 0])}
+        "ask": single(event.view.ask_price[..., 0]), "bid": single(event.view.bid_price[..., 0]),
+        "ask_volume": best(event.view.ask_volume), "bid_volume": best(event.view.bid_volume),
+        "mid_twice_before": single(event.before.mid_price_twice)}
 
 
 def trades(log: Log, numbers: np.ndarray) -> Table:

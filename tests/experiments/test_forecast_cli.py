@@ -106,7 +106,8 @@ def metrics() -> dict[str, Any]:
 
 
 def test_a_noise_market_is_forecast_and_the_files_agree(run: Run, checkpoint: Path) -> None:
-    ran = run("noise", "--config.trade_width=64", "--config.trace=true", "--config.save_folder=state", "--config.save_every_s=0")
+    ran = run("noise", "--config.trade_width=64", "--config.trace=true", "--config.save_folder=state",
+              "--config.save_every_s=0")
     assert ran.code == 0, ran.err
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "fan.png", "labels.csv", "metrics.json", "minutes.csv.gz", "trace_orders.csv.gz", "trace_trades.csv.gz"]

@@ -1,0 +1,153 @@
+"""What execution strategies share: a target, how far it is, and orders that follow a schedule.
+
+A strategy says how many shares ought to have traded by now. At each wake-up it takes back what rests of its orders
+and sends one limit order for what is due and not yet done. Shares count as at work from when they are sent until they
+are known to have traded, to be taken back or to be refused, and what is done and at work never exceeds the target: no
+strategy trades more than it, whatever its latency. Without latency the shares taken back at a wake-up are sent again
+at the same one; with it they are missing until the news of their cancel is there.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax import clock
+from marsjax import orders as make
+from marsjax.agents.base import Latency, News, Observation
+from marsjax.agents.twap import LOT, check_target
+from marsjax.specs import SECOND_NS
+from marsjax.types import EMPTY_PRICE, MAX_PRICE, Array, BookView, Kind, Order, Side, Status, Time
+
+TICK = 100
+"""Prices stay multiples of it (1e-4 of the currency) where they are cut to what an order may ask for."""
+_HIGHEST = MAX_PRICE // TICK * TICK
+
+
+class Progress(NamedTuple):
+    """How far an execution is; scalars."""
+
+    is_buy: Array
+    """bool."""
+    target: Array
+    """int32 shares."""
+    completed: Array
+    """int32 shares traded."""
+    working: Array
+    """int32 shares of orders that are on their way or rest, as far as the agent knows."""
+
+
+class Sending(NamedTuple):
+    """What a wake-up sends."""
+
+    progress: Progress
+    orders: Order
+    """[K]: cancels, then one limit order; Kind.NONE where there is none."""
+    unsent: Array
+    """int32, resting orders that there was no room to cancel."""
+
+
+def begin(target: np.ndarray | int, is_buy: np.ndarray | bool) -> Progress:
+    """Nothing done yet, NumPy arrays of the shape of `target`; ValueError unless it is in whole lots."""
+    for value in np.ravel(target).tolist():
+        check_target("target", value)
+    shares = np.asarray(target, np.int32)
+    return Progress(np.broadcast_to(np.asarray(is_buy, bool), shares.shape), shares, np.zeros_like(shares),
+                    np.zeros_like(shares))
+
+
+def told(progress: Progress, news: News) -> Progress:
+    """Counts what traded, and what of its own came back: cancelled, or refused by the exchange."""
+    signed = clock.to_int32(news.shares)
+    traded = jnp.where(progress.is_buy, signed, -signed)
+    accepted, is_cancel = news.status == Status.ACCEPTED, news.order.kind == Kind.CANCEL
+    is_back = news.is_own & (accepted == is_cancel)
+    back = jnp.where(is_back, news.order.volume, 0)
+    return progress._replace(completed=progress.completed + traded, working=progress.working - traded - back)
+
+
+def act(progress: Progress, seen: Observation, due: Array, reach: int, is_over: Array, rows: int, latency: Latency
+        ) -> Sending:
+    """Takes back what rests, then sends what is due and neither done nor at work.
+
+    Args:
+      progress: so far.
+      seen: by the agent.
+      due: int32, shares that ought to have traded once the order has; cut to the target.
+      reach: the limit price beyond the best price of the other side, 1e-4 of the currency.
+      is_over: bool, nothing is sent any more.
+      rows: K.
+      latency: of the agent.
+    """
+    side = jnp.where(progress.is_buy, Side.BID, Side.ASK)
+    cancels, taken_back, unsent = _cancel_all(seen, side, rows - 1)
+    freed = taken_back if latency == Latency() else 0
+    missing = jnp.minimum(due, progress.target) - progress.completed - (progress.working - freed)
+    best = other_side(seen.view, progress.is_buy)
+    price = jnp.clip(best + jnp.where(progress.is_buy, reach, -reach), TICK, _HIGHEST)
+    sends = (missing > 0) & ~is_over & (progress.completed < progress.target) & (best > 0)
+    volume = jnp.where(sends, missing, 0)
+    kind = jnp.where(sends, jnp.where(progress.is_buy, Kind.BUY, Kind.SELL), Kind.NONE)
+    order = make.limit_order(kind, price, volume)
+    return Sending(progress._replace(working=progress.working + volume),
+                   jax.tree.map(lambda c, o: jnp.concatenate([c, o[None]]), cancels, order), unsent)
+
+
+def other_side(view: BookView, is_buy: Array) -> jax.Array:
+    """Best price to trade at: of an empty side a tick from the other's, else the last price (-1 before any)."""
+    ask, bid = jnp.asarray(view.ask_price)[0], jnp.asarray(view.bid_price)[0]
+    has_ask, has_bid = ask != EMPTY_PRICE, bid != EMPTY_PRICE
+    for_buy = jnp.where(has_ask, ask, jnp.where(has_bid, bid + TICK, view.last_price))
+    for_sell = jnp.where(has_bid, bid, jnp.where(has_ask, ask - TICK, view.last_price))
+    return jnp.where(is_buy, for_buy, for_sell)
+
+
+def _cancel_all(seen: Observation, side: Array, room: int) -> tuple[Order, jax.Array, jax.Array]:
+    """Cancels [room] of the orders that rest, the shares of them, and how many orders there was no room for."""
+    volume, order_id = (jnp.asarray(x)[side] for x in (seen.resting.volume, seen.resting.order_id))
+    rank = jnp.cumsum(volume > 0, dtype=jnp.int32) - 1
+    here = (rank == jnp.arange(room)[:, None]) & (volume > 0)
+    volume, order_id = (jnp.sum(jnp.where(here, x, 0), axis=1, dtype=jnp.int32) for x in (volume, order_id))
+    order = make.cancel_order(jnp.broadcast_to(side, (room,)), order_id, volume)
+    cancels = dataclasses.replace(order, kind=jnp.where(volume > 0, order.kind, Kind.NONE).astype(jnp.int32))
+    return cancels, jnp.sum(volume, dtype=jnp.int32), jnp.maximum(rank[-1] + 1 - room, 0)
+
+
+def whole_lots(volume: Array) -> Array:
+    """Rounded down to whole lots."""
+    return volume // LOT * LOT
+
+
+def wake_after(start: Time, interval_s: int, index: Array) -> Time:
+    """The wake-up after number `index` of one every `interval_s` seconds from `start` on."""
+    return clock.add_time(start, Time((index + 1) * interval_s, jnp.zeros((), jnp.int32)))
+
+
+def check(name: str, direction: str, target: int, start_ns: int, rows: int, reach: int) -> None:
+    """ValueError, with the strategy's name, for what all strategies have."""
+    check_target(f"{name}.target", target)
+    if direction not in ("buy", "sell"):
+        raise ValueError(f"{name}.direction: expected buy or sell, got {direction!r}")
+    if isinstance(start_ns, bool) or not isinstance(start_ns, int) or start_ns < 0:
+        raise ValueError(f"{name}.start_ns: expected at least 0 ns, got {start_ns!r}")
+    if rows < 2:
+        raise ValueError(f"{name}.most_orders: expected at least 2, got {rows}")
+    if isinstance(reach, bool) or not isinstance(reach, int) or reach % TICK:
+        raise ValueError(f"{name}.price_change: expected a multiple of {TICK} (1e-4 of the currency), got {reach!r}")
+
+
+def check_seconds(name: str, seconds: int, interval_s: int, most: int) -> None:
+    """ValueError unless `seconds` is a multiple of the seconds between two wake-ups."""
+    if isinstance(interval_s, bool) or not isinstance(interval_s, int) or interval_s < 1:
+        raise ValueError(f"{name}.interval_seconds: expected at least 1, got {interval_s!r}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds % interval_s or not 0 < seconds <= most:
+        raise ValueError(f"{name}: expected seconds in all to be a multiple of interval_seconds = {interval_s} and 1 "
+                         f"to {most}, got {seconds!r}")
+
+
+def in_flight(rows: int, latency: Latency, shortest_s: int) -> int:
+    """Orders on their way at once: with latency those of several wake-ups."""
+    delay_ns = 2 * latency.communication_ns + latency.computation_ns
+    return rows * (1 + delay_ns // (shortest_s * SECOND_NS))

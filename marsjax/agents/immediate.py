@@ -1,0 +1,86 @@
+"""Immediate execution: all of it at once, which shows what patience is worth."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax import clock
+from marsjax.agents import execution
+from marsjax.agents.base import NO_LATENCY, Action, Latency, News, Observation
+from marsjax.agents.execution import Progress
+from marsjax.agents.twap import MOST_SECONDS
+from marsjax.types import Time
+
+
+class ImmediateState(NamedTuple):
+    """What differs between trajectories, and how far the agent is."""
+
+    progress: Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Immediate:
+    """Buys or sells `target` shares with one limit order far beyond the best price of the other side.
+
+    It sweeps the book up to its limit, what is left of it rests there, and is taken back at its end.
+    """
+
+    target: int
+    """Shares, a multiple of 100."""
+    start_ns: int
+    """Of its order, nanoseconds since midnight."""
+    total_seconds: int
+    """Until what still rests is taken back."""
+    direction: str = "buy"
+    """buy or sell."""
+    price_change: int = 5_000
+    """Added to the best ask (taken off the best bid) for the limit, 1e-4 of the currency; a sale goes down to a tick
+    at most."""
+    owner: int = 2
+    name: str = "immediate"
+    most_orders: int = 4
+    """Cancels and orders of one wake-up."""
+    latency: Latency = NO_LATENCY
+
+    def __post_init__(self) -> None:
+        execution.check("Immediate", self.direction, self.target, self.start_ns, self.most_orders, self.price_change)
+        execution.check_seconds("Immediate.total_seconds", self.total_seconds, 1, MOST_SECONDS)
+        if not 0 <= self.price_change < 2**29:
+            raise ValueError(f"Immediate.price_change: expected 0 to {2**29 - 1}, got {self.price_change}")
+
+    @property
+    def most_in_flight(self) -> int:
+        """With latency its cancel may leave while the order is still on its way."""
+        return execution.in_flight(self.most_orders, self.latency, self.total_seconds)
+
+    def init(self) -> tuple[ImmediateState, Time]:
+        """Nothing done yet; it wakes up at its start."""
+        return jax.tree.map(jnp.asarray, self.starts(self.target, self.direction == "buy"))
+
+    def starts(self, target: np.ndarray | int, is_buy: np.ndarray | bool) -> tuple[ImmediateState, Time]:
+        """States and first wake-ups of B trajectories with targets of their own, for `rollout(agent_starts=...)`.
+
+        A target of 0 never trades: the same market without the agent.
+        """
+        progress = execution.begin(target, is_buy)
+        time = clock.time_from_ns(np.full(np.shape(progress.target), self.start_ns, np.int64))
+        return ImmediateState(progress), time
+
+    def told(self, state: ImmediateState, news: News) -> ImmediateState:
+        """Counts what it traded."""
+        return ImmediateState(execution.told(state.progress, news))
+
+    def act(self, state: ImmediateState, seen: Observation, key: jax.Array) -> Action:
+        """Its first wake-up, or its last."""
+        del key
+        start = clock.static_time(self.start_ns)
+        is_over = clock.subtract_time(seen.time, start).s >= self.total_seconds
+        progress = state.progress
+        sending = execution.act(progress, seen, progress.target, self.price_change, is_over, self.most_orders,
+                                self.latency)
+        end = execution.wake_after(start, self.total_seconds, jnp.zeros((), jnp.int32))
+        return Action(ImmediateState(sending.progress), sending.orders, end,
+                      stops=is_over | (progress.completed >= progress.target), unsent=sending.unsent)

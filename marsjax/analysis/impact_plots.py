@@ -1,0 +1,87 @@
+"""Tables of market impact -> figures."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from marsjax.analysis.impact import Mean, PowerLaw
+
+_UNIT = 10_000
+
+
+def volumes(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Volume fulfilled against target by minute, a panel for each group; rows of `impact.minute_table`."""
+    figure, panels = _panels(len(tables), "shares")
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        minute = table["minute"]
+        axes.plot(minute, table["target"], color="black", linestyle=":", label="target")
+        if table["planned"].notna().all():
+            axes.plot(minute, table["planned"], color="tab:gray", label="even schedule")
+        axes.fill_between(minute, table["completed_low"], table["completed_high"], color="tab:blue", alpha=0.3,
+                          linewidth=0, label="half of the rollouts")
+        axes.plot(minute, table["completed"], color="tab:blue", marker=".", label="traded, mean")
+        axes.set_title(name)
+    panels[0].legend(fontsize="small")
+    return figure
+
+
+def prices(tables: Mapping[str, pd.DataFrame], end: int) -> Figure:
+    """Median mid with and without the execution, with the bands of half the rollouts; the execution ends at `end`."""
+    figure, panels = _panels(len(tables), "mid price")
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        for column, color, label in (("baseline_mid", "tab:gray", "without"), ("mid", "tab:red", "with")):
+            low, high = (table[f"{column}_{part}"] / _UNIT for part in ("low", "high"))
+            axes.fill_between(table["minute"], low, high, color=color, alpha=0.25, linewidth=0)
+            axes.plot(table["minute"], table[column] / _UNIT, color=color, marker=".", label=label)
+        axes.axvline(end, color="black", linewidth=0.8, linestyle=":")
+        axes.set_title(name)
+    panels[0].legend(fontsize="small")
+    return figure
+
+
+def impacts(groups: Mapping[str, Sequence[tuple[float, Mean]]], laws: Mapping[str, PowerLaw],
+            tables: Mapping[str, pd.DataFrame], end: int) -> Figure:
+    """Impact at the end against size, with the fitted laws, and impact by minute.
+
+    Args:
+      groups: by side, (size, impact in basis points) of each group of rollouts.
+      laws: by side.
+      tables: rows of `impact.minute_table` by group.
+      end: minute at which the execution ends.
+    """
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    size, time = figure.subplots(1, 2)
+    for color, (side, points) in zip(("tab:red", "tab:blue"), groups.items(), strict=False):
+        x, y = np.array([point[0] for point in points]), np.array([point[1].value for point in points])
+        low, high = (np.array([getattr(point[1], part) for point in points]) for part in ("low", "high"))
+        size.errorbar(x, y, yerr=np.maximum(np.nan_to_num([y - low, high - y]), 0), fmt="o", color=color, label=side)
+        law, at = laws[side], np.linspace(0, x.max() * 1.1, 100) if len(x) else np.zeros(0)
+        if np.isfinite(law.exponent):
+            size.plot(at, law.factor * at**law.exponent, color=color, label=f"size^{law.exponent:.2f}")
+        if np.isfinite(law.root_factor):
+            size.plot(at, law.root_factor * np.sqrt(at), color=color, linestyle=":", label="square root")
+    size.set(xlabel="shares traded over the mean volume without it", ylabel="impact at the end, basis points")
+    for name, table in tables.items():
+        line = time.plot(table["minute"], table["impact_bp"], marker=".", label=name)[0]
+        time.fill_between(table["minute"], table["impact_low"], table["impact_high"], color=line.get_color(),
+                          alpha=0.15, linewidth=0)
+    time.axvline(end, color="black", linewidth=0.8, linestyle=":")
+    time.set(xlabel="minutes after the start", ylabel="impact, basis points")
+    for axes in (size, time):
+        axes.grid(alpha=0.3)
+        axes.axhline(0, color="gray", linewidth=0.8)
+        axes.legend(fontsize="small")
+    return figure
+
+
+def _panels(count: int, label: str) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(1.5 + 3.6 * count, 4), layout="constrained")
+    panels = list(np.ravel(figure.subplots(1, count, sharey=True)))
+    for axes in panels:
+        axes.set_xlabel("minutes after the start")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(label)
+    return figure, panels

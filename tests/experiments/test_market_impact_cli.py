@@ -1,0 +1,182 @@
+"""The market impact experiment as its user meets it: tables that agree, draws in common, and bad input.
+
+All runs share one market, one strategy and one tiny model of random weights, so that they compile once.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from marsjax import checkpoints, clock, rollout, testing
+from marsjax.agents import check
+from marsjax.agents.base import News
+from marsjax.agents.metered import Metered
+from marsjax.agents.twap import Twap
+from marsjax.experiments import launcher
+from marsjax.experiments import market_impact as experiment
+from marsjax.simulate import End
+from marsjax.specs import SECOND_NS
+
+CONFIG = Path(__file__).parents[2] / "configs" / "market_impact.py"
+ARGUMENT = "twap,trajectories=4,seeds=2,minutes=1,after=1"
+SMALL = ("--config.noise_minutes=2", "--config.capacity=128", "--config.rollout_capacity=128",
+         "--config.ratios=0.1,0.4", "--config.bootstrap=50", "--config.chunk_steps=32")
+FILES = {"metrics.json", "minutes.csv", "executions.csv", "impact.csv", "decay.csv", "baselines.csv", "volume.png",
+         "price.png", "impact.png"}
+
+
+@dataclasses.dataclass
+class Ran:
+    """What a run said and the rollouts that it made."""
+
+    code: int
+    out: str
+    err: str
+    runs: list[rollout.Rollout]
+    given: list[dict[str, Any]]
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, tiny = tmp_path_factory.mktemp("model") / "tiny", testing.tiny_model()
+    checkpoints.save(folder, tiny.spec, tiny.params, tiny.converters, {"source": "random weights"})
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the experiment in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    # What the launcher sets up belongs to a process of its own.
+    monkeypatch.setattr(launcher, "set_up_compilation_cache", lambda: None)
+    monkeypatch.setattr(launcher, "_set_up_logging", lambda verbose: None)
+    real, runs, given = rollout.rollout, [], []
+
+    def spy(*args: Any, **named: Any) -> rollout.Rollout:
+        runs.append(real(*args, **named))
+        given.append(named)
+        return runs[-1]
+
+    monkeypatch.setattr(rollout, "rollout", spy)
+
+    def call(*overrides: str, argument: str = ARGUMENT) -> Ran:
+        whole = f"{CONFIG}:{argument},output=out,model={checkpoint}"
+        with pytest.raises(SystemExit) as left:
+            launcher.run("market_impact", experiment.main, [f"--config={whole}", *SMALL, *overrides])
+        said = capsys.readouterr()
+        return Ran(int(left.value.code or 0), said.out, said.err, runs, given)
+
+    return call
+
+
+def test_a_run_writes_tables_that_agree(run: Run, tmp_path: Path) -> None:
+    ran = run()
+    out = tmp_path / "out"
+    assert ran.code == 0, ran.err
+    assert {path.name for path in out.iterdir()} == FILES
+    # Two batches of baselines, two of executions, of one size: numbers and starts in common.
+    assert [len(named["numbers"]) for named in ran.given] == [8] * 4
+    np.testing.assert_array_equal(ran.given[0]["numbers"], ran.given[2]["numbers"])
+    assert not set(ran.given[0]["numbers"]) & set(ran.given[1]["numbers"])
+    rows, base = (pd.read_csv(out / name) for name in ("executions.csv", "baselines.csv"))
+    report = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert abs(report["mean_volume_without"] - base["volume"].mean()) < 1e-9
+    for ratio, part in rows.groupby("ratio"):
+        assert set(part["target"]) == {int(base["volume"].mean() * ratio) // 100 * 100}
+    states = [made.simulation.seats[0].state for made in ran.runs]
+    done = np.concatenate([np.asarray(state.agent.completed) for state in states])
+    np.testing.assert_array_equal(rows["completed"], done[16:])
+    assert (done[:16] == 0).all() and (done[16:] > 0).all()
+    holdings = np.concatenate([clock.wide_to_numpy(jax.tree.map(lambda x: x[:, 2], made.simulation.market.ledgers.cash))
+                               for made in ran.runs])
+    np.testing.assert_allclose(rows["completed"] * rows["average_price"], -holdings[16:])
+    group = report["groups"][1]
+    mine = rows[rows["ratio"] == 0.4]
+    assert abs(group["impact_bp"]["value"] - mine["impact_bp"].mean()) < 1e-9
+    minutes = pd.read_csv(out / "minutes.csv")
+    last = minutes[(minutes["ratio"] == 0.4) & (minutes["minute"] == 2)]
+    assert abs(last["completed"].item() - mine["completed"].mean()) < 1e-9
+    assert len(pd.read_csv(out / "decay.csv")) == 2 * 2
+    assert report["rollouts"]["conserved"] and report["rollouts"]["trajectories"] == 32
+    assert "mean volume without the twap" in ran.out
+
+
+def test_a_lost_rollout_is_counted_and_part_of_no_mean(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                       ) -> None:
+    real = rollout.rollout
+
+    def lose(*args: Any, **named: Any) -> rollout.Rollout:
+        made = real(*args, **named)
+        state = dataclasses.replace(made.simulation, end=made.simulation.end.at[3].set(int(End.NO_MID)))
+        return dataclasses.replace(made, simulation=state)
+
+    monkeypatch.setattr(rollout, "rollout", lose)
+    ran = run("--config.sides=sell", "--config.picture=false", "--config.targets=500")
+    assert ran.code == 3 and "3 of 24 trajectories lost, not part of any number: {'NO_MID': 3}" in ran.err
+    rows = pd.read_csv(tmp_path / "out" / "executions.csv")
+    assert rows["lost"].tolist() == [False] * 3 + [True] + [False] * 4 and set(rows["target"]) == {500}
+    assert rows["impact_bp"].isna().tolist() == rows["lost"].tolist()
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    known = rows["slippage_bp"][~rows["lost"]].mean()
+    assert abs(report["groups"][0]["slippage_bp"]["value"] - known) < 1e-9 and report["groups"][0]["side"] == "sell"
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("--config.targets=150", "config.targets: expected a multiple of 100 shares"),
+    ("--config.targets=0,100", "config.targets: expected shares above 0"),
+    ("--config.passive_seconds=8", "config, keys of twap and config.minutes = 1: Twap.total_seconds: expected a "
+                                   "multiple of passive_seconds + idle_seconds = 13"),
+    ("--config.ratios=0.1,0", "config.ratios: expected numbers above 0"),
+    ("--config.ratios=0.1,0.1", "config.ratios: expected different numbers"),
+    ("--config.sides=buy,long", "config.sides: expected buy, sell or both"),
+    ("--config.strategy=pov", "config.strategy: expected one of twap, vwap, participation, immediate, got 'pov'"),
+    ("--config.max_passive_volume_ratio=1.5", "Twap.max_passive_volume_ratio: expected 0 to 1, got 1.5"),
+    ("--config.seeds=0", "config.seeds: expected at least 1, got 0"),
+    ("--config.minutes=400", "past the end of continuous trading"),
+    ("--config.after_minutes=-1", "config.after_minutes: expected at least 0"),
+    ("--config.session=chinese", "config.session: expected continuous, got 'chinese'"),
+])
+def test_bad_input_is_one_line_that_names_the_key(run: Run, tmp_path: Path, override: str, message: str) -> None:
+    ran = run(override)
+    assert ran.code == 1 and ran.err.startswith("error: ") and ran.err.count("\n") == 1
+    assert message in ran.err and not (tmp_path / "out").exists() and not ran.runs
+
+
+@pytest.mark.parametrize(("strategy", "override", "message"), [
+    ("vwap", "--config.interval_seconds=7", "Vwap.bucket_seconds: expected seconds in all to be a multiple of"),
+    ("participation", "--config.participation_ratio=2.0", "Participation.ratio: expected 0.0001 to 1"),
+    ("immediate", "--config.sweep=-5", "Immediate.price_change: expected a multiple of 100"),
+])
+def test_bad_keys_of_the_other_strategies_are_named(run: Run, strategy: str, override: str, message: str) -> None:
+    ran = run(override, argument=f"{strategy},minutes=1")
+    assert ran.code == 1 and f"config, keys of {strategy}" in ran.err and message in ran.err
+
+
+def test_a_meter_counts_by_the_minute_to_the_nanosecond() -> None:
+    metered = Metered(Twap(100, 5, 30), 36_000 * SECOND_NS + 5, 3)
+    state, _ = metered.init()
+    times = [0, 6, 6 + 60 * SECOND_NS - 1, 6 + 60 * SECOND_NS, 6 + 120 * SECOND_NS, 6 + 500 * SECOND_NS]
+    minutes = [0, 0, 0, 1, 2, 2]
+    told = jax.jit(metered.told)
+    for k, after in enumerate(times):
+        state = told(state, _bought(10**k, 36_000 * SECOND_NS + after - (after == 0)))
+    expected = [sum(10**k for k in range(6) if minutes[k] == minute) for minute in range(3)]
+    assert np.asarray(state.shares).tolist() == expected
+    assert clock.wide_to_numpy(state.cash).tolist() == [-3 * shares for shares in expected]
+
+
+def _bought(shares: int, time_ns: int) -> News:
+    _, shapes = check.shapes(testing.tiny_market())
+    news = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    return news._replace(time=clock.time_from_ns(time_ns), shares=clock.wide_from_numpy(shares),
+                         cash=clock.wide_from_numpy(-3 * shares))
