@@ -28,7 +28,7 @@ from marsjax.start import Start
 STRATEGIES = ("twap", "vwap", "participation", "immediate")
 _EXECUTOR = OWNER + 1
 """Account of the strategy."""
-_ROOM, _STEP = 128, 128
+_ROOM, _STEP = 384, 128
 """Free slots a side that a book gets at least, and what its size is a multiple of."""
 
 
