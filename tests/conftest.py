@@ -7,17 +7,10 @@ import tempfile
 import pytest
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
-_LESS = "xla_backend_optimization_level"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any worker starts, in the process that starts them: a folder for this run alone, unless one is named.
-
-    Most of a test's time is compilation, so CPU code is optimized less: of one rollout with agents, 18 s to compile
-    instead of 25 s, and the run as fast.
-    """
-    if _LESS not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{_LESS}=1".strip()
+    """Before any worker starts, in the process that starts them: a folder for this run alone, unless one is named."""
     if _CACHE not in os.environ:
         config.stash[_FOLDER] = os.environ[_CACHE] = tempfile.mkdtemp(prefix="marsjax_tests_")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
