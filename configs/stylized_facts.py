@@ -61,7 +61,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.context = "auto"  # rolling (one layer), hop or recompute; auto: rolling for one layer, else hop
     config.hop = 448  # steps between two cuts of a context, in hop
     config.margin = 64  # tokens beyond one a step that fit between two cuts, in hop
-    config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 128 on a CPU, all of them elsewhere
+    config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of them elsewhere
     config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
     config.most_at_once = 1024  # trajectories in one batch, at least those of one start
     return config

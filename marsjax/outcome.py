@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from marsjax import simulate
 from marsjax.simulate import End, Simulation
 from marsjax.types import Status
 from marsjax.watchers.bars import Bars
@@ -19,7 +20,8 @@ class Rollout:
     """B trajectories after their end."""
 
     simulation: Simulation
-    """The last state of the trajectories, on the device; `watched` is what the watchers returned at the end."""
+    """The last state of the trajectories, on the device; `watched` is what the watchers returned at the end. Where they
+    took turns in slots, NumPy arrays, and no contexts."""
     bars: Bars
     """NumPy arrays, [B, M]."""
     mid_twice_start: np.ndarray
@@ -73,14 +75,9 @@ class Rollout:
         """Some of the trajectories; times are shared among all alike."""
         whole = len(self.mid_twice_start)
         share = len(range(whole)[which]) / whole
-        simulation, cache = self.simulation, self.simulation.cache
-        batch_first = dataclasses.replace(cache, keys=None, values=None)
-        cut = jax.tree.map(lambda x: x[which] if np.ndim(x) else x,
-                           dataclasses.replace(simulation, cache=batch_first))
-        layers = {name: None if getattr(cache, name) is None else getattr(cache, name)[:, which]
-                  for name in ("keys", "values")}
+        simulation = simulate.map_trajectories(lambda axis, x: x[:, which] if axis else x[which], self.simulation)
         return dataclasses.replace(
-            self, simulation=dataclasses.replace(cut, cache=dataclasses.replace(cut.cache, **layers)),
+            self, simulation=simulation,
             bars=jax.tree.map(lambda x: x[which], self.bars), mid_twice_start=self.mid_twice_start[which],
             status=self.status[which], exceeded={name: counts[which] for name, counts in self.exceeded.items()},
             compile_s=self.compile_s * share, run_s=self.run_s * share)

@@ -18,7 +18,8 @@ from marsjax import clock, resume, simulate
 from marsjax.agents import check
 from marsjax.model import Params
 from marsjax.outcome import Rollout
-from marsjax.simulate import End, Simulation, SimulationSpec
+from marsjax.relay import NOBODY, Given, Relay
+from marsjax.simulate import Simulation, SimulationSpec
 from marsjax.specs import SECOND_NS, Phase
 from marsjax.start import Start
 from marsjax.tokens import DrawTables, TokenState, TokenTables
@@ -34,10 +35,10 @@ class Progress:
     steps: int
     ended: int
     """Trajectories that have ended."""
+    passed: float
+    """Share of the simulated time of all trajectories together."""
     orders: int
     """Decisions of trajectories that had not ended, so far."""
-    passed_ns: int
-    """Least time since its start of a trajectory that goes on (most of all, once none does)."""
     seconds: float
     """Since the first chunk."""
 
@@ -53,10 +54,10 @@ class Saving:
 
 def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTables, start: Start, *,
             trajectories: int, minutes: int, seed: int, first: int = 0, numbers: np.ndarray | None = None,
-            chunk_steps: int = 64, nearest_minutes: bool = False,
+            slots: int | None = None, chunk_steps: int = 64, nearest_minutes: bool = False,
             agent_starts: Sequence[tuple[Any, Time]] = (), trace_room: int | None = None,
             on_chunk: Callable[[Progress], None] | None = None,
-            on_trace: Callable[[int, Log], None] | None = None, saving: Saving | None = None) -> Rollout:
+            on_trace: Callable[[np.ndarray, Log], None] | None = None, saving: Saving | None = None) -> Rollout:
     """Futures of one starting state, or of one each.
 
     Args:
@@ -71,13 +72,16 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
       seed: with the trajectory's number and the step it keys every draw.
       first: number of the first trajectory, the others count on: trajectory n is the same whatever batch it is in.
       numbers: int32 [B], instead of `first`; two trajectories of one number and start draw the same.
+      slots: trajectories that run at a time, where that is less than all: as they end, others begin in their places
+        (`marsjax.relay`). No result depends on it, if `CacheSpec.rows` is set.
       chunk_steps: decisions of a compiled call; no result depends on it.
       nearest_minutes: whether bars round order times to the nearest minute (`MinuteBars`).
       agent_starts: state and first wake-up [B, ...] of each of `spec.agents`, instead of what its `init` gives.
       trace_room: events of a trajectory that fit in the trace of one chunk, with `on_trace`; by default
         `chunk_steps`, which is enough where no other agents trade.
       on_chunk: called after each chunk.
-      on_trace: called after each chunk with its number and the events, NumPy `Log` [B, ...].
+      on_trace: called after each chunk with its events, NumPy `Log` [R, ...], and whose they are, int [R]: a
+        trajectory's place among the B, or -1 where there are none.
       saving: where to keep the state. A folder with the state of the same run is taken up: the result is the same as
         if it had never stopped (the trace goes on after the chunk that was saved).
 
@@ -88,7 +92,11 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
     """
     _check_numbers(trajectories=trajectories, minutes=minutes, chunk_steps=chunk_steps, low=1)
     _check_numbers(seed=seed, first=first, low=0)
-    starts = _starts(start, trajectories)
+    slots = min(trajectories if slots is None else slots, trajectories)
+    _check_numbers(slots=slots, low=1)
+    if saving and slots < trajectories:
+        raise ValueError(f"rollout: slots: expected all {trajectories} trajectories at once with `saving`, got {slots}")
+    starts = _starts(start, trajectories, slots)
     until = _ends(spec, starts, minutes)
     _check_weights(params)
     watchers = (*spec.watchers, MinuteBars(minutes, nearest_minutes))
@@ -100,43 +108,45 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
     if numbers.shape != (trajectories,) or numbers.min() < 0 or numbers.max() >= 2**31:
         raise ValueError(f"rollout: expected numbers [{trajectories}] of 0 to {2**31 - 1}, got {numbers!r}")
 
-    began = time.perf_counter()
-    key = np.uint32(seed)
-    given = (params, starts, jnp.asarray(numbers, jnp.int32), tuple(agent_starts), until)
-    shape = jax.eval_shape(lambda *x: simulate.begin(x[0], inner, *x[1:]), *given)
+    began, key = time.perf_counter(), np.uint32(seed)
+    relay = Relay(params, inner, Given(starts, numbers.astype(np.int32), tuple(agent_starts), until), slots)
+    shape = relay.shape()
     run = _chunk.lower(params, inner, table, draws, chunk_steps, shape, key).compile()
-    _check_memory(run, params, trajectories)
+    _check_memory(run, params, slots)
     about = {"spec": repr(inner), "seed": seed, "numbers": numbers.tolist(), "chunk_steps": chunk_steps,
              "params": _digest(params), "start": _digest(starts)} if saving else {}
     steps, decided = 0, 0
     if saving and resume.saved(pathlib.Path(saving.folder)):
         found, state = resume.load(pathlib.Path(saving.folder), about, _on_device(shape))
-        steps, decided = found["steps"], found["decided"]
+        steps, decided, state = found["steps"], found["decided"], relay.resumed(state)
     else:
-        state = _begin(params, inner, *given[1:])
+        state = relay.begin()
     before = jax.tree.map(np.asarray, (_mid_twice(spec, starts), _counts(starts.market, starts.token_state)))
-    begins = clock.time_to_ns(starts.time)
+    dropped, goes_on = np.zeros(trajectories, np.int32), relay.goes_on(state)
     compile_s, began = time.perf_counter() - began, time.perf_counter()
-    saved_at, chunk, running = began, steps // chunk_steps, bool(jnp.any(state.end == End.RUNNING))
-    dropped = np.zeros(trajectories, np.int32)
-    while running:
+    saved_at = began
+    while goes_on:
         state, active = run(params, table, draws, state, key)
-        steps, chunk = steps + chunk_steps, chunk + 1
-        decided += int(active)
-        goes_on = np.asarray(state.end) == End.RUNNING
-        running = bool(goes_on.any())
+        steps, decided = steps + chunk_steps, decided + int(active)
+        goes_on = relay.goes_on(state)
         if on_trace:
             log = jax.tree.map(np.asarray, state.watched[-1])
-            dropped += log.dropped
-            on_trace(chunk, log)
+            taken = relay.who != NOBODY
+            dropped[relay.who[taken]] += log.dropped[taken]
+            on_trace(relay.who.copy(), log)
         if on_chunk:
-            passed = clock.time_to_ns(state.time) - begins
-            on_chunk(Progress(steps, int((~goes_on).sum()), decided,
-                              int(passed[goes_on].min() if running else passed.max()), time.perf_counter() - began))
-        if saving and running and time.perf_counter() - saved_at >= saving.every_s:
+            on_chunk(Progress(steps, *relay.progress(state), decided, time.perf_counter() - began))
+        if saving and goes_on and time.perf_counter() - saved_at >= saving.every_s:
             resume.save(pathlib.Path(saving.folder), about | {"steps": steps, "decided": decided}, state)
             saved_at = time.perf_counter()
-    run_s = time.perf_counter() - began
+        state = relay.change(state)
+    state = relay.result(state)
+    return _outcome(spec, state, before, dropped, steps, compile_s, time.perf_counter() - began)
+
+
+def _outcome(spec: SimulationSpec, state: Simulation, before: tuple[np.ndarray, tuple[np.ndarray, ...]],
+             dropped: np.ndarray, steps: int, compile_s: float, run_s: float) -> Rollout:
+    """What trajectories came to that have ended, with twice their mids and their counts `before`."""
     status, cut_lists, clipped = (
         now - then for now, then in zip(jax.tree.map(np.asarray, _counts(state.market, state.token_state)), before[1],
                                         strict=True))
@@ -160,8 +170,8 @@ def _check_numbers(low: int, **numbers: int) -> None:
             raise ValueError(f"rollout: expected {name} of {low} to {2**31 - 1}, got {value}")
 
 
-def _starts(start: Start, trajectories: int) -> Start:
-    """One start each, [B, ...]."""
+def _starts(start: Start, trajectories: int, slots: int) -> Start:
+    """One start each, [B, ...]; on the device if all begin at once."""
     shape = np.shape(start.count)
     if shape not in ((), (trajectories,)):
         raise ValueError(f"rollout: expected one start, or one for each of {trajectories} trajectories, got "
@@ -169,7 +179,8 @@ def _starts(start: Start, trajectories: int) -> Start:
     def every(x: Array) -> np.ndarray:
         return np.asarray(x) if shape else np.broadcast_to(x, (trajectories, *np.shape(x)))
 
-    return jax.device_put(jax.tree.map(every, start))
+    starts = jax.tree.map(every, start)
+    return jax.device_put(starts) if slots == trajectories else starts
 
 
 def _ends(spec: SimulationSpec, starts: Start, minutes: int) -> Time:
@@ -265,9 +276,6 @@ def _digest(tree: Any) -> str:
 def _on_device(shape: Any) -> Any:
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shape)
-
-
-_begin = jax.jit(simulate.begin, static_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=0)

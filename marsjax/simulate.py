@@ -10,7 +10,7 @@ batch and in any chunks.
 import dataclasses
 import enum
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -105,7 +105,7 @@ class Simulation:
     until: Time
     """[B]: no order is sent after it."""
     step: Array
-    """[], decisions so far, the same for all."""
+    """int32 [B], steps since its start; with the trajectory's number they key the draws."""
     trajectory: Array
     """[B], numbers that the draws are keyed by."""
     end: Array
@@ -172,9 +172,20 @@ def begin(params: Params, spec: SimulationSpec, start: Start, trajectory: Array,
     watched = tuple(jax.vmap(watcher.begin)(start.market, view, start.time) for watcher in spec.watchers)
     zero = jnp.zeros(batch, jnp.int32)
     state = Simulation(
-        start.market, view, start.token_state, cache, start.time, until, jnp.zeros((), jnp.int32),
+        start.market, view, start.token_state, cache, start.time, until, zero,
         jnp.asarray(trajectory, jnp.int32), zero + End.RUNNING, seats, number=zero + 1 + len(seats), watched=watched)
     return jax.tree.map(jnp.asarray, state)
+
+
+def map_trajectories(change: Callable[..., Any], *states: Simulation) -> Simulation:
+    """`change(axis, *leaves)` of every array of states; trajectories lie along the axis, 1 in contexts and 0 else."""
+    def without(state: Simulation) -> Simulation:
+        return dataclasses.replace(state, cache=dataclasses.replace(state.cache, keys=None, values=None))
+
+    changed = jax.tree.map(functools.partial(change, 0), *map(without, states))
+    contexts = {name: None if getattr(states[0].cache, name) is None else change(
+        1, *(getattr(state.cache, name) for state in states)) for name in ("keys", "values")}
+    return dataclasses.replace(changed, cache=dataclasses.replace(changed.cache, **contexts))
 
 
 def draw(seed: Array, trajectory: Array, step: Array) -> Draws:
@@ -247,7 +258,7 @@ def decide(params: Params, spec: SimulationSpec, draws: DrawTables, state: Simul
 
 
 def _plan(spec: SimulationSpec, draws: DrawTables, view: BookView, now: Time, until: Time, active: Array,
-            token: Array, words: Array) -> Decision:
+          token: Array, words: Array) -> Decision:
     """Plans one trajectory's order."""
     plan = tokens.draw_plan(spec.model.tokens, draws, token, words)
     planned = background.planned_order(plan, view.mid_price, now, spec.owner)

@@ -85,7 +85,7 @@ def run(**changes: Any) -> rollout.Rollout:
 @functools.cache
 def traced() -> tuple[rollout.Rollout, list[Log]]:
     logs: list[Log] = []
-    return run(on_trace=lambda chunk, log: logs.append(log), trace_room=256), logs
+    return run(on_trace=lambda who, log: logs.append(log), trace_room=256), logs
 
 
 def test_a_trajectory_alone_and_in_other_chunks_equals_itself_in_a_batch() -> None:

@@ -28,8 +28,6 @@ from marsjax.start import Start
 STRATEGIES = ("twap", "vwap", "participation", "immediate")
 _EXECUTOR = OWNER + 1
 """Account of the strategy."""
-_ROOM, _STEP = 384, 128
-"""Free slots a side that a book gets at least, and what its size is a multiple of."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,9 +50,9 @@ class Made(NamedTuple):
     """Rollouts of jobs, in their order."""
 
     runs: Runs
-    batches: list[Rollout]
-    begun: list[Start]
-    """Of each batch, [B, ...]."""
+    rollout: Rollout
+    begun: Start
+    """[B, ...]."""
 
 
 def market_spec(config: ConfigDict) -> MarketSpec:
@@ -67,7 +65,7 @@ def market_spec(config: ConfigDict) -> MarketSpec:
 def check(config: ConfigDict, market: MarketSpec) -> int:
     """The time of the starts, ns since midnight; ValueError with the key that is wrong, before anything is run."""
     markets.check_rollouts(config)
-    for key, least in (("seeds", 1), ("after_minutes", 0), ("bootstrap", 1), ("most_at_once", 0)):
+    for key, least in (("seeds", 1), ("after_minutes", 0), ("bootstrap", 1), ("slots", 0)):
         markets.whole(config, key, least)
     if config.strategy not in STRATEGIES:
         raise ValueError(f"config.strategy: expected one of {', '.join(STRATEGIES)}, got {config.strategy!r}")
@@ -120,66 +118,56 @@ def strategy_starts(config: ConfigDict, metered: Metered, jobs: Jobs, profile: n
     return metered.starts(*agent.starts(jobs.target, jobs.sign > 0))
 
 
-def load_simulator(config: ConfigDict) -> Simulator:
-    """The order model that a config names, decoding all trajectories of a batch together unless `config.rows` is set.
-
-    On a CPU that draws from the model's law five times as fast as blocks of 16 rows do (18 against 97 ms of processor
-    time for 160 trajectories of the default model). What blocks are for, the same bits in any batch, is not needed:
-    all batches are of one size, and a market and its baseline have the same place in theirs.
-    """
-    loaded = markets.load_simulator(config)
-    return dataclasses.replace(loaded, cache=dataclasses.replace(loaded.cache, rows=config.rows or None))
-
-
 def noise_starts(config: ConfigDict, market: MarketSpec, simulator: Simulator, start_ns: int) -> list[Start]:
     """A starting state for each of `config.seeds`, in books of one size."""
     agent = NoiseSpec(init_price=config.init_price, interval_ns=round(config.interval_s * SECOND_NS))
     _, sent = start.noise(market, agent, markets.warmup(config), config.noise_seed, config.seeds)
     found = [start.from_feed(market, simulator.table, iter([sources.as_chunk(orders)]), start_ns,
                              simulator.model.spec.max_orders) for orders in sent]
-    fullest = max(int((np.asarray(one.market.book.volume) > 0).sum(axis=1).max()) for one in found)
-    capacity = config.rollout_capacity or -(-(fullest + _ROOM) // _STEP) * _STEP
+    capacity = futures.first_capacity(config, found)
     return [start.resize(one, capacity) for one in found]
 
 
 def simulate(config: ConfigDict, market: MarketSpec, simulator: Simulator, metered: Metered, starts: Sequence[Start],
              jobs: Jobs, profile: np.ndarray | None, progress: futures.Progress, done: int = 0) -> Made:
-    """Rollouts of the jobs, so many at once that all batches are of one size and share one compiled call.
+    """Rollouts of the jobs, some of them at a time; again in larger books where a side was full.
 
     `done` rollouts of those that `progress` counts were made before.
     """
-    count = len(jobs.number)
-    size = min(config.most_at_once or config.seeds * config.trajectories, count)
     capacity = starts[0].market.book.price.shape[-1]
-    spec = SimulationSpec(dataclasses.replace(market, capacity=capacity), simulator.model.spec, simulator.cache,
-                          owner=OWNER, owns_below=OWNER + 1, temperature=config.temperature, agents=(metered,))
-    batches, begun = [], []
-    for first in range(0, count, size):
-        # The last batch is filled up with its last job, whose copies are cut off again.
-        rows = np.minimum(np.arange(first, first + size), count - 1)
-        some = Jobs(*(getattr(jobs, field.name)[rows] for field in dataclasses.fields(jobs)))
-        every = jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *(starts[s] for s in some.seed))
-        progress.begin(done + first, min(size, count - first))
-        try:
-            made = rollout.rollout(
-                simulator.model.params, spec, simulator.table, simulator.draws, every, trajectories=size,
-                minutes=metered.minutes, seed=config.seed, numbers=some.number, chunk_steps=config.chunk_steps,
-                agent_starts=[strategy_starts(config, metered, some, profile)], on_chunk=progress)
-        except MemoryError as error:
-            raise ValueError(f"config.most_at_once: {error}") from error
-        kept = slice(0, min(size, count - first))
-        batches.append(made.part(kept))
-        begun.append(jax.tree.map(lambda x, kept=kept: x[kept], every))
-    return Made(_runs(jobs, batches), batches, begun)
+    while True:
+        made = _simulate(config, dataclasses.replace(market, capacity=capacity), simulator, metered,
+                         [start.resize(one, capacity) for one in starts], jobs, profile, progress, done)
+        more = futures.next_capacity(config, capacity, made.rollout)
+        if not more:
+            return made
+        capacity = more
 
 
-def _runs(jobs: Jobs, batches: Sequence[Rollout]) -> Runs:
-    def joined(of: Any) -> np.ndarray:
-        return np.concatenate([np.asarray(of(batch)) for batch in batches])
+def _simulate(config: ConfigDict, market: MarketSpec, simulator: Simulator, metered: Metered, starts: Sequence[Start],
+              jobs: Jobs, profile: np.ndarray | None, progress: futures.Progress, done: int) -> Made:
+    count = len(jobs.number)
+    # As many as there are without an execution, so that these and the others share one compiled call.
+    slots = config.slots or simulator.slots or 2 * config.seeds * config.trajectories
+    spec = SimulationSpec(market, simulator.model.spec, simulator.cache, owner=OWNER, owns_below=OWNER + 1,
+                          temperature=config.temperature, agents=(metered,))
+    every = jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x])[jobs.seed], *starts)
+    progress.begin(done, count)
+    try:
+        made = rollout.rollout(
+            simulator.model.params, spec, simulator.table, simulator.draws, every, trajectories=count,
+            minutes=metered.minutes, seed=config.seed, numbers=jobs.number, slots=slots,
+            chunk_steps=config.chunk_steps, agent_starts=[strategy_starts(config, metered, jobs, profile)],
+            on_chunk=progress)
+    except MemoryError as error:
+        raise ValueError(f"config.slots: {error}") from error
+    return Made(_runs(jobs, made), made, every)
 
+
+def _runs(jobs: Jobs, made: Rollout) -> Runs:
+    seat = made.simulation.seats[0].state
     return Runs(
         jobs.number, jobs.seed, jobs.sign, jobs.ratio, jobs.target,
-        mids=joined(lambda run: forecast.mids_of_bars(run.bars, run.mid_twice_start)),
-        volume=joined(lambda run: clock.wide_to_numpy(run.bars.volume)),
-        shares=joined(lambda run: run.simulation.seats[0].state.shares).astype(np.int64),
-        cash=joined(lambda run: clock.wide_to_numpy(run.simulation.seats[0].state.cash)), lost=joined(futures.is_lost))
+        mids=forecast.mids_of_bars(made.bars, made.mid_twice_start), volume=clock.wide_to_numpy(made.bars.volume),
+        shares=np.asarray(seat.shares).astype(np.int64), cash=clock.wide_to_numpy(seat.cash),
+        lost=futures.is_lost(made))

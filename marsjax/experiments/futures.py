@@ -1,7 +1,6 @@
 """Rollouts of several starts for an experiment: sizes, progress, and whether all of them are whole."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -17,7 +16,7 @@ from marsjax.experiments.markets import OWNER, Simulator
 from marsjax.outcome import Rollout
 from marsjax.rollout import Saving
 from marsjax.simulate import End, SimulationSpec
-from marsjax.specs import SECOND_NS, MarketSpec
+from marsjax.specs import MarketSpec
 from marsjax.start import Start, resize
 from marsjax.types import Status
 from marsjax.watchers.trace import Log
@@ -56,12 +55,13 @@ class Progress:
         """After a chunk."""
         self._bar.set_postfix_str(f"{progress.orders / max(progress.seconds, 1e-9):.0f} orders/s, "
                                   f"{progress.ended} ended")
-        passed_s = min(progress.passed_ns // SECOND_NS, self._seconds) * self._count
+        passed_s = int(progress.passed * self._seconds * self._count)
         self._bar.update(max(self._done + passed_s - self._bar.n, 0))
 
 
-OnTrace = Callable[[int, int, Log], None]
-"""Called after each chunk with the number of the batch's first trajectory, that of the chunk, and its events."""
+OnTrace = Callable[[np.ndarray, Log], None]
+"""Called after each chunk with the trajectories of its rows, int [R] (-1 for none, of which there are no events), and
+its events."""
 
 
 def simulate(simulator: Simulator, market: MarketSpec, config: ConfigDict, starts: Sequence[Start], first: int = 0,
@@ -74,8 +74,7 @@ def simulate(simulator: Simulator, market: MarketSpec, config: ConfigDict, start
     slots, which is the same run but for the orders refused (not where `on_trace` has seen them). With `saving` all
     starts must be one batch. ValueError where they do not fit the device.
     """
-    fullest = max(int((np.asarray(one.market.book.volume) > 0).sum(axis=1).max()) for one in starts)
-    capacity = config.rollout_capacity or min(-(-(fullest + _ROOM) // _STEP) * _STEP, _MOST)
+    capacity = first_capacity(config, starts)
     at_once = max(config.most_at_once // config.trajectories, 1)
     if saving and at_once < len(starts):
         raise ValueError(f"config.save_folder: expected one batch, at most {config.most_at_once} trajectories "
@@ -87,14 +86,27 @@ def simulate(simulator: Simulator, market: MarketSpec, config: ConfigDict, start
             progress.begin(len(done), len(batch))
             sized = dataclasses.replace(market, capacity=capacity)
             run = _batch(simulator, sized, config, batch, first + len(done), progress, on_trace, saving)
-            may_repeat = not config.rollout_capacity and capacity < _MOST and not on_trace and not saving
-            if run.rejected.get(Status.SIDE_FULL.name) and may_repeat:
-                capacity = min(2 * capacity, _MOST)
-                print(f"a side of a book was full: again with {capacity} slots a side", flush=True)
+            more = None if on_trace or saving else next_capacity(config, capacity, run)
+            if more:
+                capacity = more
                 continue
             count = config.trajectories
             done += [run.part(slice(i * count, (i + 1) * count)) for i in range(len(batch))]
     return done
+
+
+def first_capacity(config: ConfigDict, starts: Sequence[Start]) -> int:
+    """Slots a side of the books of rollouts: what the config says, or 0, what rests at the fullest start and more."""
+    fullest = max(int((np.asarray(one.market.book.volume) > 0).sum(axis=1).max()) for one in starts)
+    return int(config.rollout_capacity) or min(-(-(fullest + _ROOM) // _STEP) * _STEP, _MOST)
+
+
+def next_capacity(config: ConfigDict, capacity: int, run: Rollout) -> int | None:
+    """Slots to repeat a run with in which a side was full; None if none was, or the config says how many there are."""
+    if config.rollout_capacity or capacity >= _MOST or not run.rejected.get(Status.SIDE_FULL.name):
+        return None
+    print(f"a side of a book was full: again with {min(2 * capacity, _MOST)} slots a side", flush=True)
+    return min(2 * capacity, _MOST)
 
 
 def _batch(simulator: Simulator, market: MarketSpec, config: ConfigDict, starts: Sequence[Start], number: int,
@@ -104,12 +116,18 @@ def _batch(simulator: Simulator, market: MarketSpec, config: ConfigDict, starts:
                           temperature=config.temperature)
     every = jax.tree.map(lambda *x: np.repeat(np.stack([np.asarray(y) for y in x]), config.trajectories, axis=0),
                          *starts)
+
+    def traced(who: np.ndarray, log: Log) -> None:
+        if on_trace:
+            on_trace(np.where(who >= 0, begin + who, -1), log)
+
     try:
         return rollout.rollout(
             simulator.model.params, spec, simulator.table, simulator.draws, every,
             trajectories=len(starts) * config.trajectories, minutes=config.minutes, seed=config.seed,
-            first=begin, chunk_steps=config.chunk_steps, nearest_minutes=config.get("nearest_minutes", False),
-            on_chunk=progress, on_trace=functools.partial(on_trace, begin) if on_trace else None, saving=saving)
+            first=begin, slots=None if saving else simulator.slots, chunk_steps=config.chunk_steps,
+            nearest_minutes=config.get("nearest_minutes", False), on_chunk=progress,
+            on_trace=traced if on_trace else None, saving=saving)
     except MemoryError as error:
         raise ValueError(f"config.most_at_once, config.trajectories: {error}") from error
 

@@ -18,6 +18,7 @@ from marsjax.analysis.impact import Mean, PowerLaw, Runs
 from marsjax.experiments import executions, futures, launcher, markets
 from marsjax.experiments.executions import Jobs, Made
 from marsjax.experiments.output import output_folder, write_json
+from marsjax.outcome import Rollout
 
 _SIGNS = {"buy": 1, "sell": -1}
 
@@ -42,7 +43,7 @@ def main(config: ConfigDict) -> int:
     market = executions.market_spec(config)
     start_ns = executions.check(config, market)
     with output_folder(config.output, config.overwrite) as folder:
-        simulator = executions.load_simulator(config)
+        simulator = markets.load_simulator(config)
         print(markets.headline(simulator, config), flush=True)
         starts = executions.noise_starts(config, market, simulator, start_ns)
         metered = executions.strategy(config, start_ns)
@@ -58,8 +59,8 @@ def main(config: ConfigDict) -> int:
             made = executions.simulate(config, market, simulator, metered, starts, jobs, profile, progress,
                                        done=len(without.number))
         found = _analyse(config, base, made)
-        told = futures.tally(base.batches + made.batches, base.begun + made.begun)
-        agents = _agents(base.batches + made.batches)
+        told = futures.tally([base.rollout, made.rollout], [base.begun, made.begun])
+        agents = _agents([base.rollout, made.rollout])
         report = _report(config, found) | {
             "mean_volume_without": float(volume.sum(axis=1).mean()) if len(volume) else None, "rollouts": told,
             "agent": agents, "seconds": {"prepared": prepared_s, "total": time.perf_counter() - began}}
@@ -144,8 +145,8 @@ def _size(group: Group) -> float:
     return float(group.ratio * known.mean()) if len(known) else np.nan
 
 
-def _agents(batches: list[Any]) -> dict[str, int]:
-    found = [count for run in batches for count in run.agents.values()]
+def _agents(runs: list[Rollout]) -> dict[str, int]:
+    found = [count for run in runs for count in run.agents.values()]
     return {name: sum(one[name] for one in found) for name in found[0]}
 
 

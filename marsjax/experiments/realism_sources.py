@@ -120,10 +120,9 @@ class Sent:
         self.unlisted = 0
         """Cancels of decisions that hit more orders than are listed."""
 
-    def __call__(self, first: int, chunk: int, log: Log) -> None:
-        """Keeps a chunk; `first` is the number of its first trajectory."""
-        del chunk
-        rows = trace_rows.orders(log, first + np.arange(len(np.asarray(log.count))))
+    def __call__(self, numbers: np.ndarray, log: Log) -> None:
+        """Keeps a chunk of trajectories `numbers`."""
+        rows = trace_rows.orders(log, numbers)
         keep = rows["status"] == Status.ACCEPTED.name
         self._parts.append({name: rows[name][keep] for name in ("trajectory", *order_events.COLUMNS)})
         taken = log.events.cancelled.trades

@@ -21,10 +21,8 @@ class TraceFiles:
     def __init__(self, folder: Path) -> None:
         self._paths = {"orders": folder / "trace_orders.csv.gz", "trades": folder / "trace_trades.csv.gz"}
 
-    def __call__(self, first: int, chunk: int, log: Log) -> None:
-        """Adds a chunk; `first` is the number of its first trajectory."""
-        del chunk
-        numbers = first + np.arange(len(np.asarray(log.count)))
+    def __call__(self, numbers: np.ndarray, log: Log) -> None:
+        """Adds a chunk of trajectories `numbers`."""
         tables = {"orders": trace_rows.orders(log, numbers), "trades": trace_rows.trades(log, numbers)}
         for name, path in self._paths.items():
             text = io.StringIO()
