@@ -53,7 +53,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.margin = 64  # tokens beyond one a step that fit between two cuts, in hop
     config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of them elsewhere
     config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
-    config.slots = 0  # futures that run at a time, others begin where one ends; 0: 64 on a CPU, else 2 x seeds x trajectories
+    config.slots = 0  # futures that run at a time; 0: 64 on a CPU, 2 x seeds x trajectories elsewhere
 
     config.tick = 100  # smallest price step, 1e-4 of the currency
     config.capacity = 256  # resting orders a side in the noise before the start

@@ -71,10 +71,10 @@ class Rollout:
         return {agent: {name: int(np.sum(np.asarray(getattr(seat, name)))) for name in COUNTED}
                 for agent, seat in zip(self.agent_names, self.simulation.seats, strict=True)}
 
-    def part(self, which: slice) -> "Rollout":
+    def part(self, which: slice | np.ndarray) -> "Rollout":
         """Some of the trajectories; times are shared among all alike."""
         whole = len(self.mid_twice_start)
-        share = len(range(whole)[which]) / whole
+        share = len(np.arange(whole)[which]) / whole
         simulation = simulate.map_trajectories(lambda axis, x: x[:, which] if axis else x[which], self.simulation)
         return dataclasses.replace(
             self, simulation=simulation,

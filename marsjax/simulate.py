@@ -29,6 +29,8 @@ from marsjax.turns import Live
 from marsjax.types import Array, BookView, Market, Order, Time
 from marsjax.watchers.base import Watcher
 
+_FEW = 8
+"""Rows of a block over those that have their further turns together."""
 NO_TOKEN = -1
 """Stands for a token that is yet to be sampled."""
 
@@ -230,11 +232,12 @@ def step(params: Params, spec: SimulationSpec, table: TokenTables, draws: DrawTa
 
     take = functools.partial(turns.take, spec.market, table, spec.agents, spec.watchers, spec.owns_below)
     if spec.agents:
+        few = spec.cache.rows and -(-spec.cache.rows // _FEW)
         if words.agents is None:
             raise ValueError("simulate.step: expected Draws.agents, keys for the agents' draws, got None")
         live, cache = turns.until_decision(
             take, append, spec.agents, state.until, live, state.cache, decision.active,
-            decision.planned, words.tie, words.agents, state.step + 1)
+            decision.planned, words.tie, words.agents, state.step + 1, few=few)
     else:
         own = jnp.int32(0)
         live = jax.vmap(take, in_axes=(0, 0, 0, None, 0))(live, decision.planned, decision.sent, own, words.tie)

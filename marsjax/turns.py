@@ -128,7 +128,8 @@ def _hold(held: Held, encoded: tokens.Encoded) -> Held:
 
 def until_decision(take: Callable[..., Live], append: Callable[[State, Held, Array], State], agents: Sequence[Agent],
                    end: Time, live: Live, cache: State, active: Array, planned: Order, tie: Array, keys: jax.Array,
-                   step: Array, pauses: Callable[[Live, Turn], Array] | None = None) -> tuple[Live, State]:
+                   step: Array, pauses: Callable[[Live, Turn], Array] | None = None, few: int | None = None
+                   ) -> tuple[Live, State]:
     """Turns of B trajectories until each is about to decide again, or has nothing left to do before `end`.
 
     Args:
@@ -142,8 +143,11 @@ def until_decision(take: Callable[..., Live], append: Callable[[State, Held, Arr
       planned: Order [B] of the background agent.
       tie: uint32 [B], its random word.
       keys: [B], that the agents' keys are folded from.
-      step: [], number of this decision.
+      step: [] or [B], number of this decision.
       pauses: whether a trajectory also stops before a turn, bool, of one trajectory (`marsjax.env`).
+      few: after the first turn of all, so many trajectories have theirs at a time, of those that have another; by
+        default all are computed until the last has none. For a CPU, which computes row by row (64 trajectories with a
+        TWAP each: 19 ms of processor time a step instead of 28).
     """
     room = live.held.tokens.kind.shape[1]
 
@@ -164,16 +168,32 @@ def until_decision(take: Callable[..., Live], append: Callable[[State, Held, Arr
             own_number=jnp.where(own, after.number, after.own_number), number=after.number + own)
         return _wake(agents, after, turn, key)
 
-    def turns(carry: tuple[Live, Turn, Array]) -> tuple[Live, Turn, Array]:
-        live, turn, busy = carry
+    def turns(live: Live, turn: Turn, busy: Array, mine: tuple[Any, ...]) -> tuple[Live, Turn, Array]:
+        planned, tie, keys, active, end = mine
         live = _like(jax.vmap(one)(live, turn, busy, planned, tie, keys), live)
         turn, left = jax.vmap(next_turn)(live, active, end)
         return live, turn, left & (live.held.made < room)
 
+    batch, mine = active.shape[0], (planned, tie, keys, active, end)
+
+    def turns_of_all(carry: tuple[Live, Turn, Array]) -> tuple[Live, Turn, Array]:
+        return turns(*carry, mine)
+
+    def turns_of_few(carry: tuple[Live, Turn, Array]) -> tuple[Live, Turn, Array]:
+        chosen = jnp.nonzero(carry[2], size=few, fill_value=batch)[0]
+        some = jax.tree.map(lambda x: jnp.take(x, chosen, axis=0, mode="clip"), (carry, mine))
+        (live, turn, busy), others = some
+        after = turns(live, turn, busy & (chosen < batch), others)
+        return jax.tree.map(lambda old, new: old.at[chosen].set(new, mode="drop"), carry, after)
+
     def pass_of_turns(carry: tuple[Live, State, jax.Array, jax.Array]) -> tuple[Live, State, jax.Array, jax.Array]:
         live, cache, _, step = carry
         turn, left = jax.vmap(next_turn)(live, active, end)
-        live, _, _ = jax.lax.while_loop(lambda c: jnp.any(c[2]), turns, (live, turn, left))
+        if few is None or few >= batch:
+            live, _, _ = jax.lax.while_loop(lambda c: jnp.any(c[2]), turns_of_all, (live, turn, left))
+        else:
+            first = turns_of_all((live, turn, left))
+            live, _, _ = jax.lax.while_loop(lambda c: jnp.any(c[2]), turns_of_few, first)
         cache = append(cache, live.held, step)
         live = live._replace(held=nothing_held(active.shape[0], room))
         # Contexts are cut at the first pass of a step only: how many there are depends on the other trajectories.

@@ -55,6 +55,15 @@ class Runs:
         """Some of the rollouts."""
         return Runs(**{field.name: getattr(self, field.name)[chosen] for field in dataclasses.fields(self)})
 
+    def replaced(self, chosen: np.ndarray, others: "Runs") -> "Runs":
+        """With others in the place of the rollouts chosen, bool [B]."""
+        def put(name: str) -> np.ndarray:
+            column: np.ndarray = getattr(self, name).copy()
+            column[chosen] = getattr(others, name)
+            return column
+
+        return Runs(**{field.name: put(field.name) for field in dataclasses.fields(self)})
+
 
 class Mean(NamedTuple):
     """A mean with its interval."""

@@ -24,6 +24,7 @@ from marsjax.outcome import Rollout
 from marsjax.simulate import SimulationSpec
 from marsjax.specs import SECOND_NS, MarketSpec
 from marsjax.start import Start
+from marsjax.types import Status
 
 STRATEGIES = ("twap", "vwap", "participation", "immediate")
 _EXECUTOR = OWNER + 1
@@ -45,14 +46,19 @@ class Jobs:
     target: np.ndarray
     """Shares; 0 never trades."""
 
+    def where(self, chosen: np.ndarray) -> "Jobs":
+        """Those of the rows chosen."""
+        return Jobs(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
+
 
 class Made(NamedTuple):
     """Rollouts of jobs, in their order."""
 
     runs: Runs
-    rollout: Rollout
-    begun: Start
-    """[B, ...]."""
+    rollouts: list[Rollout]
+    """All of them, in no order."""
+    begun: list[Start]
+    """Of each of `rollouts`, [B, ...]."""
 
 
 def market_spec(config: ConfigDict) -> MarketSpec:
@@ -130,22 +136,26 @@ def noise_starts(config: ConfigDict, market: MarketSpec, simulator: Simulator, s
 
 def simulate(config: ConfigDict, market: MarketSpec, simulator: Simulator, metered: Metered, starts: Sequence[Start],
              jobs: Jobs, profile: np.ndarray | None, progress: futures.Progress, done: int = 0) -> Made:
-    """Rollouts of the jobs, some of them at a time; again in larger books where a side was full.
+    """Rollouts of the jobs, some of them at a time; those where a side was full again, in larger books.
 
     `done` rollouts of those that `progress` counts were made before.
     """
     capacity = starts[0].market.book.price.shape[-1]
-    while True:
-        made = _simulate(config, dataclasses.replace(market, capacity=capacity), simulator, metered,
-                         [start.resize(one, capacity) for one in starts], jobs, profile, progress, done)
-        more = futures.next_capacity(config, capacity, made.rollout)
-        if not more:
-            return made
-        capacity = more
+    run, begun = _rollout(config, dataclasses.replace(market, capacity=capacity), simulator, metered, starts, jobs,
+                          profile, progress, done)
+    runs = _runs(jobs, run)
+    more = futures.next_capacity(config, capacity, run)
+    if not more:
+        return Made(runs, [run], [begun])
+    full = run.status[:, Status.SIDE_FULL] > 0
+    again = simulate(config, market, simulator, metered, [start.resize(one, more) for one in starts],
+                     jobs.where(full), profile, progress, done)
+    return Made(runs.replaced(full, again.runs), [run.part(~full), *again.rollouts],
+                [jax.tree.map(lambda x: x[~full], begun), *again.begun])
 
 
-def _simulate(config: ConfigDict, market: MarketSpec, simulator: Simulator, metered: Metered, starts: Sequence[Start],
-              jobs: Jobs, profile: np.ndarray | None, progress: futures.Progress, done: int) -> Made:
+def _rollout(config: ConfigDict, market: MarketSpec, simulator: Simulator, metered: Metered, starts: Sequence[Start],
+             jobs: Jobs, profile: np.ndarray | None, progress: futures.Progress, done: int) -> tuple[Rollout, Start]:
     count = len(jobs.number)
     # As many as there are without an execution, so that these and the others share one compiled call.
     slots = config.slots or simulator.slots or 2 * config.seeds * config.trajectories
@@ -154,14 +164,14 @@ def _simulate(config: ConfigDict, market: MarketSpec, simulator: Simulator, mete
     every = jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x])[jobs.seed], *starts)
     progress.begin(done, count)
     try:
-        made = rollout.rollout(
+        run = rollout.rollout(
             simulator.model.params, spec, simulator.table, simulator.draws, every, trajectories=count,
             minutes=metered.minutes, seed=config.seed, numbers=jobs.number, slots=slots,
             chunk_steps=config.chunk_steps, agent_starts=[strategy_starts(config, metered, jobs, profile)],
             on_chunk=progress)
     except MemoryError as error:
         raise ValueError(f"config.slots: {error}") from error
-    return Made(_runs(jobs, made), made, every)
+    return run, every
 
 
 def _runs(jobs: Jobs, made: Rollout) -> Runs:

@@ -105,7 +105,8 @@ def next_capacity(config: ConfigDict, capacity: int, run: Rollout) -> int | None
     """Slots to repeat a run with in which a side was full; None if none was, or the config says how many there are."""
     if config.rollout_capacity or capacity >= _MOST or not run.rejected.get(Status.SIDE_FULL.name):
         return None
-    print(f"a side of a book was full: again with {min(2 * capacity, _MOST)} slots a side", flush=True)
+    books = int((run.status[:, Status.SIDE_FULL] > 0).sum())
+    print(f"a side of {books} books was full: again with {min(2 * capacity, _MOST)} slots a side", flush=True)
     return min(2 * capacity, _MOST)
 
 

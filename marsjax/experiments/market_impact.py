@@ -59,8 +59,8 @@ def main(config: ConfigDict) -> int:
             made = executions.simulate(config, market, simulator, metered, starts, jobs, profile, progress,
                                        done=len(without.number))
         found = _analyse(config, base, made)
-        told = futures.tally([base.rollout, made.rollout], [base.begun, made.begun])
-        agents = _agents([base.rollout, made.rollout])
+        told = futures.tally(base.rollouts + made.rollouts, base.begun + made.begun)
+        agents = _agents(base.rollouts + made.rollouts)
         report = _report(config, found) | {
             "mean_volume_without": float(volume.sum(axis=1).mean()) if len(volume) else None, "rollouts": told,
             "agent": agents, "seconds": {"prepared": prepared_s, "total": time.perf_counter() - began}}

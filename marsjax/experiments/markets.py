@@ -29,8 +29,8 @@ _QUOTED = 5
 
 
 _ROWS = 64
-"""Trajectories decoded together on a CPU: of the default model 64 take as long each as 128 do, 0.15 ms a decision on two
-cores, and fewer of them wait for the last to end."""
+"""Trajectories decoded together on a CPU: of the default model 64 take as long each as 128 do (0.15 ms a decision on
+two cores), and fewer of them wait for the last to end."""
 
 
 class Opened(NamedTuple):

@@ -2,11 +2,12 @@
 
 A head of one row a class has 49,152 rows, most of which no training day ever sees. Here the row of the class
 (kind, price bin, volume bin, interval bin) is the sum of smaller ones: for each bin alone, for each bin under its
-kind, and for each pair of bins. Rows of pairs are the many, and over-fit first: they see only the first few
-coordinates of the hidden state. The first of all, the anchor, is nearly constant and carries the frequencies, which
-the published layout has no bias for: the order that never came stays as good as impossible. The two long tables
-of the embedding (change since the open, time of day) have one row for all: few days teach which day it is and no more.
-The sum over all classes factors, so that no class is ever looked at alone: see `log_partition`.
+kind, for each pair of bins, and for price with volume and price with interval under each kind. Rows of pairs are the
+many, and over-fit first: they see only the first few coordinates of the hidden state. The first of all, the anchor, is
+nearly constant and carries the frequencies, which the published layout has no bias for: the order that never came
+stays as good as impossible. The two long tables of the embedding (change since the open, time of day) have one row for
+all: few days teach which day it is and no more. The sum over all classes factors, so that no class is ever looked at
+alone: see `log_partition`.
 """
 
 import dataclasses
@@ -67,6 +68,10 @@ class Head:
     """[P, I, r]."""
     volume_interval: Array
     """[V, I, r]."""
+    kind_price_volume: Array
+    """[3, P, V, r]: a sell through the bid and a buy that joins it have the same price, and not the same volumes."""
+    kind_price_interval: Array
+    """[3, P, I, r]."""
 
 
 @jax.tree_util.register_dataclass
@@ -131,7 +136,8 @@ def _fresh_head(spec: ModelSpec, frequencies: np.ndarray | None, pair_width: int
         "price": (p,), "volume": (v,), "interval": (i,), "kind_price": (KINDS, p), "kind_volume": (KINDS, v),
         "kind_interval": (KINDS, i)}.items()}
     pairs = {name: jnp.zeros((*sizes, pair_width)) for name, sizes in {
-        "price_volume": (p, v), "price_interval": (p, i), "volume_interval": (v, i)}.items()}
+        "price_volume": (p, v), "price_interval": (p, i), "volume_interval": (v, i),
+        "kind_price_volume": (KINDS, p, v), "kind_price_interval": (KINDS, p, i)}.items()}
     return Head(bias(law.sum(axis=(2, 3))), bias(given_kind(law.sum(axis=(1, 3)))),
                 bias(given_kind(law.sum(axis=(1, 2)))), **whole, **pairs)
 
@@ -144,17 +150,19 @@ class _Rows(NamedTuple):
     volume: Array
     interval: Array
     price_volume: Array
-    """[P, V, r]."""
+    """[3, P, V, r]."""
     price_interval: Array
+    """[3, P, I, r]."""
     volume_interval: Array
+    """[V, I, r]."""
 
 
 def expand(params: Structured, spec: ModelSpec) -> Params:
     """The ordinary parameters that give the same logits."""
     d, rows = spec.width, _rows(params.head)
-    pairs = [jnp.pad(x, ((0, 0), (0, 0), (0, d - x.shape[-1]))) for x in rows[3:]]
+    pairs = [jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, d - x.shape[-1])]) for x in rows[3:]]
     head = (rows.price[:, :, None, None] + rows.volume[:, None, :, None] + rows.interval[:, None, None]
-            + pairs[0][:, :, None] + pairs[1][:, None] + pairs[2])
+            + pairs[0][:, :, :, None] + pairs[1][:, :, None] + pairs[2])
     return dataclasses.replace(_without_head(params), head=head.reshape(spec.tokens.classes, d).T)
 
 
@@ -163,7 +171,8 @@ def _rows(head: Head) -> _Rows:
         return jnp.pad(bias, ((0, 0), (0, 0), (ANCHOR, alone.shape[-1] - ANCHOR - 1))) + alone + by_kind
 
     return _Rows(of(head.bias_price, head.price, head.kind_price), of(head.bias_volume, head.volume, head.kind_volume),
-                 of(head.bias_interval, head.interval, head.kind_interval), head.price_volume, head.price_interval,
+                 of(head.bias_interval, head.interval, head.kind_interval),
+                 head.price_volume + head.kind_price_volume, head.price_interval + head.kind_price_interval,
                  head.volume_interval)
 
 
@@ -215,8 +224,9 @@ def _score_of(scores: _Rows, fields: tuple[Array, Array, Array, Array]) -> jax.A
         flat = table.reshape(*first.shape, -1)
         return jnp.take_along_axis(flat, (first * table.shape[-1] + second)[..., None], axis=-1)[..., 0]
 
+    row = kind * scores.price.shape[-1] + price
     return (at(scores.price, kind, price) + at(scores.volume, kind, volume) + at(scores.interval, kind, interval)
-            + at(scores.price_volume, price, volume) + at(scores.price_interval, price, interval)
+            + at(scores.price_volume, row, volume) + at(scores.price_interval, row, interval)
             + at(scores.volume_interval, volume, interval))
 
 
@@ -227,8 +237,8 @@ def log_partition(scores: _Rows) -> jax.Array:
     is a product of matrices. Each factor is scaled by its largest value: a class loses its share only where it is
     below e^-87 of the product of the largest, and an order's law never is.
     """
-    a = scores.price[..., :, :, None] + scores.volume[..., :, None, :] + scores.price_volume[..., None, :, :]
-    b = scores.interval[..., :, None, :] + scores.price_interval[..., None, :, :]
+    a = scores.price[..., :, :, None] + scores.volume[..., :, None, :] + scores.price_volume
+    b = scores.interval[..., :, None, :] + scores.price_interval
     c = scores.volume_interval
     # Within a kind and price: what is left over goes where it can be large without harm.
     of_price = jnp.max(b, axis=-1, keepdims=True)

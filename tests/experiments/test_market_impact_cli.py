@@ -19,10 +19,11 @@ from marsjax.agents import check
 from marsjax.agents.base import News
 from marsjax.agents.metered import Metered
 from marsjax.agents.twap import Twap
-from marsjax.experiments import launcher
+from marsjax.experiments import futures, launcher
 from marsjax.experiments import market_impact as experiment
 from marsjax.simulate import End
 from marsjax.specs import SECOND_NS
+from marsjax.types import Status
 
 CONFIG = Path(__file__).parents[2] / "configs" / "market_impact.py"
 ARGUMENT = "twap,trajectories=4,seeds=2,minutes=1,after=1"
@@ -84,10 +85,10 @@ def test_a_run_writes_tables_that_agree(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert ran.code == 0, ran.err
     assert {path.name for path in out.iterdir()} == FILES
-    # Two batches of baselines, two of executions, of one size: numbers and starts in common.
-    assert [len(named["numbers"]) for named in ran.given] == [8] * 4
-    np.testing.assert_array_equal(ran.given[0]["numbers"], ran.given[2]["numbers"])
-    assert not set(ran.given[0]["numbers"]) & set(ran.given[1]["numbers"])
+    # Baselines and executions of two sizes: numbers in common with the first half of the baselines.
+    without, executed = (named["numbers"].reshape(2, 8) for named in ran.given)
+    np.testing.assert_array_equal(executed, without[[0, 0]])
+    assert len(set(without.flat)) == 16
     rows, base = (pd.read_csv(out / name) for name in ("executions.csv", "baselines.csv"))
     report = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert abs(report["mean_volume_without"] - base["volume"].mean()) < 1e-9
@@ -111,6 +112,31 @@ def test_a_run_writes_tables_that_agree(run: Run, tmp_path: Path) -> None:
     assert "mean volume without the twap" in ran.out
 
 
+def test_in_few_slots_and_again_where_a_side_was_full_comes_the_same(run: Run, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    run()
+    before = pd.read_csv(tmp_path / "out" / "executions.csv")
+    real, calls = rollout.rollout, []
+
+    def full(*args: Any, **named: Any) -> rollout.Rollout:
+        """Six executions found a side full; when they are made again none does."""
+        calls.append(named["numbers"])
+        made = real(*args, **named)
+        if len(calls) == 2:
+            made.status[2:8, Status.SIDE_FULL] += 1
+        return made
+
+    monkeypatch.setattr(rollout, "rollout", full)
+    monkeypatch.setattr(futures, "next_capacity", lambda config, capacity, made: (
+        capacity if made.status[:, Status.SIDE_FULL].any() else None))
+    ran = run("--config.slots=6", "--config.overwrite=true", "--config.picture=false")
+    assert ran.code == 0 and [len(numbers) for numbers in calls] == [16, 16, 6]
+    np.testing.assert_array_equal(calls[2], calls[1][2:8])
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "executions.csv"), before)
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert report["rollouts"]["trajectories"] == 32 and report["rollouts"]["rejected"] == {}
+
+
 def test_a_lost_rollout_is_counted_and_part_of_no_mean(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                                                        ) -> None:
     real = rollout.rollout
@@ -122,7 +148,7 @@ def test_a_lost_rollout_is_counted_and_part_of_no_mean(run: Run, tmp_path: Path,
 
     monkeypatch.setattr(rollout, "rollout", lose)
     ran = run("--config.sides=sell", "--config.picture=false", "--config.targets=500")
-    assert ran.code == 3 and "3 of 24 trajectories lost, not part of any number: {'NO_MID': 3}" in ran.err
+    assert ran.code == 3 and "2 of 24 trajectories lost, not part of any number: {'NO_MID': 2}" in ran.err
     rows = pd.read_csv(tmp_path / "out" / "executions.csv")
     assert rows["lost"].tolist() == [False] * 3 + [True] + [False] * 4 and set(rows["target"]) == {500}
     assert rows["impact_bp"].isna().tolist() == rows["lost"].tolist()

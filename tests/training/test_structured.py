@@ -42,11 +42,11 @@ def test_losses_are_those_of_the_expanded_model(params: Structured, features: np
 def test_the_sum_over_classes_holds_where_scores_are_far_apart() -> None:
     p, v, i = 5, 4, 3
     rng = np.random.default_rng(2)
-    shapes = [(3, p), (3, v), (3, i), (p, v), (p, i), (v, i)]
+    shapes = [(3, p), (3, v), (3, i), (3, p, v), (3, p, i), (v, i)]
     scores = structured._Rows(*(jnp.asarray(rng.normal(0, 15, (2, *shape)), jnp.float32) for shape in shapes))
     s = jax.tree.map(lambda x: np.asarray(x, np.float64), scores)
     rows = (s.price[..., None, None] + s.volume[:, :, None, :, None] + s.interval[:, :, None, None]
-            + s.price_volume[:, None, :, :, None] + s.price_interval[:, None, :, None]
+            + s.price_volume[..., None] + s.price_interval[:, :, :, None]
             + s.volume_interval[:, None, None])
     flat = rows.reshape(2, -1)
     top = flat.max(axis=1)
