@@ -84,3 +84,13 @@ class FakeHub:
                 (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, snapshot / name)
         return str(snapshot)
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)

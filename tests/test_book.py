@@ -2,11 +2,7 @@
 
 import dataclasses
 import functools
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +20,7 @@ from marsjax.types import (
     NO_ID,
     NO_OWNER,
     Book,
+    BookView,
     Kind,
     Order,
     Side,
@@ -48,7 +45,11 @@ from tests.twin import (
 
 SMALL = MarketSpec(capacity=16, trade_width=16)
 NARROW = MarketSpec(capacity=16, trade_width=3, levels=3)
-LENGTH = 128
+FINE = MarketSpec(capacity=16, tick=1, levels=32)
+WIDE = MarketSpec(capacity=128, trade_width=64)
+DEEP = MarketSpec(capacity=1024, trade_width=16)
+LENGTH, SHORT = 128, 64
+"""Orders of a replay: with a spec in common they have a compilation in common, so shorter streams are filled up."""
 PARAMETERS = st.builds(
     FlowParameters, seed=st.integers(0, 2**32 - 1), start_fullness=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
     price_range_ticks=st.sampled_from([1, 3, 12, 60]), price_level=st.sampled_from(["low", "middle", "high"]),
@@ -79,6 +80,14 @@ def run(spec: MarketSpec, flow: Flow) -> dict[str, np.ndarray]:
     return named_leaves(replay(spec, flow.start, flow.stream, flow.matching)[1])
 
 
+def replay_filled(spec: MarketSpec, start: Book, stream: Order, matching: bool = True, length: int = LENGTH
+                  ) -> tuple[Book, Steps]:
+    """A replay of at most `length` orders, filled up to it; the steps of those orders alone."""
+    count = len(stream.kind)
+    now, steps = replay(spec, start, orders.pad(stream, length), np.full(length, matching))
+    return now, jax.tree.map(lambda x: np.asarray(x)[:count], steps)
+
+
 def assert_equal(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     for name, values in expected.items():
         np.testing.assert_array_equal(got[name], values, err_msg=name)
@@ -102,13 +111,12 @@ def notional(price: np.ndarray, volume: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize(("spec", "length", "examples"), [
-    (MarketSpec(capacity=8, trade_width=8), LENGTH, 40),
-    (SMALL, LENGTH, 25),
-    (NARROW, LENGTH, 25),
-    (MarketSpec(capacity=16, tick=1, levels=32), LENGTH, 15),
-    (MarketSpec(capacity=128, trade_width=64), LENGTH, 15),
-    (MarketSpec(capacity=1024, trade_width=1024), 64, 5),
-    (MarketSpec(capacity=4096, trade_width=128), 48, 4),
+    (SMALL, LENGTH, 40),
+    (NARROW, LENGTH, 30),
+    (FINE, LENGTH, 15),
+    (WIDE, LENGTH, 15),
+    (DEEP, SHORT, 8),
+    (MarketSpec(capacity=1024, trade_width=1024), SHORT, 5),
 ], ids=lambda x: f"{x.capacity}-{x.trade_width}-tick{x.tick}" if isinstance(x, MarketSpec) else "")
 def test_book_equals_twin(spec: MarketSpec, length: int, examples: int) -> None:
     @settings(laws, max_examples=examples)
@@ -134,11 +142,12 @@ def test_benchmark_stream_equals_twin() -> None:
     columns = (kinds_of(x["type"]), x["price"], x["volume"], x["order_id"], kinds_of(x["cancel_type"]), x["cancel_id"],
                x["agent_id"])
     messages = [Message(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-    spec = MarketSpec(capacity=128, trade_width=64)
-    twin = TwinBook(spec)
+    twin, now, parts = TwinBook(WIDE), book.empty(WIDE), []
     expected = stacked([expected_row(twin, twin.submit(message)) for message in messages])
-    flow = Flow(book.empty(spec), stream_of(messages), np.ones(len(messages), bool), expected)
-    assert_equal(run(spec, flow), expected)
+    for first in range(0, len(messages), LENGTH):
+        now, steps = replay_filled(WIDE, now, stream_of(messages[first : first + LENGTH]))
+        parts.append(named_leaves(steps))
+    assert_equal({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, expected)
     assert set(expected["status"].tolist()) == {Status.ACCEPTED, Status.UNKNOWN_ID}
 
 
@@ -216,13 +225,12 @@ def test_rejected_orders_change_nothing(parameters: FlowParameters) -> None:
             value, got[f"trades.{name}"][rejected].shape), err_msg=name)
 
 
-@pytest.mark.parametrize(("spec", "examples"), [(SMALL, 4), (MarketSpec(capacity=1024, trade_width=16), 1)],
-                         ids=["small", "deep"])
-def test_vmap_equals_loop(spec: MarketSpec, examples: int) -> None:
+@pytest.mark.parametrize(("spec", "length", "examples"), [(SMALL, LENGTH, 4), (DEEP, SHORT, 1)], ids=["small", "deep"])
+def test_vmap_equals_loop(spec: MarketSpec, length: int, examples: int) -> None:
     @settings(laws, max_examples=examples)
     @given(st.integers(0, 1000), CONTINUOUS)
     def check(seed: int, parameters: FlowParameters) -> None:
-        flows = [random_flow(spec, 64, dataclasses.replace(parameters, seed=seed + i, start_fullness=i / 3))
+        flows = [random_flow(spec, length, dataclasses.replace(parameters, seed=seed + i, start_fullness=i / 3))
                  for i in range(4)]
         batch = jax.tree.map(lambda *x: np.stack(x), *((x.start, x.stream, x.matching) for x in flows))
         together = jax.vmap(functools.partial(replay, spec))(*batch)
@@ -296,39 +304,40 @@ def fill_side(spec: MarketSpec, kind: Kind, price: int, volume: int, count: int)
     return twin.book()
 
 
-def submit_one(spec: MarketSpec, now: Book, kind: Kind, price: int, volume: int, order_id: int
-               ) -> tuple[Book, Trades, int]:
-    now, trades, status = submit_jitted(spec, now, orders.limit_order(kind, price, volume, order_id))
-    return now, trades, int(status)
+def submit_one(spec: MarketSpec, now: Book, kind: Kind, price: int, volume: int, order_id: int, matching: bool = True
+               ) -> tuple[Book, Trades, int, BookView]:
+    """One limit order, and the view after it, by the compilation of `replay`."""
+    order = jax.tree.map(lambda x: np.array([x], np.int32), orders.limit_order(kind, price, volume, order_id))
+    now, steps = replay_filled(spec, now, order, matching)
+    trades, status, view = jax.tree.map(lambda x: x[0], (steps.trades, steps.status, steps.view))
+    return now, trades, int(status), view
 
 
 @pytest.mark.parametrize("kind", [Kind.BUY, Kind.SELL])
 def test_a_side_far_past_2_to_31_shares_matches_and_shows_exactly(kind: Kind) -> None:
-    spec = MarketSpec(capacity=128, trade_width=4)
     resting = Kind.SELL if kind == Kind.BUY else Kind.BUY
-    price = MAX_PRICE // spec.tick * spec.tick
-    now = fill_side(spec, resting, price, MAX_VOLUME, 100)
+    price = MAX_PRICE // WIDE.tick * WIDE.tick
+    now = fill_side(WIDE, resting, price, MAX_VOLUME, 100)
 
-    def level() -> int:
-        seen = view_jitted(spec, now)
-        return int(clock.wide_to_numpy(seen.ask_volume if resting == Kind.SELL else seen.bid_volume)[0])
+    def level(view: BookView) -> int:
+        return int(clock.wide_to_numpy(view.ask_volume if resting == Kind.SELL else view.bid_volume)[0])
 
-    assert level() == 100 * MAX_VOLUME
-    now, trades, status = submit_one(spec, now, kind, price, MAX_VOLUME - 1, 1000)
+    assert level(view_jitted(WIDE, now)) == 100 * MAX_VOLUME
+    now, trades, status, view = submit_one(WIDE, now, kind, price, MAX_VOLUME - 1, 1000)
     assert (status, int(trades.count), int(trades.rest), int(trades.partial)) == (0, 1, 0, MAX_VOLUME - 1)
     assert int(clock.wide_to_numpy(trades.value)) == price * (MAX_VOLUME - 1)
-    assert level() == 99 * MAX_VOLUME + 1
-    now, trades, status = submit_one(spec, now, kind, price, MAX_VOLUME, 1001)
-    assert np.asarray(trades.volume_each).tolist() == [1, MAX_VOLUME - 1, 0, 0]
-    assert np.asarray(trades.resting_id).tolist() == [0, 1, NO_ID, NO_ID]
-    assert level() == 98 * MAX_VOLUME + 1
+    assert level(view) == 99 * MAX_VOLUME + 1
+    now, trades, status, view = submit_one(WIDE, now, kind, price, MAX_VOLUME, 1001)
+    assert np.asarray(trades.volume_each[:3]).tolist() == [1, MAX_VOLUME - 1, 0]
+    assert np.asarray(trades.resting_id[:3]).tolist() == [0, 1, NO_ID]
+    assert level(view) == 98 * MAX_VOLUME + 1
     assert int(now.volume[resting, 0]) == 1 and int(now.order_id[resting, 0]) == 1
 
 
 @pytest.mark.parametrize("kind", [Kind.BUY, Kind.SELL])
 @pytest.mark.parametrize("count", [1, 127, 128, 129, 511, 512, 513, 1023, 1024])
 def test_deep_sides_equal_twin_wherever_sweeps_and_levels_end(kind: Kind, count: int) -> None:
-    spec = MarketSpec(capacity=1024, trade_width=16)
+    spec = DEEP
     toward = 1 if kind == Kind.BUY else -1
     limit = 100_000 + toward * 100 * spec.levels
     got, expected = [], []
@@ -343,16 +352,15 @@ def test_deep_sides_equal_twin_wherever_sweeps_and_levels_end(kind: Kind, count:
         start = twin.book()
         messages = [Message(Kind.NONE, 0, 0, NO_ID), Message(kind, price, volume, 5000)]
         expected.append(stacked([expected_row(twin, twin.submit(message)) for message in messages]))
-        got.append(run(spec, Flow(start, stream_of(messages), np.ones(2, bool), {})))
+        got.append(named_leaves(replay_filled(spec, start, stream_of(messages), length=SHORT)[1]))
     for one, other in zip(got, expected, strict=True):
         assert_equal(one, other)
 
 
 def test_a_cut_list_is_flagged_and_its_sums_are_exact() -> None:
-    spec = MarketSpec(capacity=16, trade_width=3)
-    now = fill_side(spec, Kind.SELL, 100_000, 500, 10)
+    now = fill_side(NARROW, Kind.SELL, 100_000, 500, 10)
     for count, volume in ((3, 1500), (4, 1501)):
-        after, trades, status = submit_one(spec, now, Kind.BUY, 100_100, volume, 50)
+        after, trades, status, _ = submit_one(NARROW, now, Kind.BUY, 100_100, volume, 50)
         assert (status, int(trades.count), bool(trades.cut)) == (0, count, count > 3)
         assert int(clock.wide_to_numpy(trades.volume)) == volume
         assert int(clock.wide_to_numpy(trades.value)) == volume * 100_000
@@ -361,14 +369,11 @@ def test_a_cut_list_is_flagged_and_its_sums_are_exact() -> None:
 
 
 def test_mids_at_the_highest_price_do_not_wrap() -> None:
-    spec = MarketSpec(tick=1, capacity=8)
-    now, _, _ = submit_one(spec, book.empty(spec), Kind.SELL, MAX_PRICE, 1, 1)
-    seen = view_jitted(spec, now)
+    now, _, _, seen = submit_one(FINE, book.empty(FINE), Kind.SELL, MAX_PRICE, 1, 1)
     assert (int(seen.mid_price), int(seen.mid_price_twice)) == (MAX_PRICE, 2 * MAX_PRICE)
-    now, _, _ = submit_one(spec, now, Kind.BUY, MAX_PRICE - 1, 1, 2)
-    seen = view_jitted(spec, now)
+    now, _, _, seen = submit_one(FINE, now, Kind.BUY, MAX_PRICE - 1, 1, 2)
     assert (int(seen.spread), int(seen.mid_price), int(seen.mid_price_twice)) == (1, MAX_PRICE - 1, 2 * MAX_PRICE - 1)
-    _, _, status = submit_one(spec, now, Kind.SELL, MAX_PRICE + 1, 1, 3)
+    _, _, status, _ = submit_one(FINE, now, Kind.SELL, MAX_PRICE + 1, 1, 3)
     assert status == Status.BAD_PRICE
 
 
@@ -378,7 +383,7 @@ def test_a_partial_cancel_keeps_its_place_and_a_whole_one_gives_it_up() -> None:
     assert (int(status), int(trades.kind), int(trades.slot)) == (Status.ACCEPTED, Kind.CANCEL, 0)
     assert np.asarray(now.order_id[Side.BID, :4]).tolist() == [0, 1, 2, NO_ID]
     assert np.asarray(now.volume[Side.BID, :4]).tolist() == [300, 500, 500, 0]
-    _, trades, _ = submit_one(SMALL, now, Kind.SELL, 100_000, 400, 9)
+    _, trades, _, _ = submit_one(SMALL, now, Kind.SELL, 100_000, 400, 9)
     assert np.asarray(trades.resting_id[:3]).tolist() == [0, 1, NO_ID]
     now, _, _ = cancel_jitted(SMALL, now, Side.BID, 0, 300)
     assert np.asarray(now.order_id[Side.BID, :3]).tolist() == [1, 2, NO_ID]
@@ -386,42 +391,36 @@ def test_a_partial_cancel_keeps_its_place_and_a_whole_one_gives_it_up() -> None:
 
 def test_a_collected_order_rests_without_matching_and_leaves_the_last_price() -> None:
     now = fill_side(SMALL, Kind.BUY, 100_000, 500, 1)
-    sell = orders.limit_order(Kind.SELL, 99_900, 300, 7)
-    now, trades, status = submit_jitted(SMALL, now, sell, False)
-    assert (int(status), int(trades.count), int(trades.rest)) == (Status.ACCEPTED, 0, 300)
+    now, trades, status, view = submit_one(SMALL, now, Kind.SELL, 99_900, 300, 7, matching=False)
+    assert (status, int(trades.count), int(trades.rest)) == (Status.ACCEPTED, 0, 300)
     assert int(now.last_price) == -1
-    assert int(view_jitted(SMALL, now).spread) == -100
+    assert int(view.spread) == -100
 
 
-def x64_case() -> Any:
+def test_64_bit_mode_changes_neither_types_nor_results() -> None:
     """Every public function of the book once, with Python numbers where they are allowed."""
     flow = random_flow(SMALL, LENGTH, FlowParameters(seed=11, volumes="huge", collected_rate=0.2))
-    now, steps = replay(SMALL, flow.start, flow.stream, flow.matching)
 
-    @jax.jit
-    def calls(now: Book) -> Any:
-        return (book.empty(SMALL), book.cancel(SMALL, now, 0, now.order_id[0, 0], 1),
-                book.cancel_where(SMALL, now, np.full((2, SMALL.capacity), 3, np.int32)),
-                book.submit(SMALL, now, orders.limit_order(1, 100_000, 700, 10**6), True),
-                book.cancel_owner(SMALL, now, 1), book.best(now), orders.no_order(), orders.cancel_order(0, 5, 100),
+    def numbers(now: Book) -> Any:
+        """What submits nothing: `replay` does."""
+        return (book.cancel_where(SMALL, now, np.full((2, SMALL.capacity), 3, np.int32)),
+                book.cancel(SMALL, now, 0, now.order_id[0, 0], 1), book.best(now),
                 clock.draw_uniform_time(np.arange(8, dtype=np.uint32) << 29, 5, 10**10), clock.wide(-7),
                 clock.phase(SMALL.session, orders.no_order().time), clock.to_int32(clock.multiply(-5, 7)))
 
-    return now, steps, calls(now)
+    def others(now: Book) -> Any:
+        return (book.empty(SMALL), book.submit(SMALL, now, orders.limit_order(1, 100_000, 700, 10**6), True),
+                book.cancel_owner(SMALL, now, 1), orders.no_order(), orders.cancel_order(0, 5, 100))
 
-
-def test_64_bit_mode_changes_neither_types_nor_results(tmp_path: Path) -> None:
-    path = tmp_path / "x64.npz"
-    code = ("import sys, jax, numpy; from tests.test_book import x64_case; assert jax.config.jax_enable_x64; "
-            "numpy.savez(sys.argv[1], *map(numpy.asarray, jax.tree.leaves(x64_case())))")
-    root = Path(__file__).parents[1]
-    search = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=root,
-                   env=os.environ | {"JAX_ENABLE_X64": "1", "PYTHONPATH": search})
-    leaves = jax.tree.leaves(x64_case())
-    assert {str(x.dtype) for x in leaves} == {"int32", "uint32", "bool"}
-    with np.load(path) as saved:
-        assert_bitwise_equal([saved[f"arr_{i}"] for i in range(len(saved.files))], leaves)
+    found, shapes = [], []
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            now, steps = replay(SMALL, flow.start, flow.stream, flow.matching)
+            found.append((now, steps, jax.jit(lambda now: numbers(now))(now)))
+            shapes.append(jax.eval_shape(lambda now: others(now), now))
+    assert {str(x.dtype) for x in jax.tree.leaves((found, shapes))} == {"int32", "uint32", "bool"}
+    assert_bitwise_equal(*found)
+    assert shapes[0] == shapes[1]
 
 
 def counted(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[int]]:
@@ -450,10 +449,11 @@ def test_contents_never_retrace() -> None:
         *(jax.tree.map(lambda x, i=i: x[i], stream) for i in range(4))]
     for i, message in enumerate(messages):
         spec = MarketSpec(capacity=16, trade_width=16)
-        now, _, _ = submit(spec, now, message, np.bool_(i % 2))
-        now, _, _ = cancel(spec, now, i % 2, i, 1)
-        now, _ = take(spec, now, np.full((2, 16), i, np.int32))
-        view(spec, now)
+        # Traced alone: nothing need be compiled.
+        now, _, _ = submit.eval_shape(spec, now, message, np.bool_(i % 2))
+        now, _, _ = cancel.eval_shape(spec, now, i % 2, i, 1)
+        now, _ = take.eval_shape(spec, now, np.full((2, 16), i, np.int32))
+        view.eval_shape(spec, now)
     assert (submit_traces, cancel_traces, take_traces, view_traces) == ([1], [1], [1], [1])
 
 

@@ -3,11 +3,7 @@
 import collections
 import dataclasses
 import functools
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -177,12 +173,11 @@ def cancel(side: Side, cancel_id: int, volume: int, at_s: float) -> Order:
     return orders.cancel_order(side, cancel_id, volume, owner=0, time=clock.static_time(int(at_s * SECOND)))
 
 
-def play(spec: MarketSpec, *sent: Order, market: Market | None = None, by: Any = step) -> tuple[Market, list[Report]]:
-    market, reports = exchange.open_market(spec) if market is None else market, []
-    for order in sent:
-        market, report = by(spec, market, order)
-        reports.append(report)
-    return market, reports
+def play(spec: MarketSpec, *sent: Order, market: Market | None = None) -> tuple[Market, list[Report]]:
+    """Steps some orders one by one, with the compilation of `run`: what follows them is no order, at no time."""
+    stream = orders.pad(jax.tree.map(lambda *x: np.stack(x).astype(np.int32), *sent), LENGTH)
+    steps = jax.tree.map(np.asarray, run(spec, exchange.open_market(spec) if market is None else market, stream))
+    return row(steps.market, len(sent) - 1), [row(steps.report, i) for i in range(len(sent))]
 
 
 def statuses(reports: list[Report]) -> list[int]:
@@ -204,7 +199,7 @@ EDGES = {10: (Status.CLOSED, Status.ACCEPTED), 20: (Status.ACCEPTED, Status.ACCE
 def test_orders_outside_the_periods_are_closed_and_change_nothing(at_ns: int, status: Status) -> None:
     before = exchange.open_market(SPEC)
     order = orders.limit_order(Kind.BUY, 100_000, 100, owner=0, time=clock.static_time(at_ns))
-    after, report = step(SPEC, before, order)
+    after, (report,) = play(SPEC, order)
     assert int(report.status) == status
     assert int(after.counters.status[status]) == 1
     if status == Status.CLOSED:
@@ -241,13 +236,13 @@ def test_a_due_auction_closes_submit_and_is_held_by_step() -> None:
     refused, report = submit(SPEC, market, late)
     assert int(report.status) == Status.CLOSED
     assert_bitwise_equal(refused.book, market.book)
-    held, report = step(SPEC, market, late)
+    held, (report,) = play(SPEC, late, market=market)
     assert int(report.status) == Status.ACCEPTED
     assert (int(held.counters.auctions), int(clock.wide_to_numpy(held.counters.traded))) == (1, 100)
     # The two ways are one.
     assert_bitwise_equal(held, submit(SPEC, uncross(SPEC, market)[0], late)[0])
     # The day's last order, long after, holds both auctions.
-    both, _ = step(SPEC, market, limit(Kind.BUY, 99_000, 100, 120))
+    both, _ = play(SPEC, limit(Kind.BUY, 99_000, 100, 120), market=market)
     assert (int(both.counters.auctions), int(clock.time_to_ns(both.time))) == (2, 120 * SECOND)
 
 
@@ -346,33 +341,29 @@ def one_by_one(spec: MarketSpec, market: Market, take: np.ndarray, time: Time) -
     return market, reports
 
 
-@pytest.mark.parametrize("spec", [SPEC, WHOLE_LISTS], ids=["cut lists", "whole lists"])
-def test_many_cancels_at_once_equal_the_same_one_by_one(spec: MarketSpec) -> None:
-    @settings(laws, max_examples=12)
-    @given(st.integers(0, 1000), st.sampled_from(["lots", "huge"]), st.integers(0, 2**32 - 1))
-    def check(flow_seed: int, volumes: str, seed: int) -> None:
-        flow = flow_of(spec, dataclasses.replace(CONTINUOUS, seed=flow_seed, volumes=volumes, reach=8))
-        market = row(run(spec, exchange.open_market(spec), stream_of(flow.sent)).market, 60)
-        take, time = wanted(market, seed), clock.static_time(flow.sent[60].time_ns + 5)
-        together, report = cancel_many(spec, market, take, time)
-        apart, reports = one_by_one(spec, market, take, time)
-        cut = [len(side) > spec.trade_width for side in reports]
-        apart = dataclasses.replace(apart, counters=dataclasses.replace(
-            apart.counters, cut_lists=apart.counters.cut_lists + np.int32(sum(cut))))
-        assert_bitwise_equal(together, apart)
-        assert_conserved(exchange.conservation(together))
-        for side in Side:
-            got, expected = row(report, side), reports[side]
-            assert int(got.status) == Status.ACCEPTED
-            assert int(got.order_id) == (int(expected[0].order_id) if expected else NO_ID)
-            assert (int(got.trades.count), bool(got.trades.cut)) == (len(expected), cut[side])
-            for name in ("price", "volume_each", "resting_id", "resting_owner"):
-                values = [int(getattr(x.trades, name)[0]) for x in expected][:spec.trade_width]
-                assert np.asarray(getattr(got.trades, name)).tolist()[:len(values)] == values
-            assert int(clock.wide_to_numpy(got.trades.value)) == sum(
-                int(clock.wide_to_numpy(x.trades.value)) for x in expected)
-
-    check()
+@settings(laws, max_examples=12)
+@given(st.integers(0, 1000), st.sampled_from(["lots", "huge"]), st.integers(0, 2**32 - 1))
+def test_many_cancels_at_once_equal_the_same_one_by_one(flow_seed: int, volumes: str, seed: int) -> None:
+    flow = flow_of(SPEC, dataclasses.replace(CONTINUOUS, seed=flow_seed, volumes=volumes, reach=8))
+    market = row(run(SPEC, exchange.open_market(SPEC), stream_of(flow.sent)).market, 60)
+    take, time = wanted(market, seed), clock.static_time(flow.sent[60].time_ns + 5)
+    together, report = cancel_many(SPEC, market, take, time)
+    apart, reports = one_by_one(SPEC, market, take, time)
+    cut = [len(side) > SPEC.trade_width for side in reports]
+    apart = dataclasses.replace(apart, counters=dataclasses.replace(
+        apart.counters, cut_lists=apart.counters.cut_lists + np.int32(sum(cut))))
+    assert_bitwise_equal(together, apart)
+    assert_conserved(exchange.conservation(together))
+    for side in Side:
+        got, expected = row(report, side), reports[side]
+        assert int(got.status) == Status.ACCEPTED
+        assert int(got.order_id) == (int(expected[0].order_id) if expected else NO_ID)
+        assert (int(got.trades.count), bool(got.trades.cut)) == (len(expected), cut[side])
+        for name in ("price", "volume_each", "resting_id", "resting_owner"):
+            values = [int(getattr(x.trades, name)[0]) for x in expected][:SPEC.trade_width]
+            assert np.asarray(getattr(got.trades, name)).tolist()[:len(values)] == values
+        assert int(clock.wide_to_numpy(got.trades.value)) == sum(
+            int(clock.wide_to_numpy(x.trades.value)) for x in expected)
 
 
 @pytest.mark.parametrize(("at_s", "status"), [(5, Status.BAD_TIME), (12, Status.CLOSED), (27, Status.CLOSED),
@@ -407,18 +398,22 @@ def test_vmap_over_symbols_equals_loop() -> None:
     flows = [flow_of(SPEC, FlowParameters(seed, odd=0.3, volumes=volumes))
              for seed, volumes in enumerate(("lots", "huge", "lots", "lots"))]
     streams = [stream_of(flow.sent) for flow in flows]
-    start = exchange.open_market(SPEC)
-    together = jax.vmap(functools.partial(run, SPEC), in_axes=(None, 0))(
-        start, jax.tree.map(lambda *x: np.stack(x), *streams))
+    start, sent = exchange.open_market(SPEC), jax.tree.map(lambda *x: np.stack(x, axis=1), *streams)
+    many = jax.jit(jax.vmap(functools.partial(exchange.step, SPEC)))
+    now, seen = jax.tree.map(lambda x: np.stack([x] * 4), start), []
+    for i in range(LENGTH):
+        seen.append(jax.tree.map(np.asarray, many(now, row(sent, i))))
+        now = seen[-1][0]
+    together = jax.tree.map(lambda *x: np.stack(x, axis=1), *seen)
     for i, stream in enumerate(streams):
-        assert_bitwise_equal(row(together, i), run(SPEC, start, stream))
-    markets = row(jax.tree.map(lambda x: np.moveaxis(np.asarray(x), 1, 0), together.market), 100)
+        assert_bitwise_equal(row(together, i), run(SPEC, start, stream)[:2])
+    markets = seen[100][0]
     takes = np.stack([wanted(row(markets, i), i) for i in range(4)])
     times = jax.tree.map(lambda *x: np.stack(x), *(clock.static_time(t * SECOND) for t in (50, 75, 75, 65)))
     for function, arguments in ((cancel_many, (takes, times)), (uncross, ())):
-        many = jax.vmap(functools.partial(function, SPEC))(markets, *arguments)
+        all_at_once = jax.vmap(functools.partial(function, SPEC))(markets, *arguments)
         for i in range(4):
-            assert_bitwise_equal(row(many, i), function(SPEC, *row((markets, *arguments), i)))
+            assert_bitwise_equal(row(all_at_once, i), function(SPEC, *row((markets, *arguments), i)))
 
 
 def test_contents_never_retrace() -> None:
@@ -430,13 +425,13 @@ def test_contents_never_retrace() -> None:
     market, counts = exchange.open_market(SPEC), []
     for i, order in enumerate(sent):
         spec = MarketSpec(capacity=16, trade_width=2, owners=3, session=Session(tuple(SHORT_DAY.periods)))
-        market, _ = step(spec, market, order)
+        step.eval_shape(spec, market, order)
         market, _ = submit(spec, market, order)
         market, _ = cancel_many(spec, market, np.full((2, 16), i, np.int32), order.time)
         market, _ = uncross(spec, market)
         counts.append(dict(TRACES))
     assert set(counts[0]) >= {"step", "submit", "cancel_many", "uncross"}
-    assert all(count == counts[0] for count in counts)
+    assert counts[0]["step"] == 1 and all(count == counts[0] for count in counts)
 
 
 def test_every_array_of_a_new_market_has_a_buffer_of_its_own() -> None:
@@ -450,30 +445,21 @@ def test_market_fields_and_twin_fields_are_the_same() -> None:
     assert_market_equals(market, TwinExchange(SPEC))
 
 
-def x64_case() -> Any:
+def test_64_bit_mode_changes_neither_types_nor_results() -> None:
     """Orders, call auctions and many cancels at once."""
     flow = flow_of(SPEC, FlowParameters(11, odd=0.3, volumes="huge"))
-    start = exchange.open_market(SPEC, first_id=5, previous_close=100_000)
-    steps = run(SPEC, start, stream_of(flow.sent))
-    market = row(steps.market, 90)
-
-    time = clock.static_time(90 * SECOND)
-    take = np.full((2, 16), 3, np.int32)
-    return start, steps, cancel_many(SPEC, market, take, time)
-
-
-def test_64_bit_mode_changes_neither_types_nor_results(tmp_path: Path) -> None:
-    path = tmp_path / "x64.npz"
-    code = ("import sys, jax, numpy; from tests.test_exchange import x64_case; assert jax.config.jax_enable_x64; "
-            "numpy.savez(sys.argv[1], *map(numpy.asarray, jax.tree.leaves(x64_case())))")
-    root = Path(__file__).parents[1]
-    search = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=root,
-                   env=os.environ | {"JAX_ENABLE_X64": "1", "PYTHONPATH": search})
-    leaves = jax.tree.leaves(x64_case())
-    assert {str(x.dtype) for x in leaves} == {"int32", "uint32", "bool"}
-    with np.load(path) as saved:
-        assert_bitwise_equal([saved[f"arr_{i}"] for i in range(len(saved.files))], leaves)
+    stream, time, take = stream_of(flow.sent), clock.static_time(90 * SECOND), np.full((2, 16), 3, np.int32)
+    begin = functools.partial(exchange.open_market, SPEC, first_id=5, previous_close=100_000)
+    steps = run(SPEC, begin(), stream)
+    expected = steps.market, steps.report, cancel_many(SPEC, row(steps.market, 90), take, time)
+    with jax.enable_x64(True):
+        market, seen = begin(), []
+        for i in range(LENGTH):
+            market, report = step(SPEC, market, row(stream, i))
+            seen.append(jax.tree.map(np.asarray, (market, report)))
+        got = *jax.tree.map(lambda *x: np.stack(x), *seen), cancel_many(SPEC, seen[90][0], take, time)
+    assert {str(x.dtype) for x in jax.tree.leaves(got)} == {"int32", "uint32", "bool"}
+    assert_bitwise_equal(got, expected)
 
 
 def test_messages_of_the_twin_are_orders() -> None:

@@ -65,8 +65,7 @@ def assert_equal(a: Any, b: Any) -> None:
 def test_each_state_is_that_of_a_replay_up_to_its_time() -> None:
     assert int(found()[0][0].market.counters.auctions) == 1
     for time_ns, (begun, _) in (list(zip(TIMES, found(), strict=True))[i] for i in (0, 3)):
-        *_, closing = replay.replay(MARKET, [feed(day())], chunk_orders=128, with_views=False, first_id=1000,
-                                    until_ns=time_ns)
+        *_, closing = replay.replay(MARKET, [feed(day())], chunk_orders=128, first_id=1000, until_ns=time_ns)
         assert_equal(begun.market, jax.tree.map(lambda x: x[0], closing.markets))
         assert int(clock.time_to_ns(begun.time)) == time_ns
 

@@ -1,9 +1,8 @@
 """Laws of the tokens: equal to a float64 twin on random flow, for any bins, times and sizes."""
 
+import dataclasses
 import functools
-import os
-import subprocess
-import sys
+from typing import Any
 
 import hypothesis
 import jax
@@ -13,13 +12,15 @@ import pytest
 from hypothesis import strategies as st
 
 from marsjax import bins, book, clock, exchange, orders, tokens
-from marsjax.specs import DAY_NS, SECOND_NS, MarketSpec, TokenSpec, chinese_session, continuous_session
+from marsjax.specs import DAY_NS, SECOND_NS, MarketSpec, TokenSpec, continuous_session
 from marsjax.types import BookView, Kind, Market, Order, Report, Status
 from tests.helpers import fixture_folder
 from tests.twin_tokens import Sent, Snapshot, TokenTwin
 
 SPEC = TokenSpec()
 MARKET = MarketSpec(capacity=128, trade_width=32, owners=2, session=continuous_session(0, DAY_NS - 1))
+LENGTH = 400
+"""Orders of every random stream: one compilation serves them all."""
 
 
 @functools.cache
@@ -108,7 +109,7 @@ def snapshot(views: BookView, i: int) -> Snapshot:
     (0, 100, 34_200, 34_300), (1, 1, 34_200, 57_600), (2, 20_000_000, 40_000, 50_000), (3, 7, 46_790, 46_810),
     (4, 100, 34_200, 34_200), (5, 3, 0, 86_399), (6, 100, 54_000, 54_060)])
 def test_tokens_equal_the_float64_twin(seed: int, scale: int, start_s: int, end_s: int) -> None:
-    stream = random_stream(seed, 400, scale, start_s, end_s)
+    stream = random_stream(seed, LENGTH, scale, start_s, end_s)
     state, report, views, encoded = jax.tree.map(np.asarray, run(MARKET, table(), stream))
     made, _ = tokens.collect(tokens.Encoded(*encoded))
     twin = twin_of(stream, report, views)
@@ -118,12 +119,12 @@ def test_tokens_equal_the_float64_twin(seed: int, scale: int, start_s: int, end_
 
 
 def test_merged_cancels_occur_in_the_random_flow() -> None:
-    _, _, _, encoded = run(MARKET, table(), random_stream(0, 400, 100, 34_200, 34_300))
+    _, _, _, encoded = run(MARKET, table(), random_stream(0, LENGTH, 100, 34_200, 34_300))
     assert int(encoded.replaces.sum()) > 10
 
 
 def test_a_session_of_six_and_a_half_hours_clips_and_counts() -> None:
-    day = random_stream(1, 400, 1, 34_200, 57_600)
+    day = random_stream(1, LENGTH, 1, 34_200, 57_600)
     state, _, _, encoded = run(MARKET, table(), day)
     late = (clock.time_to_ns(day.time) >= 13 * 3600 * SECOND_NS)
     first_ns = int(clock.time_to_ns(state.first))
@@ -134,29 +135,35 @@ def test_a_session_of_six_and_a_half_hours_clips_and_counts() -> None:
     assert int(jnp.max(encoded.token.seconds)) == tokens.SECONDS_LIMIT
 
 
-def test_auction_orders_make_no_tokens_and_start_no_clock() -> None:
-    spec = MarketSpec(capacity=128, trade_width=32, session=chinese_session())
-    times = np.array([33_400, 33_500, 34_300, 34_301, 34_302, 53_900]) * SECOND_NS
-    kind = np.array([Kind.BUY, Kind.SELL, Kind.BUY, Kind.SELL, Kind.BUY, Kind.BUY])
-    rows = np.arange(6)
-    stream = orders.from_columns(times, kind, 100_000 + 100 * rows, 100 + rows, rows, rows * 0 - 1, rows * 0 - 1,
-                                 rows * 0)
-    state, report, _, encoded = run(spec, table(), stream)
-    assert report.status.tolist() == [Status.ACCEPTED] * 2 + [Status.ACCEPTED] * 4
-    assert int(state.first.s) == 34_300
-    assert encoded.is_new.tolist() == [False, False, False, True, True, False]
+def halves(seed: int) -> tuple[list[Any], BookView, tokens.TokenState, tokens.Encoded]:
+    """Orders, reports and views of a random stream in two parts, the view before it, and what came of all of it."""
+    stream = random_stream(seed, LENGTH, 100, 34_200, 40_000)
+    state, report, views, encoded = run(MARKET, table(), stream)
+    parts = slice(LENGTH // 2), slice(LENGTH // 2, None)
+    return ([jax.tree.map(lambda x, part=part: np.asarray(x)[part], (stream, report, views)) for part in parts],
+            book.view(MARKET, book.empty(MARKET)), state, encoded)
+
+
+encode_stream = jax.jit(tokens.encode_stream, static_argnums=0)
+ALL_OPEN = np.ones(LENGTH // 2, bool)
+
+
+def test_orders_outside_continuous_trading_make_no_tokens_and_start_no_clock() -> None:
+    (half, _), empty, _, _ = halves(8)
+    orders_sent, report, _ = half
+    first = int(np.flatnonzero(report.status[50:] == Status.ACCEPTED)[0]) + 50
+    state, encoded = encode_stream(MARKET, table(), tokens.start(), *half, empty, np.arange(LENGTH // 2) >= 50)
+    assert clock.time_to_ns(state.first) == clock.time_to_ns(orders_sent.time)[first]
+    # The first order that counts starts the clock and makes no token.
+    assert not np.asarray(encoded.is_new | encoded.replaces)[:first + 1].any()
+    assert int(state.count) == np.asarray(encoded.is_new).sum() > 50
 
 
 def test_encode_stream_equals_encoding_order_by_order() -> None:
-    stream = random_stream(7, 300, 100, 34_200, 40_000)
-    state, report, views, encoded = run(MARKET, table(), stream)
-    empty = book.view(MARKET, book.empty(MARKET))
-    parts = slice(150), slice(150, None)
-    half = [jax.tree.map(lambda x, part=part: x[part], (stream, report, views)) for part in parts]
-    is_open = np.ones(150, bool)
-    middle, first = tokens.encode_stream(MARKET, table(), tokens.start(), *half[0], empty, is_open)
-    last = jax.tree.map(lambda x: x[149], views)
-    end, second = tokens.encode_stream(MARKET, table(), middle, *half[1], last, is_open)
+    half, empty, state, encoded = halves(7)
+    middle, first = encode_stream(MARKET, table(), tokens.start(), *half[0], empty, ALL_OPEN)
+    last = jax.tree.map(lambda x: x[-1], half[0][2])
+    end, second = encode_stream(MARKET, table(), middle, *half[1], last, ALL_OPEN)
     jax.tree.map(np.testing.assert_array_equal, end, state)
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
     jax.tree.map(np.testing.assert_array_equal, both, encoded)
@@ -202,18 +209,21 @@ def test_converters_that_do_not_fit_are_named() -> None:
         tokens.draw_tables(SPEC, without)
 
 
+tenths = jax.jit(tokens._tenths)
+
+
 @hypothesis.given(st.integers(1, 2**40), st.integers(0, 2**40))
 @hypothesis.settings(deadline=None, max_examples=200)
 def test_ratio_in_tenths_is_that_of_float64(part: int, rest: int) -> None:
     whole = [part + rest, part]
-    got = tokens._tenths(*(clock.wide_from_numpy(np.array(x)) for x in ([part, part], whole)))
+    got = tenths(*(clock.wide_from_numpy(np.array(x)) for x in ([part, part], whole)))
     assert got.tolist() == [int(part / x * 0.99 * 10) for x in whole]
 
 
 def test_ratio_in_tenths_at_every_edge() -> None:
     k, size = np.arange(1, 10), 1_000
     part, whole = 10 * k * size, np.full(9, 99 * size)
-    got = tokens._tenths(clock.wide_from_numpy(part), clock.wide_from_numpy(whole))
+    got = tenths(clock.wide_from_numpy(part), clock.wide_from_numpy(whole))
     assert got.tolist() == [int(p / w * 0.99 * 10) for p, w in zip(part.tolist(), whole.tolist(), strict=True)]
 
 
@@ -235,10 +245,14 @@ def _change(table: tokens.TokenTables, view: BookView, base: jax.Array) -> jax.A
     return tokens._change(table, view, base)
 
 
+@functools.cache
+def no_levels() -> BookView:
+    return book.view(MARKET, book.empty(MARKET))
+
+
 def change(base: int, mid: int) -> int:
-    nothing = book.view(MARKET, book.empty(MARKET))
-    view = BookView(**{**vars(nothing), "mid_price": jnp.int32(mid), "has_mid": jnp.bool_(True)})
-    return int(_change(table(), view, jnp.int32(base)))
+    view = dataclasses.replace(no_levels(), mid_price=np.int32(mid), has_mid=np.bool_(True))
+    return int(_change(table(), view, np.int32(base)))
 
 
 def test_first_values_are_drawn_with_zero_bits_and_bins_come_back() -> None:
@@ -251,11 +265,13 @@ def test_first_values_are_drawn_with_zero_bits_and_bins_come_back() -> None:
 
 
 def test_tokens_do_not_depend_on_the_64_bit_switch() -> None:
-    code = ("import sys; sys.path.insert(0, '.'); import numpy as np; from tests import test_tokens as t; "
-            "_, _, _, e = t.run(t.MARKET, t.table(), t.random_stream(0, 400, 100, 34_200, 34_300)); "
-            "a = t.tokens.to_array(t.SPEC, e.token); print(a.dtype, np.asarray(a, np.int64).sum(), "
-            "int(e.is_new.sum()), int(e.replaces.sum()))")
-    outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                              env={**os.environ, "JAX_ENABLE_X64": flag}).stdout for flag in "01"}
-    assert len(outputs) == 1
-    assert next(iter(outputs)).startswith("int32")
+    """On given answers of the market: that those do not is a law of the exchange."""
+    (half, _), empty, _, _ = halves(0)
+    expected = table(), encode_stream(MARKET, table(), tokens.start(), *half, empty, ALL_OPEN)
+    with jax.enable_x64(True):
+        wide = tokens.tables(SPEC, converters())
+        got = wide, encode_stream(MARKET, wide, tokens.start(), *half, empty, ALL_OPEN)
+    assert np.asarray(expected[1][1].is_new).sum() > 50 and np.asarray(expected[1][1].replaces).any()
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(x).dtype == np.asarray(y).dtype
+        np.testing.assert_array_equal(x, y)

@@ -1,18 +1,21 @@
 """The benchmark of rollouts, tiny, as its user runs it; what it says of sizes is what they are."""
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from marsjax import model
+from marsjax import clock, decode, model, start
 from marsjax.experiments import benchmark, benchmark_parts, benchmark_rollout
 from marsjax.experiments import config as configs
 from marsjax.simulate import SimulationSpec
-from marsjax.specs import CacheSpec, ComputeSpec, MarketSpec, ModelSpec
+from marsjax.specs import SECOND_NS, CacheSpec, ComputeSpec, MarketSpec, ModelSpec
+from tests.helpers import fixture_folder, read_orders
 
 CONFIG = pathlib.Path(__file__).parent.parent.parent / "configs" / "benchmark.py"
 
@@ -27,15 +30,35 @@ def run(folder: pathlib.Path, **changes: object) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_rollouts_and_their_parts_are_timed(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
-    row, = run(tmp_path, cases=("1x32:3",))
+def test_rollouts_and_their_parts_are_timed(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str],
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    # Noise that need not be compiled first.
+    noise = jax.tree.map(lambda x: x[:280], read_orders(fixture_folder() / "book_noise_orders.csv.gz"))
+    times_ns = 34_200 * SECOND_NS + np.random.default_rng(0).integers(5 * 10**8, 15 * 10**8, 280).cumsum()
+    noise = dataclasses.replace(noise, owner=np.zeros_like(noise.owner), time=clock.time_from_ns(times_ns))
+    monkeypatch.setattr(start, "noise", lambda *_: (None, [noise]))
+    row, = run(tmp_path, cases=("2m:3",))
     assert row["trajectories"] == 3 and row["us_per_step"] > 0 and row["first_step_s"] > 0
     assert row["orders_per_s"] == pytest.approx(3e6 / row["us_per_step"])
     times = row["us_of_parts"]
     assert set(times) == {"append", "predict", "head+draw", "exchange", "tokens", "rest"}
     assert sum(times.values()) == pytest.approx(row["us_per_step"])
     assert row["of_bandwidth"] == pytest.approx(sum(row["bytes_per_step"].values()) / row["us_per_step"] * 1e-3 / 50)
-    assert "1x32" in capsys.readouterr().out
+    assert "2m" in capsys.readouterr().out
+
+
+def test_the_parts_of_a_deep_model_keep_the_types_of_its_state() -> None:
+    """Traced alone: what is timed of it is compiled as that of a model of one layer is."""
+    case = benchmark_rollout._case("2x32:3", configs.load(CONFIG, "rollout"), "cpu")
+    spec = SimulationSpec(MarketSpec(), case.model, case.cache, end_ns=1)
+    params = jax.eval_shape(lambda: model.init(case.model, jax.random.key(0), case.cache.compute.dtype))
+    state = jax.eval_shape(lambda: decode.empty(case.model, case.cache, 3))
+    after = jax.eval_shape(lambda p, s: benchmark_parts._append(spec, p, s, jnp.int32(0)), params, state)
+    hidden = jax.eval_shape(lambda p, s: decode.predict(p, case.model, case.cache, s), params, after)
+    drawn, _ = jax.eval_shape(lambda p, h: benchmark_parts._draw(spec, p, (h, jnp.arange(3)), jnp.int32(0)), params,
+                              hidden)
+    assert case.cache.mode == "hop" and after == state and drawn == hidden
+    assert (hidden.shape, str(hidden.dtype)) == ((3, 32), "bfloat16")
 
 
 def test_bytes_are_those_of_the_arrays() -> None:

@@ -137,13 +137,13 @@ def test_noise_by_the_command_line_writes_everything_and_the_same_again_for_a_se
         assert_files_agree(tmp_path, market)
         assert 150 < whole["markets"][market]["orders"] < 250 and whole["markets"][market]["rejected"] == 0
 
-    # Again here, without the second market: the same transactions.
+    # Again here: the same transactions.
     (tmp_path / "out").rename(tmp_path / "first")
-    ran = run("noise", "--config.minutes=3", "--config.seed=4", "--config.picture=false")
+    ran = run("noise", "--config.minutes=3", "--config.seed=4", "--config.markets=2", "--config.picture=false")
     assert ran.code == 0, ran.err
-    for name in ("orders", "transactions", "snapshots"):
-        first = gzip.decompress((tmp_path / "first" / "noise_0" / f"{name}.csv.gz").read_bytes())
-        assert first == gzip.decompress((tmp_path / "out" / "noise_0" / f"{name}.csv.gz").read_bytes())
+    for name in (f"noise_{i}/{table}.csv.gz" for i in range(2) for table in ("orders", "transactions", "snapshots")):
+        first = gzip.decompress((tmp_path / "first" / name).read_bytes())
+        assert first == gzip.decompress((tmp_path / "out" / name).read_bytes())
     assert not (tmp_path / "out" / "noise_0" / "day.png").exists()
 
 

@@ -20,7 +20,9 @@ from tests.helpers import KINDS, golden_folder, read_columns, read_orders, repla
 
 MARKET = MarketSpec(capacity=512, trade_width=64, owners=3, session=continuous_session(0, DAY_NS - 1))
 MODEL = ModelSpec(width=4, heads=1)
+REPLAYED = MarketSpec(capacity=1024, trade_width=128)
 PADDED = 4096
+"""That book and that length are test_book's, whose compilation is taken where it is there."""
 NOISE = 2048
 EVENTS = 4096
 """Room in the trace of a run."""
@@ -38,6 +40,9 @@ class Run(NamedTuple):
     events: Event
     market: Market
     end: int
+
+
+conservation = jax.jit(exchange.conservation)
 
 
 @functools.cache
@@ -95,26 +100,29 @@ def twap(info: dict[str, Any]) -> Twap:
 
 
 @functools.cache
-def runs(has_twap: bool) -> dict[Path, Run]:
-    """All runs with, or without, a TWAP agent: one batch of trajectories with a start each."""
-    paths = [path for path in ALL if HAS_TWAP[path] == has_twap]
-    infos = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    starts = [start_of(path, info) for path, info in zip(paths, infos, strict=True)]
-    given = [columns(path, "predictions")["token"].astype(np.int32) for path in paths]
+def runs() -> dict[Path, Run]:
+    """All runs: one batch of trajectories with a start each; in those without a TWAP agent it never wakes up."""
+    infos = [json.loads(path.read_text(encoding="utf-8")) for path in ALL]
+    starts = [start_of(path, info) for path, info in zip(ALL, infos, strict=True)]
+    given = [columns(path, "predictions")["token"].astype(np.int32) for path in ALL]
     most = max(map(len, given))
     (end_ns,) = {info["end_ns"] for info in infos}
-    agents = [twap(info) for info in infos] if has_twap else []
+    agents = [twap(info if HAS_TWAP[path] else next(x for x in infos if x["twap"])) for path, info in zip(
+        ALL, infos, strict=True)]
     spec = simulate.SimulationSpec(MARKET, MODEL, CacheSpec(mode="rolling", append=1), end_ns=end_ns,
                                    agents=tuple(agents[:1]), watchers=(Trace(MARKET, EVENTS),), burst=2)
     # What differs between the agents is all in their states.
-    states = [jax.tree.map(lambda *x: jnp.stack(x), *(agent.init() for agent in agents))] if has_twap else []
+    first = [agent.init() for agent in agents]
+    never = clock.static_time(end_ns + 10**9)
+    states = [jax.tree.map(lambda *x: jnp.stack(x), *(
+        (state, wake if HAS_TWAP[path] else never) for path, (state, wake) in zip(ALL, first, strict=True)))]
     params = model.init(MODEL, jax.random.key(0))  # no weights are needed where the tokens are given
     batch = jax.tree.map(lambda *x: jnp.stack(x), *starts)
-    state = simulate.begin(params, spec, batch, jnp.zeros(len(paths), jnp.int32), states)
+    state = simulate.begin(params, spec, batch, jnp.zeros(len(ALL), jnp.int32), states)
     end, decisions = simulate_all(spec, params, state, jnp.stack([np.pad(x, (0, most - len(x))) for x in given], 1))
     end, decisions = jax.tree.map(np.asarray, ((end.market, end.end, end.watched[0]), decisions))
     result = {}
-    for i, path in enumerate(paths):
+    for i, path in enumerate(ALL):
         log = jax.tree.map(lambda x, i=i: x[i], end[2])
         assert not log.dropped
         count = len(given[i])
@@ -127,7 +135,7 @@ def runs(has_twap: bool) -> dict[Path, Run]:
 
 
 def run(path: Path) -> Run:
-    return runs(HAS_TWAP[path])[path]
+    return runs()[path]
 
 
 def sent_rows(events: Event) -> tuple[list[tuple[Any, ...]], list[int]]:
@@ -179,7 +187,7 @@ class TestRun:
         """The orders are equal, so replaying them gives what the rollout did, cancels of one decision one by one."""
         stream = read_orders(path.with_name(f"{path.stem}_orders.csv.gz"))
         count = len(stream.kind)
-        _, steps = replay(MARKET, book.empty(MARKET), orders.pad(stream, PADDED), np.ones(PADDED, bool),
+        _, steps = replay(REPLAYED, book.empty(REPLAYED), orders.pad(stream, PADDED), np.ones(PADDED, bool),
                           keep_books=False)
         golden = columns(path, "snapshots")
         table = np.column_stack([column for name, column in golden.items() if name != "i"])
@@ -220,5 +228,5 @@ class TestRun:
             assert golden[name][0] == (shares[2] if name == "twap" else shares[:2].sum())
         if HAS_TWAP[path]:
             assert abs(int(shares[2])) == result.info["completed"]
-        assert not any(np.asarray(x).any() for x in jax.tree.leaves(exchange.conservation(market)))
+        assert not any(np.asarray(x).any() for x in jax.tree.leaves(conservation(market)))
         assert result.end == simulate.End.TIME
