@@ -4,12 +4,14 @@
     python -m marsjax.experiments.stylized_facts --config=configs/stylized_facts.py:bars,file=real.csv.gz+mine.csv.gz
     python -m marsjax.experiments.stylized_facts --config=stylized_facts:rollout_info,file=rollout_info_25_minutes.zstd
     python -m marsjax.experiments.stylized_facts --config=stylized_facts:sse,folder=data/sse
+    python -m marsjax.experiments.stylized_facts --config=stylized_facts:sse,folder=data/sse,trajectories=4
     python -m marsjax.experiments.stylized_facts --config=stylized_facts:noise,model=default
 
 Argument: where the bars come from first. `bars`: CSV files with the columns symbol, rollout, source, time, price_last,
 price_mean, price_mid, price_mid_last, volume. `rollout_info`: the archive of the reference. `sse`: stretches of real
-days. `noise`: rollouts of an order model from noise markets. Then `file`, `folder`, `symbol`, `date`, `model`,
-`trajectories`, `markets`, `seed`, `output`. Bars made here are written, so that two runs can be put into one report.
+days, and with `trajectories` so many futures of an order model from where each of them begins. `noise`: rollouts of an
+order model from noise markets. Then `file`, `folder`, `symbol`, `date`, `model`, `trajectories`, `markets`, `seed`,
+`output`. Bars made here are written, so that two runs can be put into one report.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +22,7 @@ from marsjax.experiments.config import parse_arg
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a report; see the top of the file for `arg`."""
     chosen = parse_arg(arg, ("bars", "rollout_info", "sse", "noise"), file="", folder="data/sse", symbol="all", date="",
-                       model="default", trajectories=8, markets=20, seed=0, output="")
+                       model="default", trajectories=0, markets=20, seed=0, output="")
     is_noise = chosen.mode == "noise"
     config = ConfigDict()
     config.source = chosen.mode  # bars, rollout_info, sse or noise
@@ -40,14 +42,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.tick = 100  # smallest price step, 1e-4 of the currency
     config.capacity = 256 if is_noise else 4096  # resting orders a side
     config.trade_width = 32 if is_noise else 128  # transactions listed per order
-    config.owners = 1  # sse: accounts
+    config.owners = 1  # sse: accounts in the replay
     config.session = "continuous" if is_noise else "chinese"  # chinese (call auctions) or continuous
     config.start_time = "09:30:00"  # of a continuous session and of the noise agent
     config.end_time = "16:00:00"  # of a continuous session, included
     config.chunk_orders = 8192  # sse: orders of each market in one compiled call
 
     config.markets = chosen.markets  # noise: markets to start from, each a symbol of the report
-    config.trajectories = chosen.trajectories  # noise: rollouts of each
+    # Rollouts of an order model, of each market of noise, or from the beginning of each stretch of real days; 0: none.
+    config.trajectories = chosen.trajectories or (8 if is_noise else 0)
     config.noise_minutes = 30  # of the noise agent before the start
     config.noise_seed = 0  # of the noise agents
     config.interval_s = 1.0  # mean time between two wake-ups of the noise agent

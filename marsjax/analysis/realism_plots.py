@@ -22,7 +22,7 @@ def figure(table: pd.DataFrame, title: str) -> Figure:
     for axes, of, name in ((minutes, MINUTE, "minutes"), (orders, ORDER, "single orders")):
         _bars(axes, means[(means["of"] == of) & (means["minute"] == WHOLE)])
         axes.set_title(name, fontsize="medium")
-    minutes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=3)
+    minutes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
     _lines(horizons, means[(means["of"] == ORDER) & (means["minute"] != WHOLE)])
     return drawn
 
@@ -33,6 +33,7 @@ def _bars(axes: Axes, rows: pd.DataFrame) -> None:
     axes.hlines(place, rows["floor"], rows["ceiling"], color="lightgray", linewidth=6, label="floor to ceiling")
     axes.errorbar(rows["similarity"], place, xerr=[low, high], fmt="o", markersize=4, color="tab:red",
                   label="order model")
+    axes.plot(rows["earlier"], place, "b|", markersize=9, label="earlier history")
     if rows["paper_similarity"].notna().any():
         axes.plot(rows["paper_similarity"], place, "k|", markersize=9, label="paper")
     axes.set_yticks(place, rows["quantity"], fontsize="small")

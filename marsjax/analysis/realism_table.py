@@ -72,6 +72,8 @@ class Compared:
     nearby: list[Values]
     """Real stretches that begin between the first start and the last, for the ceiling."""
     noise: list[Values]
+    earlier: list[Values]
+    """Real stretches that end before the first start."""
     real: list[dict[str, float]]
     """[K], `of_stretch` of all minutes."""
     rollouts: list[list[dict[str, float]]]
@@ -153,8 +155,10 @@ def table(compared: Sequence[Compared], minutes: int, seed: int, resamples: int)
     """A row for each market and key, and below them the means over the markets.
 
     Columns: market, of, quantity, minute; similarity, ceiling, wasserstein, wasserstein_ceiling and accuracy, each with
-    _low and _high; floor and wasserstein_floor (history against noise), accuracy_floor (always the
-    class that was most common before the first start); paper_similarity, paper_accuracy;
+    _low and _high; floor and wasserstein_floor (history against noise), earlier and
+    wasserstein_earlier (history against that before the first start, which is what a model that has learnt those hours
+    would get if nothing changed with time), accuracy_floor (always the class that was most common before the first
+    start); paper_similarity, paper_accuracy;
     history_values, simulated_values. NaN where there is nothing to compare, or the distance has no unit because the
     historical quartiles are equal (the mean is over the other markets). Single minutes have no accuracy, and single
     orders in them no distance.
@@ -169,25 +173,27 @@ def table(compared: Sequence[Compared], minutes: int, seed: int, resamples: int)
 def _row(one: Compared, key: Key, seed: int, resamples: int) -> dict[str, Any]:
     history = _sample([[each[key]] for each in one.history])
     simulated = _sample([[each[key] for each in block] for block in one.simulated])
-    nearby, noise = (_sample([[each[key]] for each in some]) for some in (one.nearby, one.noise))
+    nearby, noise, earlier = (_sample([[each[key]] for each in some]) for some in (one.nearby, one.noise, one.earlier))
     unknown = Interval(*[float("nan")] * 3)
     found = dict.fromkeys(("similarity", "ceiling", "wasserstein", "wasserstein_ceiling", "accuracy"), unknown)
-    floors = dict.fromkeys(("floor", "wasserstein_floor", "accuracy_floor"), float("nan"))
+    floors = dict.fromkeys(("floor", "wasserstein_floor", "earlier", "wasserstein_earlier", "accuracy_floor"),
+                           float("nan"))
     edges, blocks = one.fixed.bins[key.of, key.quantity], (len(one.history), len(one.history) * one.trajectories)
     if history and simulated:
         found["similarity"] = realism.similarity_interval(history, simulated, edges, seed, resamples)
     if nearby:
         found["ceiling"] = realism.similarity_ceiling(nearby, edges, blocks, seed, resamples)
-    if history and noise:
-        floors["floor"] = realism.similarity(history, noise, edges)
+    others = {"floor": noise, "earlier": earlier}
+    if history:
+        floors |= {name: realism.similarity(history, other, edges) for name, other in others.items() if other}
     if history and (key.minute == WHOLE or key.of == MINUTE):
         spread = realism.interquartile(history.values)
         if simulated:
             found["wasserstein"] = realism.wasserstein_interval(history, simulated, spread, seed, resamples)
         if nearby:
             found["wasserstein_ceiling"] = realism.wasserstein_ceiling(nearby, spread, blocks, seed, resamples)
-        if noise:
-            floors["wasserstein_floor"] = realism.wasserstein(history, noise, spread)
+        floors |= {f"wasserstein_{name}": realism.wasserstein(history, other, spread)
+                   for name, other in others.items() if other}
         if key.of == MINUTE and key.minute == WHOLE:
             found["accuracy"], floors["accuracy_floor"] = _accuracy(one, key.quantity, seed, resamples)
     columns = {f"{name}{end}": value for name, interval in found.items()

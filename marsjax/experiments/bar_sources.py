@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -58,7 +59,10 @@ def _archive(config: ConfigDict) -> Gathered:
 
 
 def replayed_bars(config: ConfigDict) -> Gathered:
-    """Stretches of real days, one after the other from the beginning of each period of continuous trading."""
+    """Stretches of real days, one after the other from the beginning of each period of continuous trading.
+
+    With `config.trajectories`, futures of an order model from the beginnings of these stretches as well.
+    """
     spec = sources.market_spec(config)
     opened = sources.open_sources(config, spec)
     length_ns = (config.minutes - 1) * MINUTE_NS
@@ -73,7 +77,33 @@ def replayed_bars(config: ConfigDict) -> Gathered:
         symbol, date = source.name.split("_")
         parts += [bars.of_traces(trace, date, symbol, rollout=number, from_ns=begin, until_ns=begin + length_ns)
                   for number, begin in enumerate(begins)] if trace else []
-    return Gathered(bars.join(parts), {"days": [source.name for source in opened]}, [])
+    about = {"days": [source.name for source in opened]}
+    if not config.trajectories:
+        return Gathered(bars.join(parts), about, [])
+    simulated, told, complaints = _futures_of_days(config, begins)
+    return Gathered(bars.join([*parts, *simulated]), about | told, complaints)
+
+
+def _futures_of_days(config: ConfigDict, begins: list[int]) -> tuple[list[MinuteBars], dict[str, Any], list[str]]:
+    """Of every stretch but those that begin with the day, when there is no order to go on from."""
+    spec, simulator = markets.market_spec(config), markets.load_simulator(config)
+    times = [begin for begin in begins if begin > begins[0]]
+    if not times:
+        raise ValueError(f"config.minutes: expected stretches that begin after the first, got one of {config.minutes}")
+    table = jax.tree.map(np.asarray, simulator.table)
+    starts: list[start.Start] = []
+    names: list[tuple[str, str]] = []
+    for opened in markets.open_feeds(config, spec):
+        starts += [one for one, _ in start.from_feed_at(spec, table, opened.feed, times,
+                                                        simulator.model.spec.max_orders)]
+        symbol, date = opened.name.split("_")
+        names += [(symbol, date)] * len(times)
+    runs = futures.simulate(simulator, spec, _of_horizon(config), starts)
+    parts = [_bars_of(run, one, symbol, np.datetime64(f"{date[:4]}-{date[4:6]}-{date[6:]}", "s"),
+                      config.trajectories * number)
+             for number, (run, one, (symbol, date)) in enumerate(zip(runs, starts, names, strict=True))]
+    told = futures.tally(runs, starts)
+    return parts, {"rollouts": told, "model": markets.describe_model(simulator, config)}, futures.complaints(told)
 
 
 def simulated_bars(config: ConfigDict) -> Gathered:
@@ -86,7 +116,8 @@ def simulated_bars(config: ConfigDict) -> Gathered:
                               warmup.start_ns + warmup.duration_ns, simulator.model.spec.max_orders) for orders in sent]
     # Times are rounded to minutes, the first of which is half as long: one minute less to simulate than bars.
     runs = futures.simulate(simulator, spec, _of_horizon(config), starts)
-    parts = [_bars_of(run, one, f"noise_{market}") for market, (run, one) in enumerate(zip(runs, starts, strict=True))]
+    parts = [_bars_of(run, one, f"noise_{market}", _NO_DATE)
+             for market, (run, one) in enumerate(zip(runs, starts, strict=True))]
     told = futures.tally(runs, starts)
     model = markets.describe_model(simulator, config)
     return Gathered(bars.join(parts), {"rollouts": told, "model": model}, futures.complaints(told))
@@ -99,17 +130,17 @@ def _of_horizon(config: ConfigDict) -> ConfigDict:
     return shorter
 
 
-def _bars_of(run: Rollout, begun: start.Start, symbol: str) -> MinuteBars:
+def _bars_of(run: Rollout, begun: start.Start, symbol: str, day: np.datetime64, first: int = 0) -> MinuteBars:
     dense = run.bars
     orders = np.asarray(dense.orders)
     mid = np.divide(clock.wide_to_numpy(dense.mid_twice_sum), 2 * orders, where=orders > 0, out=np.zeros(orders.shape))
-    date = _NO_DATE + np.timedelta64(int(bars.nearest_minute(clock.time_to_ns(begun.time))), "m")
+    date = day + np.timedelta64(int(bars.nearest_minute(clock.time_to_ns(begun.time))), "m")
     # A lost trajectory has no bars, so that it counts as one that is left out for good reason.
     whole = np.where(futures.is_lost(run)[:, None], 0, orders)
     priced = np.asarray(dense.priced)
     price = np.divide(clock.wide_to_numpy(dense.price_sum), priced, where=priced > 0, out=np.full(mid.shape, np.nan))
     return bars.of_rollouts(symbol, bars.SIMULATED, date, dense.price_last, price, mid,
-                            np.asarray(dense.mid_twice_last) / 2, clock.wide_to_numpy(dense.volume), whole)
+                            np.asarray(dense.mid_twice_last) / 2, clock.wide_to_numpy(dense.volume), whole, first)
 
 
 def save(bars_of: MinuteBars, folder: Path) -> None:

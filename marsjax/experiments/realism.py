@@ -69,15 +69,18 @@ def _record(means: pd.DataFrame) -> list[dict[str, Any]]:
 def _lines(table: pd.DataFrame, config: ConfigDict, told: dict[str, Any], seconds: dict[str, float]) -> list[str]:
     means = table[table["market"] == MEAN]
     lines = [f"means over {table['market'].nunique() - 1} markets, 95% intervals; ceiling: history against itself, "
-             "floor: history against the noise agent, or the usual class; W1 in historical interquartile ranges",
-             f"{'':<26} {'similarity':>21} {'ceiling':>8} {'floor':>6} {'paper':>6}   {'W1':>6} {'ceiling':>8} "
+             "earlier: against history before the first start, floor: against the noise agent, or the usual class; W1 "
+             "in historical interquartile ranges",
+             f"{'':<26} {'similarity':>21} {'ceiling':>8} {'earlier':>8} {'floor':>6} {'paper':>6}   {'W1':>6} "
+             f"{'ceiling':>8} {'earlier':>8} "
              f"{'floor':>7}   {'accuracy':>20} {'floor':>6} {'paper':>6}"]
     for of, name in ((MINUTE, "minutes"), (ORDER, "orders")):
         for _, row in means[(means["of"] == of) & (means["minute"] == WHOLE)].iterrows():
             lines.append(f"{name + ': ' + row['quantity']:<26} {_interval(row, 'similarity'):>21} "
-                         f"{_number(row['ceiling']):>8} {_number(row['floor']):>6} "
+                         f"{_number(row['ceiling']):>8} {_number(row['earlier']):>8} {_number(row['floor']):>6} "
                          f"{_number(row['paper_similarity']):>6}   {_number(row['wasserstein']):>6} "
-                         f"{_number(row['wasserstein_ceiling']):>8} {_number(row['wasserstein_floor']):>7}   "
+                         f"{_number(row['wasserstein_ceiling']):>8} {_number(row['wasserstein_earlier']):>8} "
+                         f"{_number(row['wasserstein_floor']):>7}   "
                          f"{_interval(row, 'accuracy'):>20} {_number(row['accuracy_floor']):>6} "
                          f"{_number(row['paper_accuracy']):>6}".rstrip())
     lines += _horizons(means, MINUTE, "minutes", "wasserstein", "W1")

@@ -41,6 +41,8 @@ class Day(NamedTuple):
     known: Arrivals
     starts: list[Start]
     fixed: Fixed
+    earlier_ns: np.ndarray
+    """int64 [K], starts of stretches as long as a rollout that end before the first start."""
 
 
 def start_times(config: ConfigDict, market: MarketSpec) -> list[int]:
@@ -96,10 +98,12 @@ def read(config: ConfigDict, market: MarketSpec, simulator: markets.Simulator, o
             found = list(from_feed_at(market, table, opened.feed, stops, simulator.model.spec.max_orders))
         passed = [part for _, part in found]
         events = order_events.of_passed(passed)
-        fixed = fix(events, _before(config, market, times_ns[0]), config.minutes)
+        before = _before(config, market, times_ns[0])
+        fixed = fix(events, before, config.minutes)
     except ValueError as error:
         raise ValueError(f"{opened.name}: {error}") from error
-    return Day(opened.name, events, order_events.arrivals_of(passed), [one for one, _ in found][: len(times_ns)], fixed)
+    return Day(opened.name, events, order_events.arrivals_of(passed), [one for one, _ in found][: len(times_ns)], fixed,
+               before[config.minutes])
 
 
 def _on_host() -> contextlib.AbstractContextManager[Any]:
@@ -199,6 +203,7 @@ def compared(config: ConfigDict, day: Day, times_ns: Sequence[int], rows: Sequen
         day.name, day.fixed, [values(day.events, begin, minutes) for begin in times_ns], simulated,
         [values(day.events, begin, minutes) for begin in range(times_ns[0], times_ns[-1] + 1, _PHASE_NS)],
         [values(moved, int(begin), minutes) for begin in begins],
+        [values(day.events, int(begin), minutes) for begin in day.earlier_ns],
         [_stretch(day.events, begin, minutes) for begin in times_ns], rollouts, count)
 
 

@@ -115,7 +115,7 @@ def test_the_days_of_the_checkpoint_are_compared_and_the_files_agree(
     assert told["markets"] == list(DAYS) and told["starts"] == 2 and told["rollouts"]["trajectories"] == 8
     assert told["rollouts"]["lost"] == 0 and told["rollouts"]["cancels_not_listed"] == 0
     check_table(table)
-    assert table.loc[table["minute"] == 0, "floor"].notna().all()
+    assert table.loc[table["minute"] == 0, ["floor", "earlier"]].notna().all(axis=None)
 
     # The history is that of the file: limit orders of 9:34 to 9:38, and cancels as old as the file has them.
     rows = pd.read_csv("600000_20230711_orders.csv")
@@ -199,7 +199,7 @@ def compare(history: OrderEvents, simulated: OrderEvents, noise: OrderEvents, lo
     made = [[realism_table.values(simulated, t, 2)] * (3 - lost) for t in begins]
     foretold = [[quantities.of_stretch(simulated, t, 2)] * (3 - lost) + [nothing] * lost for t in begins]
     past, floor = ([realism_table.values(one, t, 2) for t in begins] for one in (history, noise))
-    one = Compared("A", fixed, past, made, past, floor, real, foretold, 3)
+    one = Compared("A", fixed, past, made, past, floor, past, real, foretold, 3)
     return realism_table.table([one, dataclasses.replace(one, market="B")], 2, 0, 50)
 
 
@@ -213,6 +213,7 @@ def test_history_is_its_own_equal_and_lost_trajectories_are_left_out() -> None:
     some, none = compare(events(0), events(1), events(1), lost=1), compare(events(0), events(1), events(1), lost=3)
     whole = some[some["minute"] == 0]
     np.testing.assert_allclose(whole["similarity"], whole["floor"])  # the noise is that simulated, twice over
+    np.testing.assert_allclose(whole["earlier"], 1)  # history itself
     pd.testing.assert_series_equal(some["accuracy"], compare(events(0), events(1), events(1))["accuracy"])
     assert none["similarity"].isna().all() and none["accuracy"].isna().all() and none["floor"].notna().all()
 

@@ -135,8 +135,8 @@ def test_rollouts_become_bars_without_those_that_were_lost(monkeypatch: pytest.M
     simulated: Any = NamedTuple("Run", [("bars", Any)])(dense)
     begun: Any = NamedTuple("Begun", [("time", Any)])(clock.static_time(36_000 * SECOND_NS))
     monkeypatch.setattr(futures, "is_lost", lambda run: np.array([False, False, True]))
-    got = bar_sources._bars_of(simulated, begun, "noise_3").frame()
-    assert got["rollout"].tolist() == [0, 0, 1] and set(got["symbol"]) == {"noise_3"}
+    got = bar_sources._bars_of(simulated, begun, "noise_3", bar_sources._NO_DATE, first=5).frame()
+    assert got["rollout"].tolist() == [5, 5, 6] and set(got["symbol"]) == {"noise_3"}
     assert got["time"].dt.strftime("%H:%M").tolist() == ["10:00", "10:01", "10:01"]
     assert got["price_last"].tolist() == [100, 101, 102] and got["price_mid"].tolist() == [100, 101.5, 103]
     assert got["price_mean"].tolist() == [99, 101, 102]

@@ -1,0 +1,32 @@
+"""Stylized facts of real days beside futures from the states of these days."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from marsjax import checkpoints, testing
+from marsjax.experiments import bar_sources, config
+from tests.experiments.test_forecast_cli import write_day
+
+CONFIG = Path(__file__).parents[2] / "configs" / "stylized_facts.py"
+
+
+def test_futures_begin_where_stretches_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = testing.tiny_model()
+    checkpoints.save(tmp_path / "tiny", tiny.spec, tiny.params, tiny.converters, {"source": "random weights"})
+    monkeypatch.chdir(tmp_path)
+    write_day(tmp_path, "600000")
+    chosen = config.load(CONFIG, "sse,folder=.,trajectories=1,model=tiny")
+    config.override(chosen, ["--config.capacity=128", "--config.trade_width=8", "--config.minutes=3"])
+    got = bar_sources.gather(chosen)
+    frame = got.bars.frame()
+    assert set(frame["symbol"]) == {"600000"} and not got.complaints
+    real, made = (frame[frame["source"] == name] for name in sorted(set(frame["source"])))
+    begins = [pd.to_datetime(part.groupby("rollout")["time"].min().unique()) for part in (real, made)]
+    # One from every stretch but the first, when no order came yet; those go on when the file has no more orders.
+    assert begins[0].min() == pd.Timestamp("2023-07-11 09:30") and begins[1].min() == pd.Timestamp("2023-07-11 09:32")
+    assert made["rollout"].nunique() == len(begins[1]) == got.about["rollouts"]["trajectories"] == 60 + 60 - 1
+    mids = made.sort_values("time").groupby("rollout")["price_mid"].first()
+    assert np.ptp(mids) > 0
