@@ -70,8 +70,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.head = "structured" if small else "joint"  # rows for bins and pairs of bins, or one for each class
     config.pair_width = 4  # coordinates that the rows of pairs see, for a structured head
 
-    config.steps = 800 if small else 2000
-    config.batch = 4 if small else 16  # windows a step, shared out among the devices
+    config.steps = 1000 if small else 2000
+    config.batch = 8 if small else 16  # windows a step, shared out among the devices
     config.accumulate = 1  # parts a step's windows are taken in
     config.devices = 0  # to train on; 0: all
     config.peak_rate = 5e-3 if small else 1e-3  # learning rate after the warm-up; falls to 0 along half a cosine

@@ -105,7 +105,7 @@ class EnvState:
     """Where a trajectory, or B of them, wait for orders."""
 
     simulation: Simulation
-    """Its `step` counts the decisions of the order model, [] or [B]."""
+    """Its `step` counts the decisions of the order model."""
     phase: Array
     """A `Phase`: what the background agent does next, at `own_time` and with the number `own_number`."""
     own_time: Time
@@ -188,7 +188,6 @@ class Environment:
             until = clock.add_time(start.time, clock.static_time(self.episode_ns))
         spec, zero = self.inner, jnp.zeros(key.shape, jnp.int32)
         simulation = simulate.begin(self.params, spec, start, zero, until=until)
-        simulation = dataclasses.replace(simulation, step=zero)
         nothing = jax.tree.map(lambda x: jnp.broadcast_to(x, key.shape), make.no_order())
         state = EnvState(simulation, zero + Phase.DECIDE, simulation.time, zero, nothing,
                          zero.astype(jnp.uint32), zero.astype(bool))

@@ -22,6 +22,7 @@ def test_the_book_says_what_stands_beside_it(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == text.rsplit("\n# ", 1)[1]
 
 
+@pytest.mark.slow
 def test_an_agent_of_under_thirty_lines_keeps_to_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
     text = block("class MarketMaker")
     assert len(text[text.index("@dataclasses"):text.index("print(")].strip().splitlines()) < 30
@@ -32,6 +33,7 @@ def test_an_agent_of_under_thirty_lines_keeps_to_the_rules(capsys: pytest.Captur
     assert told["refused"] < told["sent"] / 10
 
 
+@pytest.mark.slow
 def test_ten_lines_drive_eight_markets_from_outside() -> None:
     text = block("env.step(")
     assert len(text[text.index("market, model"):].strip().splitlines()) <= 10

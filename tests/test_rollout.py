@@ -194,6 +194,7 @@ def test_trajectories_with_a_start_each_equal_those_of_one_start() -> None:
     jax.tree.map(np.testing.assert_array_equal, [x[:half] for x in got], [x[:half] for x in states(run(start=early))])
 
 
+@pytest.mark.slow
 def test_every_start_has_its_own_end_in_one_compilation() -> None:
     """Without a common end each trajectory runs for as many minutes from its start."""
     half_ns = WARM_NS + 290 * SECOND_NS
@@ -211,6 +212,7 @@ def test_trajectories_of_one_number_are_the_same() -> None:
         jax.tree.map(np.testing.assert_array_equal, [x[part] for x in got], [x[: BATCH // 2] for x in states(whole())])
 
 
+@pytest.mark.slow
 def test_recomputing_the_whole_window_gives_the_same_market() -> None:
     """One layer: the rolling cache is the window, so every token is the same, far beyond the window's 64 orders."""
     spec = dataclasses.replace(SPEC, cache=CacheSpec(mode="recompute", append=1))

@@ -164,14 +164,36 @@ def test_an_agent_out_of_bounds_is_counted_by_name_and_the_market_goes_on() -> N
     assert result.rejected["BAD_PRICE"] >= 4 * 2
 
 
+@pytest.mark.slow
 def test_an_agent_with_nothing_to_do_leaves_the_market_as_it_is() -> None:
     """Baseline and strategy share their draws: with a target of 0 they are the same market."""
-    alone = dataclasses.replace(SPEC, agents=())
-    idle = dataclasses.replace(SPEC, agents=(TWAP,))
-    nothing = TWAP.starts(np.zeros(4, np.int32), True)
-    got = run(spec=idle, agent_starts=[nothing])
-    expected = run(spec=alone)
-    jax.tree.map(np.testing.assert_array_equal, plain.states(got), plain.states(expected))
+    expected = run(spec=dataclasses.replace(SPEC, agents=()))
+    jax.tree.map(np.testing.assert_array_equal, plain.states(buying(0)[0]), plain.states(expected))
+
+
+@functools.cache
+def buying(target: int) -> tuple[rollout.Rollout, list[Log]]:
+    logs: list[Log] = []
+    starts = TWAP.starts(np.full(4, target, np.int32), True)
+    return run(spec=dataclasses.replace(SPEC, agents=(TWAP,)), agent_starts=[starts], trace_room=256,
+               on_trace=lambda who, log: logs.append(log)), logs
+
+
+def volumes_and_sources(logs: list[Log], b: int) -> np.ndarray:
+    return np.concatenate([np.stack([log.events.order.volume[b], log.events.source[b]])[:, : log.count[b]]
+                           for log in logs], axis=1)
+
+
+def test_the_order_model_writes_other_orders_once_an_agent_has_sent_one() -> None:
+    """With the same draws a volume is another only where the token is: it does not depend on the price."""
+    for b in range(4):
+        (idle, _), (active, source) = (volumes_and_sources(buying(target)[1], b) for target in (0, 4000))
+        first = int(np.argmax(source))
+        assert source[first] == 1
+        np.testing.assert_array_equal(active[:first], idle[:first])
+        later = active[first:][source[first:] == 0]
+        count = min(len(later), len(idle) - first)
+        assert count > 10 and (later[:count] != idle[first:][:count]).any()
 
 
 def test_two_agents_of_one_account_are_refused() -> None:

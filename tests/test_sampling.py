@@ -66,6 +66,7 @@ def test_first_and_last_words_draw_possible_classes() -> None:
     assert int(drawn[3]) == 297
 
 
+@pytest.mark.slow
 def test_frequencies_follow_the_law_and_the_temperature() -> None:
     logits = jnp.asarray([0.0, 1.0, -jnp.inf, 2.0] + [-jnp.inf] * 200 + [0.5])
     words = jax.random.bits(jax.random.key(1), (200_000, 2), jnp.uint32)

@@ -13,17 +13,21 @@ PER_DAY = 40_000
 """Values that stand for a day's quantity, whatever its number of orders."""
 _BREAK_S = 1800.0
 """A longer wait is a break of the session, and no interval."""
+_LOT = 100
+"""Shares."""
 
 
 def fit(days: Sequence[ReplayedDay], spec: TokenSpec, level_bins: int = 32, until_ns: int | None = None
         ) -> dict[str, Converter]:
     """The converters that tokens need, fitted on orders before `until_ns` (default: all) of the days.
 
-    Two things differ from the reference's rule, since its bins are of thousands of days and these of a few. A day of
+    Three things differ from the reference's rule, since its bins are of thousands of days and these of a few. A day of
     few orders counts as much as one of many: with each order counted once, a slow stock's waiting times fall into the
     last bin or two. And a bin of more than 100 values keeps 100 evenly spaced quantiles, not the 100 most common
-    values, which in the last bin of a heavy tail are its smallest ones. Volumes are those of limit orders and cancels
-    alike, as a token's are; the time across a break of the session is no interval.
+    values, which in the last bin of a heavy tail are its smallest ones. And bins of volumes that hold next to nothing,
+    between two round volumes, go to the tail, so that large orders of one stock and of another have bins of their own.
+    Volumes are those of limit orders and cancels alike, as a token's are; the time across a break of the session is no
+    interval.
 
     Raises ValueError where there is too little to fit.
     """
@@ -38,7 +42,8 @@ def fit(days: Sequence[ReplayedDay], spec: TokenSpec, level_bins: int = 32, unti
             if not part[name].size:
                 raise ValueError(f"converters: {day.name} has no value of {name} to fit")
         values = np.concatenate([evenly(part[name], PER_DAY) for part in parts])
-        found[name] = _with_quantiles(bins.fit(values, count), values)
+        edges = bins.fit(values, count).edges
+        found[name] = _with_quantiles(finer_tail(edges, values) if name == "order-volume" else edges, values)
     return {**found, "pred-order-volume": found["order-volume"]}
 
 
@@ -57,11 +62,33 @@ def evenly(values: np.ndarray, count: int) -> np.ndarray:
     return np.sort(values)[places.astype(np.int64)]
 
 
-def _with_quantiles(converter: Converter, values: np.ndarray) -> Converter:
-    """The same edges, with at most 100 quantiles as each bin's values, most common first."""
-    of_bin = bins.index(converter, values)
+def finer_tail(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """As many edges [N + 1], of which those above bins with few of the values split the last bin instead.
+
+    Few are an eighth of an even share; the last bin is split in equal ratios, at whole lots.
+    """
+    count = len(edges) - 1
+    held = np.bincount(_bin(edges, values), minlength=count)
+    thin = held[:-1] < len(values) / (8 * count)
+    if not thin.any() or edges[-2] <= 0:
+        return edges
+    between = np.geomspace(edges[-2], edges[-1], int(thin.sum()) + 2)[1:-1]
+    split = np.round(between / _LOT) * _LOT
+    if len(np.unique(np.concatenate([edges[-2:], split]))) < len(split) + 2:
+        return edges
+    return np.concatenate([edges[:1], edges[1:-1][~thin], split, edges[-1:]])
+
+
+def _bin(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The bin of each value, which has its right edge; those beyond the edges are in the first or the last."""
+    return np.clip(np.digitize(values, edges, right=True) - 1, 0, len(edges) - 2)
+
+
+def _with_quantiles(edges: np.ndarray, values: np.ndarray) -> Converter:
+    """Bins of these edges, with at most 100 quantiles as each bin's values, most common first."""
+    of_bin = _bin(edges, values)
     kept, chances = [], []
-    for i in range(converter.num_bins):
+    for i in range(len(edges) - 1):
         inside = values[of_bin == i]
         if len(np.unique(inside)) > bins.MAX_VALUES:
             inside = evenly(inside, bins.MAX_VALUES)
@@ -69,4 +96,4 @@ def _with_quantiles(converter: Converter, values: np.ndarray) -> Converter:
         order = np.argsort(-counts, kind="stable")
         kept.append(distinct[order])
         chances.append(counts[order] / max(counts.sum(), 1))
-    return Converter(converter.edges, tuple(kept), tuple(chances), "fit")
+    return Converter(edges, tuple(kept), tuple(chances), "fit")

@@ -13,6 +13,7 @@ from tests.experiments.test_forecast_cli import write_day
 CONFIG = Path(__file__).parents[2] / "configs" / "stylized_facts.py"
 
 
+@pytest.mark.slow
 def test_futures_begin_where_stretches_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = testing.tiny_model()
     checkpoints.save(tmp_path / "tiny", tiny.spec, tiny.params, tiny.converters, {"source": "random weights"})

@@ -133,6 +133,7 @@ def test_a_noise_market_is_forecast_and_the_files_agree(run: Run, checkpoint: Pa
     assert "held_out.loss 10.5" in ran.out and f"{told['rollouts']['orders_per_s']} orders/s" in ran.out
 
 
+@pytest.mark.slow
 def test_a_real_day_is_evaluated_and_its_starts_are_those_of_single_forecasts(run: Run, tmp_path: Path) -> None:
     """The starts of an evaluation are one batch; alone, each is the same."""
     write_day(tmp_path)
@@ -208,6 +209,7 @@ def test_a_start_whose_book_gets_full_is_run_again_in_twice_the_slots(monkeypatc
     assert [run.rejected for run in futures.simulate(simulator, market, config, [begun])] == [{"SIDE_FULL": 3}]
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_orders_is_exit_3_and_written(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(futures, "complaints", lambda told: ["3 orders refused"])
     ran = run("noise", "--config.picture=false")

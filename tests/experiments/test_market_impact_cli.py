@@ -112,6 +112,7 @@ def test_a_run_writes_tables_that_agree(run: Run, tmp_path: Path) -> None:
     assert "mean volume without the twap" in ran.out
 
 
+@pytest.mark.slow
 def test_in_few_slots_and_again_where_a_side_was_full_comes_the_same(run: Run, tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     run()

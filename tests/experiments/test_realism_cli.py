@@ -93,6 +93,7 @@ def run(tmp_path: Path, checkpoint: Callable[[str], Path], monkeypatch: pytest.M
     return call
 
 
+@pytest.mark.slow
 def test_the_days_of_the_checkpoint_are_compared_and_the_files_agree(
         run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     simulate, logs, done = futures.simulate, [], []

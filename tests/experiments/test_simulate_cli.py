@@ -53,6 +53,7 @@ def replayed(count: int, warmup: start.Warmup) -> tuple[bars.MinuteBars, dict[st
     return bars.join(tables), {"trades": trades, "orders": sum(len(orders.kind) for orders in sent)}
 
 
+@pytest.mark.slow
 def test_bars_and_totals_are_those_of_the_orders(run: Run) -> None:
     code, said, err = run("books=2,minutes=3,seed=5")
     assert code == 0, err

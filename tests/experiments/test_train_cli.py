@@ -57,6 +57,7 @@ def arrays(output: pathlib.Path) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(marsjax.load_order_model(output / "checkpoint").params)]
 
 
+@pytest.mark.slow
 def test_what_a_training_leaves(whole: tuple[pathlib.Path, Prepared]) -> None:
     output, data = whole
     assert sorted(path.name for path in output.iterdir()) == ["checkpoint", "curve.png", "metrics.jsonl", "report.json"]
@@ -78,6 +79,7 @@ def test_what_a_training_leaves(whole: tuple[pathlib.Path, Prepared]) -> None:
     assert f"| frequencies | {losses['held_out']['frequencies']['all']['order']:.3f} |" in card
 
 
+@pytest.mark.slow
 def test_broken_off_and_taken_up_it_comes_out_the_same(whole: tuple[pathlib.Path, Prepared], prepared: None,
                                                        tmp_path: pathlib.Path) -> None:
     output = tmp_path / "train"

@@ -105,3 +105,15 @@ def drawn_mean(converter: bins.Converter, values: np.ndarray) -> float:
 def test_a_day_without_orders_to_fit_is_named() -> None:
     with pytest.raises(ValueError, match="converters: empty has no value of price-level to fit"):
         converters.fit([_Quantities("full", np.arange(300.0)), _Quantities("empty", np.zeros(0))], SPEC)
+
+
+def test_bins_of_next_to_nothing_split_the_tail_instead() -> None:
+    """701 fills no bin of its own kind: its edge goes to the values above 10,000, where two stocks differ."""
+    values = np.concatenate([np.repeat([100.0, 200.0, 500.0, 700.0, 1000.0], 300), [701.0] * 3,
+                             np.linspace(1100, 10_000, 300), np.linspace(10_100, 400_000, 200)])
+    edges = np.array([50.0, 100, 200, 500, 700, 701, 1000, 10_000, 400_000])
+    found = converters.finer_tail(edges, values)
+    np.testing.assert_array_equal(found, [50, 100, 200, 500, 700, 1000, 10_000, 63_200, 400_000])
+    assert round(np.sqrt(10_000 * 400_000), -2) == 63_200
+    full = np.array([50.0, 100, 200, 500, 700, 1000, 10_000, 400_000])
+    np.testing.assert_array_equal(converters.finer_tail(full, values), full)  # every bin holds its share
