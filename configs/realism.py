@@ -39,6 +39,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.output = chosen.output  # a new folder
     config.overwrite = False  # whether an existing output folder is replaced
     config.picture = True  # realism.png
+    config.card = ""  # a checkpoint's README.md whose section on realism is written anew, or none
 
     config.model = chosen.model  # default, a folder, or owner/name on the hub
     config.revision = ""  # commit, branch or tag on the hub

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from marsjax.analysis import realism_plots, realism_table
 from marsjax.analysis.realism_table import MEAN, MINUTE, ORDER, WHOLE
 from marsjax.experiments import futures, launcher, markets, realism_sources
 from marsjax.experiments.output import output_folder, write_json
+
+_CARD_SECTION = "## Realism"
+"""Heading of what this writes into a card."""
 
 
 def main(config: ConfigDict) -> int:
@@ -43,6 +47,9 @@ def main(config: ConfigDict) -> int:
         if config.picture:
             title = f"{config.model} against history, mean over {len(days)} markets"
             realism_plots.figure(table, title).savefig(folder / "realism.png", dpi=110)
+        if config.card:
+            card = Path(config.card)
+            card.write_text(_with_section(card.read_text(encoding="utf-8"), table), encoding="utf-8")
         seconds["total"] = time.perf_counter() - began
         write_json(folder / "metrics.json", {
             "realism": _record(table[table["market"] == MEAN]), "markets": [day.name for day in days],
@@ -58,8 +65,24 @@ def main(config: ConfigDict) -> int:
 
 def _check(config: ConfigDict) -> None:
     markets.check_rollouts(config)
+    if config.card and not Path(config.card).is_file():
+        raise FileNotFoundError(f"config.card: no file {config.card}")
     for key, least in (("every_minutes", 1), ("resamples", 2), ("noise_minutes", 1)):
         markets.whole(config, key, least)
+
+
+def _with_section(card: str, table: pd.DataFrame) -> str:
+    """A checkpoint's card with the means of a table as its last section, in the place of an older one."""
+    means = table[(table["market"] == MEAN) & (table["minute"] == WHOLE)]
+    lines = [_CARD_SECTION, "", f"Similarity (1 - total variation) of rollouts and what really followed, means over "
+             f"{table['market'].nunique() - 1} markets with 95% intervals, by `marsjax.experiments.realism`. Ceiling: "
+             "history against itself; earlier: against the same days before the first start; floor: against the noise "
+             "agent; paper: Table 7, other days and markets.", "",
+             "| of | quantity | similarity | ceiling | earlier | floor | paper |", "|---|---|---|---|---|---|---|"]
+    lines += [f"| {row['of']}s | {row['quantity']} | {_interval(row, 'similarity')} | " + " | ".join(
+        _number(row[name]) for name in ("ceiling", "earlier", "floor", "paper_similarity")) + " |"
+        for _, row in means.iterrows()]
+    return card.split(f"\n{_CARD_SECTION}\n")[0].rstrip("\n") + "\n\n" + "\n".join(lines) + "\n"
 
 
 def _record(means: pd.DataFrame) -> list[dict[str, Any]]:

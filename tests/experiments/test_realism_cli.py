@@ -265,3 +265,15 @@ def test_a_checkpoint_that_names_no_days_needs_a_symbol(run: Run, tmp_path: Path
     assert ran.code == 1 and "names no days that it is trained on" in ran.err
 
 
+
+
+def test_a_card_has_one_section_on_realism() -> None:
+    card = "# A model\n\nWhat it is good for.\n"
+    first, second = compare(events(0), events(1), events(1)), compare(events(0), events(0), events(1))
+    written = experiment._with_section(card, first)
+    assert written.startswith(card) and written.count("## Realism") == 1
+    mean = second[(second["market"] == "mean") & (second["minute"] == 0) & (second["of"] == "order")]
+    again = experiment._with_section(written, second)
+    assert again == experiment._with_section(card, second) != written
+    low, ceiling = mean.set_index("quantity").loc["spread", ["similarity_low", "ceiling"]]
+    assert f"| orders | spread | 1.000 [{low:.3f}, 1.000] | {ceiling:.3f} | 1.000 | " in again
