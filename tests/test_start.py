@@ -117,6 +117,11 @@ def test_a_session_that_is_not_open_all_the_time_is_refused(session: Any, warmup
         start.noise(dataclasses.replace(SPEC, session=session), NoiseSpec(), warmup, seed=0)
 
 
+def test_a_session_whose_auction_would_have_to_be_held_first_is_refused() -> None:
+    with pytest.raises(ValueError, match="without a call auction before 34200000000000 ns.* got one at 33900000000000"):
+        start.noise(dataclasses.replace(SPEC, session=chinese_session()), NoiseSpec(), start.Warmup(), seed=0)
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"seed": -1}, "seed of 0 to 2147483647, got -1"), ({"seed": 2**31}, "seed .*got 2147483648"),
     ({"seed": 0, "trajectories": 0}, "trajectories of 1 to .* got 0"),

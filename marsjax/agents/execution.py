@@ -17,12 +17,11 @@ import numpy as np
 from marsjax import clock
 from marsjax import orders as make
 from marsjax.agents.base import Latency, News, Observation
+from marsjax.agents.quotes import TICK, other_side
 from marsjax.agents.twap import LOT, check_target
 from marsjax.specs import SECOND_NS
-from marsjax.types import EMPTY_PRICE, MAX_PRICE, Array, BookView, Kind, Order, Side, Status, Time
+from marsjax.types import MAX_PRICE, Array, Kind, Order, Side, Status, Time
 
-TICK = 100
-"""Prices stay multiples of it (1e-4 of the currency) where they are cut to what an order may ask for."""
 _HIGHEST = MAX_PRICE // TICK * TICK
 
 
@@ -93,15 +92,6 @@ def act(progress: Progress, seen: Observation, due: Array, reach: int, is_over: 
     order = make.limit_order(kind, price, volume)
     return Sending(progress._replace(working=progress.working + volume),
                    jax.tree.map(lambda c, o: jnp.concatenate([c, o[None]]), cancels, order), unsent)
-
-
-def other_side(view: BookView, is_buy: Array) -> jax.Array:
-    """Best price to trade at: of an empty side a tick from the other's, else the last price (-1 before any)."""
-    ask, bid = jnp.asarray(view.ask_price)[0], jnp.asarray(view.bid_price)[0]
-    has_ask, has_bid = ask != EMPTY_PRICE, bid != EMPTY_PRICE
-    for_buy = jnp.where(has_ask, ask, jnp.where(has_bid, bid + TICK, view.last_price))
-    for_sell = jnp.where(has_bid, bid, jnp.where(has_ask, ask - TICK, view.last_price))
-    return jnp.where(is_buy, for_buy, for_sell)
 
 
 def _cancel_all(seen: Observation, side: Array, room: int) -> tuple[Order, jax.Array, jax.Array]:

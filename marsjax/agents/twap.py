@@ -10,8 +10,9 @@ import numpy as np
 from marsjax import clock
 from marsjax import orders as make
 from marsjax.agents.base import NO_LATENCY, Action, Latency, News, Observation
+from marsjax.agents.quotes import other_side
 from marsjax.specs import SECOND_NS
-from marsjax.types import NO_ID, Array, BookView, Kind, Order, Side, Time
+from marsjax.types import NO_ID, Array, Kind, Order, Side, Time
 
 LOT = 100
 """Shares; targets are multiples of it."""
@@ -142,7 +143,7 @@ class Twap:
         del key
         side = jnp.where(state.is_buy, Side.BID, Side.ASK)
         own = _own(seen, side, self.most_orders - 1)
-        near, far = _best(seen.view, state.is_buy)
+        near, far = other_side(seen.view, ~state.is_buy), other_side(seen.view, state.is_buy)
         elapsed = clock.subtract_time(seen.time, Time(state.start_s, state.start_ns)).s
         done = state.completed >= state.target
         over = elapsed >= state.total_s
@@ -202,15 +203,6 @@ def _share(target: Array, part: Array, whole: Array) -> jax.Array:
     twice = rest * 2
     up = (twice > whole) | ((twice == whole) & (floor % 2 == 1))
     return jnp.asarray(floor + up, jnp.int32)
-
-
-def _best(view: BookView, is_buy: Array) -> tuple[jax.Array, jax.Array]:
-    """Best price of the own side and of the other; of an empty side a tick from the other, else the last price."""
-    ask, bid = jnp.asarray(view.ask_price)[0], jnp.asarray(view.bid_price)[0]
-    has_ask, has_bid = (jnp.asarray(volume.lo)[0] | volume.hi[0] for volume in (view.ask_volume, view.bid_volume))
-    best_ask = jnp.where(has_ask != 0, ask, jnp.where(has_bid != 0, bid + LOT, view.last_price))
-    best_bid = jnp.where(has_bid != 0, bid, jnp.where(has_ask != 0, ask - LOT, view.last_price))
-    return jnp.where(is_buy, best_bid, best_ask), jnp.where(is_buy, best_ask, best_bid)
 
 
 def _own(seen: Observation, side: Array, room: int) -> _Own:

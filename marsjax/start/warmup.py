@@ -164,6 +164,11 @@ def _check_session(market: MarketSpec, warmup: Warmup) -> None:
                for period in market.session.periods):
         raise ValueError(f"noise start: expected continuous trading from {warmup.start_ns} to {end_ns} ns, got the "
                          f"session {market.session}")
+    auctions = [period.uncross_ns for period in market.session.periods
+                if period.uncross_ns is not None and period.uncross_ns <= warmup.start_ns]
+    if auctions:
+        raise ValueError(f"noise start: expected a session without a call auction before {warmup.start_ns} ns, which "
+                         f"would have to be held first, got one at {auctions[0]} ns")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
