@@ -57,7 +57,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     config.tick = 100  # smallest price step, 1e-4 of the currency
     config.capacity = 256  # resting orders a side in the noise before the start
-    config.rollout_capacity = 0  # the same in the futures; 0: those that rest at the start and 384 to 511 more
+    config.rollout_capacity = 0  # the same in the futures; 0: those that rest at the start and 600 to 727 more
     config.trade_width = 32  # orders that one cancel of the noise agent may hit; futures list no transactions
     config.session = "continuous"  # the session: continuous
     config.start_time = "09:30:00"  # of the session and of the noise agent

@@ -95,10 +95,10 @@ def simulate(simulator: Simulator, market: MarketSpec, config: ConfigDict, start
     return done
 
 
-def first_capacity(config: ConfigDict, starts: Sequence[Start]) -> int:
-    """Slots a side of the books of rollouts: what the config says, or 0, what rests at the fullest start and more."""
+def first_capacity(config: ConfigDict, starts: Sequence[Start], room: int = _ROOM) -> int:
+    """Slots a side of the books of rollouts: what the config says; where that is 0, `room` beside the fullest start."""
     fullest = max(int((np.asarray(one.market.book.volume) > 0).sum(axis=1).max()) for one in starts)
-    return int(config.rollout_capacity) or min(-(-(fullest + _ROOM) // _STEP) * _STEP, _MOST)
+    return int(config.rollout_capacity) or min(-(-(fullest + room) // _STEP) * _STEP, _MOST)
 
 
 def next_capacity(config: ConfigDict, capacity: int, run: Rollout) -> int | None:
