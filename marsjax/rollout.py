@@ -75,7 +75,8 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
       slots: trajectories that run at a time, where that is less than all: as they end, others begin in their places
         (`marsjax.relay`). No result depends on it, if `CacheSpec.rows` is set.
       chunk_steps: decisions of a compiled call; no result depends on it.
-      nearest_minutes: whether bars round order times to the nearest minute (`MinuteBars`).
+      nearest_minutes: whether bars round order times to the nearest minute (`MinuteBars`), which makes one bar more,
+        the first and the last of half a minute.
       agent_starts: state and first wake-up [B, ...] of each of `spec.agents`, instead of what its `init` gives.
       trace_room: events of a trajectory that fit in the trace of one chunk, with `on_trace`; by default
         `chunk_steps`, which is enough where no other agents trade.
@@ -99,7 +100,7 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
     starts = _starts(start, trajectories, slots)
     until = _ends(spec, starts, minutes)
     _check_weights(params)
-    watchers = (*spec.watchers, MinuteBars(minutes, nearest_minutes))
+    watchers = (*spec.watchers, MinuteBars(minutes + nearest_minutes, nearest_minutes))
     if on_trace:
         watchers += (Trace(spec.market, chunk_steps if trace_room is None else trace_room),)
     inner = dataclasses.replace(spec, watchers=watchers)
