@@ -26,8 +26,7 @@ def test_futures_begin_where_stretches_do(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(frame["symbol"]) == {"600000"} and not got.complaints
     real, made = (frame[frame["source"] == name] for name in sorted(set(frame["source"])))
     begins = [pd.to_datetime(part.groupby("rollout")["time"].min().unique()) for part in (real, made)]
-    # One from every stretch but the first, when no order came yet; those go on when the file has no more orders; from 14:57 on there
-    # is a call auction.
+    # One from every stretch but the first, when no order came yet, up to the call auction at 14:57.
     assert begins[0].min() == pd.Timestamp("2023-07-11 09:30") and begins[1].min() == pd.Timestamp("2023-07-11 09:32")
     assert made["rollout"].nunique() == len(begins[1]) == got.about["rollouts"]["trajectories"] == 60 + 58 - 1
     assert set(made.groupby("rollout").size()) == {3}
