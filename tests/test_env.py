@@ -87,6 +87,7 @@ def driven() -> tuple[EnvState, list[Any]]:
     return state, told
 
 
+@pytest.mark.slow
 def test_an_agent_driven_from_outside_makes_the_market_of_a_rollout() -> None:
     """The rollout is made by the steps of the conformance suite, in the settings of its run below: one compilation."""
     model, start = begun()

@@ -242,6 +242,15 @@ def test_in_slots_where_others_ended_and_traced_trajectories_are_the_same() -> N
     jax.tree.map(np.testing.assert_array_equal, states(result.part(slice(3, 9))), [x[3:9] for x in states(whole())])
 
 
+@pytest.mark.slow
+def test_contexts_are_cut_at_a_trajectory_s_own_steps_whenever_it_began() -> None:
+    spec = dataclasses.replace(SPEC, cache=CacheSpec(mode="hop", hop=16, margin=8, append=1))
+    together, in_turns = run(spec=spec, trajectories=12), run(spec=spec, trajectories=12, slots=5)
+    jax.tree.map(np.testing.assert_array_equal, states(in_turns), states(together))
+    np.testing.assert_array_equal(in_turns.simulation.cache.length, together.simulation.cache.length)
+    assert (np.asarray(together.simulation.step) > 2 * 16).all() and together.counters["early_cuts"] == 0
+
+
 def test_trajectories_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout, "_memory", lambda: 2**20)
     with pytest.raises(MemoryError, match=r"64 trajectories need .* GiB and the device has 0.0 GiB: about \d+ would"):

@@ -21,6 +21,7 @@ from marsjax.experiments import forecast as experiment
 from marsjax.experiments import forecast_evaluation, futures, launcher, markets
 from marsjax.simulate import End
 from marsjax.specs import CacheSpec, MarketSpec, ModelSpec, chinese_session
+from marsjax.types import Status
 from tests.helpers import fixture_folder
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,7 @@ def metrics() -> dict[str, Any]:
     return json.loads(Path("out/metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_noise_market_is_forecast_and_the_files_agree(run: Run, checkpoint: Path) -> None:
     ran = run("noise", "--config.trade_width=64", "--config.trace=true", "--config.save_folder=state",
               "--config.save_every_s=0")
@@ -195,12 +197,13 @@ def test_a_start_whose_book_gets_full_is_run_again_in_twice_the_slots(monkeypatc
         asked.append(spec.market.capacity)
         assert given[2].market.book.price.shape == (named["trajectories"], 2, spec.market.capacity)
         rejected = {"SIDE_FULL": 3} if spec.market.capacity < 600 else {}
-        result = types.SimpleNamespace(rejected=rejected, part=lambda which: result)
+        status = np.zeros((named["trajectories"], len(Status)), np.int32)
+        result = types.SimpleNamespace(rejected=rejected, status=status, part=lambda which: result)
         return result
 
     monkeypatch.setattr(futures.rollout, "rollout", rollout_of)
     simulator: Any = types.SimpleNamespace(model=types.SimpleNamespace(params=None, spec=ModelSpec()), table=None,
-                                           draws=None, cache=CacheSpec(mode="rolling", append=1))
+                                           draws=None, cache=CacheSpec(mode="rolling", append=1), slots=None)
     config: Any = types.SimpleNamespace(rollout_capacity=0, minutes=1, trajectories=4, seed=0, temperature=1.0,
                                         chunk_steps=8, most_at_once=8, get=lambda key, other: other)
     runs = futures.simulate(simulator, market, config, [begun, begun, begun])

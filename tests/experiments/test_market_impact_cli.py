@@ -80,6 +80,7 @@ def run(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsy
     return call
 
 
+@pytest.mark.slow
 def test_a_run_writes_tables_that_agree(run: Run, tmp_path: Path) -> None:
     ran = run()
     out = tmp_path / "out"
@@ -138,6 +139,7 @@ def test_in_few_slots_and_again_where_a_side_was_full_comes_the_same(run: Run, t
     assert report["rollouts"]["trajectories"] == 32 and report["rollouts"]["rejected"] == {}
 
 
+@pytest.mark.slow
 def test_a_lost_rollout_is_counted_and_part_of_no_mean(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                                                        ) -> None:
     real = rollout.rollout
