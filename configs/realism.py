@@ -54,7 +54,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     config.tick = 100  # smallest price step, 1e-4 of the currency
     config.capacity = 4096  # resting orders a side in the orders before a start
-    config.rollout_capacity = 0  # the same in the futures; 0: 384 to 511 more than at the fullest start
+    config.rollout_capacity = 0  # the same in the futures; 0: 600 to 727 more than at the fullest start
     config.trade_width = 64  # orders that one cancel of the model may hit and still be listed whole
     config.session = "chinese"  # chinese (call auctions) or continuous
     config.start_time = "09:30:00"  # of a continuous session

@@ -29,9 +29,6 @@ from marsjax.types import Status
 STRATEGIES = ("twap", "vwap", "participation", "immediate")
 _EXECUTOR = OWNER + 1
 """Account of the strategy."""
-_ROOM = 600
-"""Free slots a side that a book gets at least: with 384, three of 800 futures of the default model were run again in
-larger books, and compiling for those took longer than all have to gain by smaller ones."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,7 +130,7 @@ def noise_starts(config: ConfigDict, market: MarketSpec, simulator: Simulator, s
     _, sent = start.noise(market, agent, markets.warmup(config), config.noise_seed, config.seeds)
     found = [start.from_feed(market, simulator.table, iter([sources.as_chunk(orders)]), start_ns,
                              simulator.model.spec.max_orders) for orders in sent]
-    capacity = futures.first_capacity(config, found, _ROOM)
+    capacity = futures.first_capacity(config, found)
     return [start.resize(one, capacity) for one in found]
 
 

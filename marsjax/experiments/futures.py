@@ -25,8 +25,9 @@ NOT_WHOLE = 3
 """Exit code of an experiment that was written but lost trajectories or orders on the way."""
 LOST = (End.NO_MID, End.NOT_FINITE)
 """Ends of trajectories that did not get to the end of their time."""
-_ROOM = 384
-"""Free slots a side that a book gets at least for a rollout."""
+_ROOM = 600
+"""Free slots a side that a book gets at least for a rollout: with 384, one of 128 futures of the default forecast and
+three of 800 of the default study of market impact were run again, and larger books cost less than compiling twice."""
 _MOST = 32768
 _STEP = 128
 """Sizes of books are multiples of it: few sizes, few compilations."""
@@ -95,10 +96,10 @@ def simulate(simulator: Simulator, market: MarketSpec, config: ConfigDict, start
     return done
 
 
-def first_capacity(config: ConfigDict, starts: Sequence[Start], room: int = _ROOM) -> int:
-    """Slots a side of the books of rollouts: what the config says; where that is 0, `room` beside the fullest start."""
+def first_capacity(config: ConfigDict, starts: Sequence[Start]) -> int:
+    """Slots a side of the books of rollouts: what the config says, or 0, what rests at the fullest start and more."""
     fullest = max(int((np.asarray(one.market.book.volume) > 0).sum(axis=1).max()) for one in starts)
-    return int(config.rollout_capacity) or min(-(-(fullest + room) // _STEP) * _STEP, _MOST)
+    return int(config.rollout_capacity) or min(-(-(fullest + _ROOM) // _STEP) * _STEP, _MOST)
 
 
 def next_capacity(config: ConfigDict, capacity: int, run: Rollout) -> int | None:

@@ -202,6 +202,7 @@ def test_a_start_whose_book_gets_full_is_run_again_in_twice_the_slots(monkeypatc
         return result
 
     monkeypatch.setattr(futures.rollout, "rollout", rollout_of)
+    monkeypatch.setattr(futures, "_ROOM", 384)
     simulator: Any = types.SimpleNamespace(model=types.SimpleNamespace(params=None, spec=ModelSpec()), table=None,
                                            draws=None, cache=CacheSpec(mode="rolling", append=1), slots=None)
     config: Any = types.SimpleNamespace(rollout_capacity=0, minutes=1, trajectories=4, seed=0, temperature=1.0,
