@@ -30,6 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.symbol = chosen.symbol  # trained (days that the checkpoint names), all, or symbols joined by +
     config.date = chosen.date  # as in the file names; empty: all
     config.first_time = "14:00:00"  # of the first start; orders before it fix the bins
+    config.last_time = ""  # of the last start; empty: as long as its minutes end in the period of trading
     config.every_minutes = 5  # between two starts
     config.trajectories = chosen.trajectories  # futures of each start
     config.minutes = chosen.minutes  # length of a future

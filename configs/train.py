@@ -58,6 +58,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.held_out_symbols = ""  # days held out whole, symbols joined by +
     config.mirror = small  # train on each day's mirror image too: buys for sells, prices reflected
 
+    config.refit = True  # whether to train once more, as long, on the orders up to held_from
     config.width = 32  # of the model
     config.layers = 1
     config.heads = 4

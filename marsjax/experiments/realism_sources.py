@@ -46,15 +46,18 @@ class Day(NamedTuple):
 
 
 def start_times(config: ConfigDict, market: MarketSpec) -> list[int]:
-    """Times from `first_time` on whose minutes end in its period of trading; ValueError unless there are two."""
+    """Times from `first_time` to `last_time` whose minutes end in their period; ValueError unless there are two."""
     first_ns = sources.time_ns(config, "first_time")
     markets.check_time(market, first_ns, config.minutes)
     end_ns = next(period.end_ns for period in market.session.periods
                   if period.phase == Phase.CONTINUOUS and period.start_ns <= first_ns <= period.end_ns)
-    found = list(range(first_ns, end_ns - config.minutes * MINUTE_NS + 1, config.every_minutes * MINUTE_NS))
+    last_ns = end_ns - config.minutes * MINUTE_NS
+    if config.last_time:
+        last_ns = min(last_ns, sources.time_ns(config, "last_time"))
+    found = list(range(first_ns, last_ns + 1, config.every_minutes * MINUTE_NS))
     if len(found) < 2:
-        raise ValueError(f"config.first_time, every_minutes, minutes: expected at least 2 starts whose minutes end by "
-                         f"{markets.spell(end_ns)}, got {len(found)}")
+        raise ValueError(f"config.first_time, last_time, every_minutes, minutes: expected at least 2 starts whose "
+                         f"minutes end by {markets.spell(end_ns)}, got {len(found)}")
     if not len(_before(config, market, first_ns)[config.minutes]):
         raise ValueError(f"config.first_time: expected {config.minutes} minutes of trading before it, which fix the "
                          f"bins, got {config.first_time}")

@@ -39,18 +39,19 @@ def main(config: ConfigDict) -> int:
     _check_folders(config)
     data = _prepare(config, spec)
     print(f"{data.counts()}; {time.perf_counter() - began:.0f} s", flush=True)
-    with StateFolder(_state_folder(config), _identity(config, data)) as states:
-        saved, is_done = _fit(config, spec, train, compute, data, states, mesh)
+    fitted, is_done = _fit(config, spec, train, compute, data, mesh)
     if not is_done:
-        print(f"broken off at step {int(saved.progress.step)}; to go on, give the argument resume")
+        where = " of the refit" if len(fitted) > 1 else ""
+        print(f"broken off at step {int(fitted[-1].progress.step)}{where}; to go on, give the argument resume")
         return 0
-    params = structured.expand(saved.best, spec) if config.head == "structured" else saved.best
-    params = jax.device_put(jax.device_get(params))  # off the mesh
-    losses = report.measure(params, spec, data)
+    # Off the mesh.
+    models = [jax.device_put(jax.device_get(structured.expand(saved.best, spec) if config.head == "structured"
+                                            else saved.best)) for saved in fitted]
+    losses = report.measure(models[-1], spec, data, models[0] if config.refit else None)
     facts: dict[str, Any] = {"device": f"{_devices(config)} x {jax.devices()[0].device_kind}", "jax": jax.__version__,
-             "dtype": compute.dtype, "steps": int(saved.progress.step), "best": fit.best_row(saved.curve),
+             "dtype": compute.dtype, "steps": int(fitted[0].progress.step), "best": fit.best_row(fitted[0].curve),
              "seconds": time.perf_counter() - began}
-    _write(config, spec, params, data, saved.curve, losses, facts)
+    _write(config, spec, models[-1], data, [saved.curve for saved in fitted], losses, facts)
     shutil.rmtree(_state_folder(config))
     print(report.table(losses))
     print(f"kept step {facts['best']['step']} of {facts['steps']} after {facts['seconds']:.0f} s; {config.output}")
@@ -123,28 +124,47 @@ def _identity(config: ConfigDict, data: Prepared) -> dict[str, Any]:
 
 
 def _fit(config: ConfigDict, spec: ModelSpec, train: TrainSpec, compute: ComputeSpec, data: Prepared,
-         states: StateFolder, mesh: Mesh | None) -> tuple[Saved[Any], bool]:
+         mesh: Mesh | None) -> tuple[list[Saved[Any]], bool]:
+    """The training, with `config.refit` the one after it, and whether all is done."""
     key = jax.random.key(config.seed)
     chunk = math.gcd(config.max_orders, CHUNK)
-    objective: Any = loss.Joint(spec, compute, chunk)
-    params: Any
-    if config.head == "structured":
-        objective = loss.Factored(spec, compute, chunk)
-        params = structured.init(spec, jax.random.fold_in(key, 0), data.frequencies(spec.tokens), config.pair_width)
-    else:
-        params = model.init(spec, jax.random.fold_in(key, 0))
+    is_structured = config.head == "structured"
+    objective: Any = loss.Factored(spec, compute, chunk) if is_structured else loss.Joint(spec, compute, chunk)
+
+    def fresh(days: list[np.ndarray]) -> Any:
+        first = jax.random.fold_in(key, 0)
+        if not is_structured:
+            return model.init(spec, first)
+        return structured.init(spec, first, data.frequencies(spec.tokens, days), config.pair_width)
+
     plan = Plan(config.every, config.patience, config.stop_at)
-    with tqdm(total=config.steps, desc="training", unit="step", disable=None) as bar:
-        def on_row(row: dict[str, float]) -> None:
-            bar.update(row["step"] - bar.n)
-            bar.set_postfix(loss=f"{row['loss']:.3f}", validation=f"{row['validation_loss']:.3f}")
+    draws, folder, identity, of = jax.random.fold_in(key, 1), _state_folder(config), _identity(config, data), data.split
+    with StateFolder(folder / "fit", identity) as states, _bar(config.steps, "training") as bar:
+        saved, is_done = fit.fit(train, plan, objective, fresh(of.training), of, draws, states, mesh, _shown(bar))
+    if not is_done or not config.refit:
+        return [saved], is_done
+    steps = int(fit.best_row(saved.curve)["step"])
+    with StateFolder(folder / "refit", identity) as states, _bar(steps, "refit") as bar:
+        again, is_done = fit.refit(train, plan, steps, objective, fresh(of.refit), of, draws, states, mesh, _shown(bar))
+    return [saved, again], is_done
 
-        return fit.fit(train, plan, objective, params, data.split, jax.random.fold_in(key, 1), states, mesh, on_row)
+
+def _bar(steps: int, name: str) -> "tqdm[Any]":
+    return tqdm(total=steps, desc=name, unit="step", disable=None)
 
 
-def _write(config: ConfigDict, spec: ModelSpec, params: Params, data: Prepared, curve: list[dict[str, float]],
+def _shown(bar: "tqdm[Any]") -> fit.OnRow:
+    def on_row(row: dict[str, float]) -> None:
+        bar.update(row["step"] - bar.n)
+        bar.set_postfix({name: f"{row[name]:.3f}" for name in ("loss", "validation_loss") if name in row})
+
+    return on_row
+
+
+def _write(config: ConfigDict, spec: ModelSpec, params: Params, data: Prepared, curves: list[list[dict[str, float]]],
            losses: dict[str, Any], facts: dict[str, Any]) -> None:
     """The output folder, and the checkpoint's."""
+    curve, refit = curves[0], curves[1] if config.refit else []
     names = [span.name for span in data.split.held_out]
     about = {"source": f"trained on {', '.join(names)}", "revision": None, "losses": losses, "training": facts}
     written = {"made by": config.made_by,
@@ -155,7 +175,8 @@ def _write(config: ConfigDict, spec: ModelSpec, params: Params, data: Prepared, 
                            f"{config.max_orders} orders a step, {facts['dtype']}, {facts['seconds']:.0f} s in all on "
                            f"{facts['device']}, JAX {facts['jax']}",
                "parts": f"trained on orders before {config.validation_from}, stopped by those from there to "
-                        f"{config.held_from}, held out from there on"}
+                        f"{config.held_from}, " + "then trained as long on both (the losses of validation are those "
+                        "before); " * bool(config.refit) + "held out from there on"}
     card = report.card(config.title, spec, written, losses, config.limits)
     with contextlib.ExitStack() as folders:
         output = folders.enter_context(output_folder(config.output, config.overwrite))
@@ -166,8 +187,9 @@ def _write(config: ConfigDict, spec: ModelSpec, params: Params, data: Prepared, 
             place.mkdir(exist_ok=True)
             checkpoints.write(place, spec, params, data.converters, json.loads(json.dumps(about)))
             (place / "README.md").write_text(card, encoding="utf-8")
-        (output / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curve), encoding="utf-8")
-        report.curve(curve, losses).savefig(output / "curve.png", dpi=120)
+        rows = curve + [{"refit": True, **row} for row in refit]
+        (output / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        report.curve(curve, refit, losses).savefig(output / "curve.png", dpi=120)
         write_json(output / "report.json", {**facts, "losses": losses, "config": config})
 
 

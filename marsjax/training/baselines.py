@@ -39,8 +39,14 @@ class Marginals:
         return {name: -np.log(x) for name, x in zip(FIELDS, chance, strict=True)}
 
 
-def marginals(spec: TokenSpec, training: Sequence[np.ndarray], validation: Sequence[Span]) -> Marginals:
-    """Counts days of tokens int32 [M, 15]; the strength is tuned on `validation`."""
+def marginals(spec: TokenSpec, training: Sequence[np.ndarray], validation: Sequence[Span],
+              refit: Sequence[np.ndarray] | None = None) -> Marginals:
+    """Counts days of tokens int32 [M, 15]; the strength is tuned on `validation`, then `refit` counted with it."""
+    found = _best(map(_marginals(spec, training), STRENGTHS), validation)
+    return found if refit is None else _marginals(spec, refit)(found.strength)
+
+
+def _marginals(spec: TokenSpec, training: Sequence[np.ndarray]) -> Callable[[float], Marginals]:
     label = np.concatenate([day[:, 0] for day in training])
     shape = (_KINDS, spec.price_levels, spec.volumes, spec.intervals)
     counts = np.bincount(label, minlength=spec.classes).astype(np.float64).reshape(shape)
@@ -52,7 +58,7 @@ def marginals(spec: TokenSpec, training: Sequence[np.ndarray], validation: Seque
     def with_strength(strength: float) -> Marginals:
         return Marginals(spec, (counts + strength * product) / (counts.sum() + strength), strength)
 
-    return _best(map(with_strength, STRENGTHS), validation)
+    return with_strength
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +110,19 @@ class Markov:
             (law @ self.volume)[rows, v], (law @ self.interval)[rows, i]))
 
 
-def markov(spec: TokenSpec, training: Sequence[np.ndarray], validation: Sequence[Span]) -> Markov:
-    """Counts days of tokens int32 [M, 15]; the strengths are tuned on `validation`, one by one."""
+def markov(spec: TokenSpec, training: Sequence[np.ndarray], validation: Sequence[Span],
+           refit: Sequence[np.ndarray] | None = None) -> Markov:
+    """Counts days of tokens int32 [M, 15]; strengths are tuned on `validation`, one by one, then count in `refit`."""
+    with_strengths, strengths = _markov(spec, training), [300.0] * 4
+    for place in (0, 1, 2, 3, 0, 1):  # one after the other, the first two once more: they hang together
+        tried = ([*strengths[:place], strength, *strengths[place + 1 :]] for strength in STRENGTHS)
+        best = _best((with_strengths(*each) for each in tried), validation)
+        strengths = list(best.strengths)
+    return best if refit is None else _markov(spec, refit)(*strengths)
+
+
+def _markov(spec: TokenSpec, training: Sequence[np.ndarray]) -> Callable[..., Markov]:
+    """Strengths of two states, one state, volume and interval -> the chain of days."""
     size = _KINDS * spec.price_levels
     parts = [[np.asarray(x) for x in tokens.unpack(spec, day[:, 0])] for day in training]
     days = [(kind * spec.price_levels + price).astype(np.int64) for kind, price, _, _ in parts]
@@ -130,12 +147,7 @@ def markov(spec: TokenSpec, training: Sequence[np.ndarray], validation: Sequence
         after_two, after_one = of_state(a, b)
         return Markov(spec, after_two, pairs, after_one, of_volume(c), of_interval(d), (a, b, c, d))
 
-    strengths = [300.0] * 4
-    for place in (0, 1, 2, 3, 0, 1):  # one after the other, the first two once more: they hang together
-        tried = ([*strengths[:place], strength, *strengths[place + 1 :]] for strength in STRENGTHS)
-        best = _best((with_strengths(*each) for each in tried), validation)
-        strengths = list(best.strengths)
-    return best
+    return with_strengths
 
 
 def _backed_off(counts: np.ndarray, coarser: np.ndarray, strength: float) -> np.ndarray:

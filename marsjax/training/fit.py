@@ -1,7 +1,7 @@
-"""One training from its split days to the weights that predict the validation part best."""
+"""One training from its split days to the weights that predict the validation part best, and on that part too."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -15,6 +15,7 @@ from marsjax.training.split import Split, Windows, windows
 from marsjax.training.state import Saved, StateFolder
 
 Weights = TypeVar("Weights")
+OnRow = Callable[[dict[str, float]], None]
 _TOGETHER = 8
 """Validation windows of one compiled part."""
 
@@ -31,8 +32,7 @@ class Plan(NamedTuple):
 
 
 def fit(train: TrainSpec, plan: Plan, objective: Objective, params: Weights, split: Split, key: jax.Array,
-        states: StateFolder, mesh: Mesh | None = None, on_row: Callable[[dict[str, float]], None] | None = None
-        ) -> tuple[Saved[Weights], bool]:
+        states: StateFolder, mesh: Mesh | None = None, on_row: OnRow | None = None) -> tuple[Saved[Weights], bool]:
     """Trains, or goes on where `states` left off.
 
     Args:
@@ -49,27 +49,45 @@ def fit(train: TrainSpec, plan: Plan, objective: Objective, params: Weights, spl
     Returns the state with the best weights, and whether the training is done (not broken off by `plan.stop_at`).
     """
     validation = windows(split.validation, train.length, max(train.length // 2, 1))
-    measure = _measure(objective, validation)
-    fresh = loop.begin(train, params, mesh)
+    return _go(train, plan, objective, params, split.training, key, states, mesh, on_row,
+               _measure(objective, validation))
+
+
+def refit(train: TrainSpec, plan: Plan, steps: int, objective: Objective, params: Weights, split: Split,
+          key: jax.Array, states: StateFolder, mesh: Mesh | None = None, on_row: OnRow | None = None
+          ) -> tuple[Saved[Weights], bool]:
+    """Trains for so many steps of the same schedule on the validation part too, or goes on where `states` left off.
+
+    For the arguments see `fit`, whose best step is `steps`. Rows have no validation_loss; the weights of the last step
+    count as the best.
+    """
+    return _go(train, plan._replace(patience=0), objective, params, split.refit, key, states, mesh, on_row, None, steps)
+
+
+def _go(train: TrainSpec, plan: Plan, objective: Objective, params: Weights, days: Sequence[np.ndarray],
+        key: jax.Array, states: StateFolder, mesh: Mesh | None, on_row: OnRow | None,
+        measure: Callable[[Any], float] | None, steps: int | None = None) -> tuple[Saved[Weights], bool]:
+    fresh, last = loop.begin(train, params, mesh), steps or train.steps
     saved = states.restore(Saved(fresh, jax.tree.map(jnp.copy, fresh.average), []))
     saved = saved or Saved(fresh, jax.tree.map(jnp.copy, fresh.average), [])
     curve, best, rate = list(saved.curve), saved.best, loop.rate(train)
-    if over(plan, curve):
+    if over(plan, curve) or int(saved.progress.step) >= last:
         return saved, True
     earlier, began = curve[-1]["seconds"] if curve else 0.0, time.perf_counter()
-    for progress, trained in loop.run(train, objective, saved.progress, split.training, key, plan.every, mesh):
+    for progress, trained in loop.run(train, objective, saved.progress, days, key, plan.every, mesh):
         step = int(progress.step)
-        curve.append({"step": step, "loss": trained, "validation_loss": measure(progress.average),
-                      "rate": float(rate(step - 1)), "seconds": earlier + time.perf_counter() - began})
-        if best_row(curve) is curve[-1]:
+        row = {"step": step, "loss": trained, "rate": float(rate(step - 1)),
+               "seconds": earlier + time.perf_counter() - began}
+        curve.append(row | ({"validation_loss": measure(progress.average)} if measure else {}))
+        if measure is None or best_row(curve) is curve[-1]:
             best = jax.tree.map(jnp.copy, progress.average)  # the loop gives its own arrays away
         saved = Saved(progress, best, curve)
         states.save(saved)
         if on_row:
             on_row(curve[-1])
-        if over(plan, curve):
+        if over(plan, curve) or step >= last:
             break
-        if plan.stop_at and plan.stop_at <= step < train.steps:
+        if plan.stop_at and plan.stop_at <= step:
             return saved, False
     return saved, True
 

@@ -41,10 +41,10 @@ class Prepared:
                 f"{sum(span.count for span in of.held_out):,} held out"
                 + (f", and {whole:,} of {len(of.held_out_symbols)} days held out whole" if whole else ""))
 
-    def frequencies(self, spec: TokenSpec) -> np.ndarray:
-        """float64 [classes], of the tokens to train on."""
-        label = np.concatenate([day[:, 0] for day in self.split.training])
-        return np.bincount(label, minlength=spec.classes).astype(np.float64)
+    @staticmethod
+    def frequencies(spec: TokenSpec, days: Sequence[np.ndarray]) -> np.ndarray:
+        """float64 [classes], of days of tokens int32 [M, 15]."""
+        return np.bincount(np.concatenate([day[:, 0] for day in days]), minlength=spec.classes).astype(np.float64)
 
 
 def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level_bins: int, validation_from_ns: int,
@@ -74,5 +74,7 @@ def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level
     originals, images = made[: len(feeds)], made[len(feeds) :]
     parts = split([day for day in originals if day.name not in held], [day for day in originals if day.name in held],
                   validation_from_ns, held_from_ns, length)
-    reflected = [day.features[: int(np.searchsorted(day.time_ns, validation_from_ns))] for day in images]
-    return Prepared(dataclasses.replace(parts, training=parts.training + reflected), fitted)
+    reflected = [[day.features[: int(np.searchsorted(day.time_ns, until))] for day in images]
+                 for until in (validation_from_ns, held_from_ns)]
+    return Prepared(dataclasses.replace(parts, training=parts.training + reflected[0],
+                                        refit=parts.refit + reflected[1]), fitted)

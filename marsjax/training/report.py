@@ -18,18 +18,26 @@ Losses = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 MODEL, MARGINALS, MARKOV = "model", "frequencies", "markov"
 
 
-def measure(params: Params, spec: ModelSpec, data: Prepared) -> dict[str, dict[str, Any]]:
-    """Losses of the model (in float32) and of both baselines on the parts that nothing was trained on."""
+def measure(params: Params, spec: ModelSpec, data: Prepared, stopped: Params | None = None
+            ) -> dict[str, dict[str, Any]]:
+    """Losses of the model (in float32) and of both baselines on the parts that nothing was trained on.
+
+    If the model is `fit.refit` on the validation part too, `stopped` is the one from before, which that part's losses
+    are of; baselines count the same orders as the model beside them.
+    """
     of = data.split
-    frequencies = baselines.marginals(spec.tokens, of.training, of.validation)
-    markov = baselines.markov(spec.tokens, of.training, of.validation)
     found: dict[str, dict[str, Any]] = {}
     for part, spans in (("validation", of.validation), ("held_out", of.held_out),
                         ("held_out_symbols", of.held_out_symbols)):
+        is_refit = stopped is not None and part != "validation"
+        model = params if is_refit or stopped is None else stopped
+        refit = of.refit if is_refit else None
         if spans:
-            found[part] = {MODEL: _summary(evaluate.losses(params, spec, ComputeSpec(), spans), spans),
-                           MARGINALS: _summary(frequencies.losses(spans), spans),
-                           MARKOV: _summary(markov.losses(spans), spans)}
+            found[part] = {
+                MODEL: _summary(evaluate.losses(model, spec, ComputeSpec(), spans), spans),
+                MARGINALS: _summary(baselines.marginals(spec.tokens, of.training, of.validation, refit).losses(spans),
+                                    spans),
+                MARKOV: _summary(baselines.markov(spec.tokens, of.training, of.validation, refit).losses(spans), spans)}
     return found
 
 
@@ -58,12 +66,15 @@ def table(losses: Losses) -> str:
     return "\n".join(lines).rstrip()
 
 
-def curve(rows: Sequence[Mapping[str, float]], losses: Losses) -> Figure:
-    """The losses on the way, and where the model that was kept and the baselines stand on the validation part."""
+def curve(rows: Sequence[Mapping[str, float]], refit: Sequence[Mapping[str, float]], losses: Losses) -> Figure:
+    """The losses on the way, and where the step that was kept and the baselines stand on the validation part."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     steps = [row["step"] for row in rows]
     axes.plot(steps, [row["loss"] for row in rows], color="tab:gray", label="training")
+    if refit:
+        axes.plot([row["step"] for row in refit], [row["loss"] for row in refit], color="tab:gray", linestyle=":",
+                  label="training on the validation part too")
     axes.plot(steps, [row["validation_loss"] for row in rows], color="tab:blue", label="validation, averaged weights")
     best = min(rows, key=lambda row: row["validation_loss"])
     axes.plot([best["step"]], [best["validation_loss"]], "o", color="tab:blue", label="kept")

@@ -33,6 +33,8 @@ class Split:
 
     training: list[np.ndarray]
     """int32 [M, 15] each, the tokens before `validation_from_ns`."""
+    refit: list[np.ndarray]
+    """int32 [M, 15] each, the tokens before `held_from_ns`: trained on once it is known when to stop."""
     validation: list[Span]
     """From there to `held_from_ns`: chooses the step to stop at, and the smoothing of baselines."""
     held_out: list[Span]
@@ -50,7 +52,7 @@ def split(days: Sequence[DayTokens], held_out_symbols: Sequence[DayTokens], vali
     if not validation_from_ns < held_from_ns:
         raise ValueError(f"split: expected validation to begin before the held-out part, got "
                          f"{_clock(validation_from_ns)} and {_clock(held_from_ns)}")
-    training, validation, held = [], [], []
+    training, refit, validation, held = [], [], [], []
     for day in days:
         first, last = (int(np.searchsorted(day.time_ns, at)) for at in (validation_from_ns, held_from_ns))
         if first <= length:
@@ -61,13 +63,14 @@ def split(days: Sequence[DayTokens], held_out_symbols: Sequence[DayTokens], vali
             if not count:
                 raise ValueError(f"{day.name}: no orders in the {part} part, which begins at {_clock(begins)}")
         training.append(day.features[:first])
+        refit.append(day.features[:last])
         validation.append(Span(day.name, day.features, first, last))
         held.append(Span(day.name, day.features, last, len(day.features)))
     for day in held_out_symbols:
         if len(day.features) < 2:
             raise ValueError(f"{day.name}: expected at least 2 orders in a held-out day, got {len(day.features)}")
     whole = [Span(day.name, day.features, 1, len(day.features)) for day in held_out_symbols]
-    return Split(training, validation, held, whole)
+    return Split(training, refit, validation, held, whole)
 
 
 class Windows(NamedTuple):

@@ -244,6 +244,7 @@ def test_ceilings_by_weights_are_those_of_drawn_samples() -> None:
     ("", "--config.first_time=09:31:00", "expected 2 minutes of trading before it"),
     ("", "--config.first_time=08:00:00", "expected a time of continuous trading"),
     ("", "--config.every_minutes=3", "expected at least 2 starts whose minutes end by 09:38:00, got 1"),
+    ("", "--config.last_time=09:34:59", "expected at least 2 starts whose minutes end by 09:38:00, got 1"),
     ("", "--config.every_minutes=0", "config.every_minutes: expected at least 1, got 0"),
     ("", "--config.noise_minutes=7", "config.noise_minutes: expected 2 minutes of trading after them, got 7"),
     ("", "--config.source=noise", "config.source: expected sse, got 'noise'"),

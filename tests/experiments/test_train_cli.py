@@ -62,7 +62,9 @@ def test_what_a_training_leaves(whole: tuple[pathlib.Path, Prepared]) -> None:
     output, data = whole
     assert sorted(path.name for path in output.iterdir()) == ["checkpoint", "curve.png", "metrics.jsonl", "report.json"]
     assert not output.with_name("train.state").exists()
-    assert [row["step"] for row in rows(output)] == [4, 8]
+    best = json.loads((output / "report.json").read_text())["best"]["step"]
+    assert [(row["step"], "refit" in row) for row in rows(output)] == [
+        (4, False), (8, False), *((step, True) for step in (4, 8) if step <= best)]
     found = marsjax.load_order_model(output / "checkpoint")
     assert (found.spec.width, found.spec.max_orders, found.spec.tokens.classes) == (8, 32, 3 * 8 * 6 * 4)
     losses = json.loads((output / "report.json").read_text())["losses"]

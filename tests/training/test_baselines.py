@@ -1,6 +1,8 @@
 """The baselines against laws known by construction."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +61,17 @@ def test_markov_finds_a_chain_and_frequencies_do_not(days: list[np.ndarray], ent
     for field in ("volume", "interval"):
         assert found[field] == pytest.approx(np.log(2), abs=0.01)
         assert apart[field] == pytest.approx(np.log(2), abs=0.01)
+
+
+@pytest.mark.parametrize("baseline", [baselines.marginals, baselines.markov])
+def test_a_refit_counts_other_days_by_the_strengths_tuned_before(days: list[np.ndarray], baseline: Callable[..., Any]
+                                                                 ) -> None:
+    spans = [Span("a", days[1], 3000, 6000)]
+    few, many = baseline(SPEC, [days[0][:500]], spans), baseline(SPEC, [days[0][:500]], spans, days[:2])
+    held = [Span("b", days[2], 2, 6000)]
+    assert many.losses(held)["order"].mean() < few.losses(held)["order"].mean() - 0.01
+    tuned = ("strength", "strengths")[baseline is baselines.markov]
+    assert getattr(many, tuned) == getattr(few, tuned)
 
 
 def test_laws_add_up_to_one_and_fields_are_their_sums(days: list[np.ndarray]) -> None:

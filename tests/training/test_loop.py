@@ -96,7 +96,8 @@ def test_sizes_are_checked(days: list[np.ndarray], change: dict[str, float], exp
 
 
 def as_split(days: list[np.ndarray]) -> Split:
-    return Split([day[:20] for day in days], [Span("a", days[0], 20, 40)], [Span("a", days[0], 40, 60)], [])
+    return Split([day[:20] for day in days], [day[:40] for day in days], [Span("a", days[0], 20, 40)],
+                 [Span("a", days[0], 40, 60)], [])
 
 
 def run(days: list[np.ndarray], folder: Path, plan: Plan, train: TrainSpec = TRAIN, **identity: object
@@ -116,6 +117,26 @@ def test_a_training_that_was_broken_off_comes_out_the_same_bit_by_bit(days: list
     strip = [[{k: v for k, v in row.items() if k != "seconds"} for row in saved.curve] for saved in (whole, again)]
     assert strip[0] == strip[1]
     assert again.curve[-1]["seconds"] > again.curve[0]["seconds"]
+
+
+def test_a_refit_takes_the_same_steps_on_the_validation_part_too(days: list[np.ndarray], tmp_path: Path) -> None:
+    split = as_split(days)
+
+    def refit(folder: str, stop_at: int) -> tuple[Saved, bool]:
+        with StateFolder(tmp_path / folder, {}) as states:
+            return fit.refit(TRAIN, Plan(2, 1, stop_at), 6, squared, START, split, KEY, states)
+
+    whole, done = refit("whole", 0)
+    assert done and [sorted(row) for row in whole.curve] == [["loss", "rate", "seconds", "step"]] * 3
+    expected = next(progress for progress, _ in loop.run(TRAIN, squared, loop.begin(TRAIN, START), split.refit, KEY, 6))
+    assert int(expected.step) == 6
+    same(whole.progress, expected)
+    same(whole.best, expected.average)
+    assert not refit("halves", 3)[1]
+    again, done = refit("halves", 0)
+    assert done
+    same((again.progress, again.best), (whole.progress, whole.best))
+    assert refit("halves", 0)[0].curve == again.curve  # over is over
 
 
 def test_the_best_weights_are_kept_and_patience_ends_a_training(days: list[np.ndarray], tmp_path: Path) -> None:

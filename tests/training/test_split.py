@@ -18,6 +18,7 @@ def day(count: int, name: str = "600000_20230101") -> DayTokens:
 def test_parts_of_a_day_follow_each_other() -> None:
     found = split([day(100)], [day(30, "b")], 60 * SECOND_NS, 80 * SECOND_NS, length=16)
     assert [x[-1, 0] for x in found.training] == [59]
+    assert [x[-1, 0] for x in found.refit] == [79]
     assert [(x.first, x.last) for x in found.validation + found.held_out] == [(60, 80), (80, 100)]
     assert [(x.name, x.first, x.last, x.count) for x in found.held_out_symbols] == [("b", 1, 30, 29)]
 
