@@ -7,7 +7,7 @@ them over thousands.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,6 @@ from marsjax.types import (
 
 HEAD = 512
 """Slots at the touch that are looked at first in a deeper book."""
-_Slots = TypeVar("_Slots")
 _Result = TypeVar("_Result")
 
 
@@ -219,7 +218,7 @@ def _match(spec: MarketSpec, hit: _Row, hits_asks: jax.Array, limit: Array, want
     if spec.capacity > head:
         enough = clock.total(reach.volume[:head])
         ends_in_head = (reach.volume[head] == 0) | ~clock.less(enough, clock.wide(wanted))
-    return on_head(head, lambda row: _fill(spec, row, wanted), ends_in_head, reach)
+    return on_head(head, functools.partial(_fill, spec), ends_in_head, reach, wanted)
 
 
 def _fill(spec: MarketSpec, reach: _Row, wanted: jax.Array) -> _Match:
@@ -235,15 +234,29 @@ def _fill(spec: MarketSpec, reach: _Row, wanted: jax.Array) -> _Match:
                   listed=jax.tree.map(lambda x: x[:spec.trade_width], listed))
 
 
-def on_head(head: int, function: Callable[[_Slots], _Result], is_enough: Array | bool, slots: _Slots) -> _Result:
-    """`function` of arrays [..., C], from their first `head` slots where those are enough to give the same result.
+def on_head(head: int, function: Callable[..., _Result], is_enough: Array | bool, slots: Any, *others: Array
+            ) -> _Result:
+    """`function` of arrays [..., C] and of others, from the first `head` slots where those are enough for the result.
 
     `is_enough` is a bool []. An order to a book of 4,096 slots a side on a CPU takes 42 us instead of 253 us with its
-    view. Under `vmap` both are computed.
+    view. Under `vmap`, where both would be computed, it is the function of all slots alone
+    (64 markets of 768 slots a side on a CPU: 1.12 times as long a step of a rollout as with 512 slots, not 1.40).
     """
     if jax.tree.leaves(slots)[0].shape[-1] <= head:
-        return function(slots)
-    return jax.lax.cond(is_enough, lambda s: function(jax.tree.map(lambda x: x[..., :head], s)), function, slots)
+        return function(slots, *others)
+
+    @jax.custom_batching.custom_vmap
+    def chosen(is_enough: Array, slots: Any, *others: Array) -> _Result:
+        return jax.lax.cond(is_enough, lambda s: function(jax.tree.map(lambda x: x[..., :head], s), *others),
+                            lambda s: function(s, *others), slots)
+
+    @chosen.def_vmap
+    def _of_all(size: int, batched: list[Any], is_enough: Array, slots: Any, *others: Array) -> tuple[_Result, Any]:
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched[1:]))
+        found = jax.vmap(function, axes, axis_size=size)(slots, *others)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return chosen(jnp.asarray(is_enough), slots, *others)
 
 
 def saturating_prefix_sum(volume: Array) -> jax.Array:

@@ -37,7 +37,10 @@ class Given(NamedTuple):
 
 
 class Relay:
-    """Trajectories on their way through the slots of a state; the state itself goes from hand to hand."""
+    """Trajectories on their way through the slots of a state; the state itself goes from hand to hand.
+
+    `end` and `time` are those of the state's slots, [slots], on the host.
+    """
 
     def __init__(self, params: Params, spec: SimulationSpec, given: Given, slots: int) -> None:
         self.count, self.slots = len(given.number), slots
@@ -71,28 +74,28 @@ class Relay:
         self.who = np.arange(self.slots)
         return state
 
-    def change(self, state: Simulation) -> Simulation:
+    def change(self, state: Simulation, end: np.ndarray) -> Simulation:
         """Takes what has ended out of its slots, and begins what waits; uses the state up."""
         if not self._waits:
             return state
-        ended = np.flatnonzero((self.who != NOBODY) & (np.asarray(state.end) != End.RUNNING))
+        ended = np.flatnonzero((self.who != NOBODY) & (end != End.RUNNING))
         for slots in self._in_parts(ended):
-            taken, count = _take(self._spec, state, self._padded(slots)), len(slots)
-            self._ended.append((self.who[slots], jax.tree.map(lambda x, count=count: np.asarray(x)[:count], taken)))
+            taken, count = jax.device_get(_take(self._spec, state, self._padded(slots))), len(slots)
+            self._ended.append((self.who[slots], jax.tree.map(lambda x, count=count: x[:count], taken)))
         self.who[ended] = NOBODY
         return self._fill(state)
 
-    def goes_on(self, state: Simulation) -> bool:
+    def goes_on(self, end: np.ndarray) -> bool:
         """Whether a trajectory has not ended, or not begun."""
-        return (self._waits and self._next < self.count) or bool((np.asarray(state.end) == End.RUNNING).any())
+        return (self._waits and self._next < self.count) or bool((end == End.RUNNING).any())
 
-    def progress(self, state: Simulation) -> tuple[int, float]:
+    def progress(self, end: np.ndarray, time: Time) -> tuple[int, float]:
         """How many trajectories have ended, and the share of the simulated time of all together that has passed."""
-        runs = (self.who != NOBODY) & (np.asarray(state.end) == End.RUNNING)
+        runs = (self.who != NOBODY) & (end == End.RUNNING)
         which = self.who[runs]
         yet = np.concatenate([which, np.arange(self._next, self.count)]) if self._waits else which
         left = (self._until[yet] - self._begins[yet]).sum() - (
-            clock.time_to_ns(state.time)[runs] - self._begins[which]).sum()
+            clock.time_to_ns(time)[runs] - self._begins[which]).sum()
         return self.count - len(yet), 1 - float(left / max((self._until - self._begins).sum(), 1))
 
     def result(self, state: Simulation) -> Simulation:

@@ -123,24 +123,26 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
     else:
         state = relay.begin()
     before = jax.tree.map(np.asarray, (_mid_twice(spec, starts), _counts(starts.market, starts.token_state)))
-    dropped, goes_on = np.zeros(trajectories, np.int32), relay.goes_on(state)
+    dropped, goes_on = np.zeros(trajectories, np.int32), relay.goes_on(np.asarray(state.end))
     compile_s, began = time.perf_counter() - began, time.perf_counter()
     saved_at = began
     while goes_on:
         state, active = run(params, table, draws, state, key)
-        steps, decided = steps + chunk_steps, decided + int(active)
-        goes_on = relay.goes_on(state)
+        # Together: one after the other, each would wait for a transfer of its own.
+        made, end, at = jax.device_get((active, state.end, state.time))
+        steps, decided = steps + chunk_steps, decided + int(made)
+        goes_on = relay.goes_on(end)
         if on_trace:
             log = jax.tree.map(np.asarray, state.watched[-1])
             taken = relay.who != NOBODY
             dropped[relay.who[taken]] += log.dropped[taken]
             on_trace(relay.who.copy(), log)
         if on_chunk:
-            on_chunk(Progress(steps, *relay.progress(state), decided, time.perf_counter() - began))
+            on_chunk(Progress(steps, *relay.progress(end, at), decided, time.perf_counter() - began))
         if saving and goes_on and time.perf_counter() - saved_at >= saving.every_s:
             resume.save(pathlib.Path(saving.folder), about | {"steps": steps, "decided": decided}, state)
             saved_at = time.perf_counter()
-        state = relay.change(state)
+        state = relay.change(state, end)
     state = relay.result(state)
     return _outcome(spec, state, before, dropped, steps, compile_s, time.perf_counter() - began)
 
