@@ -457,17 +457,54 @@ def test_contents_never_retrace() -> None:
     assert (submit_traces, cancel_traces, take_traces, view_traces) == ([1], [1], [1], [1])
 
 
-@pytest.mark.parametrize("width", [5, 24])
-def test_both_ways_to_pack_keep_the_kept_slots_in_order(width: int) -> None:
+KEPT = {"any": "".join(map(str, np.random.default_rng(7).integers(0, 2, 24))), "none": "0" * 24, "all": "1" * 24,
+        "a run": "000111110000000000000000", "the end": "000000000000000000000011", "gaps": "110100011111100000000000",
+        "eight gaps": "00000000" + "1" * 10 + "0" * 6, "nine gaps": "000000000" + "1" * 9 + "0" * 6,
+        "early": "101" + "0" * 21}
+"""Slots that are kept: what cancels leave, what they take, and more."""
+
+
+@pytest.mark.parametrize("width", [5, 24, 30])
+@pytest.mark.parametrize("names", [("none", "all", "gaps"), ("a run", "the end", "none"), ("eight gaps", "gaps", "all"),
+                                   ("any", "a run", "all"), ("nine gaps", "all", "none"), ("early", "none", "none")])
+def test_all_ways_to_pack_keep_the_kept_slots_in_order(width: int, names: tuple[str, ...]) -> None:
     rng = np.random.default_rng(width)
-    keep = rng.random((3, 2, 24)) < np.array([0.0, 0.5, 1.0])[:, None, None]
+    keep = np.stack([np.array([[x == "1" for x in KEPT[name]]] * 2) for name in names])
     row = [rng.integers(1, 2**31 - 1, keep.shape).astype(np.int32) for _ in range(4)]
-    for pack in (book._pack_by_scatter, book._pack_by_gather):
-        packed = jax.jit(pack, static_argnums=0)(width, keep, *row)
+    ways = [functools.partial(pack, width) for pack in (book._pack_by_scatter, book._pack_by_gather,
+                                                        book._pack_by_steps)]
+    one_by_one = jax.vmap(jax.vmap(lambda keep, *row: book.pack(keep, book._Row(*row), width)))
+    for pack in (*ways, one_by_one):
+        packed = jax.jit(pack)(keep, *row)
         for got, x, nothing in zip(packed, row, (EMPTY_PRICE, 0, NO_ID, NO_OWNER), strict=True):
             for b, side in np.ndindex(3, 2):
                 kept = x[b, side][keep[b, side]][:width]
                 assert np.asarray(got)[b, side].tolist() == [*kept, *[nothing] * (width - len(kept))]
+
+
+@pytest.mark.parametrize("count", [5, 126, 127, 128, 129, 150])
+def test_books_of_a_batch_are_looked_at_as_deep_as_the_deepest_needs(count: int) -> None:
+    spec = MarketSpec(capacity=160, trade_width=4, levels=10)
+    price = np.full((2, 2, 160), EMPTY_PRICE, np.int32)
+    volume = np.zeros_like(price)
+    price[:, Side.ASK, :150], volume[:, Side.ASK, :150] = 100_000, 100
+    price[1, Side.ASK, count:150] += 100 * np.arange(1, 151 - count)  # levels that begin at a slot
+    ids = np.broadcast_to(np.arange(160, dtype=np.int32), price.shape)
+    last = np.full(2, -1, np.int32)
+    books = Book(price, volume, np.where(volume > 0, ids, NO_ID), np.full_like(price, NO_OWNER), last)
+    wanted = np.array([100 * count + 50, 200], np.int32)  # the first order ends in the middle of slot `count`
+    order = orders.limit_order(np.full(2, Kind.BUY), np.full(2, 100_000), wanted, 1000)
+    found = jax.jit(jax.vmap(lambda b, o: one_and_view(spec, b, o)))(books, order)
+    for i in range(2):
+        alone = one_and_view(spec, *jax.tree.map(lambda x, i=i: np.asarray(x)[i], (books, order)))
+        assert_bitwise_equal(jax.tree.map(lambda x, i=i: np.asarray(x)[i], found), alone)
+    resting = 100 * np.array([150, count])
+    np.testing.assert_array_equal(clock.wide_to_numpy(found[1].volume), np.minimum(wanted, resting))
+
+
+def one_and_view(spec: MarketSpec, before: Book, order: Order) -> tuple[Book, Trades, BookView]:
+    after, trades, _ = book.submit(spec, before, order)
+    return after, trades, book.view(spec, after)
 
 
 def test_both_running_sums_stop_at_the_largest_number() -> None:

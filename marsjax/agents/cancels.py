@@ -31,5 +31,30 @@ def nearest(book: Book, is_own: Array, price: Array, volume: Array, upper_wins: 
     chosen = is_nearest & (~has_both | (is_upper == upper_wins))
     # One price stands on one side only, where slots are in order of arrival.
     shares = jnp.where(chosen, book.volume, 0).reshape(-1)
+    taken = jax.lax.platform_dependent(shares, volume, cuda=_first_by_sum, default=_first_by_steps)
+    return taken.reshape(book.volume.shape)
+
+
+def _first_by_sum(shares: jax.Array, volume: jax.Array) -> jax.Array:
+    """What is taken of shares [N] from the first on, `volume` in all, by one running sum."""
     left = volume - jnp.minimum(saturating_prefix_sum(shares), volume)
-    return jnp.minimum(left, shares).reshape(book.volume.shape)
+    return jnp.minimum(left, shares)
+
+
+def _first_by_steps(shares: jax.Array, volume: jax.Array) -> jax.Array:
+    """The same, order by order: a cancel takes few, and a running sum over all slots is long on a CPU."""
+    here, count = jnp.arange(len(shares), dtype=jnp.int32), len(shares)
+
+    def following(slot: jax.Array) -> jax.Array:
+        return jnp.min(jnp.where((shares > 0) & (here > slot), here, count))
+
+    def is_whole(at: tuple[jax.Array, jax.Array]) -> jax.Array:
+        slot, left = at
+        return (slot < count) & (shares[jnp.minimum(slot, count - 1)] <= left)
+
+    def one(at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        slot, left = at
+        return following(slot), left - shares[slot]
+
+    slot, left = jax.lax.while_loop(is_whole, one, (following(jnp.int32(-1)), jnp.asarray(volume, jnp.int32)))
+    return jnp.where(here < slot, shares, jnp.where(here == slot, jnp.minimum(left, shares), 0))

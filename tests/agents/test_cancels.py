@@ -56,6 +56,17 @@ CASES = st.booleans().flatmap(lambda huge: st.builds(
     st.sampled_from([1, MAX_VOLUME]) if huge else st.sampled_from([1, 100, 300, 700, 2000, MAX_VOLUME]), st.booleans()))
 
 
+@pytest.mark.parametrize("volume", [0, 1, 100, 750, MAX_VOLUME])
+def test_both_ways_take_the_first_shares(volume: int) -> None:
+    rng = np.random.default_rng(volume)
+    few, huge = rng.integers(0, 3, 20) * 100, rng.integers(0, 2, 20) * MAX_VOLUME
+    shares = np.stack([few, huge, np.zeros(20)]).astype(np.int32)
+    before = np.cumsum(shares, axis=1, dtype=np.int64) - shares
+    expected = np.clip(volume - before, 0, shares)
+    for first in (cancels._first_by_sum, cancels._first_by_steps):
+        np.testing.assert_array_equal(jax.vmap(first, (0, None))(shares, np.int32(volume)), expected)
+
+
 def ask(book: Book, case: Case) -> np.ndarray:
     return np.asarray(nearest(book, book.owner == case.owner, np.int32(case.price), np.int32(case.volume),
                               np.bool_(case.upper_wins)))
