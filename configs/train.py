@@ -21,7 +21,7 @@ LIMITS = (
     "of days, and it knows no news, no opening and no close.",
     "Stocks whose spread is many ticks wide, prices far from 5 to 50 CNY, ticks other than 0.01, and call auctions.",
     "Patterns longer than its 1,024 orders (a few minutes of a busy stock), and whatever one layer cannot tell.",
-    "Thin books, such as the noise agent leaves: of 320 five-minute runs from ten such books 34 moved more than 5%.",
+    "Thin books, such as the noise agent leaves: of 320 five-minute runs from ten such books 28 moved more than 5%.",
     "Rare orders: a bin's far prices and large volumes are drawn from 100 values that those days had.",
 )
 """Of the default checkpoint, for its card."""
