@@ -40,6 +40,9 @@ Part: TypeAlias = Callable[..., jax.Array]
 _MOST_LOGITS_IN_BLOCKS = 2**20
 """Logits made at a time where rows are decoded in blocks, on a CPU: 4 MiB. For 128 rows of the default model two cores
 took 5.2 ms for a draw, 5.7 and 5.9 with half and twice as many, and 48 ms with all logits in memory."""
+_CONTEXTS_IN_BLOCK = 8
+"""Trajectories whose contexts are encoded together where rows are decoded in blocks: a block is computed whole, and few
+begin at a time (8 contexts of 1,024 orders, default model, two cores: 60 ms as part of 64 rows, 5 ms alone)."""
 
 
 @jax.tree_util.register_dataclass
@@ -231,6 +234,7 @@ def _run_layers(params: Params, spec: ModelSpec, cache: CacheSpec, state: State,
     """Writes the keys and values of new tokens [B, M] from slot `first` [B] on, layer by layer."""
     (batch, width), compute, last = tokens.kind.shape, cache.compute, spec.layers - 1
     place, trajectory = jnp.arange(width), jnp.arange(batch)
+    rows = cache.rows if cache.rows is None or width == 1 else min(cache.rows, _CONTEXTS_IN_BLOCK)
     slot_BxM = (first[:, None] + place) % spec.max_orders
     # Masked rows get slots beyond the end, a different one each, so that the scatters may count on unique slots.
     target_BxM = jnp.where(place < count[:, None], slot_BxM, spec.max_orders + place)
@@ -255,16 +259,16 @@ def _run_layers(params: Params, spec: ModelSpec, cache: CacheSpec, state: State,
 
     def store(carry: Carry, layer: jax.Array | int, first: int) -> tuple[Carry, list[jax.Array]]:
         x, *cached = carry
-        *query, key, value = _in_blocks(functools.partial(projected, x, layer, first), cache.rows, batch)
+        *query, key, value = _in_blocks(functools.partial(projected, x, layer, first), rows, batch)
         keys, values = (old.at[layer, trajectory[:, None], :, target_BxM].set(n, mode="drop", unique_indices=True)
                         for old, n in zip(cached, (key, value), strict=True))
         return (x, keys, values), query
 
     def one_layer(carry: Carry, layer: jax.Array | int) -> tuple[Carry, None]:
         carry, (query,) = store(carry, layer, 0)
-        return (_in_blocks(functools.partial(rest, carry, query, layer), cache.rows, batch), *carry[1:]), None
+        return (_in_blocks(functools.partial(rest, carry, query, layer), rows, batch), *carry[1:]), None
 
-    x = _in_blocks(lambda part: model.embed(params, jax.tree.map(part, tokens), compute), cache.rows, batch)
+    x = _in_blocks(lambda part: model.embed(params, jax.tree.map(part, tokens), compute), rows, batch)
     carry = x, jnp.asarray(state.keys), jnp.asarray(state.values)
     if cache.rows is None:
         # A scan would copy each layer's weights out of the stack at every step, and read the keys by a traced offset,

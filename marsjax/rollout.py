@@ -73,7 +73,8 @@ def rollout(params: Params, spec: SimulationSpec, table: TokenTables, draws: Dra
       first: number of the first trajectory, the others count on: trajectory n is the same whatever batch it is in.
       numbers: int32 [B], instead of `first`; two trajectories of one number and start draw the same.
       slots: trajectories that run at a time, where that is less than all: as they end, others begin in their places
-        (`marsjax.relay`). No result depends on it, if `CacheSpec.rows` is set.
+        (`marsjax.relay`). No result depends on it, if `CacheSpec.rows` is set, but by rounding: another number is
+        another compiled program (of 800 futures on a CPU 2 differed between 64 and 128 slots).
       chunk_steps: decisions of a compiled call; no result depends on it.
       nearest_minutes: whether bars round order times to the nearest minute (`MinuteBars`), which makes one bar more,
         the first and the last of half a minute.

@@ -121,6 +121,19 @@ def test_fills_add_up_to_the_account() -> None:
     assert done[-1].all() and not done[0].any()
 
 
+@pytest.mark.slow
+def test_vmap_over_single_environments_is_the_batch() -> None:
+    env = environment()
+    together, one_by_one = env.step, jax.jit(jax.vmap(env.step))
+    (seen, state), (seen_alone, alone) = env.reset(keys(), repeated()), jax.vmap(env.reset)(keys(), repeated())
+    for _ in range(4):
+        act = jax.jit(jax.vmap(policy))
+        seen, state, fills, done = together(keys(), state, act(seen))
+        seen_alone, alone, fills_alone, done_alone = one_by_one(keys(), alone, act(seen_alone))
+        jax.tree.map(np.testing.assert_array_equal, (seen_alone, fills_alone, done_alone), (seen, fills, done))
+    assert np.asarray(fills.accepted).any()
+
+
 def test_a_step_after_the_end_changes_nothing() -> None:
     state, _ = driven()
     orders = jax.tree.map(lambda x: jnp.broadcast_to(x, (BATCH, 2)), no_orders(2))
