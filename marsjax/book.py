@@ -6,20 +6,18 @@ them over thousands.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from marsjax import clock, orders
+from marsjax.slots import NOTHING, Row, on_head, pack, prefix_count, saturating_prefix_sum
 from marsjax.specs import MarketSpec
 from marsjax.types import (
     EMPTY_PRICE,
     EMPTY_SIDE_SPREAD,
     MAX_PRICE,
-    MAX_VOLUME,
     NO_ID,
     NO_OWNER,
     NO_PRICE,
@@ -34,27 +32,6 @@ from marsjax.types import (
     Wide,
 )
 
-HEAD = 512
-"""Slots at the touch that are looked at first in a deeper book."""
-HEAD_OF_MANY = 128
-"""The same in a batch of books on a CPU."""
-_Result = TypeVar("_Result")
-
-
-class _Row(NamedTuple):
-    """One side of a book, each field [C]."""
-
-    price: Array
-    volume: Array
-    order_id: Array
-    owner: Array
-
-
-_FEW_GAPS = 8
-"""Slots between those that are kept that are closed one by one."""
-_NOTHING = (EMPTY_PRICE, 0, NO_ID, NO_OWNER)
-"""What the fields of a `_Row` hold in an empty slot."""
-
 
 class _Match(NamedTuple):
     """What an order would do to the side that it hits."""
@@ -65,7 +42,7 @@ class _Match(NamedTuple):
     fills: Array  # resting orders hit
     value: Wide  # sum of price x shares
     last_price: Array  # of the last fill
-    listed: _Row  # the first K fills; volume is the shares filled, 0 past the last
+    listed: Row  # the first K fills; volume is the shares filled, 0 past the last
 
 
 class _Named(NamedTuple):
@@ -119,7 +96,7 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
     sides = _change(
         book, is_own=(jnp.arange(2, dtype=jnp.int32) == own_is_bid)[:, None], whole=match.whole,
         partial=match.partial, slot=jnp.where(is_cancel, named.slot, _count(ahead)), inserts=rest > 0, removes=gone,
-        cut=jnp.where(cancelled & ~gone, order.volume, 0), new=_Row(order.price, rest, order.order_id, order.owner))
+        cut=jnp.where(cancelled & ~gone, order.volume, 0), new=Row(order.price, rest, order.order_id, order.owner))
     last_price = jnp.where(match.fills > 0, match.last_price, book.last_price)
     trades = _trades(order, match, named, cancelled, own_is_bid, rest)
     return Book(*sides, last_price), trades, status
@@ -144,7 +121,7 @@ def cancel_where(spec: MarketSpec, book: Book, take: Array) -> tuple[Book, Trade
       `slot` is -1 in them.
     """
     take = jnp.clip(take, 0, book.volume)
-    trades = jax.vmap(lambda side, *row: _cancels(spec, side, _Row(*row)))(
+    trades = jax.vmap(lambda side, *row: _cancels(spec, side, Row(*row)))(
         jnp.arange(2, dtype=jnp.int32), book.price, take, book.order_id, book.owner)
     return take_off(spec, book, take), trades
 
@@ -152,7 +129,7 @@ def cancel_where(spec: MarketSpec, book: Book, take: Array) -> tuple[Book, Trade
 def take_off(spec: MarketSpec, book: Book, take: Array) -> Book:
     """Takes shares, int32 [2, C] and at most what is left, off the resting orders and closes the gaps."""
     left = book.volume - take
-    row = pack(left > 0, _Row(book.price, left, book.order_id, book.owner), spec.capacity)
+    row = pack(left > 0, Row(book.price, left, book.order_id, book.owner), spec.capacity)
     return Book(*row, book.last_price)
 
 
@@ -201,184 +178,43 @@ def _levels(spec: MarketSpec, book: Book) -> tuple[jax.Array, Wide]:
 def _levels_of(spec: MarketSpec, all_prices: Array, all_volumes: Array) -> tuple[jax.Array, Wide]:
     occupied = all_volumes > 0
     is_first = occupied & jnp.concatenate([jnp.ones((2, 1), bool), all_prices[:, 1:] != all_prices[:, :-1]], axis=1)
-    level = jnp.where(occupied, _prefix_count(is_first) - 1, spec.levels)
+    level = jnp.where(occupied, prefix_count(is_first) - 1, spec.levels)
     at_level = level[:, None, :] == jnp.arange(spec.levels, dtype=jnp.int32)[None, :, None]
     price = jnp.max(jnp.where(at_level, all_prices[:, None, :], EMPTY_PRICE), axis=-1)
     return price, clock.total(jnp.where(at_level, all_volumes[:, None, :], 0))
 
 
-def _row(book: Book, is_bid: jax.Array) -> _Row:
+def _row(book: Book, is_bid: jax.Array) -> Row:
     """The side of the book that a traced flag names."""
-    return _Row(*(jnp.where(is_bid, x[Side.BID], x[Side.ASK])
+    return Row(*(jnp.where(is_bid, x[Side.BID], x[Side.ASK])
                   for x in (book.price, book.volume, book.order_id, book.owner)))
 
 
-def _match(spec: MarketSpec, hit: _Row, hits_asks: jax.Array, limit: Array, wanted: jax.Array) -> _Match:
+def _match(spec: MarketSpec, hit: Row, hits_asks: jax.Array, limit: Array, wanted: jax.Array) -> _Match:
     """How `wanted` shares up to the price `limit` fill the side `hit`."""
     crosses = jnp.where(hits_asks, hit.price <= limit, hit.price >= limit)
-    reach = _Row(hit.price, jnp.where(crosses & (wanted > 0), hit.volume, 0), hit.order_id, hit.owner)
+    reach = Row(hit.price, jnp.where(crosses & (wanted > 0), hit.volume, 0), hit.order_id, hit.owner)
 
-    def enough(head: int, reach: _Row, wanted: Array) -> jax.Array:
+    def enough(head: int, reach: Row, wanted: Array) -> jax.Array:
         return (reach.volume[head] == 0) | ~clock.less(clock.total(reach.volume[:head]), clock.wide(wanted))
 
     return on_head(spec.trade_width, enough, functools.partial(_fill, spec), reach, wanted)
 
 
-def _fill(spec: MarketSpec, reach: _Row, wanted: jax.Array) -> _Match:
+def _fill(spec: MarketSpec, reach: Row, wanted: jax.Array) -> _Match:
     """Fills orders that are all within the limit (the others' volume is 0)."""
     left = wanted - jnp.minimum(saturating_prefix_sum(reach.volume), wanted)
     fill = jnp.minimum(left, reach.volume)
     is_whole = (reach.volume > 0) & (reach.volume <= left)
     fills = _count(fill > 0)
-    listed = _Row(reach.price, fill, reach.order_id, reach.owner)
+    listed = Row(reach.price, fill, reach.order_id, reach.owner)
     # The fills sum to `wanted` at most, so these sums cannot wrap.
     return _Match(whole=_count(is_whole), partial=_sum(jnp.where(is_whole, 0, fill)), filled=_sum(fill), fills=fills,
                   value=clock.total_product(reach.price, fill), last_price=reach.price[jnp.maximum(fills - 1, 0)],
                   listed=jax.tree.map(lambda x: x[:spec.trade_width], listed))
 
 
-def on_head(least: int, enough: Callable[..., jax.Array], function: Callable[..., _Result], slots: Any, *others: Array
-            ) -> _Result:
-    """`function` of arrays [..., C] and of others, from their first slots where those are enough for the result.
-
-    `enough` says so, bool [], of (head, slots, *others), for a head of `least` slots or more. An order to a book of
-    4,096 slots a side on a CPU takes 42 us instead of 253 us with its view. Under `vmap` a CPU looks at the heads alone
-    if they are enough for all books; an accelerator, which would wait for the answer, looks at all slots.
-    """
-    capacity = jax.tree.leaves(slots)[0].shape[-1]
-
-    def of_head(head: int, slots: Any, *others: Array) -> _Result:
-        return function(jax.tree.map(lambda x: x[..., :head], slots), *others)
-
-    @jax.custom_batching.custom_vmap
-    def chosen(slots: Any, *others: Array) -> _Result:
-        head = max(HEAD, least)
-        if capacity <= head:
-            return function(slots, *others)
-        return jax.lax.cond(enough(head, slots, *others), functools.partial(of_head, head), function, slots, *others)
-
-    @chosen.def_vmap
-    def _of_batch(size: int, batched: Sequence[Any], *given: Any) -> tuple[_Result, Any]:
-        head = max(HEAD_OF_MANY, least)
-        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
-
-        def of_all(*given: Any) -> Any:
-            return jax.vmap(function, axes, axis_size=size)(*given)
-
-        def of_heads(*given: Any) -> Any:
-            are_enough = jax.vmap(functools.partial(enough, head), axes, axis_size=size)(*given)
-            return jax.lax.cond(jnp.all(are_enough), jax.vmap(functools.partial(of_head, head), axes, axis_size=size),
-                                of_all, *given)
-
-        found = of_all(*given) if capacity <= head else jax.lax.platform_dependent(
-            *given, cuda=of_all, default=of_heads)
-        return found, jax.tree.map(lambda _: True, found)
-
-    return chosen(slots, *others)
-
-
-def saturating_prefix_sum(volume: Array) -> jax.Array:
-    """Shares before each slot: exclusive running sum of int32 [C] >= 0, held at 2**31 - 1 once it would pass it.
-
-    Saturating addition of numbers >= 0 is associative, so a parallel scan does it; a plain sum wraps on deep sides.
-    """
-    volume = jnp.asarray(volume)
-    if volume.shape[-1] > HEAD:
-        return _sum_by_scan(volume)
-    return jax.lax.platform_dependent(volume, cuda=_sum_by_windows, default=_sum_by_scan)
-
-
-def _sum_by_scan(volume: jax.Array) -> jax.Array:
-    """`saturating_prefix_sum` in few operations."""
-    inclusive = jax.lax.associative_scan(_saturating_add, volume.astype(jnp.uint32)).astype(jnp.int32)
-    return jnp.concatenate([jnp.zeros_like(inclusive[:1]), inclusive[:-1]])
-
-
-def _sum_by_windows(volume: jax.Array) -> jax.Array:
-    """`saturating_prefix_sum` in one GPU kernel instead of three, each slot a sum of its own."""
-    inclusive = jax.lax.reduce_window(volume.astype(jnp.uint32), np.uint32(0), _saturating_add, volume.shape, (1,),
-                                      [(volume.shape[0] - 1, 0)]).astype(jnp.int32)
-    return jnp.concatenate([jnp.zeros_like(inclusive[:1]), inclusive[:-1]])
-
-
-def _saturating_add(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jax.lax.min(a + b, jax.lax.full_like(a, MAX_VOLUME))
-
-
-def pack(keep: Array, row: _Row, width: int) -> _Row:
-    """The slots [..., C] that are kept, moved together: the first `width` of them, then empty ones, [..., width]."""
-    @jax.custom_batching.custom_vmap
-    def packed(*given: jax.Array) -> _Row:
-        deep = functools.partial(_pack_by_scatter if keep.shape[-1] > HEAD else _pack_by_gather, width)
-        return _Row(*jax.lax.platform_dependent(*given, cuda=deep, default=functools.partial(_pack_by_steps, width)))
-
-    @packed.def_vmap
-    def _together(size: int, batched: Sequence[bool], *given: jax.Array) -> tuple[_Row, Any]:
-        # As one more leading axis, so that the branch on a CPU stays a branch.
-        whole = (x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
-                 for x, is_batched in zip(given, batched, strict=True))
-        return packed(*whole), _Row._make([True] * len(_NOTHING))
-
-    return packed(*(jnp.asarray(x) for x in (keep, *row)))
-
-
-def _pack_by_steps(width: int, keep: jax.Array, *row: jax.Array) -> _Row:
-    """`pack` of what few cancels leave or take, in operations that a CPU vectorizes; else by scatter."""
-    deep = keep.shape[-1]
-    here = jnp.arange(deep, dtype=jnp.int32)
-    last = jnp.max(jnp.where(keep, here, -1), axis=-1)
-    first = last + 1 - jnp.sum(keep, axis=-1, dtype=jnp.int32)  # if there is no gap
-    if width < deep:
-        is_simple = jnp.all((jnp.min(jnp.where(keep, here, deep), axis=-1) == first) | (last < 0))
-        simple = functools.partial(_run, width, first, last)
-    else:
-        gaps = jnp.max(first)
-        is_simple, simple = gaps <= _FEW_GAPS, functools.partial(_close_gaps, width, gaps)
-    return _Row(*jax.lax.cond(is_simple, simple, functools.partial(_pack_by_scatter, width), keep, *row))
-
-
-def _run(width: int, first: jax.Array, last: jax.Array, keep: jax.Array, *row: jax.Array) -> _Row:
-    """The slots from `first` to `last` [...], the only ones kept."""
-    slot = first[..., None] + jnp.arange(width, dtype=jnp.int32)
-    return _Row(*(jnp.where(slot <= last[..., None], jnp.take_along_axis(x, slot, axis=-1, mode="clip"), nothing)
-                  for x, nothing in zip(row, _NOTHING, strict=True)))
-
-
-def _close_gaps(width: int, gaps: jax.Array, keep: jax.Array, *row: jax.Array) -> _Row:
-    """Closes the first gap of every side by one slot, as often as the side with the most needs it."""
-    here = jnp.arange(keep.shape[-1], dtype=jnp.int32)
-
-    def close(_: jax.Array, given: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        behind = here >= jnp.min(jnp.where(given[0], keep.shape[-1], here), axis=-1, keepdims=True)
-        return tuple(jnp.where(behind, jnp.concatenate([x[..., 1:], jnp.full_like(x[..., :1], nothing)], axis=-1), x)
-                     for x, nothing in zip(given, (False, *_NOTHING), strict=True))
-
-    packed = jax.lax.fori_loop(jnp.zeros((), jnp.int32), gaps, close, (keep, *row))
-    more = [(0, 0)] * (keep.ndim - 1) + [(0, width - keep.shape[-1])]
-    return _Row(*(jnp.pad(jnp.where(packed[0], x, nothing), more, constant_values=nothing)
-                  for x, nothing in zip(packed[1:], _NOTHING, strict=True)))
-
-
-def _pack_by_scatter(width: int, keep: jax.Array, *row: jax.Array) -> _Row:
-    """`pack` in few operations: each kept slot is written to its place."""
-    place = jnp.where(keep, _prefix_count(keep) - 1, width)
-    others = jnp.indices(keep.shape, dtype=jnp.int32, sparse=True)[:-1]
-
-    def packed(x: jax.Array, nothing: int) -> jax.Array:
-        return jnp.full((*keep.shape[:-1], width), nothing, x.dtype).at[(*others, place)].set(x, mode="drop")
-
-    return _Row(*(packed(x, nothing) for x, nothing in zip(row, _NOTHING, strict=True)))
-
-
-def _pack_by_gather(width: int, keep: jax.Array, *row: jax.Array) -> _Row:
-    """`pack` in few GPU kernels: each place counts the slots up to its own, and reads it."""
-    reached = _prefix_count(keep)[..., None, :]
-    slot = jnp.sum(reached <= jnp.arange(width, dtype=jnp.int32)[:, None], axis=-1, dtype=jnp.int32)
-    return _Row(*(jnp.take_along_axis(x, slot, axis=-1, mode="fill", fill_value=nothing)
-                  for x, nothing in zip(row, _NOTHING, strict=True)))
-
-
-def _find(own: _Row, order_id: Array) -> _Named:
+def _find(own: Row, order_id: Array) -> _Named:
     """The order of one side with this id; zeros where there is none."""
     named = (own.volume > 0) & (own.order_id == order_id)
     slot = jnp.arange(named.shape[0], dtype=jnp.int32)
@@ -408,7 +244,7 @@ def _status(spec: MarketSpec, order: Order, named: _Named, is_duplicate: jax.Arr
 
 
 def _change(book: Book, *, is_own: jax.Array, whole: jax.Array, partial: jax.Array, slot: jax.Array,
-            inserts: jax.Array, removes: jax.Array, cut: jax.Array, new: _Row) -> _Row:
+            inserts: jax.Array, removes: jax.Array, cut: jax.Array, new: Row) -> Row:
     """The fields [2, C] of the book after an order, as one shift of each side.
 
     The side hit loses its first `whole` orders, and the next one `partial` shares. The order's own side (`is_own`,
@@ -427,8 +263,8 @@ def _change(book: Book, *, is_own: jax.Array, whole: jax.Array, partial: jax.Arr
                                        (jnp.zeros_like(step), step), x.shape)
         return jnp.where(is_own, jnp.where(is_new, inserted, jnp.where(here < slot, x, behind)), hit)
 
-    after = _Row(*(moved(x, y, nothing) for x, y, nothing in zip(
-        (book.price, book.volume, book.order_id, book.owner), new, _NOTHING, strict=True)))
+    after = Row(*(moved(x, y, nothing) for x, y, nothing in zip(
+        (book.price, book.volume, book.order_id, book.owner), new, NOTHING, strict=True)))
     taken = jnp.where(here == jnp.where(is_own, slot, 0), jnp.where(is_own, cut, partial), 0)
     return after._replace(volume=after.volume - taken)
 
@@ -461,7 +297,7 @@ def _trades(order: Order, match: _Match, named: _Named, cancelled: jax.Array, ow
         slot=jnp.where(cancelled, named.slot, -1))
 
 
-def _cancels(spec: MarketSpec, side: jax.Array, taken: _Row) -> Trades:
+def _cancels(spec: MarketSpec, side: jax.Array, taken: Row) -> Trades:
     """Cancel transactions of one side; `taken.volume` is what each slot loses."""
     width = spec.trade_width
     is_taken = taken.volume > 0
@@ -473,11 +309,6 @@ def _cancels(spec: MarketSpec, side: jax.Array, taken: _Row) -> Trades:
         price=listed.price, volume_each=listed.volume, resting_id=listed.order_id, resting_owner=listed.owner,
         count=count, cut=count > width, volume=clock.total(taken.volume),
         value=clock.total_product(taken.price, taken.volume), partial=none, rest=none, slot=none - 1)
-
-
-def _prefix_count(flags: Array) -> jax.Array:
-    """How many flags hold up to and with each slot, along the last axis."""
-    return jnp.cumsum(flags, axis=-1, dtype=jnp.int32)
 
 
 def _count(flags: Array) -> jax.Array:

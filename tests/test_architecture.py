@@ -9,10 +9,10 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "marsjax"
 
 ROOMS = [
-    "types", "specs", "clock", "orders", "sampling", "safe_pickle", "bins", "book", "auction", "ledger", "model",
-    "decode", "data", "exchange", "tokens", "agents", "watchers", "replay", "start", "schedule", "turns", "simulate",
-    "resume", "outcome", "relay", "rollout", "parallel", "safetensors_layout", "checkpoints", "hub", "validation",
-    "importer", "order_model", "env", "training", "analysis", "testing", "experiments",
+    "types", "specs", "clock", "orders", "sampling", "safe_pickle", "bins", "slots", "book", "auction", "ledger",
+    "model", "decode", "data", "exchange", "tokens", "agents", "watchers", "replay", "start", "schedule", "turns",
+    "simulate", "resume", "outcome", "relay", "rollout", "parallel", "safetensors_layout", "checkpoints", "hub",
+    "validation", "importer", "order_model", "env", "training", "analysis", "testing", "experiments",
 ]  # fmt: skip
 """Top to bottom: a room may import those above it, and itself. The front door, marsjax/__init__.py, may import all."""
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marsjax import book, clock, orders
+from marsjax import book, clock, orders, slots
 from marsjax.specs import MarketSpec
 from marsjax.types import (
     EMPTY_PRICE,
@@ -471,9 +471,9 @@ def test_all_ways_to_pack_keep_the_kept_slots_in_order(width: int, names: tuple[
     rng = np.random.default_rng(width)
     keep = np.stack([np.array([[x == "1" for x in KEPT[name]]] * 2) for name in names])
     row = [rng.integers(1, 2**31 - 1, keep.shape).astype(np.int32) for _ in range(4)]
-    ways = [functools.partial(pack, width) for pack in (book._pack_by_scatter, book._pack_by_gather,
-                                                        book._pack_by_steps)]
-    one_by_one = jax.vmap(jax.vmap(lambda keep, *row: book.pack(keep, book._Row(*row), width)))
+    ways = [functools.partial(pack, width) for pack in (slots._pack_by_scatter, slots._pack_by_gather,
+                                                        slots._pack_by_steps)]
+    one_by_one = jax.vmap(jax.vmap(lambda keep, *row: slots.pack(keep, slots.Row(*row), width)))
     for pack in (*ways, one_by_one):
         packed = jax.jit(pack)(keep, *row)
         for got, x, nothing in zip(packed, row, (EMPTY_PRICE, 0, NO_ID, NO_OWNER), strict=True):
@@ -511,5 +511,5 @@ def test_both_running_sums_stop_at_the_largest_number() -> None:
     rng = np.random.default_rng(0)
     volume = np.stack([rng.integers(0, 2**31 - 1, 40), rng.integers(0, 2**26, 40), np.zeros(40)]).astype(np.int32)
     expected = np.minimum(np.cumsum(volume, axis=1, dtype=np.int64) - volume, 2**31 - 1)
-    for prefix_sum in (book._sum_by_scan, book._sum_by_windows, book.saturating_prefix_sum):
+    for prefix_sum in (slots._sum_by_scan, slots._sum_by_windows, slots.saturating_prefix_sum):
         np.testing.assert_array_equal(jax.vmap(prefix_sum)(volume), expected)

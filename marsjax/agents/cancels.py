@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from marsjax.book import saturating_prefix_sum
+from marsjax.slots import saturating_prefix_sum
 from marsjax.types import Array, Book
 
 _FAR = 2**31 - 1
