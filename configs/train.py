@@ -56,9 +56,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.validation_from = "13:30:00"  # of each day: orders from here decide when to stop, and none trains
     config.held_from = "14:00:00"  # of each day: orders from here are for the report alone
     config.held_out_symbols = ""  # days held out whole, symbols joined by +
+    config.refit = True  # whether to train once more, as long, on the orders up to held_from
     config.mirror = small  # train on each day's mirror image too: buys for sells, prices reflected
 
-    config.refit = True  # whether to train once more, as long, on the orders up to held_from
     config.width = 32  # of the model
     config.layers = 1
     config.heads = 4

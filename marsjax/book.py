@@ -187,7 +187,7 @@ def _levels_of(spec: MarketSpec, all_prices: Array, all_volumes: Array) -> tuple
 def _row(book: Book, is_bid: jax.Array) -> Row:
     """The side of the book that a traced flag names."""
     return Row(*(jnp.where(is_bid, x[Side.BID], x[Side.ASK])
-                  for x in (book.price, book.volume, book.order_id, book.owner)))
+                 for x in (book.price, book.volume, book.order_id, book.owner)))
 
 
 def _match(spec: MarketSpec, hit: Row, hits_asks: jax.Array, limit: Array, wanted: jax.Array) -> _Match:

@@ -42,7 +42,8 @@ def on_head(least: int, enough: Callable[..., jax.Array], function: Callable[...
 
     `enough` says so, bool [], of (head, slots, *others), for a head of `least` slots or more. An order to a book of
     4,096 slots a side on a CPU takes 42 us instead of 253 us with its view. Under `vmap` a CPU looks at the heads alone
-    if they are enough for all books; an accelerator, which would wait for the answer, looks at all slots.
+    if they are enough for all books (views of 64 of 768 slots a side: 0.1 ms on two cores, not 0.5); an accelerator,
+    which would wait for the answer, looks at all slots.
     """
     capacity = jax.tree.leaves(slots)[0].shape[-1]
 
@@ -108,8 +109,8 @@ def pack(keep: Array, row: Row, width: int) -> Row:
     """The slots [..., C] that are kept, moved together: the first `width` of them, then empty ones, [..., width]."""
     @jax.custom_batching.custom_vmap
     def packed(*given: jax.Array) -> Row:
-        deep = functools.partial(_pack_by_scatter if keep.shape[-1] > HEAD else _pack_by_gather, width)
-        return Row(*jax.lax.platform_dependent(*given, cuda=deep, default=functools.partial(_pack_by_steps, width)))
+        on_gpu = functools.partial(_pack_by_scatter if keep.shape[-1] > HEAD else _pack_by_gather, width)
+        return Row(*jax.lax.platform_dependent(*given, cuda=on_gpu, default=functools.partial(_pack_by_steps, width)))
 
     @packed.def_vmap
     def _together(size: int, batched: Sequence[bool], *given: jax.Array) -> tuple[Row, Any]:
@@ -122,7 +123,10 @@ def pack(keep: Array, row: Row, width: int) -> Row:
 
 
 def _pack_by_steps(width: int, keep: jax.Array, *row: jax.Array) -> Row:
-    """`pack` of what few cancels leave or take, in operations that a CPU vectorizes; else by scatter."""
+    """`pack` of what few cancels leave or take, in operations that a CPU vectorizes; else by scatter.
+
+    The gaps of 64 books of 768 slots a side take 0.6 ms on two cores, 2.6 ms by scatter.
+    """
     deep = keep.shape[-1]
     here = jnp.arange(deep, dtype=jnp.int32)
     last = jnp.max(jnp.where(keep, here, -1), axis=-1)
@@ -140,7 +144,7 @@ def _run(width: int, first: jax.Array, last: jax.Array, keep: jax.Array, *row: j
     """The slots from `first` to `last` [...], the only ones kept."""
     slot = first[..., None] + jnp.arange(width, dtype=jnp.int32)
     return Row(*(jnp.where(slot <= last[..., None], jnp.take_along_axis(x, slot, axis=-1, mode="clip"), nothing)
-                  for x, nothing in zip(row, NOTHING, strict=True)))
+                 for x, nothing in zip(row, NOTHING, strict=True)))
 
 
 def _close_gaps(width: int, gaps: jax.Array, keep: jax.Array, *row: jax.Array) -> Row:
@@ -155,7 +159,7 @@ def _close_gaps(width: int, gaps: jax.Array, keep: jax.Array, *row: jax.Array) -
     packed = jax.lax.fori_loop(jnp.zeros((), jnp.int32), gaps, close, (keep, *row))
     more = [(0, 0)] * (keep.ndim - 1) + [(0, width - keep.shape[-1])]
     return Row(*(jnp.pad(jnp.where(packed[0], x, nothing), more, constant_values=nothing)
-                  for x, nothing in zip(packed[1:], NOTHING, strict=True)))
+                 for x, nothing in zip(packed[1:], NOTHING, strict=True)))
 
 
 def _pack_by_scatter(width: int, keep: jax.Array, *row: jax.Array) -> Row:
@@ -174,7 +178,7 @@ def _pack_by_gather(width: int, keep: jax.Array, *row: jax.Array) -> Row:
     reached = prefix_count(keep)[..., None, :]
     slot = jnp.sum(reached <= jnp.arange(width, dtype=jnp.int32)[:, None], axis=-1, dtype=jnp.int32)
     return Row(*(jnp.take_along_axis(x, slot, axis=-1, mode="fill", fill_value=nothing)
-                  for x, nothing in zip(row, NOTHING, strict=True)))
+                 for x, nothing in zip(row, NOTHING, strict=True)))
 
 
 def prefix_count(flags: Array) -> jax.Array:

@@ -26,18 +26,20 @@ def measure(params: Params, spec: ModelSpec, data: Prepared, stopped: Params | N
     are of; baselines count the same orders as the model beside them.
     """
     of = data.split
+
+    def beside(refit: Sequence[np.ndarray] | None) -> dict[str, baselines.Marginals | baselines.Markov]:
+        given = spec.tokens, of.training, of.validation, refit
+        return {MARGINALS: baselines.marginals(*given), MARKOV: baselines.markov(*given)}
+
+    before = params if stopped is None else stopped, beside(None)
+    after = before if stopped is None else (params, beside(of.refit))
     found: dict[str, dict[str, Any]] = {}
     for part, spans in (("validation", of.validation), ("held_out", of.held_out),
                         ("held_out_symbols", of.held_out_symbols)):
-        is_refit = stopped is not None and part != "validation"
-        model = params if is_refit or stopped is None else stopped
-        refit = of.refit if is_refit else None
+        model, others = before if part == "validation" else after
         if spans:
-            found[part] = {
-                MODEL: _summary(evaluate.losses(model, spec, ComputeSpec(), spans), spans),
-                MARGINALS: _summary(baselines.marginals(spec.tokens, of.training, of.validation, refit).losses(spans),
-                                    spans),
-                MARKOV: _summary(baselines.markov(spec.tokens, of.training, of.validation, refit).losses(spans), spans)}
+            found[part] = {MODEL: _summary(evaluate.losses(model, spec, ComputeSpec(), spans), spans),
+                           **{name: _summary(other.losses(spans), spans) for name, other in others.items()}}
     return found
 
 

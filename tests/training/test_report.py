@@ -1,0 +1,37 @@
+"""Whose losses a report gives, when the model was trained on the validation part in the end."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from marsjax.specs import ModelSpec, TokenSpec
+from marsjax.training import baselines, evaluate, report
+from marsjax.training.prepare import Prepared
+from marsjax.training.split import Span, Split
+
+SPEC = ModelSpec(tokens=TokenSpec(2, 2, 2))
+
+
+def test_validation_is_of_the_model_before_the_refit_and_the_rest_of_the_one_after(monkeypatch: pytest.MonkeyPatch
+                                                                                  ) -> None:
+    day = np.zeros((60, 15), np.int32)
+    day[20:40, 0] = 5  # what the validation part alone holds
+    split = Split([day[:20]], [day[:40]], [Span("a", day, 20, 40)], [Span("a", day, 40, 60)], [Span("b", day, 30, 40)])
+
+    def losses(params: Any, *_: Any) -> dict[str, np.ndarray]:
+        return dict.fromkeys(evaluate.FIELDS, np.full(1, params))
+
+    monkeypatch.setattr(evaluate, "losses", losses)
+    given: Any = 2.0, SPEC, Prepared(split, {})
+    found = report.measure(*given, stopped=1.0)
+    assert {part: rows["model"]["all"]["order"] for part, rows in found.items()} == {
+        "validation": 1, "held_out": 2, "held_out_symbols": 2}
+    few, many = (baselines.marginals(SPEC.tokens, split.training, split.validation, refit)
+                 for refit in (None, split.refit))
+    for part, spans, counted in (("validation", split.validation, few), ("held_out", split.held_out, many)):
+        expected = counted.losses(spans)["order"].mean()
+        assert found[part]["frequencies"]["all"]["order"] == pytest.approx(expected)
+    alone = report.measure(*given)
+    assert all(rows["model"]["all"]["order"] == 2 for rows in alone.values())
+    assert alone["held_out"]["frequencies"] != found["held_out"]["frequencies"]
