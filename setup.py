@@ -3,7 +3,7 @@
 The folders `configs/` and `checkpoints/` lie beside the package in a checkout, where people read and edit them, and
 inside it in a wheel (`marsjax/packaged/`), so that a config or a checkpoint is found by its name from anywhere. They
 are mapped below a name of their own: code that is mapped from elsewhere into `marsjax` is not importable from the
-root of a checkout, and `marsjax.checkpoints` is a module.
+root of a checkout.
 """
 
 import pathlib
@@ -44,6 +44,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.11.25",
         "pandas>=2.2",
         "safetensors>=0.5",
+        "scipy>=1.15",
         "tqdm>=4.66",
         "zstandard>=0.23",
     ],

@@ -4,9 +4,8 @@
     python -m marsjax.experiments.benchmark --config=configs/benchmark.py:book,stream=orders.csv.gz
     python -m marsjax.experiments.benchmark --config=configs/benchmark.py:rollout
 
-Argument: what to measure first (book, or rollout), then `stream` (a CSV of orders; book only) and `output`. Each takes
-a minute or two on a GPU; on a CPU set less: --config.books=16,64, or for rollouts --config.cases=2m:4 and
---config.chunks=1.
+Argument: what to measure first (book, or rollout), then `stream` (a CSV of orders; book only) and `output`. The sizes
+are for a GPU; on a CPU set less: --config.books=16,64, or for rollouts --config.cases=2m:4 and --config.chunks=1.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +17,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a benchmark; see the top of the file for `arg`."""
     chosen = parse_arg(arg, ("book", "rollout"), stream="", output="")
     config = ConfigDict()
-    config.what = chosen.mode  # book: order books alone, the same orders to every book; rollout: the whole step
+    config.what = chosen.mode  # book: order books alone, the same orders to every book; rollout: the complete step
     config.repeats = 5  # timed runs; the median counts
     config.output = chosen.output or f"runs/benchmark_{chosen.mode}"  # a new folder for results.json
     config.overwrite = False  # whether an existing output folder is replaced
@@ -30,17 +29,17 @@ def _book(config: ConfigDict, stream: str) -> ConfigDict:
     config.books = (1024, 16384)  # order books at once
     config.capacity = (128,)  # resting orders a side
     config.trade_width = 8  # transactions listed per order
-    config.unroll = 1  # orders in one pass of the compiled loop: 4 is faster for few books, 1 for many
-    config.returned = "all"  # all: transactions, owners, status, best bid and ask of every order; best: the last two
+    config.unroll = 1  # orders in one pass of the compiled loop
+    config.returned = "all"  # all: transactions, accounts, status, best bid and ask of every order; best: the last two
     return config
 
 
 def _rollout(config: ConfigDict) -> ConfigDict:
     config.cases = ("2m:128", "2m:4096", "24x1024:128")  # MODEL:TRAJECTORIES; 2m, or layers x width in bfloat16
     config.repeats = 3  # timed stretches; the median counts
-    config.chunks = 7  # chunks of a timed stretch; 7 of 64 steps are one hop of a deep model, its re-encoding included
+    config.chunks = 7  # chunks of a timed stretch; 7 of 64 steps hold one refresh of a deep model
     config.chunk_steps = 64  # decisions of a compiled call
-    config.max_orders = 1024  # tokens that the model sees at once
+    config.context_length = 1024  # tokens that the model sees at once
     config.capacity = 128  # resting orders a side
     config.minutes = 30  # of noise before the start
     config.seed = 0  # of the noise and of the rollouts

@@ -4,7 +4,7 @@
 
 Trains a small model on the first part of every Shanghai day in the folder, then compares, on the rest, predictions
 from shorter contexts with those from a full window of 1,024 orders: loss, and total variation of the sampling law;
-then the same for the decode cache that cuts its contexts now and then (`hop`). About 3 minutes on an H100.
+then the same for the decode cache that shortens its contexts now and then (`refresh`).
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.capacity = 4096  # resting orders a side in the replay
     config.held_out = 0.2  # last part of every day, for the comparison only
 
-    config.width = 64  # of the model
+    config.embed_dim = 64  # of the model
     config.layers = 3
     config.heads = 4
     config.steps = 600  # of training; the best on held-out windows is taken
@@ -36,6 +36,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.trajectories = 32  # held-out stretches decoded with the cache
     config.decoded = 928  # orders decoded of each
     config.every = 8  # predictions between two comparisons with the full window
-    config.hop = 448  # of the cache
+    config.refresh_every = 448  # of the cache
     config.margin = 64  # of the cache
     return config

@@ -6,7 +6,7 @@
 
 Starts from half an hour of the noise agent, or from a real day at a time of it. Writes labels.csv (the label of every
 trajectory), minutes.csv.gz (its minutes), fan.png, and metrics.json with the distribution, what really came, and all
-that a repetition needs. The first takes 49 s on two cores, 37 s once it is compiled.
+that a repetition needs.
 
 With `evaluate` it forecasts from many times of every day that is named, and writes evaluation.csv, evaluation.png and
 metrics.json: how far the forecasts agree with what came, beside forecasts that need no model. That is a rollout for
@@ -19,6 +19,7 @@ Argument: the source first (noise or sse), then `folder`, `symbol`, `date`, `tim
 from ml_collections import ConfigDict
 
 from marsjax.experiments.config import parse_arg
+from marsjax.experiments.config_parts import add_market, add_noise, add_order_model, add_rollouts
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -36,7 +37,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.trajectories = chosen.trajectories  # futures of each start
     config.minutes = chosen.minutes  # length of a future
     config.seed = chosen.seed  # of the futures
-    config.temperature = 1.0  # of the model's sampling
     config.output = chosen.output or f"runs/forecast_{chosen.mode}{'_evaluate' * chosen.evaluate}"  # a new folder
     config.overwrite = False  # whether an existing output folder is replaced
     config.picture = True  # fan.png, or evaluation.png
@@ -44,31 +44,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.threshold = -1.0  # labels beyond +-threshold are up and down; below 0: a third of past labels is flat
     config.quantiles = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the labels
 
-    config.model = chosen.model  # default, a folder, or owner/name on the hub
-    config.revision = ""  # commit, branch or tag on the hub
-    config.converters = ""  # folder of bin converters, if they are not beside the model
-    config.dtype = "float32"  # of the model: float32 or bfloat16
-    config.context = "auto"  # rolling (one layer), hop or recompute; auto: rolling for one layer, else hop
-    config.hop = 448  # steps between two cuts of a context, in hop
-    config.margin = 64  # tokens beyond one a step that fit between two cuts, in hop
-    config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of them elsewhere
-    config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
+    add_order_model(config, chosen.model)
+    add_rollouts(config, most_at_once=1024)
     config.trace = False  # every order and trade of every trajectory: trace_orders.csv.gz, trace_trades.csv.gz
     config.save_folder = ""  # where the state is kept, so that a run that was killed goes on; empty: nowhere
     config.save_every_s = 60.0  # seconds between two saves
-    config.most_at_once = 1024  # trajectories in one batch, at least those of one start
 
-    config.tick = 100  # smallest price step, 1e-4 of the currency
-    config.capacity = 256 if is_noise else 4096  # resting orders a side in the orders before the start
-    config.rollout_capacity = 0  # the same in the futures; 0: as many as it takes, 384 more than at the start first
-    config.trade_width = 32  # orders that one cancel of the noise agent may hit; futures list no transactions
-    config.session = "continuous" if is_noise else "chinese"  # chinese (call auctions) or continuous
-    config.start_time = "09:30:00"  # of a continuous session and of the noise agent
-    config.end_time = "16:00:00"  # of a continuous session, included
-    config.noise_minutes = 30  # of the noise agent before the start
-    config.noise_seed = 0  # of the noise agent
-    config.interval_s = 1.0  # mean time between two wake-ups of the noise agent
-    config.init_price = 100_000  # around which the noise agent starts, 1e-4 of the currency
+    add_market(config, capacity=256 if is_noise else 4096, trade_width=32,
+               session="continuous" if is_noise else "chinese")
+    add_noise(config)
 
     config.every_minutes = 5  # evaluate: between two starts
     config.first_minute = 5  # evaluate: minutes from 9:30 to the first start

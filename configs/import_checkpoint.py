@@ -4,9 +4,8 @@
     python -m marsjax.experiments.import_checkpoint --config=import_checkpoint:path/to/folder,output=checkpoints/mine
     python -m marsjax.experiments.import_checkpoint --source=path/to/folder --output=checkpoints/mine
 
-Argument: the source first (a folder, or owner/name on the Hugging Face Hub), then key=value pairs. Seconds for the
-published models, a minute where two tables are tried on samples; 30 s and 4 GB of memory for 24 layers of width 1024
-(2.2 GB). All on two CPU cores.
+Argument: the source first (a folder, or owner/name on the Hugging Face Hub), then key=value pairs. Takes seconds for
+the published models, and memory for twice the weights.
 """
 
 from ml_collections import ConfigDict

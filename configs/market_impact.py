@@ -13,6 +13,7 @@ without it. Argument: the strategy first (twap, vwap, participation or immediate
 from ml_collections import ConfigDict
 
 from marsjax.experiments.config import parse_arg
+from marsjax.experiments.config_parts import add_market, add_noise, add_order_model, add_rollouts
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -29,7 +30,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.minutes = chosen.minutes  # of the execution, from the start of the futures on
     config.after_minutes = chosen.after  # that the futures go on after it, to see the impact decay
     config.seed = chosen.seed  # of the futures
-    config.temperature = 1.0  # of the model's sampling
     config.output = chosen.output or f"runs/market_impact_{chosen.mode}"  # a new folder for the results
     config.overwrite = False  # whether an existing output folder is replaced
     config.picture = True  # volume.png, price.png, impact.png
@@ -44,26 +44,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.price_change = 0  # beyond the best price, 1e-4 of the currency
     config.sweep = 5000  # immediate: the limit beyond the best price, 1e-4 of the currency
 
-    config.model = chosen.model  # default, a folder, or owner/name on the hub
-    config.revision = ""  # commit, branch or tag on the hub
-    config.converters = ""  # folder of bin converters, if they are not beside the model
-    config.dtype = "float32"  # of the model: float32 or bfloat16
-    config.context = "auto"  # rolling (one layer), hop or recompute; auto: rolling for one layer, else hop
-    config.hop = 448  # steps between two cuts of a context, in hop
-    config.margin = 64  # tokens beyond one a step that fit between two cuts, in hop
-    config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of them elsewhere
-    config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
+    add_order_model(config, chosen.model)
+    add_rollouts(config)
     config.slots = 0  # futures that run at a time; 0: 64 on a CPU, 2 x seeds x trajectories elsewhere
 
-    config.tick = 100  # smallest price step, 1e-4 of the currency
-    config.capacity = 256  # resting orders a side in the noise before the start
-    config.rollout_capacity = 0  # the same in the futures; 0: those that rest at the start and 600 to 727 more
-    config.trade_width = 32  # orders that one cancel of the noise agent may hit; futures list no transactions
-    config.session = "continuous"  # the session: continuous
-    config.start_time = "09:30:00"  # of the session and of the noise agent
-    config.end_time = "16:00:00"  # of the session, included
-    config.noise_minutes = 30  # of the noise agent before the start
-    config.noise_seed = 0  # of the noise agent: start s is its trajectory s
-    config.interval_s = 1.0  # mean time between two wake-ups of the noise agent
-    config.init_price = 100_000  # around which the noise agent starts, 1e-4 of the currency
+    add_market(config, capacity=256, trade_width=32, session="continuous")
+    add_noise(config)
     return config

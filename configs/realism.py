@@ -18,6 +18,7 @@ written, but trajectories or orders were lost.
 from ml_collections import ConfigDict
 
 from marsjax.experiments.config import parse_arg
+from marsjax.experiments.config_parts import add_market, add_noise, add_order_model, add_rollouts
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -36,33 +37,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.minutes = chosen.minutes  # length of a future
     config.seed = chosen.seed  # of the futures and the bootstrap
     config.resamples = 200  # of the bootstrap
-    config.temperature = 1.0  # of the model's sampling
     config.output = chosen.output  # a new folder
     config.overwrite = False  # whether an existing output folder is replaced
     config.picture = True  # realism.png
     config.card = ""  # a checkpoint's README.md whose section on realism is written anew, or none
 
-    config.model = chosen.model  # default, a folder, or owner/name on the hub
-    config.revision = ""  # commit, branch or tag on the hub
-    config.converters = ""  # folder of bin converters, if they are not beside the model
-    config.dtype = "float32"  # of the model: float32 or bfloat16
-    config.context = "auto"  # rolling (one layer), hop or recompute; auto: rolling for one layer, else hop
-    config.hop = 448  # steps between two cuts of a context, in hop
-    config.margin = 64  # tokens beyond one a step that fit between two cuts, in hop
-    config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of them elsewhere
-    config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
-    config.most_at_once = 4096  # trajectories in one batch, at least those of one start
+    add_order_model(config, chosen.model)
+    add_rollouts(config, most_at_once=4096)
 
-    config.tick = 100  # smallest price step, 1e-4 of the currency
-    config.capacity = 4096  # resting orders a side in the orders before a start
-    config.rollout_capacity = 0  # the same in the futures; 0: 600 to 727 more than at the fullest start
-    config.trade_width = 64  # orders that one cancel of the model may hit and still be listed whole
-    config.session = "chinese"  # chinese (call auctions) or continuous
-    config.start_time = "09:30:00"  # of a continuous session
-    config.end_time = "16:00:00"  # of a continuous session, included
-
-    config.noise_minutes = 30  # floor: of the noise agent before its first stretch
-    config.noise_seed = 0  # floor: of the noise agent
-    config.interval_s = 1.0  # floor: mean time between two wake-ups of the noise agent
-    config.init_price = 100_000  # floor: around which the noise agent starts, 1e-4 of the currency
+    add_market(config, capacity=4096, trade_width=64, session="chinese")
+    add_noise(config)  # for the floor
     return config

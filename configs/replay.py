@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.tick = 100  # smallest price step, 1e-4 of the currency
     config.capacity = {"noise": 256, "csv": 1024}.get(source, 4096)  # resting orders a side
     config.trade_width = {"noise": 32, "csv": 64}.get(source, 128)  # transactions listed per order
-    config.owners = 16 if source == "csv" else 1  # accounts; a CSV's agent ids are 0 to owners - 1
+    config.accounts = 16 if source == "csv" else 1  # accounts; a CSV's agent ids are 0 to accounts - 1
     config.session = "chinese" if source == "sse" else "continuous"  # chinese (call auctions) or continuous
     config.start_time = "00:00:00" if source == "csv" else "09:30:00"  # of a continuous session
     config.end_time = "23:59:59" if source == "csv" else "16:00:00"  # of a continuous session, included

@@ -4,8 +4,7 @@
     python -m marsjax.experiments.simulate --config=configs/simulate.py:books=4096,minutes=25
 
 Writes the minute bars of every book (bars.csv.gz, in the form that the report of stylized facts reads), summary.json
-and a picture of some mid prices. 64 books on two CPU cores take 21 s of CPU time. Argument: `books`, `minutes`,
-`seed`, `output`.
+and a picture of some mid prices. Argument: `books`, `minutes`, `seed`, `output`.
 """
 
 from ml_collections import ConfigDict

@@ -17,6 +17,7 @@ order model from noise markets. Then `file`, `folder`, `symbol`, `date`, `model`
 from ml_collections import ConfigDict
 
 from marsjax.experiments.config import parse_arg
+from marsjax.experiments.config_parts import add_market, add_noise, add_order_model, add_rollouts
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -39,32 +40,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.seed = chosen.seed  # of the bootstrap, the Gaussian comparison and the rollouts
     config.resamples = 200  # of the bootstrap
 
-    config.tick = 100  # smallest price step, 1e-4 of the currency
-    config.capacity = 256 if is_noise else 4096  # resting orders a side
-    config.trade_width = 32 if is_noise else 128  # transactions listed per order
-    config.owners = 1  # sse: accounts in the replay
-    config.session = "continuous" if is_noise else "chinese"  # chinese (call auctions) or continuous
-    config.start_time = "09:30:00"  # of a continuous session and of the noise agent
-    config.end_time = "16:00:00"  # of a continuous session, included
+    add_market(config, capacity=256 if is_noise else 4096, trade_width=32 if is_noise else 128,
+               session="continuous" if is_noise else "chinese")
+    config.accounts = 1  # sse: accounts in the replay
     config.chunk_orders = 8192  # sse: orders of each market in one compiled call
 
     config.markets = chosen.markets  # noise: markets to start from, each a symbol of the report
     # Rollouts of an order model, of each market of noise, or from the beginning of each stretch of real days; 0: none.
     config.trajectories = chosen.trajectories or (8 if is_noise else 0)
-    config.noise_minutes = 30  # of the noise agent before the start
-    config.noise_seed = 0  # of the noise agents
-    config.interval_s = 1.0  # mean time between two wake-ups of the noise agent
-    config.init_price = 100_000  # around which the noise agent starts, 1e-4 of the currency
-    config.rollout_capacity = 0  # resting orders a side in rollouts; 0: those at the start and 600 to 727 more
-    config.temperature = 1.0  # of the model's sampling
-    config.model = chosen.model  # default, a folder, or owner/name on the hub
-    config.revision = ""  # commit, branch or tag on the hub
-    config.converters = ""  # folder of bin converters, if they are not beside the model
-    config.dtype = "float32"  # of the model: float32 or bfloat16
-    config.context = "auto"  # rolling (one layer), hop or recompute; auto: rolling for one layer, else hop
-    config.hop = 448  # steps between two cuts of a context, in hop
-    config.margin = 64  # tokens beyond one a step that fit between two cuts, in hop
-    config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of them elsewhere
-    config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
-    config.most_at_once = 1024  # trajectories in one batch, at least those of one start
+    add_noise(config)
+    add_order_model(config, chosen.model)
+    add_rollouts(config, most_at_once=1024)
     return config

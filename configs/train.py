@@ -3,7 +3,7 @@
     python -m marsjax.experiments.train --config=configs/train.py:default,folder=data/sse
 
 makes the checkpoint that comes with marsjax (`checkpoints/default`) from three Shanghai days, order by order; see
-experiments/default_model for the days, the time it takes and what comes out. `joint` trains a plain model with one
+experiments/default_model for the days, the time that it needs and what comes out. `joint` trains a plain model with one
 row of the head a class instead, for data a hundred times as many.
 
 Argument: `default` or `joint`, then `folder` of the data, `symbol` (several: 600536+600761; all), `output`,
@@ -47,7 +47,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.tick = 100  # smallest price step, 1e-4 of the currency
     config.capacity = 4096  # resting orders a side in the replay
     config.trade_width = 1  # transactions listed per order: tokens need no more
-    config.owners = 16 if chosen.source == "csv" else 1  # accounts; a CSV's agent ids are 0 to owners - 1
+    config.accounts = 16 if chosen.source == "csv" else 1  # accounts; a CSV's agent ids are 0 to accounts - 1
     config.session = "chinese" if chosen.source == "sse" else "continuous"  # chinese (call auctions) or continuous
     config.start_time = "09:30:00"  # of a continuous session
     config.end_time = "16:00:00"  # of a continuous session, included
@@ -55,14 +55,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     config.validation_from = "13:30:00"  # of each day: orders from here decide when to stop, and none trains
     config.held_from = "14:00:00"  # of each day: orders from here are for the report alone
-    config.held_out_symbols = ""  # days held out whole, symbols joined by +
+    config.held_out_symbols = ""  # symbols whose days are held out, joined by +
     config.refit = True  # whether to train once more, as long, on the orders up to held_from
     config.mirror = small  # train on each day's mirror image too: buys for sells, prices reflected
 
-    config.width = 32  # of the model
+    config.embed_dim = 32  # of the model
     config.layers = 1
     config.heads = 4
-    config.max_orders = 1024  # tokens that the model sees, and that a window predicts
+    config.context_length = 1024  # tokens that the model sees, and that a window predicts
     config.price_bins = 32  # of prices less mid
     config.volume_bins = 32  # of volumes
     config.interval_bins = 16  # of times between orders
@@ -70,6 +70,16 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.head = "structured" if small else "joint"  # rows for bins and pairs of bins, or one for each class
     config.pair_width = 4  # coordinates that the rows of pairs see, for a structured head
 
+    _training(config, small)
+
+    config.title = "The default order model" if small else "An order model"  # of the checkpoint's card
+    config.made_by = MADE_BY if small else "marsjax.experiments.train"  # for the card
+    config.limits = LIMITS if small else ()  # what the card says it is not good for
+    return config
+
+
+def _training(config: ConfigDict, small: bool) -> None:
+    """Sizes and rates."""
     config.steps = 1000 if small else 2000
     config.batch = 8 if small else 16  # windows a step, shared out among the devices
     config.accumulate = 1  # parts a step's windows are taken in
@@ -83,8 +93,3 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.patience = 10  # looks without a new best after which to stop; 0: none
     config.dtype = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 but on a CPU
     config.seed = 0
-
-    config.title = "The default order model" if small else "An order model"  # of the checkpoint's card
-    config.made_by = MADE_BY if small else "marsjax.experiments.train"  # for the card
-    config.limits = LIMITS if small else ()  # what the card says it is not good for
-    return config

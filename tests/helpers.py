@@ -10,9 +10,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from marsjax import book, clock, orders
-from marsjax.specs import MarketSpec
-from marsjax.types import NO_ID, Array, Book, BookView, Kind, Order, Trades
+from marsjax.core import int64
+from marsjax.core.records import NO_ID, Array, Book, BookView, Kind, Order, Trades
+from marsjax.core.specs import MarketSpec
+from marsjax.market import book, orders
 
 KINDS = {"S": int(Kind.SELL), "B": int(Kind.BUY), "C": int(Kind.CANCEL), "None": NO_ID}
 """Letters of the golden files: a kind of order, or the side of a cancelled one."""
@@ -72,5 +73,5 @@ def replay(spec: MarketSpec, start: Book, stream: Order, matching: Array, keep_b
 def snapshot_rows(view: BookView) -> np.ndarray:
     """Views [N] as the rows of a golden snapshots file without its index, int64 [N, 3 + 4 L]."""
     return np.column_stack([view.last_price, view.mid_price, view.spread,
-                            view.ask_price, clock.wide_to_numpy(view.ask_volume),
-                            view.bid_price, clock.wide_to_numpy(view.bid_volume)]).astype(np.int64)
+                            view.ask_price, int64.to_numpy(view.ask_volume),
+                            view.bid_price, int64.to_numpy(view.bid_volume)]).astype(np.int64)

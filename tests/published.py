@@ -1,6 +1,5 @@
 """Small published models for tests: folders with config.json and model.safetensors, validation samples, a fake hub."""
 
-import dataclasses
 import fnmatch
 import json
 import pickle
@@ -14,26 +13,28 @@ import numpy as np
 import zstandard
 from safetensors.numpy import load_file, save_file
 
-from marsjax import model, safetensors_layout, tokens
-from marsjax.model import Params
-from marsjax.specs import ModelSpec, TokenSpec
+from marsjax.checkpoint import safetensors as safetensors_layout
+from marsjax.core.specs import ModelSpec, TokenSpec
+from marsjax.model import llama
+from marsjax.model.llama import OrderModel
+from marsjax.tokens import encoding
 
-SPEC = ModelSpec(width=8, layers=2, heads=2, max_orders=16, tokens=TokenSpec(8, 8, 4))
+SPEC = ModelSpec(embed_dim=8, layers=2, heads=2, context_length=16, tokens=TokenSpec(8, 8, 4))
 """Its bins are those of the golden folder `converters_small`."""
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def random_params(spec: ModelSpec = SPEC, seed: int = 0, dtype: str = "float32") -> Params:
+def random_params(spec: ModelSpec = SPEC, seed: int = 0, dtype: str = "float32") -> OrderModel:
     """Parameters of a model that is sure of what it predicts."""
-    made = model.init(spec, jax.random.key(seed), dtype)
-    return jax.tree.map(np.asarray, dataclasses.replace(made, head=made.head * jnp.asarray(100, dtype)))
+    made = llama.init(spec, jax.random.key(seed), dtype)
+    return jax.tree.map(np.asarray, made.replace({"head": made.head.weight * jnp.asarray(100, dtype)}))
 
 
-def make(folder: Path, spec: ModelSpec = SPEC, params: Params | None = None, *, config: Mapping[str, object] = {},
+def make(folder: Path, spec: ModelSpec = SPEC, params: OrderModel | None = None, *, config: Mapping[str, object] = {},
          tensors: Mapping[str, np.ndarray | None] = {}) -> Path:
     """A published model; `config` and `tensors` replace entries, None takes them away."""
     folder.mkdir(parents=True, exist_ok=True)
-    safetensors_layout.write(folder, spec, random_params(spec) if params is None else params, dropout=0.1)
+    safetensors_layout.write(folder, random_params(spec) if params is None else params, dropout=0.1)
     entries = json.loads((folder / "config.json").read_text()) | dict(config)
     (folder / "config.json").write_text(json.dumps({key: x for key, x in entries.items() if x is not None}))
     found = load_file(folder / "model.safetensors") | dict(tensors)
@@ -42,17 +43,17 @@ def make(folder: Path, spec: ModelSpec = SPEC, params: Params | None = None, *, 
 
 
 def random_features(spec: ModelSpec = SPEC, count: int = 4, length: int | None = None, seed: int = 0) -> np.ndarray:
-    """Features int32 [count, length, 15] in range; `length` is max_orders by default."""
-    rng, shape = np.random.default_rng(seed), (count, length or spec.max_orders)
+    """Features int32 [count, length, 15] in range; `length` is context_length by default."""
+    rng, shape = np.random.default_rng(seed), (count, length or spec.context_length)
     columns = [rng.integers(0, spec.tokens.classes, shape), rng.integers(0, 10, shape), rng.integers(0, 10, shape),
                rng.integers(-2000, 2001, shape), rng.integers(0, 14_000, shape)]
     columns += [rng.integers(0, 5, shape) for _ in range(10)]
     return np.stack(columns, axis=-1).astype(np.int32)
 
 
-def greedy(spec: ModelSpec, params: Params, features: np.ndarray) -> np.ndarray:
+def greedy(params: OrderModel, features: np.ndarray) -> np.ndarray:
     """Most likely next tokens int32 [B]."""
-    found = model.logits(params, spec, tokens.from_array(spec.tokens, features))
+    found = params.logits(encoding.from_array(params.spec.tokens, features))
     return np.asarray(found).argmax(axis=-1).astype(np.int32)
 
 

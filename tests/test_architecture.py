@@ -1,56 +1,27 @@
 """Imports inside marsjax go one way, without circles, and the library keeps its few rules of form."""
 
 import ast
+import collections
 import pathlib
+import re
 from collections.abc import Iterator
 
 import pytest
 
-PACKAGE = pathlib.Path(__file__).parent.parent / "marsjax"
+from docs import rooms
+from docs.rooms import COMMAND, PACKAGE, PICTURE, ROOT, graph, module_name, room
 
-ROOMS = [
-    "types", "specs", "clock", "orders", "sampling", "safe_pickle", "bins", "slots", "book", "auction", "ledger",
-    "model", "decode", "data", "exchange", "tokens", "agents", "watchers", "replay", "start", "schedule", "turns",
-    "simulate", "resume", "outcome", "relay", "rollout", "parallel", "safetensors_layout", "checkpoints", "hub",
-    "validation", "importer", "order_model", "env", "training", "analysis", "testing", "experiments",
-]  # fmt: skip
-"""Top to bottom: a room may import those above it, and itself. The front door, marsjax/__init__.py, may import all."""
-
-
-def module_name(path: pathlib.Path, package: pathlib.Path = PACKAGE) -> str:
-    parts = path.relative_to(package.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports(tree: ast.AST, module: str, is_package: bool) -> Iterator[tuple[str, str]]:
-    """(module, name) of every import of marsjax in the file, wherever it stands; the name is empty for `import a.b`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names if alias.name.split(".")[0] == "marsjax")
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = module.split(".")
-                parents = parents[: len(parents) - node.level + is_package]
-                base = ".".join([*parents, *filter(None, [node.module])])
-            if base.split(".")[0] == "marsjax":
-                yield from ((base, alias.name) for alias in node.names)
-
-
-def graph(package: pathlib.Path = PACKAGE) -> dict[str, set[str]]:
-    """Module -> the modules of marsjax that it imports."""
-    files = {module_name(path, package): path for path in sorted(package.rglob("*.py"))}
-    edges = {}
-    for module, path in files.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        found = imports(tree, module, path.name == "__init__.py")
-        edges[module] = {f"{base}.{name}" if f"{base}.{name}" in files else base for base, name in found} - {module}
-    return edges
-
-
-def room(module: str) -> str:
-    """The room of a module, "" for the front door."""
-    return module.split(".")[1] if "." in module else ""
+ROOMS = list(rooms.ROOMS)
+MOST_ARROWS, MOST_FLOORS = 60, 8
+"""Between rooms, and in the longest chain of rooms that import one another."""
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 400, 60, 8
+ASKS_FOR_THE_DEVICE = {
+    "core/kernels.py": "here the ways of the compiled programs are chosen",
+    "studies/starts.py": "orders one by one run on the CPU, which is looked for only where it is not the device",
+    "experiments/simulate.py": "the number of books, where the config gives none",
+    "experiments/train.py": "the type of the numbers, where the config gives none",
+}
+"""Files that may name `default_backend` or `platform_dependent`, and why."""
 
 
 def wrong_way(edges: dict[str, set[str]]) -> list[str]:
@@ -102,21 +73,21 @@ def test_no_circle() -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("from marsjax import exchange\n", "below"),
-        ("import marsjax.exchange as e\n", "below"),
-        ("def f():\n    from marsjax.exchange import step\n", "below"),
-        ("from .exchange import step\n", "below"),
-        ("from . import exchange\n", "below"),
+        ("from marsjax import market\n", "below"),
+        ("import marsjax.market as e\n", "below"),
+        ("def f():\n    from marsjax.market import step\n", "below"),
+        ("from .market import step\n", "below"),
+        ("from . import market\n", "below"),
         ("import marsjax\n", "front door"),
         ("from marsjax import rollout\n", "front door"),
-        ("from marsjax import types\n", ""),
+        ("from marsjax import core\n", ""),
         ("import jax\n", ""),
     ],
 )
 def test_the_check_sees_what_it_should(tmp_path: pathlib.Path, source: str, expected: str) -> None:
     package = tmp_path / "marsjax"
     package.mkdir()
-    for name, text in {"__init__": "", "types": "", "exchange": "step = 1\n", "book": source}.items():
+    for name, text in {"__init__": "", "core": "", "market": "step = 1\n", "tokens": source}.items():
         (package / f"{name}.py").write_text(text)
     assert [expected in line for line in wrong_way(graph(package))] == ([True] if expected else [])
 
@@ -128,6 +99,65 @@ def test_the_check_sees_a_circle(tmp_path: pathlib.Path) -> None:
     for name, text in files.items():
         (package / f"{name}.py").write_text(text)
     assert circle(graph(tmp_path / "marsjax")) == ["marsjax.data.a", "marsjax.data.b", "marsjax.data.a"]
+
+
+def test_few_arrows_and_floors_between_rooms_and_no_circle() -> None:
+    between = rooms.arrows(graph())
+    assert not circle(between)
+    count, highest = sum(map(len, between.values())), max(rooms.floors(between).values())
+    assert count <= MOST_ARROWS, f"{count} arrows between rooms, expected {MOST_ARROWS} at most"
+    assert highest <= MOST_FLOORS, f"{highest} floors of rooms, expected {MOST_FLOORS} at most"
+
+
+def test_the_picture_is_that_of_the_imports() -> None:
+    now = rooms.picture(rooms.arrows(graph()))
+    assert PICTURE.read_text(encoding="utf-8") == now, f"{PICTURE} is not that of the imports: run {COMMAND}"
+
+
+def test_a_room_on_no_arrow_that_is_drawn_is_still_reached() -> None:
+    between = {"a": set(), "b": {"a"}, "c": {"a", "b"}, "d": {"a", "c"}}
+    assert rooms.needed(between) == {"a": set(), "b": {"a"}, "c": {"b"}, "d": {"c"}}
+    assert rooms.floors(between) == {"a": 1, "b": 2, "c": 3, "d": 4}
+    with pytest.raises(ValueError, match="circle"):
+        rooms.floors({"a": {"b"}, "b": {"a"}})
+
+
+def test_architecture_md_lists_the_rooms_and_names_files_that_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", text, flags=re.MULTILINE)
+    assert listed == ROOMS
+    named = re.findall(r"`([\w./]+\.(?:py|md|svg))(?::\w+)?`", text) + re.findall(r"\]\(([\w./]+)\)", text)
+    missing = [name for name in named if not any((place / name).exists() for place in (ROOT, PACKAGE))]
+    assert len(named) > 20 and not missing
+
+
+def test_architecture_md_names_functions_that_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py):(\w+)`", text)
+    missing = [f"{path}:{name}" for path, name in named if name not in defined(PACKAGE / path)]
+    assert len(named) > 10 and not missing
+
+
+def defined(path: pathlib.Path) -> set[str]:
+    """Names of functions, classes and constants of a file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found
+
+
+def test_only_the_programs_know_configs_and_flags() -> None:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if {name.split(".")[0] for name in names} & {"absl", "ml_collections"}:
+                found.append(room(module_name(path)))
+    assert set(found) == {"experiments"}
 
 
 def test_no_room_for_leftovers() -> None:
@@ -148,3 +178,57 @@ def test_no_bare_assert_and_no_catch_all() -> None:
                 ):
                     found.append(f"{path}:{node.lineno}: catches all; name the errors that can be expected")
     assert not found
+
+
+def too_large(source: str) -> Iterator[str]:
+    """Functions with too many lines (from `def` to their end, docstring included) or parameters (but self and cls)."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            names = [x.arg for x in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+            names += [x.arg for x in (given.vararg, given.kwarg) if x is not None]
+            count = len([name for name in names if name not in ("self", "cls")])
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > MOST_LINES_OF_A_FUNCTION:
+                yield f"{node.name}: {lines} lines"
+            if count > MOST_PARAMETERS:
+                yield f"{node.name}: {count} parameters"
+
+
+def test_functions_fit_a_screen_and_take_few_arguments() -> None:
+    found = [f"{path}: {what}" for path in sorted(PACKAGE.rglob("*.py"))
+             for what in too_large(path.read_text(encoding="utf-8"))]
+    assert not found
+
+
+@pytest.mark.parametrize(("source", "expected"), [
+    ("def f(a, b, c, d, e, f, g, h): pass\n", []),
+    ("class A:\n    def f(self, a, b, c, d, *e, f, g, **h): pass\n", []),
+    ("def f(a, b, c, d, e, f, g, *, h, i): pass\n", ["f: 9 parameters"]),
+    ("def f():\n" + "    pass\n" * 59, []),
+    ("def f():\n" + "    pass\n" * 60, ["f: 61 lines"]),
+])
+def test_the_check_of_functions_sees_what_it_should(source: str, expected: list[str]) -> None:
+    assert list(too_large(source)) == expected
+
+
+def test_files_are_short() -> None:
+    lines = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert not {path: count for path, count in lines.items() if count > MOST_LINES_OF_A_FILE}
+
+
+def test_one_class_one_name() -> None:
+    places = collections.defaultdict(list)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{module_name(path)}:{node.lineno}")
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_the_device_is_asked_for_in_few_files() -> None:
+    found = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")
+             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if (node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", ""))
+             in ("default_backend", "platform_dependent")}
+    assert found == set(ASKS_FOR_THE_DEVICE)

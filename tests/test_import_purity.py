@@ -50,7 +50,7 @@ def test_importing_everything_changes_nothing() -> None:
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout.splitlines()[-1])
     assert report["changed"] == []
-    assert {"marsjax", "marsjax.book", "marsjax.experiments.launcher"} <= set(report["modules"])
+    assert {"marsjax", "marsjax.market.book", "marsjax.experiments.launcher"} <= set(report["modules"])
 
 
 def test_a_started_device_would_be_seen() -> None:

@@ -14,35 +14,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marsjax import clock, rollout, testing, tokens
-from marsjax import orders as make
-from marsjax.agents.base import NO_LATENCY, Action, Latency, News, Observation
+from marsjax import testing
+from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
 from marsjax.agents.twap import Twap
-from marsjax.simulate import SimulationSpec
-from marsjax.specs import SECOND_NS, CacheSpec
-from marsjax.types import Kind, Time
-from marsjax.watchers.bars import MinuteBars
+from marsjax.core import times
+from marsjax.core.records import Kind, Time
+from marsjax.core.times import SECOND_NS
+from marsjax.market import orders as make
+from marsjax.observers.bars import MinuteBarObserver
+from marsjax.sim import rollout
+from marsjax.sim.simulator import Simulator
+from marsjax.sim.specs import RolloutSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Polite:
     """Keeps to the rules; the tests break them one at a time."""
 
-    owner: Any = 2
+    account: Any = 2
     name: Any = "polite"
     most_orders: Any = 2
     most_in_flight: Any = 2
     latency: Any = NO_LATENCY
 
     def init(self) -> tuple[Any, Time]:
-        return {"told": jnp.int32(0)}, clock.static_time(0)
+        return {"heard": jnp.int32(0)}, times.of_ns(0)
 
-    def told(self, state: Any, news: News) -> Any:
-        return {"told": state["told"] + 1}
+    def on_event(self, state: Any, news: AgentEvent) -> Any:
+        return {"heard": state["heard"] + 1}
 
     def act(self, state: Any, seen: Observation, key: jax.Array) -> Action:
         orders = make.limit_order(jnp.full(2, Kind.BUY), seen.view.bid_price[0], 100)
-        return Action(state, orders, clock.add_time(seen.time, clock.static_time(SECOND_NS)),
+        return Action(state, orders, times.add(seen.time, times.of_ns(SECOND_NS)),
                       stops=jnp.bool_(False), unsent=jnp.int32(0))
 
 
@@ -70,11 +73,11 @@ NAN = changed(price=lambda a: jnp.full(2, jnp.nan))
 SHAPES = {
     "floats": (breaking(act=NAN), r"agent 'polite': act: orders\.price .*expected int32\[2\], got float32\[2\]"),
     "rows": (Polite(most_orders=3, most_in_flight=3), r"orders\.kind \(most_orders=3\): expected int32\[3\]"),
-    "state dtype": (breaking(act=changed(state=lambda a: {"told": a.state["told"] * 1.5})),
-                    r"act: state\['told'\]: expected int32\[\], got float32\[\]"),
-    "state shape": (breaking(told=lambda self, state, news: {"told": jnp.zeros(3, jnp.int32)}),
-                    r"told: state\['told'\]: expected int32\[\], got int32\[3\]"),
-    "state structure": (breaking(told=lambda self, state, news: ()), "told: state: expected the structure"),
+    "state dtype": (breaking(act=changed(state=lambda a: {"heard": a.state["heard"] * 1.5})),
+                    r"act: state\['heard'\]: expected int32\[\], got float32\[\]"),
+    "state shape": (breaking(on_event=lambda self, state, news: {"heard": jnp.zeros(3, jnp.int32)}),
+                    r"on_event: state\['heard'\]: expected int32\[\], got int32\[3\]"),
+    "state structure": (breaking(on_event=lambda self, state, news: ()), "on_event: state: expected the structure"),
     "wake": (breaking(act=changed(wake=lambda a: Time(jnp.float32(1), jnp.int32(0)))),
              r"act: wake\.s: expected int32\[\], got float32\[\]"),
     "no action": (breaking(act=lambda self, state, seen, key: state), "act: expected an Action, got dict"),
@@ -83,7 +86,7 @@ SHAPES = {
 OTHERS = {
     "hashable": (Polite(name="list", latency=Latency(), most_orders=[2]), "agent 'list': expected a hashable record"),
     "name": (Polite(name=""), "name: expected some text, got ''"),
-    "owner": (Polite(owner=-1), "agent 'polite': owner: expected a whole number of at least 0, got -1"),
+    "account": (Polite(account=-1), "agent 'polite': account: expected a whole number of at least 0, got -1"),
     "most orders": (Polite(most_orders=0), "most_orders: expected a whole number of at least 1, got 0"),
     "in flight": (Polite(most_in_flight=1), "most_in_flight: expected at least most_orders=2, got 1"),
     "latency": (Polite(latency=0.5), r"latency: expected a Latency, got 0\.5"),
@@ -91,10 +94,10 @@ OTHERS = {
     "equal": (dataclasses.dataclass(frozen=True, eq=False)(type("Alone", (Polite,), {"__eq__": object.__eq__,
                                                                                   "__hash__": object.__hash__}))(),
               "expected a record that equals its copy"),
-    "late": (breaking(act=changed(wake=lambda a: clock.static_time(0))), "wake: expected a time later than now"),
+    "late": (breaking(act=changed(wake=lambda a: times.of_ns(0))), "wake: expected a time later than now"),
     "impure": (breaking(act=changed(volume=outside_draw)), "act: expected the same of the same inputs"),
-    "impure init": (breaking(init=lambda self: ({"told": jnp.int32(int(RANDOM.integers(2**31 - 1)))},
-                                                clock.static_time(0))), "init: expected the same each time"),
+    "impure init": (breaking(init=lambda self: ({"heard": jnp.int32(int(RANDOM.integers(2**31 - 1)))},
+                                                times.of_ns(0))), "init: expected the same each time"),
 }
 
 
@@ -114,7 +117,7 @@ def test_a_record_that_can_be_changed_is_refused() -> None:
 
 
 def test_an_agent_that_keeps_to_the_rules_passes() -> None:
-    testing.check_functions(Polite(), watchers=(MinuteBars(2),))
+    testing.check_functions(Polite(), observers=(MinuteBarObserver(2),))
 
 
 @functools.cache
@@ -125,9 +128,8 @@ def door() -> Any:
 
 def enter(agent: Any, **options: Any) -> None:
     model, start = door()
-    spec = SimulationSpec(testing.tiny_market(), model.spec, CacheSpec(mode="rolling"), end_ns=None, agents=(agent,))
-    tables = tokens.tables(model.spec.tokens, model.converters), tokens.draw_tables(model.spec.tokens, model.converters)
-    rollout.rollout(model.params, spec, *tables, start, trajectories=2, minutes=1, seed=0, **options)
+    simulator = Simulator.of(model, testing.tiny_market(), agents=(agent,))
+    rollout.rollout(simulator, start, RolloutSpec(trajectories=2, minutes=1), **options)
 
 
 @pytest.mark.parametrize("name", list(SHAPES))
@@ -150,4 +152,5 @@ def test_random_starts_differ_by_seed_and_hold_what_they_promise() -> None:
     model, start = door()
     other = testing.random_start(testing.tiny_market(), model, seed=1)
     assert not np.array_equal(start.market.book.price, other.market.book.price)
-    assert int(start.count) == model.spec.max_orders and (np.asarray(start.market.book.volume) > 0).any(axis=1).all()
+    assert int(start.count) == model.spec.context_length
+    assert (np.asarray(start.market.book.volume) > 0).any(axis=1).all()

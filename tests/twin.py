@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from marsjax import orders
-from marsjax.specs import MarketSpec
-from marsjax.types import (
+from marsjax.core.records import (
     EMPTY_PRICE,
     EMPTY_SIDE_SPREAD,
     MAX_PRICE,
     MAX_VOLUME,
+    NO_ACCOUNT,
     NO_ID,
-    NO_OWNER,
     NO_PRICE,
     Book,
     Kind,
@@ -25,6 +23,8 @@ from marsjax.types import (
     Side,
     Status,
 )
+from marsjax.core.specs import MarketSpec
+from marsjax.market import orders
 
 
 @dataclasses.dataclass
@@ -34,7 +34,7 @@ class Resting:
     price: int
     volume: int
     order_id: int
-    owner: int
+    account: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Message:
     order_id: int
     cancel_side: int = NO_ID
     cancel_id: int = NO_ID
-    owner: int = NO_OWNER
+    account: int = NO_ACCOUNT
 
 
 @dataclasses.dataclass
 class Result:
-    """What one message did; each transaction is (price, volume, resting id, resting owner)."""
+    """What one message did; each transaction is (price, volume, resting id, resting account)."""
 
     status: Status
     kind: Kind = Kind.NONE
@@ -67,13 +67,13 @@ class Result:
         listed = self.transactions[:width]
         columns = np.array(listed, np.int64).reshape(-1, 4).T
         missing = width - len(listed)
-        price, volume, resting_id, owner = (
+        price, volume, resting_id, account = (
             np.append(column, [nothing] * missing)
-            for column, nothing in zip(columns, (EMPTY_PRICE, 0, NO_ID, NO_OWNER), strict=True))
+            for column, nothing in zip(columns, (EMPTY_PRICE, 0, NO_ID, NO_ACCOUNT), strict=True))
         return {
             "kind": self.kind, "side": self.side if listed else 0, "price": price, "volume_each": volume,
-            "resting_id": resting_id, "resting_owner": owner, "count": len(self.transactions),
-            "cut": len(self.transactions) > width, "volume": sum(t[1] for t in self.transactions),
+            "resting_id": resting_id, "resting_account": account, "count": len(self.transactions),
+            "is_truncated": len(self.transactions) > width, "volume": sum(t[1] for t in self.transactions),
             "value": wrapped(sum(t[0] * t[1] for t in self.transactions)), "partial": self.partial, "rest": self.rest,
             "slot": self.slot}
 
@@ -144,20 +144,20 @@ class TwinBook:
                 break
             traded = min(left, resting.volume)
             left -= traded
-            result.transactions.append((resting.price, traded, resting.order_id, resting.owner))
+            result.transactions.append((resting.price, traded, resting.order_id, resting.account))
             self._take(other, resting, traded)
             result.partial = traded if resting.volume else 0
             result.kind = Kind(message.kind)
             self.last_price = resting.price
         if left:
-            self.arrivals[own].append(Resting(message.price, left, message.order_id, message.owner))
+            self.arrivals[own].append(Resting(message.price, left, message.order_id, message.account))
         result.rest = left
         return result
 
     def _cancel(self, side: Side, order_id: int, volume: int) -> Result:
         slot, named = next((i, x) for i, x in enumerate(self.by_priority(side)) if x.order_id == order_id)
         self._take(side, named, volume)
-        return Result(Status.ACCEPTED, Kind.CANCEL, side, [(named.price, volume, order_id, named.owner)], slot=slot)
+        return Result(Status.ACCEPTED, Kind.CANCEL, side, [(named.price, volume, order_id, named.account)], slot=slot)
 
     def _take(self, side: Side, resting: Resting, volume: int) -> None:
         resting.volume -= volume
@@ -173,17 +173,17 @@ class TwinBook:
                 volume = min(max(wanted, 0), resting.volume)
                 if volume:
                     result.kind = Kind.CANCEL
-                    result.transactions.append((resting.price, volume, resting.order_id, resting.owner))
+                    result.transactions.append((resting.price, volume, resting.order_id, resting.account))
                     self._take(side, resting, volume)
             results.append(result)
         return results
 
-    def cancel_owner(self, owner: int) -> list[Result]:
-        """Cancels all that one owner has in the book."""
+    def cancel_account(self, account: int) -> list[Result]:
+        """Cancels all that one account has in the book."""
         take = np.zeros((2, self.spec.capacity), np.int64)
         for side in Side:
             for slot, resting in enumerate(self.by_priority(side)):
-                take[side, slot] = resting.volume if resting.owner == owner else 0
+                take[side, slot] = resting.volume if resting.account == account else 0
         return self.cancel_where(take)
 
     def book(self) -> Book:
@@ -193,7 +193,7 @@ class TwinBook:
             return np.array([row + [nothing] * (self.spec.capacity - len(row)) for row in rows], np.int32)
 
         return Book(column("price", EMPTY_PRICE), column("volume", 0), column("order_id", NO_ID),
-                    column("owner", NO_OWNER), np.int32(self.last_price))
+                    column("account", NO_ACCOUNT), np.int32(self.last_price))
 
     def view(self) -> dict[str, Any]:
         """The snapshot, by field name of `BookView`."""
@@ -292,7 +292,8 @@ class _FlowSource:
             for _ in range(int(parameters.start_fullness * spec.capacity)):
                 distance = self.integer(1, reach)
                 price = self.centre + (distance if side == Side.ASK else -distance)
-                self.twin.arrivals[side].append(Resting(price * spec.tick, self.volume(), self.new_id(), self.owner()))
+                self.twin.arrivals[side].append(Resting(price * spec.tick, self.volume(), self.new_id(),
+                                                        self.account()))
 
     def handle(self, message: Message, matching: bool) -> None:
         result = self.twin.submit(message, matching)
@@ -316,7 +317,7 @@ class _FlowSource:
             offset, volume = toward * self.integer(-reach, reach // 3), self.volume()
         junk_id, junk_side = self.integer(-2, self.next_id), self.integer(-1, 2)
         return Message(kind, (self.centre + offset) * self.spec.tick, volume, self.new_id(), junk_side, junk_id,
-                       self.owner())
+                       self.account())
 
     def cancel(self) -> Message:
         resting = [(side, x) for side in Side for x in self.twin.arrivals[side]]
@@ -324,7 +325,8 @@ class _FlowSource:
             return self.limit()
         side, named = self.choose(resting)
         volume = named.volume if self.rng.random() < 0.5 else self.integer(1, named.volume)
-        return Message(Kind.CANCEL, self.integer(-5, 10**6), volume, self.new_id(), side, named.order_id, self.owner())
+        return Message(Kind.CANCEL, self.integer(-5, 10**6), volume, self.new_id(), side, named.order_id,
+                       self.account())
 
     def corruptions(self) -> list[Callable[[Message], Message]]:
         def replaced(field: str, values: list[int]) -> Callable[[Message], Message]:
@@ -351,8 +353,8 @@ class _FlowSource:
         return {"shares": self.integer(1, 5), "lots": 100 * self.choose([1, 2, 5, 10, 20]),
                 "huge": MAX_VOLUME - self.choose([0, 1, 2, 2**30])}[self.parameters.volumes]
 
-    def owner(self) -> int:
-        return self.integer(NO_OWNER, 2)
+    def account(self) -> int:
+        return self.integer(NO_ACCOUNT, 2)
 
     def new_id(self) -> int:
         self.next_id += self.integer(1, 3)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marsjax.specs import MarketSpec
-from marsjax.types import EMPTY_PRICE, NO_ID, NO_OWNER, NO_PRICE, Book, Side
+from marsjax.core.records import EMPTY_PRICE, NO_ACCOUNT, NO_ID, NO_PRICE, Book, Side
+from marsjax.core.specs import MarketSpec
 
 
 class Collected(NamedTuple):
@@ -16,7 +16,7 @@ class Collected(NamedTuple):
     side: int
     price: int
     volume: int
-    owner: int = NO_OWNER
+    account: int = NO_ACCOUNT
 
 
 class Candidate(NamedTuple):
@@ -96,7 +96,7 @@ def as_book(spec: MarketSpec, orders: Sequence[Collected], last_price: int = NO_
             taken: Sequence[int] | None = None) -> Book:
     """The book of these orders less the shares taken; ids are the numbers of the orders."""
     left = [order.volume - (taken[i] if taken else 0) for i, order in enumerate(orders)]
-    rows = [[(orders[i].price, left[i], i, orders[i].owner) for i in side if left[i]] for side in slots(orders)]
-    nothing = (EMPTY_PRICE, 0, NO_ID, NO_OWNER)
+    rows = [[(orders[i].price, left[i], i, orders[i].account) for i in side if left[i]] for side in slots(orders)]
+    nothing = (EMPTY_PRICE, 0, NO_ID, NO_ACCOUNT)
     table = np.array([row + [nothing] * (spec.capacity - len(row)) for row in rows], np.int32)
     return Book(*np.moveaxis(table, -1, 0).copy(), np.int32(last_price))

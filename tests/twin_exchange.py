@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from marsjax import clock, orders
-from marsjax.specs import MarketSpec, Period, Phase, Session
-from marsjax.types import MAX_VOLUME, NO_ID, NO_OWNER, NO_PRICE, Kind, Market, Order, Side, Status, Wide
+from marsjax.core import int64, times
+from marsjax.core.records import MAX_VOLUME, NO_ACCOUNT, NO_ID, NO_PRICE, Int64, Kind, Market, Order, Side, Status
+from marsjax.core.sessions import Period, Phase, Session
+from marsjax.core.specs import MarketSpec
+from marsjax.market import orders
 from tests import twin_auction
 from tests.twin import Message, Result, TwinBook, wrapped
 from tests.twin_auction import Collected
@@ -50,10 +52,10 @@ class TwinExchange:
     def __init__(self, spec: MarketSpec, first_id: int = 0, previous_close: int = NO_PRICE) -> None:
         self.spec, self.next_id, self.previous_close = spec, first_id, previous_close
         self.book, self.time_ns = TwinBook(spec), 0
-        self.cash, self.holdings = ([0] * (spec.owners + 1) for _ in range(2))
+        self.cash, self.holdings = ([0] * (spec.accounts + 1) for _ in range(2))
         self.status = [0] * len(Status)
         self.submitted, self.cancelled, self.most_resting = [0, 0], [0, 0], [0, 0]
-        self.traded = self.value = self.fills = self.cut_lists = self.auctions = 0
+        self.traded = self.value = self.fills = self.truncated_lists = self.auctions = 0
 
     def step(self, sent: Timed) -> Answer:
         """Holds the auctions that are due, then submits."""
@@ -92,10 +94,10 @@ class TwinExchange:
             return twin_auction.Result(NO_PRICE, 0, [])
         resting = [(side, order) for side in Side for order in self.book.arrivals[side]]
         reference = self.book.last_price if self.book.last_price > 0 else self.previous_close
-        result = twin_auction.uncross([Collected(side, x.price, x.volume, x.owner) for side, x in resting], reference)
+        result = twin_auction.uncross([Collected(side, x.price, x.volume, x.account) for side, x in resting], reference)
         for (side, order), shares in zip(resting, result.fills, strict=True):
             order.volume -= shares
-            self._pay(order.owner, result.price, shares if side == Side.BID else -shares)
+            self._pay(order.account, result.price, shares if side == Side.BID else -shares)
         for side in Side:
             self.book.arrivals[side] = [order for order in self.book.arrivals[side] if order.volume]
         self.traded += result.volume
@@ -110,7 +112,8 @@ class TwinExchange:
         ledgers = {"cash": self.cash, "holdings": self.holdings, "reserved_cash": reserved[Side.BID],
                    "reserved_shares": reserved[Side.ASK]}
         counters = {name: getattr(self, name) for name in (
-            "status", "submitted", "cancelled", "traded", "value", "fills", "cut_lists", "most_resting", "auctions")}
+            "status", "submitted", "cancelled", "traded", "value", "fills", "truncated_lists", "most_resting",
+            "auctions")}
         return ({f"book.{x.name}": getattr(now, x.name) for x in dataclasses.fields(now)}
                 | {f"ledgers.{name}": [wrapped(x) for x in rows] for name, rows in ledgers.items()}
                 | {f"counters.{name}": wrapped(x) if isinstance(x, int) else list(x) for name, x in counters.items()}
@@ -126,9 +129,11 @@ class TwinExchange:
     def _refusal(self, sent: Timed, phase: Phase) -> Status:
         if sent.time_ns < self.time_ns:
             return Status.BAD_TIME
-        if phase == Phase.CLOSED or self.is_due(sent.time_ns):
+        if phase == Phase.CLOSED:
             return Status.CLOSED
-        return Status.ACCEPTED if NO_OWNER <= sent.message.owner < self.spec.owners else Status.BAD_OWNER
+        if self.is_due(sent.time_ns):
+            return Status.AUCTION_DUE
+        return Status.ACCEPTED if NO_ACCOUNT <= sent.message.account < self.spec.accounts else Status.BAD_ACCOUNT
 
     def _account(self, message: Message, result: Result) -> None:
         shares = sum(volume for _, volume, _, _ in result.transactions)
@@ -139,35 +144,35 @@ class TwinExchange:
             self.traded += shares
             self.fills += len(result.transactions)
             sign = 1 if message.kind == Kind.BUY else -1
-            for price, volume, _, owner in result.transactions:
+            for price, volume, _, account in result.transactions:
                 self.value += price * volume
-                self._pay(message.owner, price, sign * volume)
-                self._pay(owner, price, -sign * volume)
-        self.cut_lists += len(result.transactions) > self.spec.trade_width
+                self._pay(message.account, price, sign * volume)
+                self._pay(account, price, -sign * volume)
+        self.truncated_lists += len(result.transactions) > self.spec.trade_width
         self.most_resting = [max(self.most_resting[side], len(self.book.arrivals[side])) for side in Side]
 
-    def _pay(self, owner: int, price: int, shares: int) -> None:
-        """Some shares change hands; NO_OWNER is the last account."""
-        self.cash[owner] -= price * shares
-        self.holdings[owner] += shares
+    def _pay(self, account: int, price: int, shares: int) -> None:
+        """Some shares change hands; NO_ACCOUNT is the last account."""
+        self.cash[account] -= price * shares
+        self.holdings[account] += shares
 
     def _reserved(self) -> list[list[int]]:
-        reserved = [[0] * (self.spec.owners + 1) for _ in Side]
+        reserved = [[0] * (self.spec.accounts + 1) for _ in Side]
         for side in Side:
             for order in self.book.arrivals[side]:
-                reserved[side][order.owner] += order.volume * (order.price if side == Side.BID else 1)
+                reserved[side][order.account] += order.volume * (order.price if side == Side.BID else 1)
         return reserved
 
 
 def named(record: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """Every field of a record as int64 arrays by dotted name; a `Wide` or a time is one number."""
+    """Every field of a record as int64 arrays by dotted name; a `Int64` or a time is one number."""
     found = {}
     for field in dataclasses.fields(record):
         value, name = getattr(record, field.name), f"{prefix}{field.name}"
         if field.name == "time":
-            found[name] = clock.time_to_ns(value)
-        elif isinstance(value, Wide):
-            found[name] = clock.wide_to_numpy(value)
+            found[name] = times.to_ns(value)
+        elif isinstance(value, Int64):
+            found[name] = int64.to_numpy(value)
         elif dataclasses.is_dataclass(value):
             found |= named(value, f"{name}.")
         else:
@@ -232,7 +237,7 @@ class FlowSource:
         wide = self.rng.random() < 0.1
         price = 100_000 + 100 * toward * (reach if wide else self.integer(-reach, reach // 2))
         volume = min(self.volume() * (9 if wide else 1), MAX_VOLUME)
-        return Message(kind, price, volume, NO_ID, owner=self.owner())
+        return Message(kind, price, volume, NO_ID, account=self.account())
 
     def cancel(self) -> Message:
         resting = [(side, x) for side in Side for x in self.twin.book.arrivals[side]]
@@ -240,7 +245,7 @@ class FlowSource:
             return self.limit()
         side, order = self.choose(resting)
         volume = self.choose([order.volume, self.integer(1, order.volume)])
-        return Message(Kind.CANCEL, 0, volume, NO_ID, side, order.order_id, self.owner())
+        return Message(Kind.CANCEL, 0, volume, NO_ID, side, order.order_id, self.account())
 
     def corrupt(self, time_ns: int, message: Message) -> tuple[int, Message]:
         edges = [x for period in self.twin.spec.session.periods for x in (period.start_ns, period.end_ns)]
@@ -250,7 +255,7 @@ class FlowSource:
             ("time", [max(time_ns - self.choose([1, SECOND]), 0), *later[:1]]),
             ("time", later[:1] or [time_ns]),
             ("kind", [-1, Kind.NONE, 4]), ("volume", [0, -1, MAX_VOLUME]), ("price", [0, 100_050, 2**30 + 24]),
-            ("owner", [-2, -100, self.twin.spec.owners, 2**31 - 1]), ("cancel_id", [10**6, *taken[:1]]),
+            ("account", [-2, -100, self.twin.spec.accounts, 2**31 - 1]), ("cancel_id", [10**6, *taken[:1]]),
             ("order_id", [self.twin.next_id, self.twin.next_id + 3, max(self.twin.next_id - 5, 0), *taken[:1]]),
             ("order_id", [self.twin.next_id + 1])])
         value = self.choose(values)
@@ -263,8 +268,8 @@ class FlowSource:
         return {"lots": 100 * self.choose([1, 2, 5, 10]), "blocks": 10_000 * self.choose([1, 2, 5]),
                 "huge": MAX_VOLUME - self.choose([0, 1, 2**30])}[self.parameters.volumes]
 
-    def owner(self) -> int:
-        return self.integer(NO_OWNER, self.twin.spec.owners - 1)
+    def account(self) -> int:
+        return self.integer(NO_ACCOUNT, self.twin.spec.accounts - 1)
 
     def integer(self, low: int, high: int) -> int:
         return int(self.rng.integers(low, high, endpoint=True))

@@ -1,17 +1,17 @@
-"""A plain-Python event queue of one trajectory: the oracle of `schedule` and `turns`."""
+"""A plain-Python event queue of one trajectory: the oracle of `sim.event_queue` and `sim.event_loop`."""
 
 import copy
 import heapq
 from typing import Any, NamedTuple
 
-from marsjax.types import NO_ID, Kind, Side, Status
+from marsjax.core.records import NO_ID, Kind, Side, Status
 from tests.twin import Message
 from tests.twin_exchange import Timed, TwinExchange
 
 ORDER, WAKE = 0, 100
 
 
-class Deed(NamedTuple):
+class LogRow(NamedTuple):
     """An order that reached the exchange."""
 
     time_ns: int
@@ -28,10 +28,10 @@ class Deed(NamedTuple):
 class ScriptedAgent:
     """Does what its script says, at prices that depend on all that it may know."""
 
-    def __init__(self, script: dict[str, Any], owner: int, communication_ns: int, computation_ns: int,
+    def __init__(self, script: dict[str, Any], account: int, communication_ns: int, computation_ns: int,
                  in_flight: int) -> None:
-        self.script, self.owner, self.c, self.k = script, owner, communication_ns, computation_ns
-        self.in_flight, self.flying, self.wakes, self.told, self.refused, self.unsent = in_flight, 0, 0, 0, 0, 0
+        self.script, self.account, self.c, self.k = script, account, communication_ns, computation_ns
+        self.in_flight, self.flying, self.wakes, self.heard, self.refused, self.unsent = in_flight, 0, 0, 0, 0, 0
         self.stopped = False
 
 
@@ -43,7 +43,7 @@ class Queue:
         self.exchange, self.agents, self.plans = copy.deepcopy(exchange), agents, plans
         self.start_ns, self.end_ns, self.pushed = start_ns, end_ns, 0
         self.heap: list[tuple[int, int, int, Any]] = []
-        self.deeds: list[Deed] = []
+        self.rows: list[LogRow] = []
         self.decided = 0
 
     def push(self, time_ns: int, priority: int, what: Any) -> None:
@@ -69,11 +69,11 @@ class Queue:
         if kind == Kind.CANCEL:
             self.cancel_near(now, price, volume)
         else:
-            self.submit(now, 0, Message(kind, price, volume, NO_ID, owner=1))
+            self.submit(now, 0, Message(kind, price, volume, NO_ID, account=1))
         self.push(now, WAKE, ("decide",))
 
     def cancel_near(self, now: int, price: int, volume: int) -> None:
-        own = [(side, r) for side in Side for r in self.exchange.book.by_priority(side) if r.owner in (0, 1)]
+        own = [(side, r) for side in Side for r in self.exchange.book.by_priority(side) if r.account in (0, 1)]
         taken: list[tuple[int, int]] = []
         if own:
             near = min((abs(r.price - price), r.price) for _, r in own)[1]
@@ -82,13 +82,13 @@ class Queue:
                     share = min(volume, resting.volume)
                     volume -= share
                     number = resting.order_id
-                    self.exchange.submit(Timed(now, Message(Kind.CANCEL, 0, share, NO_ID, side, number, owner=1)))
+                    self.exchange.submit(Timed(now, Message(Kind.CANCEL, 0, share, NO_ID, side, number, account=1)))
                     taken.append((number, share))
-        self.note(Deed(now, 0, Kind.CANCEL, price, 0, 0, NO_ID, tuple(taken)))
+        self.note(LogRow(now, 0, Kind.CANCEL, price, 0, 0, NO_ID, tuple(taken)))
 
     def submit(self, now: int, source: int, message: Message) -> None:
         if source and message.kind == Kind.CANCEL and not any(
-                r.order_id == message.cancel_id and r.owner == message.owner
+                r.order_id == message.cancel_id and r.account == message.account
                 for r in self.exchange.book.by_priority(Side(message.cancel_side))):
             status, number = Status.UNKNOWN_ID, NO_ID
         else:
@@ -96,16 +96,16 @@ class Queue:
             status, number = answer.status, answer.order_id
         if source:
             self.agents[source - 1].refused += status != Status.ACCEPTED
-        self.note(Deed(now, source, message.kind, message.price, message.volume, status, number, ()))
+        self.note(LogRow(now, source, message.kind, message.price, message.volume, status, number, ()))
 
     def arrive(self, now: int, agent: ScriptedAgent, message: Message) -> None:
         agent.flying -= 1
         self.submit(now, 1 + self.agents.index(agent), message)
 
-    def note(self, deed: Deed) -> None:
-        self.deeds.append(deed)
+    def note(self, row: LogRow) -> None:
+        self.rows.append(row)
         for agent in self.agents:
-            agent.told += 1
+            agent.heard += 1
 
     def wake(self, seen_ns: int, agent: ScriptedAgent) -> None:
         """The agent's own clock shows c more than the exchange's."""
@@ -113,16 +113,16 @@ class Queue:
         agent.wakes += 1
         book = self.exchange.book
         bid = book.view()["bid_price"][0] or 100_000
-        base = bid + 100 * (self.exchange.holdings[agent.owner] // 100 % 3) + 100 * (agent.told % 2)
+        base = bid + 100 * (self.exchange.holdings[agent.account] // 100 % 3) + 100 * (agent.heard % 2)
         for kind, offset, volume in agent.script["orders"][row]:
             if kind == Kind.NONE:
                 continue
-            message = Message(kind, base + 100 * offset, volume, NO_ID, owner=agent.owner)
+            message = Message(kind, base + 100 * offset, volume, NO_ID, account=agent.account)
             if kind == Kind.CANCEL:
                 side = Side(offset % 2)
-                own = sorted((r.order_id, r.volume) for r in book.by_priority(side) if r.owner == agent.owner)
+                own = sorted((r.order_id, r.volume) for r in book.by_priority(side) if r.account == agent.account)
                 number, rests = own[0] if own else (3, volume)  # without orders of its own it tries another's
-                message = Message(Kind.CANCEL, 0, rests, NO_ID, side, number, owner=agent.owner)
+                message = Message(Kind.CANCEL, 0, rests, NO_ID, side, number, account=agent.account)
             if agent.flying >= agent.in_flight:
                 agent.unsent += 1
                 continue

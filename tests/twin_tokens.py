@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from marsjax import bins
-from marsjax.bins import Converter
+from marsjax.tokens import bins
+from marsjax.tokens.bins import Converter
 
 LUNCH_ENDS_NS = 13 * 3600 * 10**9
 
@@ -27,7 +27,7 @@ class Sent:
     kind: int
     price: int
     volume: int
-    owner: int
+    account: int
     fills: tuple[tuple[int, int], ...]
 
 
@@ -51,7 +51,7 @@ class TokenTwin:
             self.open = sent.fills[0][0]
         if self.run is not None and sent.kind == 2:
             first, first_before, interval, so_far = self.run
-            if (first.time_ns, first.price, first.owner) == (sent.time_ns, sent.price, sent.owner):
+            if (first.time_ns, first.price, first.account) == (sent.time_ns, sent.price, sent.account):
                 merged = dataclasses.replace(first, volume=so_far + sent.volume)
                 self.run = (first, first_before, interval, so_far + sent.volume)
                 if self.tokens:

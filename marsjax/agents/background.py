@@ -3,28 +3,28 @@
 import jax
 import jax.numpy as jnp
 
-from marsjax import clock
-from marsjax.tokens import Plan
-from marsjax.types import NO_ID, Array, Kind, Order, Time
+from marsjax.core import times
+from marsjax.core.records import NO_ID, Array, Kind, Order, Time
+from marsjax.tokens.encoding import SampledOrder
 
 
-def planned_order(plan: Plan, mid_price: Array, now: Time, owner: int) -> Order:
+def planned_order(plan: SampledOrder, mid_price: Array, now: Time, account: int) -> Order:
     """The order that a sampled token stands for, at a price around the mid of the moment of decision.
 
     Args:
       plan: the token's type and drawn values, scalars.
       mid_price: int32 [], at the decision.
       now: of the decision.
-      owner: the agent's account.
+      account: the agent's account.
 
     Returns:
       A limit order; or a cancel that names a price and a volume, yet to be resolved against what rests then
-      (`agents.cancels.nearest`). Its time is that of the submission.
+      (`market.cancels.nearest`). Its time is that of the submission.
     """
     none = jnp.full_like(plan.kind, NO_ID)
-    return Order(time=clock.add_time(now, plan.wait), kind=plan.kind, price=mid_price + plan.offset,
+    return Order(time=times.add(now, plan.wait), kind=plan.kind, price=mid_price + plan.offset,
                  volume=plan.volume, order_id=none, cancel_side=none, cancel_id=none,
-                 owner=jnp.full_like(plan.kind, owner))
+                 account=jnp.full_like(plan.kind, account))
 
 
 def is_cancel(order: Order) -> jax.Array:

@@ -1,8 +1,8 @@
 """What an agent is: pure functions that the engine calls, inside the compiled step, for every trajectory.
 
 An agent is a frozen, hashable record (it is a static argument) with the members of `Agent`. Whatever differs between
-trajectories, targets and limits included, belongs in its state, a pytree of arrays. The engine, `marsjax.schedule`,
-keeps the event queue of the reference (reference: events and agents):
+trajectories, targets and limits included, belongs in its state, a pytree of arrays. The engine,
+`marsjax.sim.event_queue`, keeps the event queue of the reference (reference: events and agents):
 
 - At equal times every order reaches the exchange, and every result its agent, before anyone wakes up; agents that are
   due at the same time go by who asked for the wake-up first, the background agent among them.
@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from marsjax.types import Array, BookView, Order, Time, Trades, Wide
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array, BookView, Int64, Order, Time, Trades
 
 MAX_DELAY_NS = 3_600 * 10**9
 
@@ -34,7 +35,7 @@ class Latency:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_DELAY_NS:
-                raise ValueError(f"Latency.{field.name}: expected 0 to {MAX_DELAY_NS} ns, got {value!r}")
+                raise InputError(f"Latency.{field.name}: expected 0 to {MAX_DELAY_NS} ns, got {value!r}")
 
 
 NO_LATENCY = Latency()
@@ -54,13 +55,13 @@ class Resting(NamedTuple):
 class Account(NamedTuple):
     """What the exchange keeps for the agent; scalars."""
 
-    cash: Wide
+    cash: Int64
     """1e-4 of the currency."""
-    holdings: Wide
+    holdings: Int64
     """Shares."""
-    reserved_cash: Wide
+    reserved_cash: Int64
     """Price x volume of its resting bids: tradable cash is cash less this."""
-    reserved_shares: Wide
+    reserved_shares: Int64
     """Volume of its resting asks: tradable holdings are holdings less this."""
 
 
@@ -73,8 +74,10 @@ class Observation(NamedTuple):
     """As of t - c, as is all that follows."""
     account: Account
     resting: Resting
-    watched: tuple[Any, ...] = ()
-    """States of `SimulationSpec.watchers`, in their order, as of t - c: what users add to what agents may know."""
+    tick: Array
+    """int32, the market's smallest price step, 1e-4 of the currency."""
+    observed: tuple[Any, ...] = ()
+    """States of `SimulationSpec.observers`, in their order, as of t - c: what users add to what agents may know."""
 
 
 class Action(NamedTuple):
@@ -83,7 +86,7 @@ class Action(NamedTuple):
     state: Any
     """Its state from now on, shaped like the one before."""
     orders: Order
-    """[K], sent in this sequence; Kind.NONE is no order. Time, id and owner are filled in by the engine."""
+    """[K], sent in this sequence; Kind.NONE is no order. Time, id and account are filled in by the engine."""
     wake: Time
     """Its next wake-up by its own clock; later than now."""
     stops: Array
@@ -92,8 +95,8 @@ class Action(NamedTuple):
     """int32: orders that it would have sent beyond K. They are counted in the summary."""
 
 
-class News(NamedTuple):
-    """One order that reached the exchange, anyone's, as told to one agent; scalars."""
+class AgentEvent(NamedTuple):
+    """One order that reached the exchange, anyone's, as one agent hears of it; scalars."""
 
     time: Time
     """When it reached the exchange."""
@@ -107,22 +110,25 @@ class News(NamedTuple):
     """Its id, NO_ID if it was not accepted."""
     trades: Trades
     """Its transactions."""
-    shares: Wide
+    shares: Int64
     """Change of the agent's holdings by it: its own order traded, or its resting orders were hit."""
-    cash: Wide
+    cash: Int64
     """Change of the agent's cash by it."""
 
 
 class Agent(Protocol):
-    """A trader. `init`, `act` and `told` are pure and see one trajectory; the engine maps them over all."""
+    """A trader. `init`, `act` and `on_event` are pure and see one trajectory; the engine maps them over all.
+
+    One that may not fit a market may have `check_market(market)` too, which raises `InputError` then.
+    """
 
     @property
     def name(self) -> str:
         """Names it in summaries and errors."""
 
     @property
-    def owner(self) -> int:
-        """Its account, which no other agent has (`MarketSpec.owners`)."""
+    def account(self) -> int:
+        """Its account, which no other agent has (`MarketSpec.accounts`)."""
 
     @property
     def most_orders(self) -> int:
@@ -142,5 +148,5 @@ class Agent(Protocol):
     def act(self, state: Any, seen: Observation, key: jax.Array) -> Action:
         """Decides; `key` is of this wake-up alone."""
 
-    def told(self, state: Any, news: News) -> Any:
-        """Its state after news. One that does not care returns `state`."""
+    def on_event(self, state: Any, event: AgentEvent) -> Any:
+        """Its state after an event. One that does not care returns `state`."""

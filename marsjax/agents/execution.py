@@ -14,18 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax import clock
-from marsjax import orders as make
-from marsjax.agents.base import Latency, News, Observation
-from marsjax.agents.quotes import TICK, other_side
+from marsjax.agents.base import AgentEvent, Latency, Observation
+from marsjax.agents.quotes import other_side, within_limits
 from marsjax.agents.twap import LOT, check_target
-from marsjax.specs import SECOND_NS
-from marsjax.types import MAX_PRICE, Array, Kind, Order, Side, Status, Time
+from marsjax.core import int64, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array, Kind, Order, Side, Status, Time
+from marsjax.core.times import SECOND_NS
+from marsjax.market import orders as make
 
-_HIGHEST = MAX_PRICE // TICK * TICK
 
-
-class Progress(NamedTuple):
+class ExecutionProgress(NamedTuple):
     """How far an execution is; scalars."""
 
     is_buy: Array
@@ -41,34 +40,34 @@ class Progress(NamedTuple):
 class Sending(NamedTuple):
     """What a wake-up sends."""
 
-    progress: Progress
+    progress: ExecutionProgress
     orders: Order
     """[K]: cancels, then one limit order; Kind.NONE where there is none."""
     unsent: Array
     """int32, resting orders that there was no room to cancel."""
 
 
-def begin(target: np.ndarray | int, is_buy: np.ndarray | bool) -> Progress:
-    """Nothing done yet, NumPy arrays of the shape of `target`; ValueError unless it is in whole lots."""
+def begin(target: np.ndarray | int, is_buy: np.ndarray | bool) -> ExecutionProgress:
+    """Nothing done yet, NumPy arrays of the shape of `target`; InputError unless it is in whole lots."""
     for value in np.ravel(target).tolist():
         check_target("target", value)
     shares = np.asarray(target, np.int32)
-    return Progress(np.broadcast_to(np.asarray(is_buy, bool), shares.shape), shares, np.zeros_like(shares),
+    return ExecutionProgress(np.broadcast_to(np.asarray(is_buy, bool), shares.shape), shares, np.zeros_like(shares),
                     np.zeros_like(shares))
 
 
-def told(progress: Progress, news: News) -> Progress:
+def on_event(progress: ExecutionProgress, event: AgentEvent) -> ExecutionProgress:
     """Counts what traded, and what of its own came back: cancelled, or refused by the exchange."""
-    signed = clock.to_int32(news.shares)
+    signed = int64.to_int32(event.shares)
     traded = jnp.where(progress.is_buy, signed, -signed)
-    accepted, is_cancel = news.status == Status.ACCEPTED, news.order.kind == Kind.CANCEL
-    is_back = news.is_own & (accepted == is_cancel)
-    back = jnp.where(is_back, news.order.volume, 0)
+    accepted, is_cancel = event.status == Status.ACCEPTED, event.order.kind == Kind.CANCEL
+    is_back = event.is_own & (accepted == is_cancel)
+    back = jnp.where(is_back, event.order.volume, 0)
     return progress._replace(completed=progress.completed + traded, working=progress.working - traded - back)
 
 
-def act(progress: Progress, seen: Observation, due: Array, reach: int, is_over: Array, rows: int, latency: Latency
-        ) -> Sending:
+def act(progress: ExecutionProgress, seen: Observation, due: Array, reach: int, is_over: Array, rows: int,
+        latency: Latency) -> Sending:
     """Takes back what rests, then sends what is due and neither done nor at work.
 
     Args:
@@ -84,8 +83,8 @@ def act(progress: Progress, seen: Observation, due: Array, reach: int, is_over: 
     cancels, taken_back, unsent = _cancel_all(seen, side, rows - 1)
     freed = taken_back if latency == Latency() else 0
     missing = jnp.minimum(due, progress.target) - progress.completed - (progress.working - freed)
-    best = other_side(seen.view, progress.is_buy)
-    price = jnp.clip(best + jnp.where(progress.is_buy, reach, -reach), TICK, _HIGHEST)
+    best = other_side(seen, progress.is_buy)
+    price = within_limits(best + jnp.where(progress.is_buy, reach, -reach), seen.tick)
     sends = (missing > 0) & ~is_over & (progress.completed < progress.target) & (best > 0)
     volume = jnp.where(sends, missing, 0)
     kind = jnp.where(sends, jnp.where(progress.is_buy, Kind.BUY, Kind.SELL), Kind.NONE)
@@ -112,28 +111,28 @@ def whole_lots(volume: Array) -> Array:
 
 def wake_after(start: Time, interval_s: int, index: Array) -> Time:
     """The wake-up after number `index` of one every `interval_s` seconds from `start` on."""
-    return clock.add_time(start, Time((index + 1) * interval_s, jnp.zeros((), jnp.int32)))
+    return times.add(start, Time((index + 1) * interval_s, jnp.zeros((), jnp.int32)))
 
 
 def check(name: str, direction: str, target: int, start_ns: int, rows: int, reach: int) -> None:
-    """ValueError, with the strategy's name, for what all strategies have."""
+    """InputError, with the strategy's name, for what all strategies have."""
     check_target(f"{name}.target", target)
     if direction not in ("buy", "sell"):
-        raise ValueError(f"{name}.direction: expected buy or sell, got {direction!r}")
+        raise InputError(f"{name}.direction: expected buy or sell, got {direction!r}")
     if isinstance(start_ns, bool) or not isinstance(start_ns, int) or start_ns < 0:
-        raise ValueError(f"{name}.start_ns: expected at least 0 ns, got {start_ns!r}")
+        raise InputError(f"{name}.start_ns: expected at least 0 ns, got {start_ns!r}")
     if rows < 2:
-        raise ValueError(f"{name}.most_orders: expected at least 2, got {rows}")
-    if isinstance(reach, bool) or not isinstance(reach, int) or reach % TICK:
-        raise ValueError(f"{name}.price_change: expected a multiple of {TICK} (1e-4 of the currency), got {reach!r}")
+        raise InputError(f"{name}.most_orders: expected at least 2, got {rows}")
+    if isinstance(reach, bool) or not isinstance(reach, int):
+        raise InputError(f"{name}.price_change: expected a whole number (1e-4 of the currency), got {reach!r}")
 
 
 def check_seconds(name: str, seconds: int, interval_s: int, most: int) -> None:
-    """ValueError unless `seconds` is a multiple of the seconds between two wake-ups."""
+    """InputError unless `seconds` is a multiple of the seconds between two wake-ups."""
     if isinstance(interval_s, bool) or not isinstance(interval_s, int) or interval_s < 1:
-        raise ValueError(f"{name}.interval_seconds: expected at least 1, got {interval_s!r}")
+        raise InputError(f"{name}.interval_seconds: expected at least 1, got {interval_s!r}")
     if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds % interval_s or not 0 < seconds <= most:
-        raise ValueError(f"{name}: expected seconds in all to be a multiple of interval_seconds = {interval_s} and 1 "
+        raise InputError(f"{name}: expected seconds in all to be a multiple of interval_seconds = {interval_s} and 1 "
                          f"to {most}, got {seconds!r}")
 
 

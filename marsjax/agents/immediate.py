@@ -7,18 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax import clock
 from marsjax.agents import execution
-from marsjax.agents.base import NO_LATENCY, Action, Latency, News, Observation
-from marsjax.agents.execution import Progress
+from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
+from marsjax.agents.execution import ExecutionProgress
+from marsjax.agents.quotes import check_price_change
 from marsjax.agents.twap import MOST_SECONDS
-from marsjax.types import Time
+from marsjax.core import times
+from marsjax.core.errors import InputError
+from marsjax.core.records import Time
+from marsjax.core.specs import MarketSpec
 
 
 class ImmediateState(NamedTuple):
     """What differs between trajectories, and how far the agent is."""
 
-    progress: Progress
+    progress: ExecutionProgress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Immediate:
     price_change: int = 5_000
     """Added to the best ask (taken off the best bid) for the limit, 1e-4 of the currency; a sale goes down to a tick
     at most."""
-    owner: int = 2
+    account: int = 2
     name: str = "immediate"
     most_orders: int = 4
     """Cancels and orders of one wake-up."""
@@ -49,7 +52,11 @@ class Immediate:
         execution.check("Immediate", self.direction, self.target, self.start_ns, self.most_orders, self.price_change)
         execution.check_seconds("Immediate.total_seconds", self.total_seconds, 1, MOST_SECONDS)
         if not 0 <= self.price_change < 2**29:
-            raise ValueError(f"Immediate.price_change: expected 0 to {2**29 - 1}, got {self.price_change}")
+            raise InputError(f"Immediate.price_change: expected 0 to {2**29 - 1}, got {self.price_change}")
+
+    def check_market(self, market: MarketSpec) -> None:
+        """InputError unless its price change is in whole ticks."""
+        check_price_change("Immediate.price_change", self.price_change, market)
 
     @property
     def most_in_flight(self) -> int:
@@ -66,18 +73,18 @@ class Immediate:
         A target of 0 never trades: the same market without the agent.
         """
         progress = execution.begin(target, is_buy)
-        time = clock.time_from_ns(np.full(np.shape(progress.target), self.start_ns, np.int64))
+        time = times.from_ns(np.full(np.shape(progress.target), self.start_ns, np.int64))
         return ImmediateState(progress), time
 
-    def told(self, state: ImmediateState, news: News) -> ImmediateState:
+    def on_event(self, state: ImmediateState, event: AgentEvent) -> ImmediateState:
         """Counts what it traded."""
-        return ImmediateState(execution.told(state.progress, news))
+        return ImmediateState(execution.on_event(state.progress, event))
 
     def act(self, state: ImmediateState, seen: Observation, key: jax.Array) -> Action:
         """Its first wake-up, or its last."""
         del key
-        start = clock.static_time(self.start_ns)
-        is_over = clock.subtract_time(seen.time, start).s >= self.total_seconds
+        start = times.of_ns(self.start_ns)
+        is_over = times.subtract(seen.time, start).s >= self.total_seconds
         progress = state.progress
         sending = execution.act(progress, seen, progress.target, self.price_change, is_over, self.most_orders,
                                 self.latency)

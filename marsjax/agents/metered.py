@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax import clock
-from marsjax.agents.base import Action, Agent, Latency, News, Observation
-from marsjax.specs import SECOND_NS
-from marsjax.types import Array, Time, Wide
+from marsjax.agents.base import Action, Agent, AgentEvent, Latency, Observation
+from marsjax.core import int64, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array, Int64, Time
+from marsjax.core.specs import MarketSpec
+from marsjax.core.times import SECOND_NS
 
 _MINUTE_S = 60
 
@@ -21,7 +23,7 @@ class MeteredState(NamedTuple):
     agent: Any
     shares: Array
     """int32 [M], change of its holdings: bought less sold."""
-    cash: Wide
+    cash: Int64
     """[M], change of its cash, 1e-4 of the currency."""
 
 
@@ -40,7 +42,7 @@ class Metered:
 
     def __post_init__(self) -> None:
         if self.origin_ns < 0 or not 1 <= self.minutes <= 1440:
-            raise ValueError(f"Metered: expected origin_ns of at least 0 and 1 to 1440 minutes, got {self.origin_ns} "
+            raise InputError(f"Metered: expected origin_ns of at least 0 and 1 to 1440 minutes, got {self.origin_ns} "
                              f"and {self.minutes}")
 
     @property
@@ -49,9 +51,14 @@ class Metered:
         return self.agent.name
 
     @property
-    def owner(self) -> int:
+    def account(self) -> int:
         """The agent's."""
-        return self.agent.owner
+        return self.agent.account
+
+    def check_market(self, market: MarketSpec) -> None:
+        """As the agent does."""
+        if hasattr(self.agent, "check_market"):
+            self.agent.check_market(market)
 
     @property
     def most_orders(self) -> int:
@@ -76,19 +83,19 @@ class Metered:
     def starts(self, state: Any, wake: Time) -> tuple[MeteredState, Time]:
         """The agent's states and first wake-ups [...], as its own `starts` gives them, with empty meters."""
         zero = np.zeros((*np.shape(wake.s), self.minutes), np.int32)
-        return MeteredState(state, zero, Wide(zero, zero.astype(np.uint32))), wake
+        return MeteredState(state, zero, Int64(zero, zero.astype(np.uint32))), wake
 
-    def told(self, state: MeteredState, news: News) -> MeteredState:
+    def on_event(self, state: MeteredState, event: AgentEvent) -> MeteredState:
         """Adds to the minute, and tells the agent."""
         origin_s, origin_ns = divmod(self.origin_ns, SECOND_NS)
-        is_before = clock.before(news.time, clock.static_time(self.origin_ns))
-        # Whole seconds up to the news, the last of them cut off where the time is just on the second.
-        passed_s = news.time.s - origin_s - (news.time.ns <= origin_ns)
+        is_before = times.before(event.time, times.of_ns(self.origin_ns))
+        # Whole seconds up to the event, the last of them cut off where the time is just on the second.
+        passed_s = event.time.s - origin_s - (event.time.ns <= origin_ns)
         minute = jnp.clip(jnp.where(is_before, 0, passed_s) // _MINUTE_S, 0, self.minutes - 1)
         here = jnp.arange(self.minutes) == minute
-        cash = jax.tree.map(lambda x: jnp.where(here, x, 0).astype(x.dtype), news.cash)
-        shares = state.shares + jnp.where(here, clock.to_int32(news.shares), 0)
-        return MeteredState(self.agent.told(state.agent, news), shares, clock.add(state.cash, cash))
+        cash = jax.tree.map(lambda x: jnp.where(here, x, 0).astype(x.dtype), event.cash)
+        shares = state.shares + jnp.where(here, int64.to_int32(event.shares), 0)
+        return MeteredState(self.agent.on_event(state.agent, event), shares, int64.add(state.cash, cash))
 
     def act(self, state: MeteredState, seen: Observation, key: jax.Array) -> Action:
         """As the agent does."""

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from marsjax import clock
-from marsjax.types import Array, Kind, Time
+from marsjax.core import times
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array, Kind, Time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +30,14 @@ class NoiseSpec:
 
     def __post_init__(self) -> None:
         if self.init_price <= 0:
-            raise ValueError(f"NoiseSpec.init_price: expected a positive price, got {self.init_price}")
+            raise InputError(f"NoiseSpec.init_price: expected a positive price, got {self.init_price}")
         if not 2 <= self.interval_ns < 10**12:
-            raise ValueError(f"NoiseSpec.interval_ns: expected 2 .. {10**12 - 1}, got {self.interval_ns}")
+            raise InputError(f"NoiseSpec.interval_ns: expected 2 .. {10**12 - 1}, got {self.interval_ns}")
         for values, weights in (("kinds", "kind_weights"), ("offsets", "offset_weights"),
                                 ("volumes", "volume_weights")):
             count, given = len(getattr(self, values)), getattr(self, weights)
             if not count or len(given) != count or min(given) < 0 or not 0 < sum(given) < 2**31:
-                raise ValueError(f"NoiseSpec.{weights}: expected {count or 'some'} weights >= 0, one for each of "
+                raise InputError(f"NoiseSpec.{weights}: expected {count or 'some'} weights >= 0, one for each of "
                                  f"{values}, got {given}")
 
 
@@ -70,7 +71,7 @@ def act(spec: NoiseSpec, key: jax.Array, last_price: Array) -> NoiseOrder:
         price=anchor + _pick(bits[1], spec.offsets, spec.offset_weights),
         volume=_pick(bits[2], spec.volumes, spec.volume_weights),
         upper_wins=(bits[3] & 1) == 1,
-        sleep=clock.draw_uniform_time(bits[4], low_ns=spec.interval_ns // 2, width_ns=spec.interval_ns))
+        sleep=times.draw_uniform(bits[4], low_ns=spec.interval_ns // 2, width_ns=spec.interval_ns))
 
 
 def _pick(bits: jax.Array, values: tuple[int, ...], weights: tuple[int, ...]) -> jax.Array:

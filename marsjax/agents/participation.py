@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax import clock
 from marsjax.agents import execution
-from marsjax.agents.base import NO_LATENCY, Action, Latency, News, Observation
-from marsjax.agents.execution import Progress
+from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
+from marsjax.agents.execution import ExecutionProgress
+from marsjax.agents.quotes import check_price_change
 from marsjax.agents.twap import MOST_SECONDS
-from marsjax.types import Array, Kind, Status, Time
+from marsjax.core import int64, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array, Kind, Status, Time
+from marsjax.core.specs import MarketSpec
 
 _UNIT = 10_000
 """Ratios are counted in parts of it."""
@@ -22,7 +25,7 @@ _MOST = 2**31 - 1
 class ParticipationState(NamedTuple):
     """What differs between trajectories, and how far the agent is; scalars."""
 
-    progress: Progress
+    progress: ExecutionProgress
     ratio: Array
     """int32, shares for every 10,000 that others trade."""
     others: Array
@@ -33,7 +36,7 @@ class ParticipationState(NamedTuple):
 class Participation:
     """Buys or sells `ratio` times what others trade among themselves, in whole lots, until `target` is reached.
 
-    It counts the trades of others from its start on, as they are told to it. At each wake-up what rests is taken back
+    It counts the trades of others from its start on, as it hears of them. At each wake-up what rests is taken back
     and a limit order at the best price of the other side is sent for its part so far less what it traded; what is left
     of it rests until the next one. Its share of the whole volume is ratio / (1 + ratio). Nothing is sent at the end,
     where what rests is taken back: a quiet market leaves a part of the target undone.
@@ -53,7 +56,7 @@ class Participation:
     """Between two wake-ups."""
     price_change: int = 0
     """Added to the best ask (taken off the best bid) for the limit of an order, 1e-4 of the currency."""
-    owner: int = 2
+    account: int = 2
     name: str = "participation"
     most_orders: int = 4
     """Cancels and orders of one wake-up."""
@@ -64,6 +67,10 @@ class Participation:
                         self.price_change)
         execution.check_seconds("Participation.total_seconds", self.total_seconds, self.interval_seconds, MOST_SECONDS)
         _parts(self.ratio)
+
+    def check_market(self, market: MarketSpec) -> None:
+        """InputError unless its price change is in whole ticks."""
+        check_price_change("Participation.price_change", self.price_change, market)
 
     @property
     def most_in_flight(self) -> int:
@@ -83,24 +90,24 @@ class Participation:
         progress = execution.begin(target, is_buy)
         shape = np.shape(progress.target)
         parts = np.vectorize(_parts, otypes=[np.int32])(self.ratio if ratio is None else ratio)
-        time = clock.time_from_ns(np.full(shape, self.start_ns, np.int64))
+        time = times.from_ns(np.full(shape, self.start_ns, np.int64))
         return ParticipationState(progress, np.broadcast_to(parts, shape), np.zeros(shape, np.int32)), time
 
-    def told(self, state: ParticipationState, news: News) -> ParticipationState:
+    def on_event(self, state: ParticipationState, event: AgentEvent) -> ParticipationState:
         """Counts what it traded, and what others did among themselves."""
-        is_trade = (news.trades.kind == Kind.BUY) | (news.trades.kind == Kind.SELL)
-        counts = is_trade & (news.status == Status.ACCEPTED) & ~news.is_own & ~clock.before(
-            news.time, clock.static_time(self.start_ns))
-        own = jnp.abs(clock.to_int32(news.shares))
-        volume = jnp.where(counts, clock.to_int32(news.trades.volume) - own, 0)
+        is_trade = (event.trades.kind == Kind.BUY) | (event.trades.kind == Kind.SELL)
+        counts = is_trade & (event.status == Status.ACCEPTED) & ~event.is_own & ~times.before(
+            event.time, times.of_ns(self.start_ns))
+        own = jnp.abs(int64.to_int32(event.shares))
+        volume = jnp.where(counts, int64.to_int32(event.trades.volume) - own, 0)
         others = state.others + jnp.minimum(volume, _MOST - state.others)
-        return state._replace(progress=execution.told(state.progress, news), others=others)
+        return state._replace(progress=execution.on_event(state.progress, event), others=others)
 
     def act(self, state: ParticipationState, seen: Observation, key: jax.Array) -> Action:
         """One wake-up."""
         del key
-        start = clock.static_time(self.start_ns)
-        elapsed = clock.subtract_time(seen.time, start).s
+        start = times.of_ns(self.start_ns)
+        elapsed = times.subtract(seen.time, start).s
         is_over = elapsed >= self.total_seconds
         # others x ratio / 10,000, rounded down: both terms stay below 2**31.
         part = state.others // _UNIT * state.ratio + state.others % _UNIT * state.ratio // _UNIT
@@ -113,8 +120,8 @@ class Participation:
 
 
 def _parts(ratio: float) -> int:
-    """Parts of 10,000; ValueError unless the ratio is a whole number of them."""
+    """Parts of 10,000; InputError unless the ratio is a whole number of them."""
     parts = round(ratio * _UNIT) if 0 < ratio <= 1 else 0
     if isinstance(ratio, bool) or parts < 1 or abs(parts - ratio * _UNIT) > 1e-6:
-        raise ValueError(f"Participation.ratio: expected 0.0001 to 1 in steps of 0.0001, got {ratio!r}")
+        raise InputError(f"Participation.ratio: expected 0.0001 to 1 in steps of 0.0001, got {ratio!r}")
     return parts

@@ -3,16 +3,29 @@
 import jax
 import jax.numpy as jnp
 
-from marsjax.types import EMPTY_PRICE, Array, BookView
+from marsjax.agents.base import Observation
+from marsjax.core.errors import InputError
+from marsjax.core.records import EMPTY_PRICE, MAX_PRICE, Array
+from marsjax.core.specs import MarketSpec
 
-TICK = 100
-"""Smallest price step of the markets that executions trade in, 1e-4 of the currency."""
 
-
-def other_side(view: BookView, is_buy: Array) -> jax.Array:
+def other_side(seen: Observation, is_buy: Array) -> jax.Array:
     """Best price to trade at: of an empty side a tick from the other's, else the last price (-1 before any)."""
+    view = seen.view
     ask, bid = jnp.asarray(view.ask_price)[0], jnp.asarray(view.bid_price)[0]
     has_ask, has_bid = ask != EMPTY_PRICE, bid != EMPTY_PRICE
-    for_buy = jnp.where(has_ask, ask, jnp.where(has_bid, bid + TICK, view.last_price))
-    for_sell = jnp.where(has_bid, bid, jnp.where(has_ask, ask - TICK, view.last_price))
+    for_buy = jnp.where(has_ask, ask, jnp.where(has_bid, bid + seen.tick, view.last_price))
+    for_sell = jnp.where(has_bid, bid, jnp.where(has_ask, ask - seen.tick, view.last_price))
     return jnp.where(is_buy, for_buy, for_sell)
+
+
+def within_limits(price: Array, tick: Array) -> jax.Array:
+    """The price, or the nearest that an order may have: a tick at least, `MAX_PRICE` at most."""
+    return jnp.clip(price, tick, MAX_PRICE // tick * tick)
+
+
+def check_price_change(name: str, price_change: int, market: MarketSpec) -> None:
+    """InputError unless a price change is in whole ticks of the market."""
+    if price_change % market.tick:
+        raise InputError(f"{name}: expected a multiple of the market's tick, {market.tick} (1e-4 of the currency), got "
+                         f"{price_change!r}")

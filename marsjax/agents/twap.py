@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax import clock
-from marsjax import orders as make
-from marsjax.agents.base import NO_LATENCY, Action, Latency, News, Observation
-from marsjax.agents.quotes import other_side
-from marsjax.specs import SECOND_NS
-from marsjax.types import NO_ID, Array, Kind, Order, Side, Time
+from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
+from marsjax.agents.quotes import check_price_change, other_side
+from marsjax.core import int64, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import NO_ID, Array, Kind, Order, Side, Time
+from marsjax.core.specs import MarketSpec
+from marsjax.core.times import SECOND_NS
+from marsjax.market import orders as make
 
 LOT = 100
 """Shares; targets are multiples of it."""
@@ -79,7 +81,7 @@ class Twap:
     """Of the target, largest aggressive order."""
     aggressive_price_change: int = 0
     """Added to the best ask (taken off the best bid) for the limit of an aggressive order, 1e-4 of the currency."""
-    owner: int = 2
+    account: int = 2
     name: str = "twap"
     most_orders: int = 16
     """Cancels and orders of one wake-up."""
@@ -88,21 +90,25 @@ class Twap:
     def __post_init__(self) -> None:
         cycle = self.passive_seconds + self.idle_seconds
         if self.direction not in ("buy", "sell"):
-            raise ValueError(f"Twap.direction: expected buy or sell, got {self.direction!r}")
+            raise InputError(f"Twap.direction: expected buy or sell, got {self.direction!r}")
         check_target("Twap.target", self.target)
         if self.passive_seconds < 1 or self.idle_seconds < 1:
-            raise ValueError(f"Twap: expected passive_seconds and idle_seconds of at least 1, got "
+            raise InputError(f"Twap: expected passive_seconds and idle_seconds of at least 1, got "
                              f"{self.passive_seconds} and {self.idle_seconds}")
         if not cycle < self.total_seconds <= MOST_SECONDS or self.total_seconds % cycle:
-            raise ValueError(f"Twap.total_seconds: expected a multiple of passive_seconds + idle_seconds = {cycle}, "
+            raise InputError(f"Twap.total_seconds: expected a multiple of passive_seconds + idle_seconds = {cycle}, "
                              f"more than it and at most {MOST_SECONDS}, got {self.total_seconds}")
         for name in ("max_passive_volume_ratio", "max_aggressive_volume_ratio"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"Twap.{name}: expected 0 to 1, got {getattr(self, name)}")
+                raise InputError(f"Twap.{name}: expected 0 to 1, got {getattr(self, name)}")
         if self.start_ns < 0:
-            raise ValueError(f"Twap.start_ns: expected at least 0, got {self.start_ns}")
+            raise InputError(f"Twap.start_ns: expected at least 0, got {self.start_ns}")
         if self.most_orders < 2:
-            raise ValueError(f"Twap.most_orders: expected at least 2, got {self.most_orders}")
+            raise InputError(f"Twap.most_orders: expected at least 2, got {self.most_orders}")
+
+    def check_market(self, market: MarketSpec) -> None:
+        """InputError unless its price change is in whole ticks."""
+        check_price_change("Twap.aggressive_price_change", self.aggressive_price_change, market)
 
     @property
     def most_in_flight(self) -> int:
@@ -126,16 +132,16 @@ class Twap:
         target = np.asarray(target, np.int32)
         passive, aggressive = (_pad(np.floor(target * ratio).astype(np.int32)) for ratio in
                                (self.max_passive_volume_ratio, self.max_aggressive_volume_ratio))
-        time = clock.time_from_ns(np.full(target.shape, self.start_ns, np.int64))
+        time = times.from_ns(np.full(target.shape, self.start_ns, np.int64))
         fixed = (np.full_like(target, value) for value in (
             self.total_seconds, self.passive_seconds, self.idle_seconds, self.aggressive_price_change))
         state = TwapState(np.broadcast_to(is_buy, target.shape), target, passive, aggressive, np.zeros_like(target),
                           np.ones(target.shape, bool), time.s, time.ns, *fixed)
         return state, time
 
-    def told(self, state: TwapState, news: News) -> TwapState:
+    def on_event(self, state: TwapState, event: AgentEvent) -> TwapState:
         """Counts what it traded."""
-        signed = clock.to_int32(news.shares)
+        signed = int64.to_int32(event.shares)
         return state._replace(completed=state.completed + jnp.where(state.is_buy, signed, -signed))
 
     def act(self, state: TwapState, seen: Observation, key: jax.Array) -> Action:
@@ -143,8 +149,8 @@ class Twap:
         del key
         side = jnp.where(state.is_buy, Side.BID, Side.ASK)
         own = _own(seen, side, self.most_orders - 1)
-        near, far = other_side(seen.view, ~state.is_buy), other_side(seen.view, state.is_buy)
-        elapsed = clock.subtract_time(seen.time, Time(state.start_s, state.start_ns)).s
+        near, far = other_side(seen, ~state.is_buy), other_side(seen, state.is_buy)
+        elapsed = times.subtract(seen.time, Time(state.start_s, state.start_ns)).s
         done = state.completed >= state.target
         over = elapsed >= state.total_s
         passive, aggressive = ~done & ~over & state.passive_next, ~done & ~over & ~state.passive_next
@@ -177,7 +183,7 @@ class Twap:
         order = make.limit_order(jnp.where(volume > 0, jnp.where(state.is_buy, Kind.BUY, Kind.SELL), Kind.NONE),
                                  jnp.where(passive, near, far + change), volume)
         cancels = _in_sequence(own, side, jnp.where(first, own.volume, 0), cut)
-        wake = clock.add_time(seen.time, Time(jnp.where(passive, state.passive_s, state.idle_s), jnp.int32(0)))
+        wake = times.add(seen.time, Time(jnp.where(passive, state.passive_s, state.idle_s), jnp.int32(0)))
         return Action(
             state._replace(passive_next=~state.passive_next),
             jax.tree.map(lambda c, o: jnp.concatenate([c, o[None]]), cancels, order), wake, stops=done | over,
@@ -185,9 +191,9 @@ class Twap:
 
 
 def check_target(name: str, target: int) -> None:
-    """ValueError unless it is a number of shares in whole lots."""
+    """InputError unless it is a number of shares in whole lots."""
     if isinstance(target, bool) or int(target) != target or target % LOT or not 0 <= target < 2**30:
-        raise ValueError(f"{name}: expected a multiple of {LOT} shares from 0 to {2**30}, got {target!r}")
+        raise InputError(f"{name}: expected a multiple of {LOT} shares from 0 to {2**30}, got {target!r}")
 
 
 def _pad(volume: Array) -> Array:

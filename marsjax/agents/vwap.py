@@ -7,12 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax import clock
 from marsjax.agents import execution
-from marsjax.agents.base import NO_LATENCY, Action, Latency, News, Observation
-from marsjax.agents.execution import Progress
+from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
+from marsjax.agents.execution import ExecutionProgress
+from marsjax.agents.quotes import check_price_change
 from marsjax.agents.twap import LOT, MOST_SECONDS
-from marsjax.types import Array, Time
+from marsjax.core import times
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array, Time
+from marsjax.core.specs import MarketSpec
 
 _MOST_WEIGHT = 2**36
 """Of a profile: products with a target's lots stay within 64 bits on the host."""
@@ -21,7 +24,7 @@ _MOST_WEIGHT = 2**36
 class VwapState(NamedTuple):
     """What differs between trajectories, and how far the agent is."""
 
-    progress: Progress
+    progress: ExecutionProgress
     due: Array
     """int32 [N], shares that ought to have traded by the end of each interval; the last is the target."""
 
@@ -49,7 +52,7 @@ class Vwap:
     """Between two wake-ups; divides bucket_seconds."""
     price_change: int = 0
     """Added to the best ask (taken off the best bid) for the limit of an order, 1e-4 of the currency."""
-    owner: int = 2
+    account: int = 2
     name: str = "vwap"
     most_orders: int = 4
     """Cancels and orders of one wake-up."""
@@ -59,21 +62,25 @@ class Vwap:
         execution.check("Vwap", self.direction, self.target, self.start_ns, self.most_orders, self.price_change)
         weights = self.profile
         if not isinstance(weights, tuple) or not weights:
-            raise ValueError(f"Vwap.profile: expected a tuple of weights, got {weights!r}")
+            raise InputError(f"Vwap.profile: expected a tuple of weights, got {weights!r}")
         for bucket, weight in enumerate(weights):
             if isinstance(weight, bool) or not isinstance(weight, int) or weight < 1:
-                raise ValueError(f"Vwap.profile: bucket {bucket}: expected a positive whole number, got {weight!r}")
+                raise InputError(f"Vwap.profile: bucket {bucket}: expected a positive whole number, got {weight!r}")
         execution.check_seconds("Vwap.bucket_seconds", self.bucket_seconds, self.interval_seconds, MOST_SECONDS)
         if self.total_seconds > MOST_SECONDS:
-            raise ValueError(f"Vwap.profile: expected at most {MOST_SECONDS} s in all, got {self.total_seconds}")
+            raise InputError(f"Vwap.profile: expected at most {MOST_SECONDS} s in all, got {self.total_seconds}")
         if sum(weights) * self.bucket_seconds > _MOST_WEIGHT:
-            raise ValueError(f"Vwap.profile: expected a sum of at most {_MOST_WEIGHT // self.bucket_seconds}, got "
+            raise InputError(f"Vwap.profile: expected a sum of at most {_MOST_WEIGHT // self.bucket_seconds}, got "
                              f"{sum(weights)}; take a larger unit")
 
     @property
     def total_seconds(self) -> int:
         """From its first wake-up to its end."""
         return len(self.profile) * self.bucket_seconds
+
+    def check_market(self, market: MarketSpec) -> None:
+        """InputError unless its price change is in whole ticks."""
+        check_price_change("Vwap.price_change", self.price_change, market)
 
     @property
     def most_in_flight(self) -> int:
@@ -90,18 +97,18 @@ class Vwap:
         A target of 0 never trades: the same market without the agent.
         """
         progress = execution.begin(target, is_buy)
-        time = clock.time_from_ns(np.full(np.shape(progress.target), self.start_ns, np.int64))
+        time = times.from_ns(np.full(np.shape(progress.target), self.start_ns, np.int64))
         return VwapState(progress, schedule(self, np.asarray(progress.target))), time
 
-    def told(self, state: VwapState, news: News) -> VwapState:
+    def on_event(self, state: VwapState, event: AgentEvent) -> VwapState:
         """Counts what it traded."""
-        return state._replace(progress=execution.told(state.progress, news))
+        return state._replace(progress=execution.on_event(state.progress, event))
 
     def act(self, state: VwapState, seen: Observation, key: jax.Array) -> Action:
         """One wake-up."""
         del key
-        start = clock.static_time(self.start_ns)
-        elapsed = clock.subtract_time(seen.time, start).s
+        start = times.of_ns(self.start_ns)
+        elapsed = times.subtract(seen.time, start).s
         index = elapsed // self.interval_seconds
         is_over = elapsed >= self.total_seconds
         due = jnp.asarray(state.due)[jnp.minimum(index, self.total_seconds // self.interval_seconds - 1)]

@@ -1,1 +1,37 @@
-"""From what a market did to tables and figures."""
+"""From what a market did to tables, scores, verdicts and figures; nothing here runs a market.
+
+The public names are modules, each imported when it is first used: pandas, scipy and matplotlib are not before.
+Days and markets:
+  `day`, `plots`: a replayed day by the minute, and its picture.
+  `fills`: whether the fills of a replay are those that the exchange published.
+  `market_summary`: orders, rejections, volume and conservation from the counters of the exchange.
+  `bars`, `rollout_info`: minute bars of many rollouts, and the published archive of such bars.
+Forecasts:
+  `forecast`, `forecast_report`: labels, their distribution and classes; a forecast as record and text.
+  `forecast_baselines`: forecasts that need no order model.
+  `forecast_scores`, `evaluation_table`: scores with standard errors; the table of an evaluation.
+  `forecast_plots`: their figures.
+Market impact:
+  `impact`, `impact_report`, `impact_plots`: costs and impact of executions; a study in groups; its figures.
+  `intervals`: numbers with intervals by the bootstrap.
+Realism (paper, Table 7):
+  `quantities`, `order_events`: what orders look like, and the orders that this is taken of.
+  `realism`, `realism_table`, `realism_report`, `realism_plots`: similarity of two sources; its table, text and figure.
+Stylized facts:
+  `panel`: bars as dense rollouts of one length.
+  `stylized_facts`, `verdicts`, `fact_plots`: tables of the eleven facts, which of them hold, and their figures.
+"""
+
+import importlib
+from types import ModuleType
+
+__all__ = ["bars", "day", "evaluation_table", "fact_plots", "fills", "forecast", "forecast_baselines", "forecast_plots",
+           "forecast_report", "forecast_scores", "impact", "impact_plots", "impact_report", "intervals",
+           "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
+           "realism_report", "realism_table", "rollout_info", "stylized_facts", "verdicts"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -10,17 +10,19 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 
-from marsjax import clock
-from marsjax.specs import SECOND_NS
-from marsjax.types import BookView, Kind, Order, Report, Status
+from marsjax.core import int64, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import BookView, Kind, Order, Report, Status
+from marsjax.core.times import SECOND_NS
+from marsjax.observers.bars import Bars
 
 MINUTE_NS = 60 * SECOND_NS
 HISTORICAL, SIMULATED = "Replay", "Simulation"
 """The two sources, as files of bars call them."""
-_ORIGIN = 0
 NUMBERS = ("price_last", "price_mean", "price_mid", "price_mid_last", "volume")
 COLUMNS = ("symbol", "rollout", "source", "time", *NUMBERS)
 """Of a file of bars, in order."""
@@ -53,7 +55,7 @@ class MinuteBars:
     def __post_init__(self) -> None:
         sizes = {name: np.shape(getattr(self, name)) for name in COLUMNS}
         if len(set(sizes.values())) != 1 or len(sizes["time"]) != 1:
-            raise ValueError(f"MinuteBars: expected columns of one length, got {sizes}")
+            raise InputError(f"MinuteBars: expected columns of one length, got {sizes}")
 
     def __len__(self) -> int:
         return len(self.time)
@@ -67,7 +69,7 @@ class MinuteBars:
         return MinuteBars(*(getattr(self, name)[keep] for name in COLUMNS))
 
 
-class Trace(NamedTuple):
+class OrderTrace(NamedTuple):
     """What minute bars are made of: one row an accepted order of one market, NumPy arrays [N] in order of time."""
 
     time_ns: np.ndarray
@@ -83,58 +85,56 @@ class Trace(NamedTuple):
 def join(parts: Sequence[MinuteBars]) -> MinuteBars:
     """All rows of several tables."""
     if not parts:
-        raise ValueError("join: expected at least one table of bars, got none")
+        raise InputError("join: expected at least one table of bars, got none")
     return MinuteBars(*(np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS))
 
 
-def of_rollouts(symbol: str, source: str, start: np.datetime64 | np.ndarray, price_last: Any, price_mean: Any,
-                price_mid: Any, price_mid_last: Any, volume: Any, orders: Any, first: int = 0) -> MinuteBars:
-    """Bars of B simulated rollouts of M minutes each, given as dense arrays [B, M].
+def of_dense(symbol: str, source: str, start: np.datetime64 | np.ndarray, dense: Bars, first: int = 0,
+             keep: np.ndarray | None = None) -> MinuteBars:
+    """Bars of B rollouts of M minutes each, added up on the device; a minute without an order has no bar.
 
     Args:
       symbol: of all of them.
       source: of all of them.
       start: date and time of bar 0, datetime64, one for all or [B].
-      price_last: see `MinuteBars`; here and below a number that is not above 0 stands for none.
-      price_mean: likewise.
-      price_mid: likewise.
-      price_mid_last: likewise.
-      volume: shares traded.
-      orders: accepted orders; a minute with 0 has no bar.
+      dense: [B, M], bars of times that are rounded to the nearest minute (`MinuteBarObserver.nearest`).
       first: number of the first rollout.
-
-    Raises ValueError where the shapes differ.
+      keep: bool [B], rollouts that have bars; all if None.
     """
-    arrays = {"price_last": price_last, "price_mean": price_mean, "price_mid": price_mid,
-              "price_mid_last": price_mid_last, "volume": volume, "orders": orders}
-    dense = {name: np.asarray(value, np.float64) for name, value in arrays.items()}
-    shapes = {name: value.shape for name, value in dense.items()}
-    if len(set(shapes.values())) != 1 or dense["orders"].ndim != 2:
-        raise ValueError(f"of_rollouts: expected arrays of one shape [rollouts, minutes], got {shapes}")
-    row, minute = np.nonzero(dense["orders"] > 0)
-    starts = np.broadcast_to(np.asarray(start, "datetime64[s]"), dense["orders"].shape[:1])
-    prices = {name: np.where(dense[name] > 0, dense[name], np.nan)[row, minute] for name in NUMBERS[:-1]}
-    time = starts[row] + minute.astype("timedelta64[m]")
-    return MinuteBars(np.full(len(row), symbol), row.astype(np.int64) + first, np.full(len(row), source), time,
-                      volume=dense["volume"][row, minute], **prices)
+    dense = jax.tree.map(np.asarray, dense)
+    orders = dense.orders.astype(np.float64)
+    shown = (orders > 0) if keep is None else (orders > 0) & keep[:, None]
+    row, minute = np.nonzero(shown)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        prices = {"price_last": dense.price_last.astype(np.float64),
+                  "price_mean": int64.to_numpy(dense.price_sum) / dense.priced,
+                  "price_mid": int64.to_numpy(dense.mid_twice_sum) / (2 * orders),
+                  "price_mid_last": dense.mid_twice_last / 2}
+    starts = np.broadcast_to(np.asarray(start, "datetime64[s]"), orders.shape[:1])
+    columns = {name: values[row, minute] for name, values in prices.items()}
+    return MinuteBars(
+        np.full(len(row), symbol), row.astype(np.int64) + first, np.full(len(row), source),
+        starts[row] + minute.astype("timedelta64[m]"),
+        volume=int64.to_numpy(dense.volume)[row, minute].astype(np.float64),
+        **{name: np.where(values > 0, values, np.nan) for name, values in columns.items()})
 
 
-def trace(orders: Order, reports: Report, views: BookView) -> Trace:
+def trace(orders: Order, reports: Report, views: BookView) -> OrderTrace:
     """The rows of a stretch of orders [N] on the host, as a replay yields them; rejected orders are left out."""
     keep = np.asarray(reports.status) == Status.ACCEPTED
     last, mid = np.asarray(views.last_price, np.float64), np.asarray(views.mid_price_twice) / 2
     is_fill = np.asarray(reports.trades.kind) != Kind.CANCEL
-    traded = np.where(is_fill, clock.wide_to_numpy(reports.trades.volume), 0)
-    rows = Trace(clock.time_to_ns(orders.time), np.where(last > 0, last, np.nan),
+    traded = np.where(is_fill, int64.to_numpy(reports.trades.volume), 0)
+    rows = OrderTrace(times.to_ns(orders.time), np.where(last > 0, last, np.nan),
                  np.where(np.asarray(views.has_mid), mid, np.nan), traded)
-    return Trace(*(column[keep] for column in rows))
+    return OrderTrace(*(column[keep] for column in rows))
 
 
-def of_traces(parts: Sequence[Trace], date: str | np.datetime64, symbol: str, source: str = HISTORICAL,
+def of_traces(parts: Sequence[OrderTrace], date: str | np.datetime64, symbol: str, source: str = HISTORICAL,
               rollout: int = 0, from_ns: int = 0, until_ns: int = 2**62) -> MinuteBars:
     """Bars of one stretch of one day (20240306 or 2024-03-06), as one rollout.
 
-    They hold the orders of all parts with from_ns < time <= until_ns, nanoseconds since midnight. ValueError for a date
+    They hold the orders of all parts with from_ns < time <= until_ns, nanoseconds since midnight. InputError for a date
     that is none.
     """
     midnight = pd.Timestamp(date).normalize().to_datetime64().astype("datetime64[s]")
@@ -162,7 +162,7 @@ def nearest_minute(time_ns: np.ndarray) -> np.ndarray:
 
 def write(path: str | os.PathLike[str], bars: MinuteBars) -> None:
     """Writes a CSV, gzipped if its name ends in .gz; the numbers come back exactly."""
-    # Text of the times by pandas' date_format takes ten times as long.
+    # pandas' own date_format is slow.
     table = bars.frame().assign(time=np.char.replace(np.datetime_as_string(bars.time, unit="s"), "T", " "))
     gzipped: Any = {"method": "gzip", "compresslevel": 1} if str(path).endswith(".gz") else None
     table.to_csv(path, index=False, compression=gzipped)
@@ -171,7 +171,7 @@ def write(path: str | os.PathLike[str], bars: MinuteBars) -> None:
 def read(path: str | os.PathLike[str]) -> MinuteBars:
     """Reads a CSV of bars, plain or gzipped, with exactly the columns COLUMNS.
 
-    Empty numbers become NaN. Raises FileNotFoundError, and ValueError with file, row and value where something is no
+    Empty numbers become NaN. Raises FileNotFoundError, and InputError with file, row and value where something is no
     number or no time.
     """
     path = pathlib.Path(path)
@@ -180,7 +180,7 @@ def read(path: str | os.PathLike[str]) -> MinuteBars:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: expected a CSV of minute bars: {error}") from None
+        raise InputError(f"{path}: expected a CSV of minute bars: {error}") from None
     return from_frame(table, str(path))
 
 
@@ -189,7 +189,7 @@ def from_frame(table: pd.DataFrame, where: str = "bars") -> MinuteBars:
     missing = [name for name in COLUMNS if name not in table]
     unknown = [str(name) for name in table if name not in COLUMNS]
     if missing or unknown:
-        raise ValueError(f"{where}: expected columns {', '.join(COLUMNS)}; missing: {', '.join(missing) or 'none'}, "
+        raise InputError(f"{where}: expected columns {', '.join(COLUMNS)}; missing: {', '.join(missing) or 'none'}, "
                          f"unknown: {', '.join(unknown) or 'none'}")
     texts = [table[name].astype(str).to_numpy(str) for name in ("symbol", "source")]
     numbers = {name: _numbers(table[name], where) for name in ("rollout", *NUMBERS)}
@@ -197,10 +197,10 @@ def from_frame(table: pd.DataFrame, where: str = "bars") -> MinuteBars:
     broken = np.flatnonzero(~(np.isfinite(rollout) & (rollout == np.floor(rollout))))
     if broken.size:
         raise _wrong(where, table["rollout"], broken[0], "a whole number")
-    times = pd.to_datetime(table["time"], format=_TIME_FORMAT, errors="coerce")
-    if times.isna().any():
-        raise _wrong(where, table["time"], np.argmax(times.isna()), "a time like 2024-03-06 10:23:00")
-    return MinuteBars(texts[0], rollout.astype(np.int64), texts[1], times.to_numpy("datetime64[s]"), **numbers)
+    moments = pd.to_datetime(table["time"], format=_TIME_FORMAT, errors="coerce")
+    if moments.isna().any():
+        raise _wrong(where, table["time"], np.argmax(moments.isna()), "a time like 2024-03-06 10:23:00")
+    return MinuteBars(texts[0], rollout.astype(np.int64), texts[1], moments.to_numpy("datetime64[s]"), **numbers)
 
 
 def _numbers(column: pd.Series, where: str) -> np.ndarray:
@@ -212,6 +212,6 @@ def _numbers(column: pd.Series, where: str) -> np.ndarray:
     return found
 
 
-def _wrong(where: str, column: pd.Series, row: Any, expected: str) -> ValueError:
-    return ValueError(f"{where}: line {int(row) + 2}, column {column.name}: expected {expected}, "
+def _wrong(where: str, column: pd.Series, row: Any, expected: str) -> InputError:
+    return InputError(f"{where}: line {int(row) + 2}, column {column.name}: expected {expected}, "
                       f"got {column.iloc[int(row)]!r}")

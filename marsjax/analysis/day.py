@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pandas as pd
 
-from marsjax import clock
-from marsjax.specs import SECOND_NS
-from marsjax.types import BookView, Kind, Order, Report, Status, Uncross
+from marsjax.core import int64, times
+from marsjax.core.records import BookView, Kind, Order, Report, Status, Uncross
+from marsjax.core.times import SECOND_NS
 
 MINUTE_NS = 60 * SECOND_NS
 
@@ -20,14 +20,14 @@ def minutes(orders: Order, reports: Report, views: BookView) -> pd.DataFrame:
     """
     keep = np.asarray(reports.status) == Status.ACCEPTED
     is_fill = np.asarray(reports.trades.kind) != Kind.CANCEL
-    table = _state(views).assign(volume=np.where(is_fill, clock.wide_to_numpy(reports.trades.volume), 0), orders=1)
-    return _by_minute(table[keep], (clock.time_to_ns(orders.time) // MINUTE_NS)[keep])
+    table = _state(views).assign(volume=np.where(is_fill, int64.to_numpy(reports.trades.volume), 0), orders=1)
+    return _by_minute(table[keep], (times.to_ns(orders.time) // MINUTE_NS)[keep])
 
 
 def auction_minute(time_ns: int, uncross: Uncross, view: BookView) -> pd.DataFrame:
     """The minute of one call auction, scalars on the host, as `minutes` gives it; `view` is the one after it."""
     table = _state(jax.tree.map(lambda x: np.asarray(x)[None], view))
-    return _by_minute(table.assign(volume=clock.wide_to_numpy(uncross.volume), orders=0),
+    return _by_minute(table.assign(volume=int64.to_numpy(uncross.volume), orders=0),
                       np.array([time_ns // MINUTE_NS]))
 
 
@@ -38,8 +38,8 @@ def _state(views: BookView) -> pd.DataFrame:
     return pd.DataFrame({
         "mid": np.where(np.asarray(views.has_mid) & ~is_crossed, np.asarray(views.mid_price_twice) / 2, np.nan),
         "spread": np.where(both & ~is_crossed, views.spread, np.nan),
-        "bid_depth": clock.wide_to_numpy(views.bid_volume).sum(axis=1),
-        "ask_depth": clock.wide_to_numpy(views.ask_volume).sum(axis=1)})
+        "bid_depth": int64.to_numpy(views.bid_volume).sum(axis=1),
+        "ask_depth": int64.to_numpy(views.ask_volume).sum(axis=1)})
 
 
 def _by_minute(table: pd.DataFrame, minute: np.ndarray) -> pd.DataFrame:
@@ -51,5 +51,5 @@ def _by_minute(table: pd.DataFrame, minute: np.ndarray) -> pd.DataFrame:
 
 def join(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """Stretches of one day, in order -> one row a minute."""
-    whole = pd.concat(parts)
-    return _by_minute(whole, whole.index.to_numpy()).rename_axis("minute")
+    table = pd.concat(parts)
+    return _by_minute(table, table.index.to_numpy()).rename_axis("minute")

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marsjax import clock
-from marsjax.data.feed import AUCTION, Fills
-from marsjax.types import NO_ID, Kind, Report, Uncross
+from marsjax.core import int64
+from marsjax.core.records import NO_ID, Kind, Report, Uncross
+from marsjax.data.feed import AUCTION, PublishedFills
 
 _COLUMNS = ("buy_id", "sell_id", "price", "volume")
 
@@ -40,7 +40,7 @@ def transactions(reports: Report) -> Transactions:
 
 @dataclasses.dataclass
 class FillCheck:
-    """Compares the continuous fills of one market one by one, and each call auction as a whole.
+    """Compares the continuous fills of one market one by one, and each call auction as one.
 
     A side whose id was not published (NO_ID) is not compared.
     """
@@ -58,7 +58,7 @@ class FillCheck:
         self._auction_fills = np.zeros((0, 5), np.int64)
         self._uncrossed: list[tuple[int, Uncross]] = []
 
-    def publish(self, fills: Fills) -> None:
+    def publish(self, fills: PublishedFills) -> None:
         """What the exchange says it did."""
         table = np.stack([getattr(fills, name).astype(np.int64) for name in _COLUMNS], axis=1)
         is_auction = fills.aggressor == AUCTION
@@ -112,7 +112,7 @@ class FillCheck:
 
     def _compare_auction(self, time_ns: int, result: Uncross, published: np.ndarray) -> None:
         self.auctions_compared += 1
-        volume = int(clock.wide_to_numpy(result.volume))
+        volume = int(int64.to_numpy(result.volume))
         equal = volume == published[:, 3].sum()
         equal &= not len(published) or bool((published[:, 2] == int(result.price)).all())
         for side, column in ((Kind.BUY, 0), (Kind.SELL, 1)):

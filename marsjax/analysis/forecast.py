@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from marsjax import clock
-from marsjax.specs import SECOND_NS
-from marsjax.start import Passed
-from marsjax.types import BookView
-from marsjax.watchers.bars import Bars
+from marsjax.core import int64, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import BookView
+from marsjax.core.times import SECOND_NS
+from marsjax.observers.bars import Bars
+from marsjax.sim.initial import Passed
 
 MINUTE_NS = 60 * SECOND_NS
 _DEEP = 5
@@ -70,20 +71,20 @@ def history(passed: Sequence[Passed]) -> History:
     """What stretches of orders of one market, in order, come to; orders refused and in call auctions are left out."""
     columns = [_columns(part) for part in passed]
     if not columns:
-        raise ValueError("history: expected at least one stretch of orders, got none")
+        raise InputError("history: expected at least one stretch of orders, got none")
     return History(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))
 
 
 def _columns(part: Passed) -> History:
     view = part.views
-    columns = (clock.time_to_ns(part.orders.time), np.asarray(view.mid_price_twice).astype(np.int64),
+    columns = (times.to_ns(part.orders.time), np.asarray(view.mid_price_twice).astype(np.int64),
                _imbalance(view, 1), _imbalance(view, _DEEP))
     return History(*(column[part.counts] for column in columns))
 
 
 def _imbalance(view: BookView, levels: int) -> np.ndarray:
     """0 where both sides are empty."""
-    bid, ask = (clock.wide_to_numpy(side)[:, :levels].sum(axis=1) for side in (view.bid_volume, view.ask_volume))
+    bid, ask = (int64.to_numpy(side)[:, :levels].sum(axis=1) for side in (view.bid_volume, view.ask_volume))
     return (bid - ask) / np.maximum(bid + ask, 1)
 
 
@@ -106,7 +107,7 @@ def label(mid_twice_sum: np.ndarray, orders: np.ndarray, mid_twice_start: np.nda
 
 def labels_of_bars(bars: Bars, mid_twice_start: np.ndarray, minutes: int | None = None) -> np.ndarray:
     """The labels of B trajectories, float64 [B], over the first `minutes` of their bars (all, if None)."""
-    total, orders = clock.wide_to_numpy(bars.mid_twice_sum)[:, :minutes], np.asarray(bars.orders)[:, :minutes]
+    total, orders = int64.to_numpy(bars.mid_twice_sum)[:, :minutes], np.asarray(bars.orders)[:, :minutes]
     return label(total.sum(axis=1), orders.astype(np.int64).sum(axis=1), mid_twice_start)
 
 
@@ -144,23 +145,23 @@ def minute_mids(seen: History, start_ns: int, minutes: int) -> np.ndarray:
 def classes(labels: np.ndarray, threshold: float) -> np.ndarray:
     """The `Move` of each label, int64 [...]: UP above the threshold, DOWN below its negative, else FLAT.
 
-    ValueError for a label that is NaN: leave out what has none.
+    InputError for a label that is NaN: leave out what has none.
     """
     labels = np.asarray(labels, np.float64)
     if np.isnan(labels).any():
-        raise ValueError(f"classes: expected labels, got {int(np.isnan(labels).sum())} that are NaN")
+        raise InputError(f"classes: expected labels, got {int(np.isnan(labels).sum())} that are NaN")
     return np.where(labels > threshold, Move.UP, np.where(labels < -threshold, Move.DOWN, Move.FLAT)).astype(np.int64)
 
 
 def balanced_threshold(past: np.ndarray, least: int = 30) -> float:
     """The threshold that calls a third of past labels flat; NaN are left out.
 
-    ValueError if fewer than `least` are left, since their third would mean nothing.
+    InputError if fewer than `least` are left, since their third would mean nothing.
     """
     known = np.asarray(past, np.float64)
     known = known[~np.isnan(known)]
     if len(known) < least:
-        raise ValueError(f"threshold: expected at least {least} past labels to choose it by, got {len(known)}; "
+        raise InputError(f"threshold: expected at least {least} past labels to choose it by, got {len(known)}; "
                          "name a threshold")
     return float(np.quantile(np.abs(known), 1 / 3))
 
@@ -173,12 +174,12 @@ def distribution(labels: np.ndarray, threshold: float, levels: Sequence[float]) 
       threshold: of the classes, at least 0.
       levels: of the quantiles (linear between two labels), each in [0, 1].
 
-    Raises ValueError for a threshold or level out of range.
+    Raises InputError for a threshold or level out of range.
     """
     if not 0 <= threshold < 1:
-        raise ValueError(f"threshold: expected a number of at least 0 and below 1, got {threshold}")
+        raise InputError(f"threshold: expected a number of at least 0 and below 1, got {threshold}")
     if not all(0 <= level <= 1 for level in levels):
-        raise ValueError(f"quantiles: expected levels of 0 to 1, got {tuple(levels)}")
+        raise InputError(f"quantiles: expected levels of 0 to 1, got {tuple(levels)}")
     labels = np.asarray(labels, np.float64)
     known = labels[~np.isnan(labels)]
     down, flat, up = np.bincount(classes(known, threshold), minlength=len(Move)).tolist()
@@ -212,9 +213,9 @@ def minute_table(bars: Bars) -> pd.DataFrame:
     trajectories, minutes = orders.shape
     known = np.where(orders > 0, orders, 1)
     columns = {"price_last": np.asarray(bars.price_last), "mid_last": np.asarray(bars.mid_twice_last) / 2,
-               "mid_mean": clock.wide_to_numpy(bars.mid_twice_sum) / known / 2}
+               "mid_mean": int64.to_numpy(bars.mid_twice_sum) / known / 2}
     prices = {name: np.where((orders > 0) & (x > 0), x, np.nan).reshape(-1) for name, x in columns.items()}
     return pd.DataFrame({
         "trajectory": np.repeat(np.arange(trajectories), minutes), "minute": np.tile(np.arange(minutes) + 1,
                                                                                      trajectories),
-        **prices, "orders": orders.reshape(-1), "volume": clock.wide_to_numpy(bars.volume).reshape(-1)})
+        **prices, "orders": orders.reshape(-1), "volume": int64.to_numpy(bars.volume).reshape(-1)})

@@ -6,8 +6,10 @@ What they fit, they fit on the past alone: labels whose horizon ends before the 
 import dataclasses
 
 import numpy as np
+from scipy import special
 
 from marsjax.analysis.forecast import MINUTE_NS, History, Move, mid_twice_at
+from marsjax.core.errors import InputError
 
 FEATURES = ("imbalance of the touch", "imbalance of five levels", "return of 1 minute", "return of 5 minutes")
 _RETURNS_NS = (MINUTE_NS, 5 * MINUTE_NS)
@@ -28,7 +30,7 @@ class Logistic:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Of the classes, float64 [K, 3], from features [K, F]."""
-        return _softmax(_design(features, self.center, self.scale) @ self.weights.T)
+        return special.softmax(_design(features, self.center, self.scale) @ self.weights.T, axis=1)
 
 
 def features(seen: History, at_ns: np.ndarray) -> np.ndarray:
@@ -60,10 +62,10 @@ def fit(features: np.ndarray, realized: np.ndarray, penalty: float = 1.0) -> Log
       penalty: of half the sum of squares of the weights of scaled features (not of the intercepts), against the sum of
         log probabilities.
 
-    Raises ValueError for no rows, or numbers that are not finite.
+    Raises InputError for no rows, or numbers that are not finite.
     """
     if not len(features) or not np.isfinite(features).all():
-        raise ValueError(f"logistic regression: expected rows of finite features, got {len(features)} rows")
+        raise InputError(f"logistic regression: expected rows of finite features, got {len(features)} rows")
     center, spread = features.mean(axis=0), features.std(axis=0)
     scale = np.where(spread > 0, spread, 1.0)
     x = _design(features, center, scale)
@@ -73,7 +75,7 @@ def fit(features: np.ndarray, realized: np.ndarray, penalty: float = 1.0) -> Log
     ridge = np.tile(np.append(np.full(width - 1, penalty), 1e-6), classes)
     weights = np.zeros(classes * width)
     for _ in range(_STEPS):
-        p = _softmax(x @ weights.reshape(classes, width).T)
+        p = special.softmax(x @ weights.reshape(classes, width).T, axis=1)
         gradient = ((came - p).T @ x).reshape(-1) - ridge * weights
         blocks = [[x.T @ (x * (p[:, i] * ((i == j) - p[:, j]))[:, None]) for j in range(classes)]
                   for i in range(classes)]
@@ -89,16 +91,9 @@ def fit(features: np.ndarray, realized: np.ndarray, penalty: float = 1.0) -> Log
 
 
 def _objective(x: np.ndarray, came: np.ndarray, weights: np.ndarray, ridge: np.ndarray) -> float:
-    logits = x @ weights.reshape(came.shape[1], -1).T
-    top = logits.max(axis=1, keepdims=True)
-    log_p = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    log_p = special.log_softmax(x @ weights.reshape(came.shape[1], -1).T, axis=1)
     return float(np.sum(log_p * came) - 0.5 * np.sum(ridge * weights**2))
 
 
 def _design(features: np.ndarray, center: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.column_stack([(features - center) / scale, np.ones(len(features))])
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    e = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)

@@ -1,11 +1,14 @@
 """Forecasts -> figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from marsjax.analysis.forecast_scores import Bin, Mean
+from marsjax.analysis.evaluation_table import MODEL
+from marsjax.analysis.forecast_scores import Bin, ScoreMean
 
 _UNIT = 10_000
 _BANDS = ((0.05, 0.95), (0.25, 0.75))
@@ -43,23 +46,23 @@ def fan(past_minutes: np.ndarray, past_mids: np.ndarray, mids: np.ndarray, reali
     return figure
 
 
-def evaluation(forecasts: np.ndarray, realized: np.ndarray, threshold: np.ndarray, bins: Sequence[Bin],
-               scores: Mapping[str, Mean], title: str) -> Figure:
-    """Forecasts against what came: labels, calibration of P(up), and scores by method.
+def evaluation(table: pd.DataFrame, report: Mapping[str, Any], minutes: int) -> Figure:
+    """Forecasts against what came: labels, calibration of P(up), and log scores by method.
 
     Args:
-      forecasts: float64 [K], mean labels of the starts.
-      realized: float64 [K].
-      threshold: float64 [K] of the classes.
-      bins: reliability of P(up).
-      scores: log score of each method, in nats.
-      title: heading.
+      table: a row a start (`evaluation_table`).
+      report: its `evaluation_table.scores`.
+      minutes: horizon of the forecasts.
     """
+    kept = table[(table["class"] != "") & (table["with_label"] > 0)]
+    bins = [Bin(**row) for row in report["reliability_of_up"]]
+    scores = {name: ScoreMean(**row["log_score"]) for name, row in report["methods"].items()}
     figure = Figure(figsize=(12, 4.2), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(f"{', '.join(table['market'].unique())}: {report['starts']} starts, {minutes} minutes ahead")
     labels, calibration, bars = figure.subplots(1, 3)
-    labels.scatter(forecasts * 1e4, realized * 1e4, s=14, color="tab:blue")
-    for edge in (-np.median(threshold), np.median(threshold)):
+    labels.scatter(kept[f"{MODEL}: label"] * 1e4, kept["realized"] * 1e4, s=14, color="tab:blue")
+    threshold = np.median(kept["threshold"])
+    for edge in (-threshold, threshold):
         labels.axhline(edge * 1e4, color="gray", linewidth=0.8, linestyle=":")
     labels.axline((0, 0), slope=1, color="gray", linewidth=0.8)
     labels.set(xlabel="forecast label, basis points", ylabel="realized label, basis points")

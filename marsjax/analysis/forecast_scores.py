@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from marsjax.analysis.forecast import Move
+from marsjax.core.errors import InputError
 
 
-class Mean(NamedTuple):
+class ScoreMean(NamedTuple):
     """A mean over starts."""
 
     value: float
@@ -30,13 +31,13 @@ class Bin:
     high: float
     count: int
     forecast: float
-    """Mean of the probabilities; NaN in an empty bin."""
+    """ScoreMean of the probabilities; NaN in an empty bin."""
     frequency: float
     standard_error: float
     """Of the frequency, if it were the forecast: sqrt(p (1 - p) / n)."""
 
 
-def mean(scores: np.ndarray, overlap: int = 0) -> Mean:
+def mean(scores: np.ndarray, overlap: int = 0) -> ScoreMean:
     """The mean of scores [K] and its standard error.
 
     Args:
@@ -47,18 +48,18 @@ def mean(scores: np.ndarray, overlap: int = 0) -> Mean:
     scores = np.asarray(scores, np.float64)
     count = len(scores)
     if count < 2:
-        return Mean(float(scores.mean()) if count else float("nan"), float("nan"))
+        return ScoreMean(float(scores.mean()) if count else float("nan"), float("nan"))
     off = scores - scores.mean()
     variance = float(off @ off)
     for lag in range(1, min(overlap, count - 1) + 1):
         variance += 2 * (1 - lag / (overlap + 1)) * float(off[lag:] @ off[:-lag])
-    return Mean(float(scores.mean()), (variance / count / (count - 1)) ** 0.5)
+    return ScoreMean(float(scores.mean()), (variance / count / (count - 1)) ** 0.5)
 
 
-def root(square: Mean) -> Mean:
+def root(square: ScoreMean) -> ScoreMean:
     """The root of a mean of squares; its error to first order."""
     value = square.value ** 0.5
-    return Mean(value, square.standard_error / (2 * value) if value > 0 else float("nan"))
+    return ScoreMean(value, square.standard_error / (2 * value) if value > 0 else float("nan"))
 
 
 def smoothed(counts: np.ndarray) -> np.ndarray:
@@ -87,7 +88,7 @@ def reliability(probability: np.ndarray, came: np.ndarray, edges: Sequence[float
       edges: rising, from 0 to 1; a bin holds its lower edge, the last one both.
     """
     if len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or any(b <= a for a, b in itertools.pairwise(edges)):
-        raise ValueError(f"reliability: expected edges that rise from 0 to 1, got {tuple(edges)}")
+        raise InputError(f"reliability: expected edges that rise from 0 to 1, got {tuple(edges)}")
     which = np.minimum(np.searchsorted(edges, probability, side="right") - 1, len(edges) - 2)
     bins = []
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
@@ -100,7 +101,7 @@ def reliability(probability: np.ndarray, came: np.ndarray, edges: Sequence[float
     return bins
 
 
-def coverage(quantiles: np.ndarray, realized: np.ndarray, overlap: int = 0) -> list[Mean]:
+def coverage(quantiles: np.ndarray, realized: np.ndarray, overlap: int = 0) -> list[ScoreMean]:
     """How often a label came that is at most each forecast quantile: of quantiles [K, Q] and labels [K], Q means.
 
     A label on the quantile counts half: many trajectories of a market with ticks end at the very same place.

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from marsjax.analysis.intervals import UNKNOWN, Interval, percentiles, resampled
+from marsjax.core.errors import InputError
+
 _BP = 10_000
-LEVEL = 0.95
-"""Of all intervals."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Runs:
         for field in dataclasses.fields(self):
             shape = np.shape(getattr(self, field.name))
             if shape != expected.get(field.name, (rollouts, minutes) if field.name == "volume" else (rollouts,)):
-                raise ValueError(f"Runs.{field.name}: expected {expected.get(field.name, (rollouts,))} for volume "
+                raise InputError(f"Runs.{field.name}: expected {expected.get(field.name, (rollouts,))} for volume "
                                  f"{(rollouts, minutes)}, got {shape}")
 
     def where(self, chosen: np.ndarray | slice) -> "Runs":
@@ -63,14 +64,6 @@ class Runs:
             return column
 
         return Runs(**{field.name: put(field.name) for field in dataclasses.fields(self)})
-
-
-class Mean(NamedTuple):
-    """A mean with its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class PowerLaw(NamedTuple):
@@ -92,7 +85,7 @@ def costs(runs: Runs, end: int) -> pd.DataFrame:
 
     Columns: completed (shares), fulfilled (of the target), average_price, slippage_bp (average price against the mid
     at the start, positive is worse), shortfall_bp (implementation shortfall: the same, and what is left undone taken at
-    the mid at `end`, over the whole target), participation (of all volume). NaN where nothing traded; lost rollouts
+    the mid at `end`, over the full target), participation (of all volume). NaN where nothing traded; lost rollouts
     are NaN throughout.
     """
     arrival = runs.mids[:, 0]
@@ -113,7 +106,7 @@ def costs(runs: Runs, end: int) -> pd.DataFrame:
 def impact(runs: Runs, baseline: Runs) -> np.ndarray:
     """Impact of each rollout, float [B, M + 1] in basis points of the start's mid: against the baseline of its number.
 
-    Positive where the price moved the way of the trade. NaN where the rollout or its baseline is lost. ValueError
+    Positive where the price moved the way of the trade. NaN where the rollout or its baseline is lost. InputError
     unless there is one baseline for each.
     """
     order = np.argsort(baseline.number, kind="stable")
@@ -121,24 +114,18 @@ def impact(runs: Runs, baseline: Runs) -> np.ndarray:
     row = order[np.minimum(place, len(order) - 1)]
     missing = np.flatnonzero(baseline.number[row] != runs.number)
     if missing.size:
-        raise ValueError(f"impact: expected a baseline of number {runs.number[missing[0]]}, found none")
+        raise InputError(f"impact: expected a baseline of number {runs.number[missing[0]]}, found none")
     moved = runs.sign[:, None] * (runs.mids - baseline.mids[row]) / runs.mids[:, :1] * _BP
     return np.where((runs.lost | baseline.lost[row])[:, None], np.nan, moved)
 
 
-def bootstrap(values: np.ndarray, draws: int, seed: int, statistic: Callable[[np.ndarray], np.ndarray] | None = None
-              ) -> Mean:
-    """Mean of values [N] that are not NaN, with its interval over resampled rollouts; NaN of fewer than two.
-
-    `statistic` [K, N] -> [K] stands in for the mean.
-    """
+def bootstrap(values: np.ndarray, draws: int, seed: int) -> Interval:
+    """Mean of values [N] that are not NaN, with its interval over resampled rollouts; NaN of fewer than two."""
     known = values[~np.isnan(values)]
-    found = statistic or (lambda x: x.mean(axis=-1))
     if len(known) < 2:
-        return Mean(float(known.mean()) if len(known) else np.nan, np.nan, np.nan)
-    which = np.random.default_rng(seed).integers(len(known), size=(draws, len(known)))
-    low, high = np.quantile(found(known[which]), (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
-    return Mean(float(found(known[None])[0]), float(low), float(high))
+        return UNKNOWN._replace(value=float(known.mean()) if len(known) else np.nan)
+    low, high = percentiles(resampled([known], np.mean, draws, seed))
+    return Interval(float(known.mean()), float(low), float(high))
 
 
 def variance_saved(common: np.ndarray, independent: np.ndarray) -> float:
@@ -158,24 +145,24 @@ def power_law(sizes: np.ndarray, impacts: list[np.ndarray], draws: int, seed: in
     known = [x[~np.isnan(x)] for x in impacts]
     if len(sizes) < 2 or any(len(x) < 2 for x in known):
         return PowerLaw(*[np.nan] * 6)
-    rng = np.random.default_rng(seed)
-    means = np.stack([x[rng.integers(len(x), size=(draws, len(x)))].mean(axis=1) for x in known], axis=1)
-    defined = (means > 0).all(axis=1)
-    at = np.array([x.mean() for x in known])
-    slope, factor = _line(sizes, at[None])
+    def exponent(*groups: np.ndarray, axis: int) -> np.ndarray:
+        return _line(sizes, np.stack([group.mean(axis=axis) for group in groups], axis=-1))[0]
+
+    drawn, at = resampled(known, exponent, draws, seed), np.array([x.mean() for x in known])
+    slope, factor = _line(sizes, at)
     root = float((at * np.sqrt(sizes)).sum() / sizes.sum())
-    low, high = (np.quantile(_line(sizes, means[defined])[0], (0.5 - LEVEL / 2, 0.5 + LEVEL / 2))
-                 if defined.any() else (np.nan, np.nan))
-    return PowerLaw(float(factor[0]), float(slope[0]), float(low), float(high), float(1 - defined.mean()), root)
+    undefined = float(1 - np.isfinite(drawn).mean())
+    low, high = percentiles(drawn) if undefined < 1 else (np.nan, np.nan)
+    return PowerLaw(float(factor), float(slope), float(low), float(high), undefined, root)
 
 
 def _line(sizes: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exponents and factors [K] of means [K, G]; NaN where one is not above 0."""
+    """Exponents and factors [...] of means [..., G]; NaN where one is not above 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        y = np.where((means > 0).all(axis=1, keepdims=True), np.log(means), np.nan)
+        y = np.where((means > 0).all(axis=-1, keepdims=True), np.log(means), np.nan)
     x = np.log(sizes) - np.log(sizes).mean()
-    slope = (y * x).sum(axis=1) / (x * x).sum()
-    return slope, np.exp(y.mean(axis=1) - slope * np.log(sizes).mean())
+    slope = (y * x).sum(axis=-1) / (x * x).sum()
+    return slope, np.exp(y.mean(axis=-1) - slope * np.log(sizes).mean())
 
 
 def minute_table(runs: Runs, baseline: Runs, planned: np.ndarray, draws: int, seed: int) -> pd.DataFrame:
@@ -208,17 +195,15 @@ def _middle(values: np.ndarray, of: Callable[[np.ndarray], float]) -> float:
     return float(of(values)) if len(values) else np.nan
 
 
-def decay(moved: np.ndarray, end: int, draws: int, seed: int) -> list[Mean]:
+def decay(moved: np.ndarray, end: int, draws: int, seed: int) -> list[Interval]:
     """Impact after the end, minute by minute from `end` on, over the impact at the end: ratios of means of [B, M + 1].
 
     The interval is over rollouts, resampled; NaN where the mean at the end is not above 0.
     """
-    known = moved[~np.isnan(moved).any(axis=1)]
-    if len(known) < 2 or known[:, end].mean() <= 0:
-        return [Mean(np.nan, np.nan, np.nan)] * (moved.shape[1] - end)
-    which = np.random.default_rng(seed).integers(len(known), size=(draws, len(known)))
-    means = known[which].mean(axis=1)
-    defined = means[means[:, end] > 0]
-    low, high = np.quantile(defined[:, end:] / defined[:, [end]], (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=0)
-    at = known[:, end:].mean(axis=0) / known[:, end].mean()
-    return [Mean(*map(float, row)) for row in zip(at, low, high, strict=True)]
+    known = moved[~np.isnan(moved).any(axis=1), end:].T
+    if known.shape[1] < 2 or known[0].mean() <= 0:
+        return [UNKNOWN] * len(known)
+    means = resampled([known], np.mean, draws, seed)
+    low, high = percentiles(np.where(means[0] > 0, means / means[0], np.nan))
+    at = known.mean(axis=1) / known[0].mean()
+    return [Interval(*map(float, row)) for row in zip(at, low, high, strict=True)]

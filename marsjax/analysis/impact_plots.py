@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from marsjax.analysis.impact import Mean, PowerLaw
+from marsjax.analysis.impact import PowerLaw
+from marsjax.analysis.intervals import Interval
 
 _UNIT = 10_000
 
@@ -42,7 +43,7 @@ def prices(tables: Mapping[str, pd.DataFrame], end: int) -> Figure:
     return figure
 
 
-def impacts(groups: Mapping[str, Sequence[tuple[float, Mean]]], laws: Mapping[str, PowerLaw],
+def impacts(groups: Mapping[str, Sequence[tuple[float, Interval]]], laws: Mapping[str, PowerLaw],
             tables: Mapping[str, pd.DataFrame], end: int) -> Figure:
     """Impact at the end against size, with the fitted laws, and impact by minute.
 

@@ -6,17 +6,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from marsjax import clock
 from marsjax.analysis.quantities import OrderEvents
-from marsjax.start import Passed
-from marsjax.types import BookView, Kind, Status, Wide
-from marsjax.watchers.trace_rows import Table
+from marsjax.core import int64, times
+from marsjax.core.records import BookView, Int64, Kind, Status
+from marsjax.observers.trace_tables import Table
+from marsjax.sim.initial import Passed
 
 UNKNOWN = -1
 """Lifetime of a cancelled order of which it is not known when it came, and of orders that are no cancel."""
 COLUMNS = ("time_ns", "type", "price", "volume", "order_id", "cancel_id", "traded", "mid_twice_before", "mid_twice",
            "spread", "ask_volume", "bid_volume")
-"""Columns of `trace_rows.orders` that `of_trace` reads."""
+"""Columns of `trace_tables.orders` that `of_trace` reads."""
 
 
 class Arrivals(NamedTuple):
@@ -39,7 +39,7 @@ def arrivals_of(passed: Sequence[Passed]) -> Arrivals:
     sent, status = (jax.tree.map(lambda *x: np.concatenate(x), *parts)
                     for parts in ([part.orders for part in passed], [part.status for part in passed]))
     keep = (status == Status.ACCEPTED) & ((sent.kind == Kind.BUY) | (sent.kind == Kind.SELL))
-    return arrivals(sent.order_id[keep], clock.time_to_ns(sent.time)[keep], sent.price[keep])
+    return arrivals(sent.order_id[keep], times.to_ns(sent.time)[keep], sent.price[keep])
 
 
 def of_passed(passed: Sequence[Passed]) -> OrderEvents:
@@ -48,7 +48,7 @@ def of_passed(passed: Sequence[Passed]) -> OrderEvents:
     What an order traded is read off the levels of the view before it: exact as far as they reach.
     """
     part: Passed = jax.tree.map(lambda *x: np.concatenate(x), *passed)
-    sent, view, time_ns = part.orders, part.views, clock.time_to_ns(part.orders.time)
+    sent, view, time_ns = part.orders, part.views, times.to_ns(part.orders.time)
     is_cancel = sent.kind == Kind.CANCEL
     came_ns, price = _found(arrivals_of(passed), np.asarray(sent.cancel_id))
     mid, spread, volumes = _touch(view)
@@ -66,7 +66,7 @@ def of_trace(rows: Table, before: Arrivals) -> OrderEvents:
     """The orders of one simulated trajectory.
 
     Args:
-      rows: of `trace_rows.orders`, COLUMNS of them; one trajectory's accepted orders in sequence.
+      rows: of `trace_tables.orders`, COLUMNS of them; one trajectory's accepted orders in sequence.
       before: orders that may have rested at the start.
     """
     kind = np.select([rows["type"] == "S", rows["type"] == "B"], [Kind.SELL, Kind.BUY], Kind.CANCEL)
@@ -108,8 +108,8 @@ def _in_reach(part: Passed) -> np.ndarray:
     return reached.sum(axis=1)
 
 
-def _volumes(side: Wide) -> np.ndarray:
-    return clock.wide_to_numpy(side)
+def _volumes(side: Int64) -> np.ndarray:
+    return int64.to_numpy(side)
 
 
 def _before(column: np.ndarray, nothing: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from marsjax.analysis.bars import MinuteBars
+from marsjax.core.errors import InputError
 
 MINUTES = 26
 """Bars of a rollout of 25 minutes."""
@@ -103,10 +104,10 @@ def dense(bars: MinuteBars, minutes: int = MINUTES) -> tuple[Panel, Exclusions]:
     """Rollouts of exactly `minutes` consecutive bars with prices and volumes, and those that are none.
 
     A symbol whose prices never change in any rollout of a source is left out there: its correlations are undefined.
-    ValueError for fewer than 3 minutes, which hold no return (the first minute counts for none).
+    InputError for fewer than 3 minutes, which hold no return (the first minute counts for none).
     """
     if minutes < 3:
-        raise ValueError(f"panel: expected at least 3 minutes a rollout, got {minutes}")
+        raise InputError(f"panel: expected at least 3 minutes a rollout, got {minutes}")
     names = {name: np.unique(getattr(bars, name), return_inverse=True) for name in ("source", "symbol")}
     # Seconds that are no whole minute make two bars of one minute, or a gap.
     time = bars.time.astype("datetime64[m]")
@@ -118,10 +119,10 @@ def dense(bars: MinuteBars, minutes: int = MINUTES) -> tuple[Panel, Exclusions]:
     first = np.flatnonzero(is_first)
     count = np.diff(np.append(first, len(time)))
     source, symbol = (names[name][0][keys[i, first]] for i, name in enumerate(("source", "symbol")))
-    whole = Panel(source, symbol, keys[2, first], time[first], np.empty((len(first), 0)), np.empty((len(first), 0)))
+    every = Panel(source, symbol, keys[2, first], time[first], np.empty((len(first), 0)), np.empty((len(first), 0)))
     if not len(first):
         none = np.empty((0, minutes))
-        return dataclasses.replace(whole, price=none, volume=none), Exclusions((), 0)
+        return dataclasses.replace(every, price=none, volume=none), Exclusions((), 0)
 
     def any_of(bad: np.ndarray) -> np.ndarray:
         return np.logical_or.reduceat(bad, first)
@@ -137,12 +138,12 @@ def dense(bars: MinuteBars, minutes: int = MINUTES) -> tuple[Panel, Exclusions]:
     bad = np.stack(list(found.values()))
     keep = ~bad.any(axis=0)
     rows = first[keep, None] + np.arange(minutes)
-    panel = dataclasses.replace(whole.where(keep), price=price[rows], volume=volume[rows])
+    panel = dataclasses.replace(every.where(keep), price=price[rows], volume=volume[rows])
     reasons = np.where(keep, len(found), np.argmax(bad, axis=0))
     constant = _constant(panel)
     reasons[np.flatnonzero(keep)[constant]] = len(found) + 1
     by_number = [*found, None, Reason.CONSTANT]
-    excluded = [Exclusion(str(source[row]), str(symbol[row]), int(whole.rollout[row]), reason)
+    excluded = [Exclusion(str(source[row]), str(symbol[row]), int(every.rollout[row]), reason)
                 for row in np.flatnonzero(reasons != len(found))
                 if (reason := by_number[reasons[row]]) is not None]
     return panel.where(~constant), Exclusions(tuple(excluded), int((~constant).sum()))

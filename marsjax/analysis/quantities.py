@@ -8,8 +8,9 @@ import dataclasses
 
 import numpy as np
 
-from marsjax.specs import SECOND_NS
-from marsjax.types import Kind
+from marsjax.core.errors import InputError
+from marsjax.core.records import Kind
+from marsjax.core.times import SECOND_NS
 
 MINUTE_NS = 60 * SECOND_NS
 VOLATILITY_STEP_NS = 10 * SECOND_NS
@@ -48,10 +49,10 @@ class OrderEvents:
     def __post_init__(self) -> None:
         sizes = {field.name: np.shape(getattr(self, field.name)) for field in dataclasses.fields(self)}
         if len(set(sizes.values())) != 1 or len(sizes["time_ns"]) != 1:
-            raise ValueError(f"OrderEvents: expected arrays of one length, got {sizes}")
+            raise InputError(f"OrderEvents: expected arrays of one length, got {sizes}")
         fall = np.flatnonzero(np.diff(self.time_ns) < 0)
         if fall.size:
-            raise ValueError(f"OrderEvents: time_ns falls after order {fall[0]}, from {self.time_ns[fall[0]]} to "
+            raise InputError(f"OrderEvents: time_ns falls after order {fall[0]}, from {self.time_ns[fall[0]]} to "
                              f"{self.time_ns[fall[0] + 1]}; expected orders in order of time")
 
     def between(self, from_ns: int, until_ns: int) -> "OrderEvents":
@@ -87,7 +88,7 @@ def of_stretch(events: OrderEvents, start_ns: int, minutes: int) -> dict[str, fl
     of the sum of squared log returns over steps of VOLATILITY_STEP_NS; the others are means of `of_orders`.
     """
     if minutes < 1:
-        raise ValueError(f"of_stretch: expected at least 1 minute, got {minutes}")
+        raise InputError(f"of_stretch: expected at least 1 minute, got {minutes}")
     inside = events.between(start_ns, start_ns + minutes * MINUTE_NS)
     found = {name: float("nan") for name in OF_STRETCHES}
     for minute in RETURN_MINUTES:

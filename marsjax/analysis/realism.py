@@ -10,9 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
+
+from marsjax.analysis.intervals import UNKNOWN, Interval, percentiles
+from marsjax.core.errors import InputError
 
 RESAMPLES = 500
-_LEVEL, _Z = 0.95, 1.959964
+_Z = 1.959964
 _SHARES = np.arange(0.02, 0.99, 0.02)
 
 
@@ -28,35 +32,27 @@ class Sample(NamedTuple):
     """Values left out because they are not finite."""
 
 
-class Interval(NamedTuple):
-    """A number and its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 Metric = Callable[[Sample, Sample], float]
 
 
 def sample(parts: Sequence[Any]) -> Sample:
     """One array of values a block; values that are not finite are dropped and counted.
 
-    Raises ValueError if no value is left.
+    Raises InputError if no value is left.
     """
     arrays = [np.asarray(part, np.float64).ravel() for part in parts]
     values = np.concatenate([np.zeros(0), *arrays])
     block = np.repeat(np.arange(len(arrays)), [len(part) for part in arrays])
     keep = np.isfinite(values)
     if not keep.any():
-        raise ValueError(f"sample: expected at least one finite value, got {len(values)} of none")
+        raise InputError(f"sample: expected at least one finite value, got {len(values)} of none")
     return Sample(values[keep], block[keep], len(arrays), int((~keep).sum()))
 
 
 def quantile_edges(training: np.ndarray) -> np.ndarray:
     """Inner edges [E] of bins: the 2%, 4% ... 98% quantiles of training values, each once; a bin has its right edge.
 
-    Raises ValueError for values that are not finite, or none.
+    Raises InputError for values that are not finite, or none.
     """
     return np.unique(np.quantile(_finite(training, "quantile_edges"), _SHARES, method="inverted_cdf"))
 
@@ -64,7 +60,7 @@ def quantile_edges(training: np.ndarray) -> np.ndarray:
 def class_edges(training: np.ndarray) -> np.ndarray:
     """Edges [2] of three classes: the terciles of training values, each class with its right edge.
 
-    Raises ValueError for values that are not finite, or none.
+    Raises InputError for values that are not finite, or none.
     """
     return np.quantile(_finite(training, "class_edges"), [1 / 3, 2 / 3])
 
@@ -76,12 +72,11 @@ def similarity(first: Sample, second: Sample, edges: np.ndarray) -> float:
 
 def wasserstein(first: Sample, second: Sample, spread: float) -> float:
     """Wasserstein-1 distance of the two empirical distributions, in units of `spread`; NaN if that is 0."""
-    weights = [np.ones(len(one.values)) for one in (first, second)]
-    return _distance(*_merged(first, second), *weights) / spread if spread > 0 else float("nan")
+    return float(stats.wasserstein_distance(first.values, second.values)) / spread if spread > 0 else float("nan")
 
 
 def interquartile(history: np.ndarray) -> float:
-    """The 75% quantile less the 25% one: the unit of `wasserstein`. ValueError as `quantile_edges`."""
+    """The 75% quantile less the 25% one: the unit of `wasserstein`. InputError as `quantile_edges`."""
     low, high = np.quantile(_finite(history, "interquartile"), [0.25, 0.75])
     return float(high - low)
 
@@ -99,7 +94,7 @@ def wasserstein_interval(first: Sample, second: Sample, spread: float, seed: int
     """`wasserstein` with an interval over resampled blocks of both."""
     value = wasserstein(first, second, spread)
     if np.isnan(value):
-        return Interval(value, value, value)
+        return UNKNOWN
     rng, merged = np.random.default_rng(seed), _merged(first, second)
     drawn = zip(*(_draws(one.blocks, rng, resamples) for one in (first, second)), strict=True)
     found = np.array([_distance(*merged, a[first.block], b[second.block]) / spread for a, b in drawn])
@@ -118,15 +113,15 @@ def three_class_accuracy(rollouts: np.ndarray, realized: np.ndarray, edges: np.n
       resamples: of the bootstrap.
 
     Equal votes go to the class of the rollouts' median. Starts without a vote, or with no real value, are left out;
-    ValueError if none is left.
+    InputError if none is left.
     """
     rollouts, realized = np.asarray(rollouts, np.float64), np.asarray(realized, np.float64)
     if rollouts.ndim != 2 or realized.shape != rollouts.shape[:1]:
-        raise ValueError(f"three_class_accuracy: expected rollouts [K, B] and realized [K], got {rollouts.shape} and "
+        raise InputError(f"three_class_accuracy: expected rollouts [K, B] and realized [K], got {rollouts.shape} and "
                          f"{realized.shape}")
     keep = np.isfinite(realized) & np.isfinite(rollouts).any(axis=1)
     if not keep.any():
-        raise ValueError(f"three_class_accuracy: expected starts with rollouts and a real value, got 0 of {len(keep)}")
+        raise InputError(f"three_class_accuracy: expected starts with rollouts and a real value, got 0 of {len(keep)}")
     rollouts, realized = np.where(np.isfinite(rollouts), rollouts, np.nan)[keep], realized[keep]
     each = np.where(np.isnan(rollouts), -1, np.searchsorted(edges, rollouts))
     votes = np.stack([(each == k).sum(axis=1) for k in range(3)], axis=1)
@@ -178,7 +173,7 @@ def wasserstein_ceiling(history: Sample, spread: float, blocks: tuple[int, int],
     """`ceiling` of `wasserstein`, values weighted by how often their block is drawn; NaN if `spread` is 0."""
     _check_ceiling(history, blocks)
     if not spread > 0:
-        return Interval(*[float("nan")] * 3)
+        return UNKNOWN
     rng, merged = np.random.default_rng(seed), _merged(history, history)
     drawn = zip(*(_draws(history.blocks, rng, resamples, count) for count in blocks), strict=True)
     return _middle(np.array([_distance(*merged, a[history.block], b[history.block]) / spread for a, b in drawn]))
@@ -186,19 +181,19 @@ def wasserstein_ceiling(history: Sample, spread: float, blocks: tuple[int, int],
 
 def _check_ceiling(history: Sample, blocks: tuple[int, int]) -> None:
     if history.blocks < 2 or min(blocks) < 1:
-        raise ValueError(f"ceiling: expected 2 blocks of history and samples of 1, got {history.blocks} and {blocks}")
+        raise InputError(f"ceiling: expected 2 blocks of history and samples of 1, got {history.blocks} and {blocks}")
 
 
 def _middle(found: np.ndarray) -> Interval:
     """Mean and middle 95% of draws; those of blocks without a value, NaN, are none."""
-    low, high = np.nanquantile(found, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    low, high = percentiles(found)
     return Interval(float(np.nanmean(found)), float(low), float(high))
 
 
 def _finite(values: np.ndarray, where: str) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if not values.size or not np.isfinite(values).all():
-        raise ValueError(f"{where}: expected finite values, got {values.size} of which "
+        raise InputError(f"{where}: expected finite values, got {values.size} of which "
                          f"{int((~np.isfinite(values)).sum())} are not")
     return values
 

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from marsjax.analysis.realism_table import MEAN, MINUTE, ORDER, WHOLE
+from marsjax.analysis.realism_table import ALL_MINUTES, MEAN, MINUTE, ORDER
 
 
 def figure(table: pd.DataFrame, title: str) -> Figure:
@@ -20,10 +20,10 @@ def figure(table: pd.DataFrame, title: str) -> Figure:
     drawn.suptitle(title)
     minutes, orders, horizons = drawn.subplots(1, 3, width_ratios=(1.2, 1, 1.2))
     for axes, of, name in ((minutes, MINUTE, "minutes"), (orders, ORDER, "single orders")):
-        _bars(axes, means[(means["of"] == of) & (means["minute"] == WHOLE)])
+        _bars(axes, means[(means["of"] == of) & (means["minute"] == ALL_MINUTES)])
         axes.set_title(name, fontsize="medium")
     minutes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
-    _lines(horizons, means[(means["of"] == ORDER) & (means["minute"] != WHOLE)])
+    _lines(horizons, means[(means["of"] == ORDER) & (means["minute"] != ALL_MINUTES)])
     return drawn
 
 

@@ -9,7 +9,7 @@ volumes of markets differ; the figure of several markets is the mean of theirs. 
 opposite sign hide one another.
 
 The ceiling draws two samples as large as those compared from the real stretches between the first and the last start,
-begun at any half minute: a few values drawn twice would agree on the very bins that they fall into.
+that begin at any half minute: a few values drawn twice would agree on the very bins that they fall into.
 """
 
 import dataclasses
@@ -20,13 +20,15 @@ import numpy as np
 import pandas as pd
 
 from marsjax.analysis import quantities, realism
+from marsjax.analysis.intervals import UNKNOWN, Interval
 from marsjax.analysis.quantities import MINUTE_NS, OF_ORDERS, OF_STRETCHES, RETURN_MINUTES, OrderEvents
-from marsjax.analysis.realism import Interval, Sample
+from marsjax.analysis.realism import Sample
+from marsjax.core.errors import InputError
 
 ORDER, MINUTE = "order", "minute"
 MEAN = "mean"
 """Stands for the market in rows of all."""
-WHOLE = 0
+ALL_MINUTES = 0
 """Horizon of rows of all minutes."""
 PAPER = {"volatility": (0.872, 0.516), "spread": (0.970, 0.729), "order_volume": (0.957, 0.776),
          "aggressive_ratio": (0.920, 0.525), "buy_ratio": (0.933, 0.570), "return_1": (0.956, 0.684),
@@ -42,7 +44,7 @@ class Key(NamedTuple):
     """ORDER or MINUTE."""
     quantity: str
     minute: int
-    """The one after the start, 1 for the first, or WHOLE."""
+    """The one after the start, 1 for the first, or ALL_MINUTES."""
 
 
 Values = dict[Key, np.ndarray]
@@ -87,8 +89,8 @@ def keys(minutes: int) -> list[Key]:
     names = {MINUTE: [name for name in OF_STRETCHES
                       if not name.startswith("return_") or int(name.removeprefix("return_")) <= minutes],
              ORDER: OF_ORDERS}
-    whole = [Key(of, name, WHOLE) for of, some in names.items() for name in some]
-    return whole + [Key(of, name, minute) for of in names for name in _BY_HORIZON[of]
+    together = [Key(of, name, ALL_MINUTES) for of, some in names.items() for name in some]
+    return together + [Key(of, name, minute) for of in names for name in _BY_HORIZON[of]
                     for minute in range(1, minutes + 1)]
 
 
@@ -98,14 +100,14 @@ def values(events: OrderEvents, start_ns: int, minutes: int) -> Values:
     rows = quantities.by_minute(events, start_ns, minutes)
     for name in OF_STRETCHES:
         column = np.array([row[name] for row in rows])
-        found[Key(MINUTE, name, WHOLE)] = column
+        found[Key(MINUTE, name, ALL_MINUTES)] = column
         found |= {Key(MINUTE, name, 1 + i): column[i : i + 1] for i in range(minutes)}
     for length in RETURN_MINUTES:
         if length <= minutes:
             begins = start_ns + MINUTE_NS * np.arange(minutes - length + 1)
-            found[Key(MINUTE, f"return_{length}", WHOLE)] = quantities.returns(events, begins, length)
+            found[Key(MINUTE, f"return_{length}", ALL_MINUTES)] = quantities.returns(events, begins, length)
     ends = [start_ns + MINUTE_NS * minute for minute in range(minutes + 1)]
-    spans = {WHOLE: (ends[0], ends[-1])} | {1 + i: (ends[i], ends[i + 1]) for i in range(minutes)}
+    spans = {ALL_MINUTES: (ends[0], ends[-1])} | {1 + i: (ends[i], ends[i + 1]) for i in range(minutes)}
     for minute, (first, last) in spans.items():
         single = quantities.of_orders(events.between(first, last))
         found |= {Key(ORDER, name, minute): column for name, column in single.items()}
@@ -121,7 +123,7 @@ def fix(events: OrderEvents, times_ns: Mapping[int, np.ndarray], minutes: int) -
       minutes: of a rollout.
 
     Bins are the 2% quantiles of the values of single orders, or of stretches of a minute (k minutes for return_k), and
-    classes the terciles of stretches as long as a rollout. ValueError where a quantity has no value.
+    classes the terciles of stretches as long as a rollout. InputError where a quantity has no value.
     """
     last_ns = int(max(at.max() + length * MINUTE_NS for length, at in times_ns.items()))
     rows = {length: [quantities.of_stretch(events, int(at), length) for at in times_ns[length]]
@@ -147,7 +149,7 @@ def fix(events: OrderEvents, times_ns: Mapping[int, np.ndarray], minutes: int) -
 def _known(column: np.ndarray, name: str) -> np.ndarray:
     column = column[np.isfinite(column)]
     if not column.size:
-        raise ValueError(f"{name}: expected a value before the first start to fix bins by, got none")
+        raise InputError(f"{name}: expected a value before the first start to fix bins by, got none")
     return column
 
 
@@ -174,8 +176,7 @@ def _row(one: Compared, key: Key, seed: int, resamples: int) -> dict[str, Any]:
     history = _sample([[each[key]] for each in one.history])
     simulated = _sample([[each[key] for each in block] for block in one.simulated])
     nearby, noise, earlier = (_sample([[each[key]] for each in some]) for some in (one.nearby, one.noise, one.earlier))
-    unknown = Interval(*[float("nan")] * 3)
-    found = dict.fromkeys(("similarity", "ceiling", "wasserstein", "wasserstein_ceiling", "accuracy"), unknown)
+    found = dict.fromkeys(("similarity", "ceiling", "wasserstein", "wasserstein_ceiling", "accuracy"), UNKNOWN)
     floors = dict.fromkeys(("floor", "wasserstein_floor", "earlier", "wasserstein_earlier", "accuracy_floor"),
                            float("nan"))
     edges, blocks = one.fixed.bins[key.of, key.quantity], (len(one.history), len(one.history) * one.trajectories)
@@ -186,7 +187,7 @@ def _row(one: Compared, key: Key, seed: int, resamples: int) -> dict[str, Any]:
     others = {"floor": noise, "earlier": earlier}
     if history:
         floors |= {name: realism.similarity(history, other, edges) for name, other in others.items() if other}
-    if history and (key.minute == WHOLE or key.of == MINUTE):
+    if history and (key.minute == ALL_MINUTES or key.of == MINUTE):
         spread = realism.interquartile(history.values)
         if simulated:
             found["wasserstein"] = realism.wasserstein_interval(history, simulated, spread, seed, resamples)
@@ -194,11 +195,12 @@ def _row(one: Compared, key: Key, seed: int, resamples: int) -> dict[str, Any]:
             found["wasserstein_ceiling"] = realism.wasserstein_ceiling(nearby, spread, blocks, seed, resamples)
         floors |= {f"wasserstein_{name}": realism.wasserstein(history, other, spread)
                    for name, other in others.items() if other}
-        if key.of == MINUTE and key.minute == WHOLE:
+        if key.of == MINUTE and key.minute == ALL_MINUTES:
             found["accuracy"], floors["accuracy_floor"] = _accuracy(one, key.quantity, seed, resamples)
     columns = {f"{name}{end}": value for name, interval in found.items()
                for end, value in zip(("", "_low", "_high"), interval, strict=True)}
-    paper = PAPER.get(key.quantity, (np.nan, np.nan)) if key.of == MINUTE and key.minute == WHOLE else (np.nan, np.nan)
+    is_in_paper = key.of == MINUTE and key.minute == ALL_MINUTES
+    paper = PAPER.get(key.quantity if is_in_paper else "", (np.nan, np.nan))
     return {"market": one.market, **key._asdict(), **columns, **floors, "paper_similarity": paper[0],
             "paper_accuracy": paper[1], "history_values": len(history.values) if history else 0,
             "simulated_values": len(simulated.values) if simulated else 0}
@@ -210,7 +212,7 @@ def _accuracy(one: Compared, name: str, seed: int, resamples: int) -> tuple[Inte
     real = np.array([each[name] for each in one.real])
     keep = np.isfinite(real) & np.isfinite(rollouts).any(axis=1)
     if not keep.any():
-        return Interval(*[float("nan")] * 3), float("nan")
+        return UNKNOWN, float("nan")
     edges = one.fixed.classes[name]
     return (realism.three_class_accuracy(rollouts, real, edges, seed, resamples),
             float(np.mean(np.searchsorted(edges, real[keep]) == one.fixed.usual[name])))

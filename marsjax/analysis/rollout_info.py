@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from marsjax import safe_pickle
 from marsjax.analysis.bars import COLUMNS, HISTORICAL, NUMBERS, SIMULATED, MinuteBars
-from marsjax.safe_pickle import Record, UnsafePickleError
+from marsjax.checkpoint import pickle as safe_pickle
+from marsjax.checkpoint.pickle import Record, UnsafePickleError
+from marsjax.core.errors import InputError
 
 _MODULES = ("market_simulation.examples.report_stylized_facts", "__main__")
 _RECORDS = ("RolloutInfo", "MinuteInfo")
@@ -32,7 +33,7 @@ def read(path: str | os.PathLike[str], module: str = "") -> tuple[MinuteBars, in
       path: of the `.zstd` file.
       module: another module that the archive's classes may be named by.
 
-    Raises FileNotFoundError; UnsafePickleError (a ValueError) where the pickle names anything else; ValueError with the
+    Raises FileNotFoundError; UnsafePickleError (a InputError) where the pickle names anything else; InputError with the
     file, the entry and the value where it is no such list.
     """
     path = pathlib.Path(path)
@@ -50,7 +51,7 @@ def read(path: str | os.PathLike[str], module: str = "") -> tuple[MinuteBars, in
             f"anything else, like a pickled DataFrame, into a CSV of bars where you trust it: {', '.join(COLUMNS)}"
         ) from None
     if not isinstance(record, list | tuple):
-        raise ValueError(f"{path}: expected a list of RolloutInfo, got a {type(record).__name__}")
+        raise InputError(f"{path}: expected a list of RolloutInfo, got a {type(record).__name__}")
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     seen: dict[str, int] = {}
     empty = 0
@@ -61,7 +62,7 @@ def read(path: str | os.PathLike[str], module: str = "") -> tuple[MinuteBars, in
         where = f"{path}: entry {i}"
         symbol, _, simulated, replayed = _fields(where, entry, "RolloutInfo", 4)
         if not isinstance(symbol, str):
-            raise ValueError(f"{where}: expected a symbol, got {symbol!r:.60}")
+            raise InputError(f"{where}: expected a symbol, got {symbol!r:.60}")
         for source, minutes in ((SIMULATED, simulated), (HISTORICAL, replayed)):
             _add(f"{where}, {source}", columns, minutes)
             count = len(minutes)
@@ -73,32 +74,32 @@ def read(path: str | os.PathLike[str], module: str = "") -> tuple[MinuteBars, in
 
 def _add(where: str, columns: dict[str, list[Any]], minutes: Any) -> None:
     if not isinstance(minutes, list | tuple):
-        raise ValueError(f"{where}: expected a list of MinuteInfo, got a {type(minutes).__name__}")
+        raise InputError(f"{where}: expected a list of MinuteInfo, got a {type(minutes).__name__}")
     for k, minute in enumerate(minutes):
         at = f"{where}, minute {k}"
         time, *values = _fields(at, minute, "MinuteInfo", _MINUTE_FIELDS)[: 1 + len(NUMBERS)]
         columns["time"].append(_time(at, time))
         for name, value in zip(NUMBERS, values, strict=True):
             if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-                raise ValueError(f"{at}, {name}: expected a number, got {value!r:.60}")
+                raise InputError(f"{at}, {name}: expected a number, got {value!r:.60}")
             columns[name].append(float(value))
 
 
 def _fields(where: str, value: Any, name: str, count: int) -> tuple[Any, ...]:
     if not isinstance(value, Record) or value.name != name or len(value.args) != count:
         got = f"{value.name} of {len(value.args)}" if isinstance(value, Record) else f"a {type(value).__name__}"
-        raise ValueError(f"{where}: expected {name} of {count} fields, got {got}")
+        raise InputError(f"{where}: expected {name} of {count} fields, got {got}")
     return value.args
 
 
 def _time(where: str, value: Any) -> np.datetime64:
     """Of a pandas Timestamp: nanoseconds, nothing, no time zone; in newer ones, what the count is in."""
     if not isinstance(value, Record) or value.module != _TIMESTAMPS:
-        raise ValueError(f"{where}: expected a time, got a {getattr(value, 'name', type(value).__name__)}")
+        raise InputError(f"{where}: expected a time, got a {getattr(value, 'name', type(value).__name__)}")
     count, _, zone, unit = (*value.args, 10, 10, 10, 10)[:4]
     found = _UNITS.get(unit) if type(unit) is int else None
     if type(count) is not int or len(value.args) < 3 or zone is not None or found is None:
-        raise ValueError(f"{where}: expected a time without a zone, got {value.args!r:.60}")
+        raise InputError(f"{where}: expected a time without a zone, got {value.args!r:.60}")
     return np.int64(count).astype(f"datetime64[{found}]").astype("datetime64[s]")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from marsjax.analysis.panel import Panel
+from marsjax.core.errors import InputError
 
 FIRST = 1
 """The first minute whose returns count."""
@@ -46,10 +47,10 @@ def tables(panel: Panel) -> dict[str, pd.DataFrame]:
 
     cont1, cont2 (also fact 4), cont3, cont5, cont6 (also fact 8), cont7, cont9, cont10, cont11 have the columns of the
     reference; cont11_difference has the difference of cont11 between tau and -tau for tau from 0.
-    Raises ValueError for a panel without rollouts.
+    Raises InputError for a panel without rollouts.
     """
     if not len(panel.source):
-        raise ValueError("stylized facts: expected at least one rollout, got none")
+        raise InputError("stylized facts: expected at least one rollout, got none")
     found = {table.name: _table(panel, table) for table in TABLES}
     found["cont5"] = fano(panel)
     found["cont11_difference"] = _difference(found["cont11"])
@@ -271,7 +272,7 @@ def extremes_by_hour(panel: Panel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For every hour (date included) of every source and symbol with returns: group, extreme returns, hour; [H] each.
 
     A return belongs to the hour of its first minute. Extreme are those above the EXTREME quantile (linear) of |r| of
-    the group; hours are whole ones since 1970.
+    the group; hours are full ones since 1970.
     """
     size = np.abs(returns(panel, 1)[:, FIRST:])
     first, group = panel.first, panel.group

@@ -26,16 +26,17 @@ from pathlib import Path
 
 import numpy as np
 
-from marsjax.data.feed import FeedChunk, FeedError, Rows, first_line, read_rows
+from marsjax.core.records import MAX_VOLUME
+from marsjax.data.csv_rows import Rows, first_line, read_rows
+from marsjax.data.feed import FeedChunk, FeedError, check_arguments
 from marsjax.data.lobster_stream import ASK, BID, FIRST_OWN_ID, HIDDEN, NEW, Stream
-from marsjax.types import MAX_VOLUME
 
 _COLUMNS = ("time", "type", "order_id", "size", "price", "direction")
 _MAX_PRICE = 2**31 - 1  # stub quotes pass the exchange's limit; it answers them with BAD_PRICE
 
 
 def read(message_path: str | Path, orderbook_path: str | Path | None = None, *, grouped: bool = True,
-         chunk_rows: int = 200_000, owner: int = 0) -> Iterator[FeedChunk]:
+         chunk_rows: int = 200_000, account: int = 0) -> Iterator[FeedChunk]:
     """Messages of one symbol and day as chunks of orders (rules: the head of this file).
 
     Args:
@@ -44,20 +45,17 @@ def read(message_path: str | Path, orderbook_path: str | Path | None = None, *, 
         `sequence` is -1 for seeds, else the row of the message, from 0.
       grouped: one order per aggressor; False gives one order a message.
       chunk_rows: lines held at a time; the orders do not depend on it.
-      owner: account of every order.
+      account: account of every order.
 
     Raises FeedError where a file is damaged, FileNotFoundError where it is missing.
     """
-    if chunk_rows < 1:
-        raise ValueError(f"chunk_rows: expected at least 1, got {chunk_rows}")
     paths = [Path(path) for path in (message_path, orderbook_path) if path is not None]
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-    return _chunks(paths[0], paths[1] if len(paths) > 1 else None, grouped, chunk_rows, owner)
+    check_arguments(chunk_rows, *paths)
+    return _chunks(paths[0], paths[1] if len(paths) > 1 else None, grouped, chunk_rows, account)
 
 
-def _chunks(path: Path, orderbook_path: Path | None, grouped: bool, chunk_rows: int, owner: int) -> Iterator[FeedChunk]:
+def _chunks(path: Path, orderbook_path: Path | None, grouped: bool, chunk_rows: int,
+            account: int) -> Iterator[FeedChunk]:
     stream = Stream(grouped)
     last_ns, count = 0, 0
     for rows in read_rows(path, _COLUMNS, chunk_rows, header=False):
@@ -72,12 +70,12 @@ def _chunks(path: Path, orderbook_path: Path | None, grouped: bool, chunk_rows: 
             if (count or orderbook_path is None) and not stream.take(count, *message):
                 raise rows.error(row, "order_id", "a new order (one with this id rests)")
             count += 1
-        yield stream.chunk(owner)
+        yield stream.chunk(account)
     if not count:
         raise FeedError(f"{path}: line 1: expected messages, got an empty file")
     stream.close()
     if stream.events:
-        yield stream.chunk(owner)
+        yield stream.chunk(account)
 
 
 def _checked(rows: Rows) -> tuple[np.ndarray, ...]:

@@ -1,4 +1,4 @@
-"""What LOBSTER messages do, one by one: follows who rests where, and says which orders would have caused it."""
+"""LOBSTER messages one by one: follows the resting orders, and says which orders would have caused each message."""
 
 import heapq
 from collections import Counter, OrderedDict
@@ -6,20 +6,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marsjax import orders
-from marsjax.data.feed import FeedChunk, Fills
-from marsjax.types import NO_ID, Kind, Side
+from marsjax.core.records import NO_ID, Kind, Side
+from marsjax.data.feed import FeedChunk, PublishedFills
+from marsjax.market import orders
 
 FIRST_OWN_ID = 2_000_000_000
-"""Order ids from here on are the reader's: seeds, then aggressors that left no rest."""
+"""Ids from here on are given by the reader: to seeds, and to aggressors that leave nothing to rest."""
 NEW, EXECUTION, HIDDEN = 1, 4, 5
 IGNORED = {HIDDEN: "hidden_execution", 6: "cross_trade", 7: "halt"}
 # Sides and kinds are plain ints here: enum members are slow keys, and this runs once a message.
 ASK, BID, CANCEL = int(Side.ASK), int(Side.BID), int(Kind.CANCEL)
 
 
-class Event(NamedTuple):
-    """One order; the names of `orders.from_columns`."""
+class VisibleEvent(NamedTuple):
+    """An order that causes what a message shows; fields as in `orders.from_columns`."""
 
     time_ns: int
     kind: int
@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
 
 class Fill(NamedTuple):
-    """One execution, its aggressor not known yet."""
+    """One execution, whose aggressor is not known yet."""
 
     time_ns: int
     price: int
@@ -41,8 +41,8 @@ class Fill(NamedTuple):
     sequence: int
 
 
-class Resting:
-    """Who rests where, in order of priority, as far as the file tells."""
+class RestingOrders:
+    """The resting orders in order of priority, as far as the file tells."""
 
     def __init__(self) -> None:
         self.place: dict[int, tuple[int, int]] = {}
@@ -83,25 +83,25 @@ class Resting:
 
 
 class Stream:
-    """Turns messages into orders; what one aggressor does stays open until a message that is not part of it."""
+    """Turns messages into orders; an aggressor stays open until a message comes that is not part of it."""
 
     def __init__(self, grouped: bool) -> None:
         self.grouped = grouped
-        self.events: list[Event] = []
+        self.events: list[VisibleEvent] = []
         self._fills: list[tuple[int, ...]] = []
         self._ignored: Counter[str] = Counter()
         self._adapted: Counter[str] = Counter()
-        self._resting = Resting()
+        self._resting = RestingOrders()
         self._seeds: dict[tuple[int, int], int] = {}
         self._next_id = FIRST_OWN_ID
-        self._open: Event | None = None
+        self._open: VisibleEvent | None = None
         self._open_fills: list[Fill] = []
 
     def seed(self, time_ns: int, side: int, price: int, volume: int) -> None:
         """One order for all that rested at a price before the file."""
         self._seeds[side, price] = self._next_id
         self._resting.add(side, price, self._next_id, volume)
-        self.events.append(Event(time_ns, side, price, volume, self._next_id, NO_ID, NO_ID, -1))
+        self.events.append(VisibleEvent(time_ns, side, price, volume, self._next_id, NO_ID, NO_ID, -1))
         self._next_id += 1
 
     def take(self, row: int, time_ns: int, kind: int, order_id: int, size: int, price: int, direction: int) -> bool:
@@ -117,7 +117,7 @@ class Stream:
                 self.close(before._replace(price=price, volume=before.volume + size, order_id=order_id, sequence=row))
             else:
                 self.close()
-                self.events.append(Event(time_ns, side, price, size, order_id, NO_ID, NO_ID, row))
+                self.events.append(VisibleEvent(time_ns, side, price, size, order_id, NO_ID, NO_ID, row))
             self._match(side, price, order_id, size)
         else:
             self._reduce(row, time_ns, kind, order_id, size, price, side)
@@ -140,7 +140,7 @@ class Stream:
             self._execute(time_ns, 1 - side, price, size, Fill(time_ns, price, size, order_id, row))
             return
         self.close()
-        self.events.append(Event(time_ns, CANCEL, price, size, NO_ID, side, order_id, row))
+        self.events.append(VisibleEvent(time_ns, CANCEL, price, size, NO_ID, side, order_id, row))
         if kind == EXECUTION:
             self._publish(Fill(time_ns, price, size, order_id, row), 1 - side, NO_ID)
 
@@ -150,12 +150,12 @@ class Stream:
             self._open = before._replace(price=price, volume=before.volume + size, sequence=fill.sequence)
         else:
             self.close()
-            self._open = Event(time_ns, kind, price, size, NO_ID, NO_ID, NO_ID, fill.sequence)
+            self._open = VisibleEvent(time_ns, kind, price, size, NO_ID, NO_ID, NO_ID, fill.sequence)
         self._open_fills.append(fill)
         if not self.grouped:
             self.close()
 
-    def close(self, whole: Event | None = None) -> None:
+    def close(self, whole: VisibleEvent | None = None) -> None:
         """Hands out the open aggressor, as it stands or as `whole` says."""
         event = whole or self._open
         if event is None:
@@ -186,23 +186,23 @@ class Stream:
         if left:
             self._resting.add(side, price, order_id, left)
 
-    def chunk(self, owner: int) -> FeedChunk:
-        """What has been handed out since the last chunk."""
-        table = np.array(self.events, np.int64).reshape(-1, len(Event._fields))
-        columns = dict(zip(Event._fields, table.T, strict=True))
+    def chunk(self, account: int) -> FeedChunk:
+        """The orders and fills since the last chunk."""
+        table = np.array(self.events, np.int64).reshape(-1, len(VisibleEvent._fields))
+        columns = dict(zip(VisibleEvent._fields, table.T, strict=True))
         sequence = columns.pop("sequence").copy()
         fills = np.array(self._fills, np.int64).reshape(-1, 7).T
         price, volume, buy_id, sell_id, aggressor = (column.astype(np.int32) for column in fills[1:6])
         result = FeedChunk(
-            orders.from_columns(**columns, owner=np.full(len(table), owner)),
-            Fills(fills[0].copy(), price, volume, buy_id, sell_id, aggressor, fills[6].copy()),
+            orders.from_columns(**columns, account=np.full(len(table), account)),
+            PublishedFills(fills[0].copy(), price, volume, buy_id, sell_id, aggressor, fills[6].copy()),
             sequence, dict(self._ignored), dict(+self._adapted))
         self.events, self._fills = [], []
         self._ignored, self._adapted = Counter(), Counter()
         return result
 
 
-def _allows(aggressor: Event, time_ns: int, side: int, price: int) -> bool:
+def _allows(aggressor: VisibleEvent, time_ns: int, side: int, price: int) -> bool:
     """Whether a new order can be the rest of an aggressor: same time and side, and its limit allows the worst fill."""
     if (aggressor.time_ns, aggressor.kind) != (time_ns, side):
         return False

@@ -1,4 +1,4 @@
-"""Plain CSV of orders, transactions and snapshots: the layout of the golden files, for tests and for exchange."""
+"""Plain CSV of orders, transactions and snapshots, in no exchange's own layout: that of the golden files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,36 +6,33 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from marsjax import clock
-from marsjax import orders as order_records
-from marsjax.data.feed import LARGEST_ID, FeedChunk, FeedError, Fills, read_rows
-from marsjax.specs import DAY_NS
-from marsjax.types import NO_ID, BookView, Kind, Order, Side, Trades
+from marsjax.core import int64, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import NO_ID, BookView, Kind, Order, Side, Trades
+from marsjax.core.times import DAY_NS
+from marsjax.data.csv_rows import read_rows
+from marsjax.data.feed import LARGEST_ID, FeedChunk, FeedError, PublishedFills, check_arguments
+from marsjax.market import orders as order_records
 
 COLUMNS = ("time_ns", "type", "price", "volume", "order_id", "cancel_type", "cancel_id", "agent_id")
-"""Of an order file; `phase` and any other column is left out."""
+"""Of an order file; `phase` and any other column are ignored."""
 _KINDS = {"S": Kind.SELL, "B": Kind.BUY, "C": Kind.CANCEL}
 _SIDES = {"S": Side.ASK, "B": Side.BID, "None": NO_ID}
 _LETTERS = np.array(["S", "B", "C"])
 
 
 def read(path: str | Path, *, chunk_rows: int = 200_000) -> Iterator[FeedChunk]:
-    """Orders as they stand in the file, `agent_id` as owner, without fills; `sequence` is the row, from 0.
+    """Orders as they stand in the file, `agent_id` as account, without fills; `sequence` is the row, from 0.
 
     Numbers need only fit in an int32: the exchange judges prices and volumes. Raises FeedError where the file is
     damaged or its time runs backwards, FileNotFoundError where it is missing.
     """
-    path = Path(path)
-    if chunk_rows < 1:
-        raise ValueError(f"chunk_rows: expected at least 1, got {chunk_rows}")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return _chunks(path, chunk_rows)
+    check_arguments(chunk_rows, Path(path))
+    return _chunks(Path(path), chunk_rows)
 
 
 def _chunks(path: Path, chunk_rows: int) -> Iterator[FeedChunk]:
     last_ns, count = 0, 0
-    no_fills = Fills(*(np.zeros(0, np.int64 if i in (0, 6) else np.int32) for i in range(7)))
     for rows in read_rows(path, COLUMNS, chunk_rows):
         codes = {}
         for name, letters in (("type", _KINDS), ("cancel_type", _SIDES)):
@@ -51,29 +48,29 @@ def _chunks(path: Path, chunk_rows: int) -> Iterator[FeedChunk]:
         order = order_records.from_columns(
             time_ns=time_ns, kind=codes["type"], price=numbers["price"], volume=numbers["volume"],
             order_id=numbers["order_id"], cancel_side=codes["cancel_type"], cancel_id=numbers["cancel_id"],
-            owner=numbers["agent_id"])
-        yield FeedChunk(order, no_fills, np.arange(count, count + len(time_ns)))
+            account=numbers["agent_id"])
+        yield FeedChunk(order, PublishedFills.none(), np.arange(count, count + len(time_ns)))
         last_ns, count = int(time_ns[-1]), count + len(time_ns)
     if not count:
         raise FeedError(f"{path}: line 2: expected orders, got only a header")
 
 
 def write(path: str | Path, orders: Order) -> None:
-    """Orders (arrays [N]) -> a .csv or .csv.gz file that `read` gives back; ValueError for padding in them."""
+    """Orders (arrays [N]) -> a .csv or .csv.gz file that `read` gives back; InputError for padding in them."""
     frame(orders).to_csv(path, index=False)
 
 
 def frame(orders: Order) -> pd.DataFrame:
-    """Orders (arrays [N]) -> a table of COLUMNS; ValueError for padding in them."""
+    """Orders (arrays [N]) -> a table of COLUMNS; InputError for padding in them."""
     kind = np.asarray(orders.kind)
     odd = ~np.isin(kind, (Kind.SELL, Kind.BUY, Kind.CANCEL))
     if odd.any():
         row = int(np.argmax(odd))
-        raise ValueError(f"orders: row {row}, kind: expected SELL, BUY or CANCEL, got {int(kind[row])}")
+        raise InputError(f"orders: row {row}, kind: expected SELL, BUY or CANCEL, got {int(kind[row])}")
     is_cancel = kind == Kind.CANCEL
     side = np.where(np.asarray(orders.cancel_side) == Side.BID, "B", "S")
-    columns = (clock.time_to_ns(orders.time), _LETTERS[kind], orders.price, orders.volume, orders.order_id,
-               np.where(is_cancel, side, "None"), orders.cancel_id, orders.owner)
+    columns = (times.to_ns(orders.time), _LETTERS[kind], orders.price, orders.volume, orders.order_id,
+               np.where(is_cancel, side, "None"), orders.cancel_id, orders.account)
     return pd.DataFrame({name: np.asarray(column) for name, column in zip(COLUMNS, columns, strict=True)})
 
 
@@ -103,7 +100,7 @@ def snapshots(view: BookView) -> pd.DataFrame:
     columns |= {name: np.asarray(getattr(view, name)) for name in ("last_price", "mid_price", "spread")}
     for side in ("ask", "bid"):
         sizes = {"price": np.asarray(getattr(view, f"{side}_price")),
-                 "volume": clock.wide_to_numpy(getattr(view, f"{side}_volume"))}
+                 "volume": int64.to_numpy(getattr(view, f"{side}_volume"))}
         for name, levels in sizes.items():
             columns |= {f"{side}_{name}_{level + 1}": column for level, column in enumerate(levels.T)}
     return pd.DataFrame(columns)

@@ -11,17 +11,27 @@ from pathlib import Path
 
 import numpy as np
 
-from marsjax import orders
-from marsjax.data.feed import AUCTION, LARGEST_SEQUENCE, FeedChunk, FeedError, Fills, Snapshots, read_rows
+from marsjax.core.errors import InputError
+from marsjax.core.records import MAX_VOLUME, NO_ID, Kind, Side
+from marsjax.data.csv_rows import read_rows
+from marsjax.data.feed import (
+    AUCTION,
+    LARGEST_SEQUENCE,
+    FeedChunk,
+    FeedError,
+    PublishedFills,
+    Snapshots,
+    check_arguments,
+)
 from marsjax.data.sse_messages import ADD, DELETE, TRADE, groups, is_continued
-from marsjax.types import MAX_VOLUME, NO_ID, Kind, Side
+from marsjax.market import orders
 
 LEVELS = 10
 """Levels a side in the published snapshots."""
 _NEVER = LARGEST_SEQUENCE + 1
 
 
-def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 200_000, owner: int = 0
+def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 200_000, account: int = 0
          ) -> Iterator[FeedChunk]:
     """One day of one symbol as chunks of orders, both files merged by ApplSeqNum.
 
@@ -29,20 +39,16 @@ def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 
       orders_path: adds and deletes, .csv or .csv.gz with a header; further columns are ignored.
       trades_path: trades, alike; may hold none.
       chunk_rows: lines of each file held at a time; the orders do not depend on it.
-      owner: account of every order.
+      account: account of every order.
 
     Returns:
       Chunks in exchange order; N differs from chunk to chunk. Cancels carry the price of the deleted order.
 
     Raises FeedError where the files are damaged or contradict each other, FileNotFoundError where one is missing.
     """
-    if chunk_rows < 1:
-        raise ValueError(f"chunk_rows: expected at least 1, got {chunk_rows}")
     paths = Path(orders_path), Path(trades_path)
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-    return _chunks(*paths, chunk_rows, owner)
+    check_arguments(chunk_rows, *paths)
+    return _chunks(*paths, chunk_rows, account)
 
 
 def read_snapshots(path: str | Path) -> Snapshots:
@@ -64,13 +70,13 @@ def read_snapshots(path: str | Path) -> Snapshots:
 def find(folder: str | Path, symbol: str, date: str | None = None) -> tuple[Path, Path]:
     """The files `<symbol>_<date>_orders.csv[.gz]` and `..._trades.csv[.gz]` of a folder.
 
-    Raises FileNotFoundError where there is no such pair, ValueError where `date` is left out and there are several.
+    Raises FileNotFoundError where there is no such pair, InputError where `date` is left out and there are several.
     """
     dates = [day for name, day in days(folder) if name == symbol and date in (None, day)]
     if not dates:
         raise FileNotFoundError(f"{folder}: expected {symbol}_{date or '<date>'}_orders.csv[.gz] and its trades")
     if len(dates) > 1:
-        raise ValueError(f"date: expected one of {', '.join(dates)} for {symbol} in {folder}, got None")
+        raise InputError(f"date: expected one of {', '.join(dates)} for {symbol} in {folder}, got None")
     return _file(Path(folder), symbol, dates[0], "orders"), _file(Path(folder), symbol, dates[0], "trades")
 
 
@@ -86,7 +92,7 @@ def _file(folder: Path, symbol: str, date: str, what: str) -> Path:
     return plain if plain.is_file() else plain.with_suffix(".csv.gz")
 
 
-def _chunks(orders_path: Path, trades_path: Path, chunk_rows: int, owner: int) -> Iterator[FeedChunk]:
+def _chunks(orders_path: Path, trades_path: Path, chunk_rows: int, account: int) -> Iterator[FeedChunk]:
     known = _Known(orders_path, trades_path)
     last = {"sequence": -1, "time_ns": 0}
     for messages in groups(orders_path, trades_path, chunk_rows):
@@ -98,10 +104,10 @@ def _chunks(orders_path: Path, trades_path: Path, chunk_rows: int, owner: int) -
                 row = int(np.argmax(bad))
                 raise known.error(messages[row], column, what, int(messages[name][row]))
             last[name] = int(messages[name][-1])
-        yield _chunk(messages, known, owner)
+        yield _chunk(messages, known, account)
 
 
-def _chunk(messages: np.ndarray, known: "_Known", owner: int) -> FeedChunk:
+def _chunk(messages: np.ndarray, known: "_Known", account: int) -> FeedChunk:
     """Whole groups of messages -> orders and fills."""
     is_trade = messages["type"] == TRADE
     is_auction = is_trade & (messages["kind"] == AUCTION)
@@ -129,13 +135,13 @@ def _chunk(messages: np.ndarray, known: "_Known", owner: int) -> FeedChunk:
         time_ns=first["time_ns"], kind=np.where(is_cancel, Kind.CANCEL, first["kind"]), price=price, volume=volume,
         order_id=np.where(is_cancel, NO_ID, first["id"]),
         cancel_side=np.where(is_cancel, np.where(is_buy, Side.BID, Side.ASK), NO_ID),
-        cancel_id=np.where(is_cancel, first["id"], NO_ID), owner=np.full(len(start), owner))
+        cancel_id=np.where(is_cancel, first["id"], NO_ID), account=np.full(len(start), account))
     return FeedChunk(order, _fills(messages[is_trade]), last["sequence"].copy())
 
 
-def _fills(trades: np.ndarray) -> Fills:
+def _fills(trades: np.ndarray) -> PublishedFills:
     is_sell = trades["kind"] == Kind.SELL
-    return Fills(
+    return PublishedFills(
         time_ns=trades["time_ns"].copy(), sequence=trades["sequence"].copy(),
         **{name: column.astype(np.int32) for name, column in (
             ("price", trades["price"]), ("volume", trades["volume"]), ("aggressor", trades["kind"]),

@@ -1,12 +1,13 @@
-"""The messages of the Shanghai files: checked, merged by ApplSeqNum and cut between orders."""
+"""The messages of the Shanghai files: checked, merged by ApplSeqNum, in blocks that end between two orders."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from marsjax.data.feed import AUCTION, LARGEST_ID, LARGEST_SEQUENCE, FeedError, Rows, read_rows
-from marsjax.types import MAX_VOLUME, Kind
+from marsjax.core.records import MAX_VOLUME, Kind
+from marsjax.data.csv_rows import Rows, read_rows
+from marsjax.data.feed import AUCTION, LARGEST_ID, LARGEST_SEQUENCE, FeedError
 
 ADD, DELETE, TRADE = 2, 10, -1
 _ORDER_COLUMNS = ("MDTime", "OrderType", "OrderPrice", "OrderQty", "OrderBSFlag", "ApplSeqNum", "OrderNO")
@@ -99,7 +100,7 @@ def is_continued(messages: np.ndarray) -> np.ndarray:
 
 
 def _whole_groups(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Cuts the stream so that no order is split: trades at the end of a block wait for what may follow them."""
+    """Blocks that split no order: trades at the end of a block wait for what may follow them."""
     waiting = np.zeros(0, MESSAGE)
     for block in blocks:
         block = np.concatenate([waiting, block])

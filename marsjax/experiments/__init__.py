@@ -1,1 +1,32 @@
-"""The experiment binaries: thin programs that turn a config into specs, call the library and write files."""
+"""The programs, `python -m marsjax.experiments.NAME`: a config becomes specs, a call, and files.
+
+The public names are modules, each imported when it is first used.
+Programs, each with a config of its name in configs/:
+  `forecast`, `forecast_evaluation`: forecasts by rollouts, and the evaluation of many (an argument of the same config).
+  `market_impact`: what an execution does to the price.
+  `realism`: rollouts against the real minutes that they begin with.
+  `stylized_facts`: Cont's eleven facts of minute bars.
+  `replay`: orders through the exchange.
+  `simulate`: noise markets, thousands at once.
+  `train`, `context_length`: an order model from days of real orders; how its predictions depend on its context.
+  `import_checkpoint`: a published order model as a checkpoint of marsjax.
+  `benchmark`: speed.
+What they share:
+  `launcher`: command line, errors, exit codes.
+  `config`, `config_parts`, `config_help`: config files, the keys that several share, and what `:help` prints.
+  `setup`: a config as specs, feeds and an order model.
+  `run_folder`, `replay_writer`, `trace_files`: files of a run, of a replayed market, of a trace.
+"""
+
+import importlib
+from types import ModuleType
+
+__all__ = ["benchmark", "config", "config_help", "config_parts", "context_length", "forecast", "forecast_evaluation",
+           "import_checkpoint", "launcher", "market_impact", "realism", "replay", "replay_writer", "run_folder",
+           "setup", "simulate", "stylized_facts", "trace_files", "train"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -11,9 +11,12 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import config_path
 
 import marsjax
+from marsjax.core.errors import InputError
 
 Value = str | int | float | bool
 
@@ -21,11 +24,11 @@ HELP = "help"
 """The word in a config's argument that asks for its keys instead of a run."""
 
 
-class UsageError(ValueError):
+class UsageError(InputError):
     """A wrong command line; its message is one line for the user."""
 
 
-class HelpRequest(Exception):  # noqa: N818 - not an error, it carries what the argument takes up to the launcher
+class HelpRequest(Exception):  # noqa: N818 - not an error, it tells the launcher what the argument takes
     """Raised by `parse_arg` on the word `help`; `known` are the argument's parts as (name, text) rows."""
 
     def __init__(self, known: list[tuple[str, str]]) -> None:
@@ -44,9 +47,8 @@ def parse_arg(arg: str | None, modes: Sequence[str] = (), /, **defaults: Value) 
     if HELP in words:
         rows = [("|".join(modes), f"first, {modes[0]} unless given")] if modes else []
         raise HelpRequest(rows + [(key, f"{value!r} ({type(value).__name__})") for key, value in defaults.items()])
-    values: dict[str, Value] = dict(defaults)
-    if modes:
-        values["mode"] = words.pop(0) if words and words[0] in modes else modes[0]
+    mode = {"mode": words.pop(0) if words and words[0] in modes else modes[0]} if modes else {}
+    config = ConfigDict({**defaults, **mode}).lock()
     for word in words:
         key, given, text = word.partition("=")
         if key not in defaults:
@@ -54,26 +56,8 @@ def parse_arg(arg: str | None, modes: Sequence[str] = (), /, **defaults: Value) 
             raise UsageError(f"config argument {word!r} is unknown; known are: {', '.join(choices) or 'none'}")
         if not given and not isinstance(defaults[key], bool):
             raise UsageError(f"config argument {word!r}: expected {key}=value")
-        values[key] = _typed(f"config argument {key}", text if given else "true", defaults[key], type(defaults[key]))
-    return ConfigDict(values).lock()
-
-
-def _typed(name: str, text: str, default: Any, kind: type) -> Any:
-    """`text` as a value of `kind`, like `default`; a tuple's elements are like the first of the default."""
-    try:
-        if text.lower() == "none" and default is None:
-            return None
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kind is tuple:
-            element = default[0] if default else ""
-            parts = [part.strip() for part in text.strip("() ").split(",")]
-            return tuple(_typed(name, part, element, type(element)) for part in parts if part)
-        if kind in (int, float, str):
-            return kind(text)
-    except (KeyError, ValueError):
-        pass
-    raise UsageError(f"{name}: expected {kind.__name__} like {default!r}, got {text!r}")
+        _set(config, key, text if given else "true", f"config argument {key}")
+    return config
 
 
 def named_configs() -> dict[str, pathlib.Path]:
@@ -138,13 +122,37 @@ def override(config: ConfigDict, arguments: Sequence[str]) -> None:
         key, equals, text = argument.removeprefix("--config.").partition("=")
         if not equals:
             raise UsageError(f"{argument}: expected --config.{key}=value")
-        section, last = _section_of(config, key)
-        section[last] = _typed(f"--config.{key}", text, section[last], section.get_type(last))
+        _check_key(config, key)
+        _set(config, key, text, f"--config.{key}")
 
 
-def _section_of(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
-    """The section that holds the dotted `key`, and the key's name in it; UsageError if there is none."""
-    section, value, at = config, config, ""
+def _set(config: ConfigDict, key: str, text: str, name: str) -> None:
+    """Sets the dotted `key` from text, as config_flags does; errors call it by `name`."""
+    path, _, last = key.rpartition(".")
+    section = config_path.get_value(path, config) if path else config
+    old, kind = section[last], section.get_type(last)
+    if old is None and text.lower() == "none":
+        return
+    values = flags.FlagValues()
+    try:
+        flag = f"--config.{key}={_tuple_text(text, old) if kind is tuple else text}"
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=[flag])
+        values(["config", flag])
+    except (flags.Error, ValueError, TypeError, SyntaxError) as error:
+        raise UsageError(f"{name}: expected {kind.__name__} like {old!r}, got {text!r}") from error
+
+
+def _tuple_text(text: str, old: tuple[Value, ...]) -> str:
+    """`1,5`, `(1, 5)` or `buy,sell` as Python spells a tuple whose elements have the type of the first of `old`."""
+    words = [word.strip() for word in text.strip("() ").split(",") if word.strip()]
+    parsers: dict[type, Any] = {bool: flags.BooleanParser(), int: flags.IntegerParser(), float: flags.FloatParser()}
+    parser = parsers.get(type(old[0]), flags.ArgumentParser()) if old else flags.ArgumentParser()
+    return repr(tuple(parser.parse(word) for word in words))
+
+
+def _check_key(config: ConfigDict, key: str) -> None:
+    """UsageError unless the dotted `key` is one of the config, and no section."""
+    value, at = config, ""
     for part in key.split("."):
         if not isinstance(value, ConfigDict):
             raise UsageError(f"--config.{key}: {at} is a {type(value).__name__}, not a section of keys")
@@ -155,4 +163,3 @@ def _section_of(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
     if isinstance(value, ConfigDict):
         inside = ", ".join(f"{key}.{name}" for name in sorted(value))
         raise UsageError(f"--config.{key}: is a section; set its keys: {inside}")
-    return section, part

@@ -1,6 +1,7 @@
 """What `--config=NAME:help` prints: a config's own docstring, its argument, and every key with value and comment."""
 
 import ast
+import inspect
 import io
 import pathlib
 import tokenize
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from marsjax.experiments import config as configs
+from marsjax.experiments import config_parts
 
 
 def describe(path: pathlib.Path, arg: str) -> str:
@@ -21,6 +23,8 @@ def describe(path: pathlib.Path, arg: str) -> str:
     config = configs.load(path, ",".join(word for word in arg.split(",") if word.strip() != configs.HELP))
     source = path.read_text(encoding="utf-8")
     comments = key_comments(source)
+    # A config's own comment of a key goes before that of the keys that several configs share.
+    comments |= {key: text for key, text in shared_comments().items() if not comments.get(key)}
     keys = sorted(_flat(config), key=lambda item: _place(item[0], comments))
     rows = [(f"--config.{key}={value!r}", comments.get(_tail(key, comments), "")) for key, value in keys]
     parts = [ast.get_docstring(ast.parse(source)) or str(path)]
@@ -28,6 +32,11 @@ def describe(path: pathlib.Path, arg: str) -> str:
         parts.append("Argument (after the colon, separated by commas):\n" + _table(known))
     parts.append("Keys:\n" + _table(rows))
     return "\n\n".join(parts)
+
+
+def shared_comments() -> dict[str, str]:
+    """Comments of the keys that several configs share."""
+    return key_comments(inspect.getsource(config_parts))
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
@@ -44,7 +53,7 @@ def _flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _tail(key: str, comments: dict[str, str]) -> str:
-    """The part of `key` that the source has: a section may be built under any name (`book.levels = 10`)."""
+    """The part of `key` that the source has, since a section may have a name of its own (`book.levels = 10`)."""
     parts = key.split(".")
     tails = [".".join(parts[start:]) for start in range(len(parts))]
     return next((tail for tail in tails if tail in comments), key)

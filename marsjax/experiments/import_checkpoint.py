@@ -14,14 +14,16 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from marsjax import checkpoints, importer, safetensors_layout, validation
-from marsjax.checkpoints import Checkpoint
+from marsjax.checkpoint import folder as checkpoint_folder
+from marsjax.checkpoint import importer, validation
+from marsjax.checkpoint import safetensors as safetensors_layout
+from marsjax.checkpoint.folder import Checkpoint
+from marsjax.checkpoint.validation import Scores
+from marsjax.core.errors import InputError
+from marsjax.core.specs import ComputeSpec
 from marsjax.experiments import config as configs
 from marsjax.experiments import launcher
-from marsjax.experiments.output import output_folder
-from marsjax.order_model import LoadedModel
-from marsjax.specs import ComputeSpec
-from marsjax.validation import Scores
+from marsjax.experiments.run_folder import output_folder
 
 NAME = "import_checkpoint"
 
@@ -29,7 +31,7 @@ NAME = "import_checkpoint"
 def main(config: ConfigDict) -> int:
     """Runs an import and prints its report."""
     if not config.source:
-        raise ValueError("config.source: expected a folder, or owner/name on the hub (--source=...), got ''")
+        raise InputError("config.source: expected a folder, or owner/name on the hub (--source=...), got ''")
     began = time.perf_counter()
     with contextlib.ExitStack() as folders:
         folder = folders.enter_context(output_folder(config.output, config.overwrite))
@@ -40,9 +42,9 @@ def main(config: ConfigDict) -> int:
             ignore_keys=config.ignore_keys, max_samples=config.max_samples)
         scores = _scores(config, found)
         about = {**found.about, "validation": dataclasses.asdict(scores) if scores else None}
-        checkpoints.write(folder, found.spec, found.params, found.converters, about)
+        checkpoint_folder.write(folder, found.model, found.converters, about)
         if exported:
-            safetensors_layout.write(exported, found.spec, found.params, found.about["import"]["dropout"])
+            safetensors_layout.write(exported, found.model, found.about["import"]["dropout"])
     print("\n".join(_report(found, scores)))
     print(f"checkpoint in {Path(config.output)} after {time.perf_counter() - began:.1f} s"
           + (f"; exported to {config.export}" if config.export else ""))
@@ -54,16 +56,16 @@ def _scores(config: ConfigDict, found: Checkpoint) -> Scores | None:
     folder = config.validation or found.about["import"]["samples"]
     if not folder:
         return None
-    model = LoadedModel(found.spec, found.params, found.converters, found.about, ComputeSpec(dtype=config.dtype))
-    return validation.validate(model, folder, config.max_samples)
+    model = found.model.replace(compute=ComputeSpec(dtype=config.dtype))
+    return validation.validate(dataclasses.replace(found, model=model), folder, config.max_samples)
 
 
 def _report(found: Checkpoint, scores: Scores | None) -> list[str]:
     report: dict[str, Any] = found.about["import"]
-    spec, count = found.spec, sum(x.size for x in jax.tree.leaves(found.params))
+    spec, count = found.model.spec, sum(x.size for x in jax.tree.leaves(found.model))
     lines = [f"{found.about['source']}" + (f" at {found.about['revision']}" if found.about["revision"] else ""),
-             f"model: {spec.layers} layers of width {spec.width}, {spec.heads} heads, {spec.max_orders} orders, "
-             f"{spec.tokens.classes} classes; {count} parameters, {found.params.head.dtype}",
+             f"model: {spec.layers} layers of width {spec.embed_dim}, {spec.heads} heads, {spec.context_length} "
+             f"orders, {spec.tokens.classes} classes; {count} parameters, {found.model.head.weight.dtype}",
              f"tensors: {len(report['used'])} used; stored and never read: {', '.join(report['unused']) or 'none'}"]
     if report["ratio_tables"]:
         losses = ", ".join(f"{name} {loss:.4f}" for name, loss in report["losses"].items())

@@ -1,7 +1,6 @@
 """Cont's eleven stylized facts of minute bars: tables, figures and verdicts. The config: configs/stylized_facts.py."""
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,65 +8,103 @@ from typing import Any
 import pandas as pd
 from ml_collections import ConfigDict
 
-from marsjax.analysis import fact_plots, panel, stylized_facts, verdicts
-from marsjax.analysis.panel import Exclusions
-from marsjax.analysis.verdicts import Answer, Verdict
-from marsjax.experiments import bar_sources, launcher, markets
-from marsjax.experiments.futures import NOT_WHOLE
-from marsjax.experiments.output import output_folder, write_json
+from marsjax.analysis import bars, fact_plots, panel, rollout_info, stylized_facts, verdicts
+from marsjax.core.errors import InputError
+from marsjax.experiments import launcher, setup
+from marsjax.experiments.run_folder import output_folder, write_json
+from marsjax.studies import bars as made_bars
+from marsjax.studies import order_model
+from marsjax.studies.bars import Gathered
+from marsjax.studies.futures import FuturesSpec
 
 _FILES = ("bars", "rollout_info")
 
 
 def main(config: ConfigDict) -> int:
-    """Writes the report; returns 0, or NOT_WHOLE with the reasons on stderr."""
+    """Writes the report; returns 0, or INCOMPLETE with the reasons on stderr."""
     began = time.perf_counter()
     with output_folder(config.output, config.overwrite) as folder:
-        gathered = bar_sources.gather(config)
+        gathered = gather(config)
         rollouts, left_out = panel.dense(gathered.bars, config.minutes)
         if not left_out.kept:
-            raise ValueError("; ".join(left_out.lines()) + f": expected rollouts of {config.minutes} whole minutes")
+            raise InputError("; ".join(left_out.lines()) + f": expected complete rollouts of {config.minutes} minutes")
         if config.source not in _FILES:
-            bar_sources.save(gathered.bars, folder)
+            bars.write(folder / "bars.csv.gz", gathered.bars)
         tables = stylized_facts.tables(rollouts)
         found = verdicts.judge(rollouts, config.seed, config.resamples)
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False)
         pd.DataFrame([dataclasses.asdict(row) for row in left_out.rollouts],
                      columns=["source", "symbol", "rollout", "reason"]).to_csv(folder / "excluded.csv", index=False)
-        if config.pictures:
-            _draw(folder, tables)
-        lines = verdicts.table_lines(found)
+        for fact in fact_plots.FACTS if config.pictures else ():
+            fact_plots.figure(fact, tables).savefig(folder / f"fact_{fact:02d}.png", dpi=110)
+        lines, answers = verdicts.table_lines(found), verdicts.counts(found)
         (folder / "verdicts.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        seconds = time.perf_counter() - began
         write_json(folder / "verdicts.json", {
             "verdicts": [dataclasses.asdict(verdict) | {"answer": str(verdict.answer)} for verdict in found],
-            "answers": _answers(found),
-            "rollouts": left_out.kept, "excluded": left_out.counts(),
+            "answers": answers, "rollouts": left_out.kept, "excluded": left_out.counts(),
             "decay_exponents": stylized_facts.decay_exponents(tables["cont6"]), "input": gathered.about,
-            "seconds": round(time.perf_counter() - began, 3), **markets.environment(), "config": config})
-    _print(config, left_out, lines, found, time.perf_counter() - began)
-    print("\n".join(gathered.complaints), file=sys.stderr, end="\n" if gathered.complaints else "")
-    return NOT_WHOLE if gathered.complaints else 0
-
-
-def _draw(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
-    for fact in fact_plots.FACTS:
-        fact_plots.figure(fact, tables).savefig(folder / f"fact_{fact:02d}.png", dpi=110)
-
-
-def _answers(found: list[Verdict]) -> dict[str, dict[str, int]]:
-    """Source -> answer -> facts."""
-    return {source: {answer.value: sum(x.answer == answer for x in found if x.source == source) for answer in Answer}
-            for source in sorted({x.source for x in found})}
-
-
-def _print(config: ConfigDict, left_out: Exclusions, lines: list[str], found: list[Verdict], seconds: float) -> None:
+            "seconds": round(seconds, 3), **setup.about(config)})
     print("\n".join([*left_out.lines(), *lines]))
-    counts: dict[str, Any] = _answers(found)
-    for source, answers in counts.items():
-        print(f"{source}: " + ", ".join(f"{count} {answer}" for answer, count in answers.items()))
+    for source, counts in answers.items():
+        print(f"{source}: " + ", ".join(f"{count} {answer}" for answer, count in counts.items()))
     print(f"paper: 9 present in both, 3 and 9 absent; intervals of 95%, margins in verdicts.json; {seconds:.1f} s; "
           f"results in {Path(config.output)}")
+    return launcher.finish(gathered.problems)
+
+
+def gather(config: ConfigDict) -> Gathered:
+    """The bars that a config names; InputError or OSError where there are none."""
+    readers = {"bars": _files, "rollout_info": _archive, "sse": _days, "noise": _noise}
+    if config.source not in readers:
+        raise InputError(f"config.source: expected {', '.join(readers)}, got {config.source!r}")
+    return readers[config.source](config)
+
+
+def _paths(config: ConfigDict) -> list[str]:
+    if not config.file:
+        raise InputError(f"config.file: expected a path, or several joined by + ({config.source},file=PATH), got ''")
+    return str(config.file).split("+")
+
+
+def _files(config: ConfigDict) -> Gathered:
+    parts = {path: bars.read(path) for path in _paths(config)}
+    return Gathered(bars.join(list(parts.values())), {"rows": {path: len(part) for path, part in parts.items()}}, [])
+
+
+def _archive(config: ConfigDict) -> Gathered:
+    parts, empty = zip(*[rollout_info.read(path, config.pickle_module) for path in _paths(config)], strict=True)
+    problems = [f"{sum(empty)} entries of the archive are empty, not part of any number"] if sum(empty) else []
+    return Gathered(bars.join(parts), {"empty_entries": sum(empty)}, problems)
+
+
+def _days(config: ConfigDict) -> Gathered:
+    """Stretches of real days; with `config.trajectories` also futures of an order model from their beginnings."""
+    market, feeds = setup.market_spec(config, accounts=config.accounts), setup.open_feeds(config)
+    about: dict[str, Any] = {"days": [feed.name for feed in feeds]}
+    real = made_bars.replayed(market, feeds, config.minutes, config.chunk_orders)
+    if not config.trajectories:
+        return Gathered(bars.join(real), about, [])
+    prepared, feeds = setup.load_order_model(config), setup.open_feeds(config)
+    made = made_bars.of_days(setup.market_spec(config), prepared, _futures_spec(config), feeds, config.minutes)
+    return Gathered(bars.join([*real, made.bars]), about | _about(config, made, prepared), made.problems)
+
+
+def _noise(config: ConfigDict) -> Gathered:
+    prepared = setup.load_order_model(config)
+    made = made_bars.of_noise(setup.market_spec(config), prepared, _futures_spec(config), setup.noise_market(config),
+                              setup.at_least(config, "markets", 1))
+    return made._replace(about=_about(config, made, prepared))
+
+
+def _futures_spec(config: ConfigDict) -> FuturesSpec:
+    """Times are rounded to minutes, the first of which is half as long: one minute less to simulate than bars."""
+    return setup.spec_of(FuturesSpec, config, minutes=config.minutes - 1, nearest_minutes=True)
+
+
+def _about(config: ConfigDict, made: Gathered, prepared: order_model.PreparedModel) -> dict[str, Any]:
+    return made.about | {"model": order_model.describe(prepared, config.model, config.revision)}
 
 
 if __name__ == "__main__":

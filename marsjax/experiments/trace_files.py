@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from marsjax.watchers import trace_rows
-from marsjax.watchers.trace import Log
+from marsjax.observers import trace_tables
+from marsjax.observers.trace import Log
 
 
 class TraceFiles:
-    """Writes trace_orders.csv.gz and trace_trades.csv.gz; columns as in `watchers.trace_rows`.
+    """Writes trace_orders.csv.gz and trace_trades.csv.gz; columns as in `observers.trace_tables`.
 
     Chunks come one after the other, and within a chunk the orders of one trajectory after those of another. Each chunk
     is a gzip member of its own, so that what was written can be read whatever happens next.
@@ -23,7 +23,7 @@ class TraceFiles:
 
     def __call__(self, numbers: np.ndarray, log: Log) -> None:
         """Adds a chunk of trajectories `numbers`."""
-        tables = {"orders": trace_rows.orders(log, numbers), "trades": trace_rows.trades(log, numbers)}
+        tables = {"orders": trace_tables.orders(log, numbers), "trades": trace_tables.trades(log, numbers)}
         for name, path in self._paths.items():
             text = io.StringIO()
             pd.DataFrame(tables[name]).to_csv(text, index=False, header=not path.exists())

@@ -1,1 +1,31 @@
-"""From replayed days to an order model: days -> token windows -> loss -> optimizer."""
+"""From replayed days to an order model: days -> windows of tokens -> loss -> optimizer -> weights.
+
+  `prepare`: feeds -> bins and split tokens. Start here.
+  `days`: replays days and makes their tokens.
+  `converters`: bins fitted on days.
+  `split`: what is trained on, what decides when to stop, what is held out; windows.
+  `fit`: one training from its first step, or where it was broken off, to its best weights.
+  `loop`: the steps of a training: optimizer, schedule, averages, devices.
+  `loss`: what training makes small.
+  `structured`: an order model with few weights, for few data, that becomes an ordinary one.
+  `state`: the state of a training on disk.
+  `evaluate`: losses of a model on parts of days, by field of the order.
+  `baselines`: what a model is compared with: frequencies, and a Markov chain.
+  `report`: losses beside the baselines, a picture of the curve, the card of a checkpoint.
+
+The public names are modules, each imported when it is first used: some need Matplotlib or Orbax.
+"""
+
+import importlib
+from types import ModuleType
+
+__all__ = [
+    "baselines", "converters", "days", "evaluate", "fit", "loop", "loss", "prepare", "report", "split", "state",
+    "structured",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from marsjax import tokens
-from marsjax.specs import TokenSpec
+from marsjax.core.specs import TokenSpec
+from marsjax.tokens import encoding
 from marsjax.training.evaluate import FIELDS
 from marsjax.training.split import Span
 
@@ -34,7 +34,7 @@ class Marginals:
         """Nats of every order by field, float64 [N]; a field's law is its frequencies."""
         label = np.concatenate([span.features[span.first : span.last, 0] for span in spans])
         chance = [self.law.reshape(-1)[label]]
-        for axis, field in enumerate(tokens.unpack(self.spec, label)):
+        for axis, field in enumerate(encoding.unpack(self.spec, label)):
             chance.append(self.law.sum(axis=tuple(i for i in range(4) if i != axis))[field])
         return {name: -np.log(x) for name, x in zip(FIELDS, chance, strict=True)}
 
@@ -93,7 +93,7 @@ class Markov:
 
     def _span(self, span: Span) -> tuple[np.ndarray, ...]:
         place = np.arange(span.first, span.last)
-        kind, price, volume, interval = tokens.unpack(self.spec, span.features[:, 0])
+        kind, price, volume, interval = encoding.unpack(self.spec, span.features[:, 0])
         state = kind * self.spec.price_levels + price
         before, earlier = state[np.maximum(place - 1, 0)], state[np.maximum(place - 2, 0)]
         law = self.one[before]
@@ -124,7 +124,7 @@ def markov(spec: TokenSpec, training: Sequence[np.ndarray], validation: Sequence
 def _markov(spec: TokenSpec, training: Sequence[np.ndarray]) -> Callable[..., Markov]:
     """Strengths of two states, one state, volume and interval -> the chain of days."""
     size = _KINDS * spec.price_levels
-    parts = [[np.asarray(x) for x in tokens.unpack(spec, day[:, 0])] for day in training]
+    parts = [[np.asarray(x) for x in encoding.unpack(spec, day[:, 0])] for day in training]
     days = [(kind * spec.price_levels + price).astype(np.int64) for kind, price, _, _ in parts]
     now = np.concatenate([day[2:] for day in days])
     pair = np.concatenate([day[:-2] * size + day[1:-1] for day in days])

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from marsjax import bins
-from marsjax.bins import Converter
-from marsjax.specs import TokenSpec
+from marsjax.core.errors import InputError
+from marsjax.core.specs import TokenSpec
+from marsjax.tokens import bins
+from marsjax.tokens.bins import Converter
 from marsjax.training.days import ReplayedDay
 
 PER_DAY = 40_000
@@ -29,7 +30,7 @@ def fit(days: Sequence[ReplayedDay], spec: TokenSpec, level_bins: int = 32, unti
     Volumes are those of limit orders and cancels alike, as a token's are; the time across a break of the session is no
     interval.
 
-    Raises ValueError where there is too little to fit.
+    Raises InputError where there is too little to fit.
     """
     parts = [day.quantities(until_ns) for day in days]
     for part in parts:
@@ -40,7 +41,7 @@ def fit(days: Sequence[ReplayedDay], spec: TokenSpec, level_bins: int = 32, unti
     for name, count in counts.items():
         for day, part in zip(days, parts, strict=True):
             if not part[name].size:
-                raise ValueError(f"converters: {day.name} has no value of {name} to fit")
+                raise InputError(f"converters: {day.name} has no value of {name} to fit")
         values = np.concatenate([evenly(part[name], PER_DAY) for part in parts])
         edges = bins.fit(values, count).edges
         found[name] = _with_quantiles(finer_tail(edges, values) if name == "order-volume" else edges, values)

@@ -1,46 +1,79 @@
-"""Days of real orders -> what their bins are fitted on, and their tokens."""
+"""Days of real orders -> what their bins are fitted on, and their tokens.
+
+What a replay makes stays on the device: the host fetches the columns that bins are fitted on, and tokens are encoded
+where the views lie.
+"""
 
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from marsjax import bins, clock, replay, tokens
-from marsjax import book as books
+from marsjax.core import int64, sessions, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import NO_PRICE, Array, BookView, Kind, Order, Report, Status
+from marsjax.core.sessions import Phase
+from marsjax.core.specs import MarketSpec, TokenSpec
 from marsjax.data.feed import FeedChunk
-from marsjax.specs import MarketSpec, Phase, TokenSpec
-from marsjax.types import NO_PRICE, BookView, Kind, Order, Report, Status
+from marsjax.sim.initial.given_orders import Chunk, PassSpec, opening, pass_feeds
+from marsjax.tokens import bins, encoding
+from marsjax.tokens.encoding import Encoded, TokenState, TokenTables
 
 
 @dataclasses.dataclass(frozen=True)
 class ReplayedDay:
-    """What the tokens of one day are made from, NumPy arrays [N, ...] of all its orders."""
+    """One day after its replay, N orders in all."""
 
     name: str
     """For messages: symbol and date."""
-    orders: Order
-    reports: Report
-    views: BookView
-    """After each order."""
+    place: int
+    """Its market among those that were replayed together."""
+    chunks: tuple[Chunk, ...]
+    """Of all these markets, on the device."""
     continuous: np.ndarray
-    """bool [N], which came in continuous trading."""
+    """bool [N], which orders came in continuous trading."""
+
+    @property
+    def orders(self) -> Order:
+        """NumPy arrays [N], as sent."""
+        return jax.tree.map(lambda *x: np.concatenate(x), *(chunk.orders[self.place] for chunk in self.chunks))
+
+    @property
+    def reports(self) -> Report:
+        """NumPy arrays [N, ...]."""
+        return self._fetched([chunk.answers.report for chunk in self.chunks])
+
+    @property
+    def views(self) -> BookView:
+        """NumPy arrays [N, ...], after each order."""
+        return self._fetched([chunk.answers.view for chunk in self.chunks])
+
+    def _fetched(self, parts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        """Arrays [N, ...] of parts [S, padded, ...]."""
+        counts = [len(chunk.orders[self.place].kind) for chunk in self.chunks]
+        rows = [jax.tree.map(lambda x, count=count: np.asarray(x[self.place])[:count], part)
+                for part, count in zip(parts, counts, strict=True)]
+        return jax.tree.map(lambda *x: np.concatenate(x), *rows)
 
     def quantities(self, until_ns: int | None = None) -> dict[str, np.ndarray]:
         """What the bins are of, float64 [N] by converter, of orders before `until_ns` (default: all).
 
         One value an accepted order of continuous trading after the first; for lob-volume one a level of each view.
         """
-        time_ns = clock.time_to_ns(self.orders.time)
+        orders = self.orders
+        status, first_price, mid, volumes = self._fetched([(
+            chunk.answers.report.status, chunk.answers.report.trades.price[..., 0], chunk.answers.view.mid_price,
+            (chunk.answers.view.ask_volume, chunk.answers.view.bid_volume)) for chunk in self.chunks])
+        time_ns = times.to_ns(orders.time)
         early = time_ns < (np.iinfo(np.int64).max if until_ns is None else until_ns)
-        keep = early & self.continuous & (np.asarray(self.reports.status) == Status.ACCEPTED)
-        mid = np.concatenate([[NO_PRICE], np.asarray(self.views.mid_price)[:-1]])[keep]
-        orders = jax.tree.map(lambda x: np.asarray(x)[keep], self.orders)
-        is_cancel = orders.kind == Kind.CANCEL
-        price = np.where(is_cancel, np.asarray(self.reports.trades.price)[keep, 0], orders.price)
-        levels = np.concatenate([clock.wide_to_numpy(x)[early].reshape(-1)
-                                 for x in (self.views.ask_volume, self.views.bid_volume)])
+        keep = early & self.continuous & (status == Status.ACCEPTED)
+        mid = np.concatenate([[NO_PRICE], mid[:-1]])[keep]
+        orders = jax.tree.map(lambda x: x[keep], orders)
+        price = np.where(orders.kind == Kind.CANCEL, first_price[keep], orders.price)
+        levels = np.concatenate([int64.to_numpy(x)[early].reshape(-1) for x in volumes])
         return {"price-level": (price - mid)[1:].astype(np.float64),
                 "order-volume": orders.volume[1:].astype(np.float64),
                 "order-interval": np.array([bins.interval_seconds(int(ns)) for ns in np.diff(time_ns[keep])]),
@@ -62,51 +95,63 @@ def replay_days(market: MarketSpec, feeds: Sequence[Iterator[FeedChunk]], names:
                 ) -> list[ReplayedDay]:
     """Replays feeds; of the transactions only the first of each order is kept, which is all that tokens need.
 
-    Raises ValueError if a side was full or a feed held no orders, under the feed's name, by default `feed 0` and so on.
+    Raises InputError if a side was full or a feed held no orders, under the feed's name, by default `feed 0` and so on.
     """
     names = list(names) or [f"feed {number}" for number in range(len(feeds))]
-    narrow = dataclasses.replace(market, trade_width=1)
-    parts: list[list[replay.Stretch]] = [[] for _ in feeds]
-    for event in replay.replay(narrow, feeds):
-        if isinstance(event, replay.Stretch):
-            parts[event.market].append(event)
+    spec = PassSpec(dataclasses.replace(market, trade_width=1))
+    chunks = tuple(passed for passed in pass_feeds(spec, feeds) if isinstance(passed, Chunk))
     days = []
-    for name, stretches in zip(names, parts, strict=True):
-        if not stretches:
-            raise ValueError(f"training: {name} holds no orders")
-        orders, reports, views = (jax.tree.map(lambda *x: np.concatenate(x), *(getattr(s, part) for s in stretches))
-                                  for part in ("orders", "reports", "views"))
-        full = int(np.sum(reports.status == Status.SIDE_FULL))
+    for place, name in enumerate(names):
+        if not any(len(chunk.orders[place].kind) for chunk in chunks):
+            raise InputError(f"training: {name} holds no orders")
+        full = sum(int(np.sum(np.asarray(chunk.answers.report.status[place]) == Status.SIDE_FULL)) for chunk in chunks)
         if full:
-            raise ValueError(f"training: {name}: {full} orders refused, a side was full: set capacity above "
+            raise InputError(f"training: {name}: {full} orders refused, a side was full: set capacity above "
                              f"{market.capacity}")
-        is_open = np.asarray(clock.phase(market.session, orders.time)) == Phase.CONTINUOUS
-        days.append(ReplayedDay(name, orders, reports, views, is_open))
+        is_open = [np.asarray(sessions.phase_at(market.session, chunk.orders[place].time)) == Phase.CONTINUOUS
+                   for chunk in chunks]
+        days.append(ReplayedDay(name, place, chunks, np.concatenate(is_open)))
     return days
 
 
-def day_tokens(market: MarketSpec, spec: TokenSpec, table: tokens.TokenTables, day: ReplayedDay) -> DayTokens:
+def day_tokens(market: MarketSpec, spec: TokenSpec, table: TokenTables, day: ReplayedDay) -> DayTokens:
     """The tokens of a day; auction orders make none, merged cancels one."""
     narrow = dataclasses.replace(market, trade_width=1)
-    before = books.view(narrow, books.empty(narrow))
-    _, encoded = _encode(narrow, table, day.orders, day.reports, day.views, before, day.continuous)
-    made, after = tokens.collect(jax.tree.map(np.asarray, encoded))
-    makes = np.flatnonzero(np.asarray(encoded.is_new) | np.asarray(encoded.replaces))
+    opened = opening(narrow)
+    state, before = opened.token_state, opened.view
+    parts: list[Encoded] = []
+    for chunk in day.chunks:
+        count = len(chunk.orders[day.place].kind)
+        (state, before), encoded = _encode(narrow, table, (state, before), chunk.padded, chunk.answers.report,
+                                           chunk.answers.view, np.array([day.place, count], np.int32))
+        parts.append(jax.tree.map(lambda x, count=count: np.asarray(x)[:count], encoded))
+    every = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    made, after = encoding.collect(every)
+    makes = np.flatnonzero(every.is_new | every.replaces)
     time_ns = np.zeros(len(made.kind), np.int64)
-    time_ns[after[makes] - 1] = clock.time_to_ns(day.orders.time)[makes]  # of several the last one stays
-    return DayTokens(day.name, np.asarray(tokens.to_array(spec, made)), time_ns)
+    time_ns[after[makes] - 1] = times.to_ns(day.orders.time)[makes]  # of several the last one stays
+    return DayTokens(day.name, np.asarray(encoding.to_array(spec, made)), time_ns)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _encode(market: MarketSpec, table: tokens.TokenTables, orders: Order, reports: Report, views: BookView,
-            before: BookView, continuous: jax.Array) -> tuple[tokens.TokenState, tokens.Encoded]:
-    return tokens.encode_stream(market, table, tokens.start(), orders, reports, views, before, continuous)
+def _encode(market: MarketSpec, table: TokenTables, carry: tuple[TokenState, BookView], orders: Order,
+            reports: Report, views: BookView, which: Array) -> tuple[tuple[TokenState, BookView], Encoded]:
+    """The tokens of the first orders of one market, of answers [S, N]; `which` is the market and how many they are."""
+    place, count = which[0], which[1]
+    sent, reports, views = jax.tree.map(lambda x: jnp.asarray(x)[place], (orders, reports, views))
+    is_open = sessions.phase_at(market.session, sent.time) == Phase.CONTINUOUS
+    state, before = carry
+    state, encoded = encoding.encode_stream(market, table, state, sent, reports, views, before,
+                                            is_open & (jnp.arange(len(sent.kind)) < count))
+    last = jax.tree.map(lambda new, old: jnp.where(count > 0, new[jnp.maximum(count - 1, 0)], old), views,
+                        before)
+    return (state, last), encoded
 
 
 def mirrored(feed: Iterator[FeedChunk]) -> Iterator[FeedChunk]:
     """The same orders with buys and sells exchanged and prices reflected about the first one's, in steps of a tick.
 
-    A day with its mirror image beside it teaches no direction. The fills stay as they are. ValueError for a price
+    A day with its mirror image beside it teaches no direction. The fills stay as they are. InputError for a price
     that has no reflection above 0.
     """
     centre = None
@@ -118,7 +163,7 @@ def mirrored(feed: Iterator[FeedChunk]) -> Iterator[FeedChunk]:
             centre = int(price[limit][0])
         reflected = np.where(limit, 2 * (centre or 0) - price, price)
         if (reflected[limit] <= 0).any():
-            raise ValueError(f"mirrored day: price {price[limit].max()} has no reflection about {centre} above 0")
+            raise InputError(f"mirrored day: price {price[limit].max()} has no reflection about {centre} above 0")
         swapped = dataclasses.replace(
             orders, kind=np.where(limit, 1 - kind, kind).astype(kind.dtype), price=reflected.astype(price.dtype),
             cancel_side=np.where(side >= 0, 1 - side, side).astype(side.dtype))

@@ -20,7 +20,7 @@ _TOGETHER = 8
 """Validation windows of one compiled part."""
 
 
-class Plan(NamedTuple):
+class FitPlan(NamedTuple):
     """When a training looks up, and when it ends."""
 
     every: int
@@ -31,50 +31,61 @@ class Plan(NamedTuple):
     """Step to break off at, at the next look, to be taken up again later; 0: none."""
 
 
-def fit(train: TrainSpec, plan: Plan, objective: Objective, params: Weights, split: Split, key: jax.Array,
-        states: StateFolder, mesh: Mesh | None = None, on_row: OnRow | None = None) -> tuple[Saved[Weights], bool]:
+class Recipe(NamedTuple):
+    """What a training's result depends on, besides the weights that it starts from and its days."""
+
+    train: TrainSpec
+    """Sizes and rates."""
+    plan: FitPlan
+    """Looks and ends."""
+    objective: Objective
+    """Nats of each prediction."""
+    key: jax.Array
+    """Of all draws."""
+
+
+def fit(recipe: Recipe, weights: Weights, split: Split, states: StateFolder, mesh: Mesh | None = None,
+        on_row: OnRow | None = None) -> tuple[Saved[Weights], bool]:
     """Trains, or goes on where `states` left off.
 
     Args:
-      train: sizes and rates.
-      plan: looks and ends.
-      objective: nats of each prediction.
-      params: to start from.
+      recipe: how.
+      weights: to start from.
       split: days.
-      key: of all draws.
       states: where the state of the run is kept; what is there is taken up.
       mesh: of devices with an axis `data`, or None for one device.
       on_row: called with each new row: step, loss, validation_loss (nats an order), rate, seconds.
 
-    Returns the state with the best weights, and whether the training is done (not broken off by `plan.stop_at`).
+    Returns the state with the best weights, and whether the training is done (not broken off by `FitPlan.stop_at`).
     """
-    validation = windows(split.validation, train.length, max(train.length // 2, 1))
-    return _go(train, plan, objective, params, split.training, key, states, mesh, on_row,
-               _measure(objective, validation))
+    length = recipe.train.length
+    measure = _measure(recipe.objective, windows(split.validation, length, max(length // 2, 1)))
+    return _go(recipe, weights, split.training, states, mesh, on_row, measure)
 
 
-def refit(train: TrainSpec, plan: Plan, steps: int, objective: Objective, params: Weights, split: Split,
-          key: jax.Array, states: StateFolder, mesh: Mesh | None = None, on_row: OnRow | None = None
-          ) -> tuple[Saved[Weights], bool]:
+def refit(recipe: Recipe, steps: int, weights: Weights, split: Split, states: StateFolder, mesh: Mesh | None = None,
+          on_row: OnRow | None = None) -> tuple[Saved[Weights], bool]:
     """Trains for so many steps of the same schedule on the validation part too, or goes on where `states` left off.
 
     For the arguments see `fit`, whose best step is `steps`. Rows have no validation_loss; the weights of the last step
     count as the best.
     """
-    return _go(train, plan._replace(patience=0), objective, params, split.refit, key, states, mesh, on_row, None, steps)
+    recipe = recipe._replace(plan=recipe.plan._replace(patience=0))
+    return _go(recipe, weights, split.refit, states, mesh, on_row, None, steps)
 
 
-def _go(train: TrainSpec, plan: Plan, objective: Objective, params: Weights, days: Sequence[np.ndarray],
-        key: jax.Array, states: StateFolder, mesh: Mesh | None, on_row: OnRow | None,
-        measure: Callable[[Any], float] | None, steps: int | None = None) -> tuple[Saved[Weights], bool]:
-    fresh, last = loop.begin(train, params, mesh), steps or train.steps
+def _go(recipe: Recipe, weights: Weights, days: Sequence[np.ndarray], states: StateFolder, mesh: Mesh | None,
+        on_row: OnRow | None, measure: Callable[[Any], float] | None, steps: int | None = None
+        ) -> tuple[Saved[Weights], bool]:
+    train, plan = recipe.train, recipe.plan
+    fresh, last = loop.begin(train, weights, mesh), steps or train.steps
     saved = states.restore(Saved(fresh, jax.tree.map(jnp.copy, fresh.average), []))
     saved = saved or Saved(fresh, jax.tree.map(jnp.copy, fresh.average), [])
     curve, best, rate = list(saved.curve), saved.best, loop.rate(train)
     if over(plan, curve) or int(saved.progress.step) >= last:
         return saved, True
     earlier, began = curve[-1]["seconds"] if curve else 0.0, time.perf_counter()
-    for progress, trained in loop.run(train, objective, saved.progress, days, key, plan.every, mesh):
+    for progress, trained in loop.run(train, recipe.objective, saved.progress, days, recipe.key, plan.every, mesh):
         step = int(progress.step)
         row = {"step": step, "loss": trained, "rate": float(rate(step - 1)),
                "seconds": earlier + time.perf_counter() - began}
@@ -97,7 +108,7 @@ def best_row(curve: list[dict[str, float]]) -> dict[str, float]:
     return min(curve, key=lambda row: row["validation_loss"])
 
 
-def over(plan: Plan, curve: list[dict[str, float]]) -> bool:
+def over(plan: FitPlan, curve: list[dict[str, float]]) -> bool:
     """Whether the last looks brought nothing."""
     return bool(plan.patience and curve and len(curve) - 1 - curve.index(best_row(curve)) >= plan.patience)
 

@@ -12,7 +12,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from marsjax.types import Array
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array
 
 Weights = TypeVar("Weights")
 Objective = Callable[[Any, jax.Array], jax.Array]
@@ -48,19 +49,19 @@ class TrainSpec:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "length", "peak_rate", "clip", "accumulate"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"TrainSpec.{name}: expected a positive number, got {getattr(self, name)}")
+                raise InputError(f"TrainSpec.{name}: expected a positive number, got {getattr(self, name)}")
         for name in ("warmup", "decay"):
             if getattr(self, name) < 0:
-                raise ValueError(f"TrainSpec.{name}: expected at least 0, got {getattr(self, name)}")
+                raise InputError(f"TrainSpec.{name}: expected at least 0, got {getattr(self, name)}")
         if not 0 <= self.average < 1:
-            raise ValueError(f"TrainSpec.average: expected at least 0 and below 1, got {self.average}")
+            raise InputError(f"TrainSpec.average: expected at least 0 and below 1, got {self.average}")
         if self.batch % self.accumulate:
-            raise ValueError(f"TrainSpec.batch: expected a multiple of accumulate={self.accumulate}, got {self.batch}")
+            raise InputError(f"TrainSpec.batch: expected a multiple of accumulate={self.accumulate}, got {self.batch}")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Progress(Generic[Weights]):
+class TrainingProgress(Generic[Weights]):
     """The state of a training run."""
 
     params: Weights
@@ -85,14 +86,15 @@ def optimizer(train: TrainSpec) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(train.clip), adam)
 
 
-def begin(train: TrainSpec, params: Weights, mesh: Mesh | None = None) -> Progress[Weights]:
+def begin(train: TrainSpec, params: Weights, mesh: Mesh | None = None) -> TrainingProgress[Weights]:
     """A run before its first step, the same on every device of `mesh`. Every array has a buffer of its own."""
-    fresh = Progress(params, params, optimizer(train).init(params), jnp.zeros((), jnp.int32))
+    fresh = TrainingProgress(params, params, optimizer(train).init(params), jnp.zeros((), jnp.int32))
     return _on(mesh, jax.tree.map(jnp.array, fresh))
 
 
-def run(train: TrainSpec, objective: Objective, progress: Progress[Weights], days: Sequence[np.ndarray],
-        key: jax.Array, every: int = 100, mesh: Mesh | None = None) -> Iterator[tuple[Progress[Weights], float]]:
+def run(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weights], days: Sequence[np.ndarray],
+        key: jax.Array, every: int = 100,
+        mesh: Mesh | None = None) -> Iterator[tuple[TrainingProgress[Weights], float]]:
     """Trains on the tokens of days, int32 [M, 15] each, yielding the state and the mean loss every so many steps.
 
     Args:
@@ -105,13 +107,13 @@ def run(train: TrainSpec, objective: Objective, progress: Progress[Weights], day
       every: steps of a compiled call; no result depends on it.
       mesh: of devices with an axis `data`, among which a step's windows are shared out.
 
-    Raises ValueError where a day is shorter than a window, where the windows cannot be shared out evenly, and at a
+    Raises InputError where a day is shorter than a window, where the windows cannot be shared out evenly, and at a
     loss that is no number.
     """
     starts, flat = _starts(train, days), np.concatenate(days)
     parts = math.prod(mesh.shape.values()) if mesh else 1
     if train.batch % (train.accumulate * parts):
-        raise ValueError(f"TrainSpec.batch: expected a multiple of accumulate={train.accumulate} times the {parts} "
+        raise InputError(f"TrainSpec.batch: expected a multiple of accumulate={train.accumulate} times the {parts} "
                          f"devices, got {train.batch}")
     progress, tokens, first = _on(mesh, (progress, jnp.asarray(flat), jnp.asarray(starts, jnp.int32)))
     while (step := int(progress.step)) < train.steps:
@@ -119,7 +121,7 @@ def run(train: TrainSpec, objective: Objective, progress: Progress[Weights], day
         progress, losses = _steps(train, objective, mesh, count, progress, tokens, first, key)
         bad = np.flatnonzero(~np.isfinite(np.asarray(losses)))
         if bad.size:
-            raise ValueError(f"training: the loss of step {step + bad[0]} is {losses[bad[0]]}, no finite number; lower "
+            raise InputError(f"training: the loss of step {step + bad[0]} is {losses[bad[0]]}, no finite number; lower "
                              f"the rate (peak_rate={train.peak_rate}) or clip more (clip={train.clip})")
         yield progress, float(jnp.mean(losses))
 
@@ -127,10 +129,10 @@ def run(train: TrainSpec, objective: Objective, progress: Progress[Weights], day
 def _starts(train: TrainSpec, days: Sequence[np.ndarray]) -> np.ndarray:
     """First tokens of all windows, counted through all days."""
     if not days:
-        raise ValueError("training: expected at least one day, got none")
+        raise InputError("training: expected at least one day, got none")
     room = np.array([len(day) - train.length for day in days])
     if (room <= 0).any():
-        raise ValueError(f"training: a window of {train.length} + 1 tokens does not fit in a day of "
+        raise InputError(f"training: a window of {train.length} + 1 tokens does not fit in a day of "
                          f"{len(days[int(np.argmin(room))])}")
     return np.concatenate([offset + np.arange(count) for offset, count in
                            zip(np.cumsum([0, *map(len, days[:-1])]), room, strict=True)])
@@ -142,20 +144,20 @@ def _on(mesh: Mesh | None, tree: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
-def _steps(train: TrainSpec, objective: Objective, mesh: Mesh | None, count: int, progress: Progress[Weights],
-           flat: jax.Array, starts: jax.Array, key: jax.Array) -> tuple[Progress[Weights], jax.Array]:
+def _steps(train: TrainSpec, objective: Objective, mesh: Mesh | None, count: int, progress: TrainingProgress[Weights],
+           flat: jax.Array, starts: jax.Array, key: jax.Array) -> tuple[TrainingProgress[Weights], jax.Array]:
     def loss_of(first: jax.Array) -> Callable[[Weights], jax.Array]:
         if mesh is not None:
             first = jax.lax.with_sharding_constraint(first, NamedSharding(mesh, PartitionSpec(DATA)))
         features = flat[first[:, None] + jnp.arange(train.length + 1)]
         return lambda weights: jnp.mean(objective(weights, features))
 
-    def one(now: Progress[Weights], _: None) -> tuple[Progress[Weights], jax.Array]:
+    def one(now: TrainingProgress[Weights], _: None) -> tuple[TrainingProgress[Weights], jax.Array]:
         first = jax.random.choice(jax.random.fold_in(key, now.step), starts, (train.batch,))
         value, gradient = _accumulated(train, lambda part: jax.value_and_grad(loss_of(part))(now.params), first)
         updates, state = optimizer(train).update(gradient, now.optimizer, now.params)
         params = optax.apply_updates(now.params, updates)
-        return Progress(params, _averaged(train, now, params), state, now.step + 1), value
+        return TrainingProgress(params, _averaged(train, now, params), state, now.step + 1), value
 
     return jax.lax.scan(one, progress, None, length=count)
 
@@ -170,9 +172,9 @@ def _accumulated(train: TrainSpec, of_part: Callable[[jax.Array], Any], first: j
     return jax.tree.map(lambda x: x / train.accumulate, total)
 
 
-def _averaged(train: TrainSpec, now: Progress[Weights], params: Weights) -> Weights:
+def _averaged(train: TrainSpec, now: TrainingProgress[Weights], params: Weights) -> Weights:
     if not train.average:
         return params
     step = now.step.astype(jnp.float32)
     keep = jnp.minimum(train.average, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, now.average, params)
+    return optax.incremental_update(params, now.average, 1 - keep)

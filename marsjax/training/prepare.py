@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from marsjax import tokens
-from marsjax.bins import Converter
+from marsjax.core.errors import InputError
+from marsjax.core.specs import MarketSpec, TokenSpec
 from marsjax.data.feed import FeedChunk
-from marsjax.specs import MarketSpec, TokenSpec
+from marsjax.tokens import encoding
+from marsjax.tokens.bins import Converter
 from marsjax.training import converters, days
 from marsjax.training.split import Split, split
 
@@ -51,12 +52,12 @@ def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level
             held_from_ns: int, length: int) -> Prepared:
     """Replays feeds, fits bins on the training days before the held-out part, and splits the tokens.
 
-    Mirror images are trained on, and bins are fitted on them too; they are in no other part. Raises ValueError where a
+    Mirror images are trained on, and bins are fitted on them too; they are in no other part. Raises InputError where a
     day has too few orders in a part, or no day is left to train on.
     """
     own = [feed for feed in feeds if not feed.is_held_out]
     if not own:
-        raise ValueError(f"training: every day is held out whole ({', '.join(feed.name for feed in feeds)}), none is "
+        raise InputError(f"training: every day is held out whole ({', '.join(feed.name for feed in feeds)}), none is "
                          "left to train on")
     opened = [(feed.name, feed.orders) for feed in feeds]
     opened += [(f"{feed.name} mirrored", days.mirrored(feed.mirror)) for feed in own if feed.mirror is not None]
@@ -66,10 +67,10 @@ def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level
     for day in to_fit:
         early = day.quantities(held_from_ns)["order-volume"]
         if len(early) <= length:
-            raise ValueError(f"{day.name}: {len(early)} orders before the held-out part are too few to train on; "
+            raise InputError(f"{day.name}: {len(early)} orders before the held-out part are too few to train on; "
                              f"expected more than a window's {length}")
     fitted = converters.fit(to_fit, spec, level_bins, held_from_ns)
-    table = tokens.tables(spec, fitted)
+    table = encoding.tables(spec, fitted)
     made = [days.day_tokens(market, spec, table, day) for day in replayed]
     originals, images = made[: len(feeds)], made[len(feeds) :]
     parts = split([day for day in originals if day.name not in held], [day for day in originals if day.name in held],

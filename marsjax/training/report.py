@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from marsjax.model import Params
-from marsjax.specs import ComputeSpec, ModelSpec
+from marsjax.core.specs import ModelSpec
+from marsjax.model.layers import FLOAT32
+from marsjax.model.llama import OrderModel
 from marsjax.training import baselines, evaluate
 from marsjax.training.evaluate import FIELDS
 from marsjax.training.prepare import Prepared
@@ -18,8 +19,7 @@ Losses = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 MODEL, MARGINALS, MARKOV = "model", "frequencies", "markov"
 
 
-def measure(params: Params, spec: ModelSpec, data: Prepared, stopped: Params | None = None
-            ) -> dict[str, dict[str, Any]]:
+def measure(model: OrderModel, data: Prepared, stopped: OrderModel | None = None) -> dict[str, dict[str, Any]]:
     """Losses of the model (in float32) and of both baselines on the parts that nothing was trained on.
 
     If the model is `fit.refit` on the validation part too, `stopped` is the one from before, which that part's losses
@@ -28,17 +28,17 @@ def measure(params: Params, spec: ModelSpec, data: Prepared, stopped: Params | N
     of = data.split
 
     def beside(refit: Sequence[np.ndarray] | None) -> dict[str, baselines.Marginals | baselines.Markov]:
-        given = spec.tokens, of.training, of.validation, refit
+        given = model.spec.tokens, of.training, of.validation, refit
         return {MARGINALS: baselines.marginals(*given), MARKOV: baselines.markov(*given)}
 
-    before = params if stopped is None else stopped, beside(None)
-    after = before if stopped is None else (params, beside(of.refit))
+    before = model if stopped is None else stopped, beside(None)
+    after = before if stopped is None else (model, beside(of.refit))
     found: dict[str, dict[str, Any]] = {}
     for part, spans in (("validation", of.validation), ("held_out", of.held_out),
                         ("held_out_symbols", of.held_out_symbols)):
-        model, others = before if part == "validation" else after
+        measured, others = before if part == "validation" else after
         if spans:
-            found[part] = {MODEL: _summary(evaluate.losses(model, spec, ComputeSpec(), spans), spans),
+            found[part] = {MODEL: _summary(evaluate.losses(measured.replace(compute=FLOAT32), spans), spans),
                            **{name: _summary(other.losses(spans), spans) for name, other in others.items()}}
     return found
 
@@ -93,8 +93,9 @@ def curve(rows: Sequence[Mapping[str, float]], refit: Sequence[Mapping[str, floa
 def card(title: str, spec: ModelSpec, facts: Mapping[str, str], losses: Losses, limits: Sequence[str]) -> str:
     """The card of a checkpoint, Markdown."""
     lines = [f"# {title}", "",
-             f"An order model of {spec.layers} layer{'s' if spec.layers > 1 else ''}, width {spec.width}, {spec.heads} "
-             f"heads, {spec.max_orders} orders of context and {spec.tokens.classes} classes of orders.", ""]
+             f"An order model of {spec.layers} layer{'s' if spec.layers > 1 else ''}, width {spec.embed_dim}, "
+             f"{spec.heads} "
+             f"heads, {spec.context_length} orders of context and {spec.tokens.classes} classes of orders.", ""]
     lines += [f"- {name}: {text}" for name, text in facts.items()]
     lines += ["", "Losses in nats an order: of the whole order, and of its fields under the model's joint law, beside "
               "the frequencies of the training orders and a Markov chain of the last two orders' type and price.", "",

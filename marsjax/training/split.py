@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marsjax.specs import SECOND_NS
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array
+from marsjax.core.times import SECOND_NS
 from marsjax.training.days import DayTokens
-from marsjax.types import Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,30 +46,30 @@ class Split:
 
 def split(days: Sequence[DayTokens], held_out_symbols: Sequence[DayTokens], validation_from_ns: int,
           held_from_ns: int, length: int) -> Split:
-    """Splits days at two times; ValueError where a part of a day has too few orders, which names the day.
+    """Splits days at two times; InputError where a part of a day has too few orders, which names the day.
 
     `length` is that of a training window: the part to train on must be longer than it.
     """
     if not validation_from_ns < held_from_ns:
-        raise ValueError(f"split: expected validation to begin before the held-out part, got "
+        raise InputError(f"split: expected validation to begin before the held-out part, got "
                          f"{_clock(validation_from_ns)} and {_clock(held_from_ns)}")
     training, refit, validation, held = [], [], [], []
     for day in days:
         first, last = (int(np.searchsorted(day.time_ns, at)) for at in (validation_from_ns, held_from_ns))
         if first <= length:
-            raise ValueError(f"{day.name}: {first} orders before {_clock(validation_from_ns)} are too few to train on; "
+            raise InputError(f"{day.name}: {first} orders before {_clock(validation_from_ns)} are too few to train on; "
                              f"expected more than a window's {length}")
         for part, count, begins in (("validation", last - first, validation_from_ns),
                                     ("held-out", len(day.features) - last, held_from_ns)):
             if not count:
-                raise ValueError(f"{day.name}: no orders in the {part} part, which begins at {_clock(begins)}")
+                raise InputError(f"{day.name}: no orders in the {part} part, which begins at {_clock(begins)}")
         training.append(day.features[:first])
         refit.append(day.features[:last])
         validation.append(Span(day.name, day.features, first, last))
         held.append(Span(day.name, day.features, last, len(day.features)))
     for day in held_out_symbols:
         if len(day.features) < 2:
-            raise ValueError(f"{day.name}: expected at least 2 orders in a held-out day, got {len(day.features)}")
+            raise InputError(f"{day.name}: expected at least 2 orders in a held-out day, got {len(day.features)}")
     whole = [Span(day.name, day.features, 1, len(day.features)) for day in held_out_symbols]
     return Split(training, refit, validation, held, whole)
 
@@ -85,7 +86,7 @@ class Windows(NamedTuple):
 def windows(spans: Sequence[Span], length: int, stride: int) -> Windows:
     """Windows whose scored predictions see `length - stride` tokens or more, as far as the day has them."""
     if not 1 <= stride <= length:
-        raise ValueError(f"windows: expected a stride of 1 to length={length}, got {stride}")
+        raise InputError(f"windows: expected a stride of 1 to length={length}, got {stride}")
     features, scored = [], []
     for span in spans:
         for first in range(span.first, span.last, stride):

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from marsjax.training.loop import Progress
+from marsjax.core.errors import InputError
+from marsjax.training.loop import TrainingProgress
 
 Weights = TypeVar("Weights")
 KEPT = 2
@@ -20,7 +21,7 @@ KEPT = 2
 class Saved(NamedTuple, Generic[Weights]):
     """What a run goes on from."""
 
-    progress: Progress[Weights]
+    progress: TrainingProgress[Weights]
     best: Weights
     """Averaged weights at the step of the lowest validation loss."""
     curve: list[dict[str, float]]
@@ -52,7 +53,7 @@ class StateFolder:
     def restore(self, fresh: Saved[Weights]) -> Saved[Weights] | None:
         """The newest state, placed as the arrays of `fresh` are, or None if there is none.
 
-        Raises ValueError, which names the first difference, if it belongs to another config or to other data.
+        Raises InputError, which names the first difference, if it belongs to another config or to other data.
         """
         step = self._manager.latest_step()
         if step is None:
@@ -78,15 +79,21 @@ def digest(arrays: Sequence[np.ndarray]) -> str:
 def _check(folder: pathlib.Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):
-            raise ValueError(f"{folder}: this state is of another training: its {key} is {found.get(key)!r}, here it "
+            raise InputError(f"{folder}: this state is of another training: its {key} is {found.get(key)!r}, here it "
                              f"is {expected.get(key)!r}; remove it, or name another output")
 
 
 def _named(tree: Any) -> dict[str, jax.Array]:
-    """Arrays by their paths: Orbax reads dictionaries whatever the records are that they come from."""
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """Arrays by their paths: Orbax reads dictionaries whatever the records are that they come from.
+
+    Those without an element, which Orbax does not write, are left out.
+    """
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if leaf.size}
 
 
 def _unnamed(like: Any, arrays: Mapping[str, jax.Array]) -> Any:
-    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in _named(like)])
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: arrays[_name(path)] if leaf.size else leaf, like)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")

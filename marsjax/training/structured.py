@@ -18,10 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax import model, tokens
-from marsjax.model import CHANGE_ROWS, TIME_ROWS, Embedding, Layers, Params
-from marsjax.specs import ComputeSpec, ModelSpec, TokenSpec
-from marsjax.types import Array
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array
+from marsjax.core.specs import ComputeSpec, ModelSpec, TokenSpec
+from marsjax.model import layers, llama
+from marsjax.model.layers import CHANGE_ROWS, TIME_ROWS
+from marsjax.model.llama import OrderModel
+from marsjax.tokens import encoding
 
 KINDS = 3
 ANCHOR = 0
@@ -38,7 +41,7 @@ _TABLE_SCALE = 0.3
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Head:
+class HeadRows:
     """Rows whose sums are the classes' rows of the joint head; d is the width, P, V, I numbers of bins.
 
     Rows of pairs have the first r coordinates alone, biases the anchor alone; the others are 0.
@@ -77,47 +80,46 @@ class Head:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Structured:
-    """What is learnt; `expand` makes the `Params` of an order model of it."""
+    """What is learnt; `expand` makes an order model of it."""
 
-    embedding: Embedding
-    """Of an ordinary model, but `change` and `time` are [1, d]: all changes alike, and all times."""
-    layers: Layers
-    norm: Array
-    """[d]."""
-    head: Head
+    body: OrderModel
+    """An order model without a head, [d, 0]; its `change` and `time` are [1, d]: all changes alike, and all times."""
+    head: HeadRows
 
 
-def init(spec: ModelSpec, key: jax.Array, frequencies: np.ndarray | None = None, pair_width: int = 1) -> Structured:
-    """Fresh parameters.
+def init(spec: ModelSpec, key: jax.Array, frequencies: np.ndarray | None = None, pair_width: int = 1,
+         compute: ComputeSpec = layers.FLOAT32) -> Structured:
+    """Fresh weights.
 
     Args:
       spec: sizes.
       key: of the draws.
       frequencies: float [classes], of the tokens to train on: the head starts near them. Uniform if None.
       pair_width: coordinates of the hidden state that pairs of bins see, r; with 1 that is the anchor alone.
+      compute: how the model computes.
     """
-    if not 1 <= pair_width <= spec.width:
-        raise ValueError(f"structured model: expected pair_width of 1 to {spec.width} (the width), got {pair_width}")
+    if not 1 <= pair_width <= spec.embed_dim:
+        raise InputError(f"structured: expected pair_width of 1 to {spec.embed_dim} (embed_dim), got {pair_width}")
     small = dataclasses.replace(spec, tokens=TokenSpec(1, 1, 1))
-    shell = model.init(small, key)
-    d, bins = spec.width, spec.tokens
+    fresh = llama.init(small, key).weights()
+    d, bins = spec.embed_dim, spec.tokens
 
     def table(number: int, rows: int) -> jax.Array:
         return _TABLE_SCALE * jax.random.normal(jax.random.fold_in(key, number), (rows, d))
 
-    embedding = dataclasses.replace(
-        shell.embedding, kind=table(1, KINDS), price=table(2, bins.price_levels), volume=table(3, bins.volumes),
-        interval=table(4, bins.intervals), change=jnp.zeros((1, d)), time=jnp.zeros((1, d)),
-        levels_scale=jnp.full((d,), _TABLE_SCALE).at[ANCHOR].set(0.0),
-        levels_shift=jnp.zeros((d,)).at[ANCHOR].set(_ANCHOR_SIZE),
-        volume_ratio=table(5, model.RATIO_ROWS) if spec.ratio_embeddings else None,
-        trade_ratio=table(6, model.RATIO_ROWS) if spec.ratio_embeddings else None)
-    return Structured(embedding, shell.layers, shell.norm, _fresh_head(spec, frequencies, pair_width))
+    tables = {"kind": table(1, KINDS), "price": table(2, bins.price_levels), "volume": table(3, bins.volumes),
+              "interval": table(4, bins.intervals), "change": jnp.zeros((1, d)), "time": jnp.zeros((1, d)),
+              "levels_scale": jnp.full((d,), _TABLE_SCALE).at[ANCHOR].set(0.0),
+              "levels_shift": jnp.zeros((d,)).at[ANCHOR].set(_ANCHOR_SIZE)}
+    if spec.ratio_embeddings:
+        tables |= {"volume_ratio": table(5, layers.RATIO_ROWS), "trade_ratio": table(6, layers.RATIO_ROWS)}
+    weights = {**fresh, **{f"embedding.{name}": x for name, x in tables.items()}, "head": jnp.zeros((d, 0))}
+    return Structured(OrderModel(spec, weights, compute), _fresh_head(spec, frequencies, pair_width))
 
 
-def _fresh_head(spec: ModelSpec, frequencies: np.ndarray | None, pair_width: int) -> Head:
+def _fresh_head(spec: ModelSpec, frequencies: np.ndarray | None, pair_width: int) -> HeadRows:
     """Zeros, but for the biases: kind with price, volume given kind, interval given kind."""
-    d, bins = spec.width, spec.tokens
+    d, bins = spec.embed_dim, spec.tokens
     shape = (KINDS, bins.price_levels, bins.volumes, bins.intervals)
     law = np.ones(shape) if frequencies is None else np.asarray(frequencies, np.float64).reshape(shape)
     law = law / law.sum() + _UNSEEN / bins.classes
@@ -138,7 +140,7 @@ def _fresh_head(spec: ModelSpec, frequencies: np.ndarray | None, pair_width: int
     pairs = {name: jnp.zeros((*sizes, pair_width)) for name, sizes in {
         "price_volume": (p, v), "price_interval": (p, i), "volume_interval": (v, i),
         "kind_price_volume": (KINDS, p, v), "kind_price_interval": (KINDS, p, i)}.items()}
-    return Head(bias(law.sum(axis=(2, 3))), bias(given_kind(law.sum(axis=(1, 3)))),
+    return HeadRows(bias(law.sum(axis=(2, 3))), bias(given_kind(law.sum(axis=(1, 3)))),
                 bias(given_kind(law.sum(axis=(1, 2)))), **whole, **pairs)
 
 
@@ -157,16 +159,17 @@ class _Rows(NamedTuple):
     """[V, I, r]."""
 
 
-def expand(params: Structured, spec: ModelSpec) -> Params:
-    """The ordinary parameters that give the same logits."""
-    d, rows = spec.width, _rows(params.head)
+def expand(model: Structured) -> OrderModel:
+    """The ordinary order model that gives the same logits."""
+    spec = model.body.spec
+    d, rows = spec.embed_dim, _rows(model.head)
     pairs = [jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, d - x.shape[-1])]) for x in rows[3:]]
     head = (rows.price[:, :, None, None] + rows.volume[:, None, :, None] + rows.interval[:, None, None]
             + pairs[0][:, :, :, None] + pairs[1][:, :, None] + pairs[2])
-    return dataclasses.replace(_without_head(params), head=head.reshape(spec.tokens.classes, d).T)
+    return _body(model).replace({"head": head.reshape(spec.tokens.classes, d).T})
 
 
-def _rows(head: Head) -> _Rows:
+def _rows(head: HeadRows) -> _Rows:
     def of(bias: Array, alone: Array, by_kind: Array) -> jax.Array:
         return jnp.pad(bias, ((0, 0), (0, 0), (ANCHOR, alone.shape[-1] - ANCHOR - 1))) + alone + by_kind
 
@@ -176,30 +179,28 @@ def _rows(head: Head) -> _Rows:
                  head.volume_interval)
 
 
-def _without_head(params: Structured) -> Params:
-    """Ordinary parameters but for the head, which is empty."""
-    table, width = params.embedding, params.norm.shape[0]
-    embedding = dataclasses.replace(table, change=jnp.broadcast_to(table.change, (CHANGE_ROWS, width)),
-                                    time=jnp.broadcast_to(table.time, (TIME_ROWS, width)))
-    return Params(embedding, params.layers, params.norm, jnp.zeros((width, 0)))
+def _body(model: Structured) -> OrderModel:
+    """The order model without a head, with tables of ordinary lengths."""
+    table, width = model.body.embedding, model.body.spec.embed_dim
+    return model.body.replace({"embedding.change": jnp.broadcast_to(table.change[...], (CHANGE_ROWS, width)),
+                               "embedding.time": jnp.broadcast_to(table.time[...], (TIME_ROWS, width))})
 
 
-def next_token(params: Structured, spec: ModelSpec, compute: ComputeSpec, features: Array, chunk: int = 128
-               ) -> jax.Array:
+def next_token(model: Structured, features: Array, chunk: int = 128) -> jax.Array:
     """Negative log-probability of each next token, float32 [B, T], of windows int32 [B, T + 1, 15].
 
     What `loss.next_token` gives for the expanded model, without its logits; `chunk` positions at a time.
     """
-    given = tokens.from_array(spec.tokens, features[:, :-1])
-    states = model.hidden(_without_head(params), spec, given, compute)
-    (batch, length, width), rows = states.shape, _rows(params.head)
+    tokens, compute = model.body.spec.tokens, model.body.compute
+    states = _body(model).hidden(encoding.from_array(tokens, features[:, :-1]))
+    (batch, length, width), rows = states.shape, _rows(model.head)
     if length % chunk:
-        raise ValueError(f"loss: expected a window length that is a multiple of chunk={chunk}, got {length}")
+        raise InputError(f"loss: expected a window length that is a multiple of chunk={chunk}, got {length}")
 
     @jax.checkpoint
     def part(x: tuple[jax.Array, jax.Array]) -> jax.Array:
         scores = _scores(rows, x[0], compute)
-        return log_partition(scores) - _score_of(scores, tokens.unpack(spec.tokens, x[1]))
+        return log_partition(scores) - _score_of(scores, encoding.unpack(tokens, x[1]))
 
     pieces = (jnp.moveaxis(states.reshape(batch, -1, chunk, width), 1, 0),
               jnp.moveaxis(features[:, 1:, 0].reshape(batch, -1, chunk), 1, 0))
@@ -210,7 +211,7 @@ def _scores(rows: _Rows, states: jax.Array, compute: ComputeSpec) -> _Rows:
     """What each row adds to the logits of its classes, at hidden states [..., d]."""
     def of(table: Array) -> jax.Array:
         flat = table.reshape(-1, table.shape[-1]).T
-        found = model.dense(states[..., : len(flat)], flat, compute, out=jnp.float32)
+        found = layers.dense(states[..., : len(flat)], flat, compute, out=jnp.float32)
         return found.reshape(*states.shape[:-1], *table.shape[:-1])
 
     return _Rows(*map(of, rows))

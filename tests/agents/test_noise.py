@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from marsjax import clock
 from marsjax.agents import noise
 from marsjax.agents.noise import NoiseOrder, NoiseSpec
-from marsjax.types import NO_PRICE, Kind
+from marsjax.core import times
+from marsjax.core.records import NO_PRICE, Kind
 
 SPEC = NoiseSpec()
 DRAWS = 200_000
@@ -50,7 +50,7 @@ def test_draws_follow_the_probabilities_of_the_reference(plans: NoiseOrder, name
 
 
 def test_draws_of_one_wake_up_do_not_depend_on_each_other(plans: NoiseOrder) -> None:
-    quarter = np.digitize(clock.time_to_ns(plans.sleep), [7.5e8, 1e9, 1.25e9])
+    quarter = np.digitize(times.to_ns(plans.sleep), [7.5e8, 1e9, 1.25e9])
     columns = {name: values(plans, name) for name in REFERENCE} | {"coin": plans.upper_wins, "sleep": quarter}
     for a, b in itertools.combinations(columns, 2):
         table = stats.contingency.crosstab(columns[a], columns[b]).count
@@ -64,7 +64,7 @@ def test_the_coin_is_fair(plans: NoiseOrder) -> None:
 @pytest.mark.parametrize("interval_ns", [2, 10**9, 10 * 10**9])
 def test_wake_ups_come_after_half_to_one_and_a_half_intervals(interval_ns: int) -> None:
     plans = draw(NoiseSpec(interval_ns=interval_ns), NO_PRICE)
-    slept = clock.time_to_ns(plans.sleep)
+    slept = times.to_ns(plans.sleep)
     low, high = interval_ns // 2, interval_ns // 2 + interval_ns
     assert low <= slept.min() and slept.max() < high
     if interval_ns == 2:
@@ -85,7 +85,7 @@ def test_prices_lie_around_the_last_one_or_the_first(last_price: int, anchor: in
 def test_equal_keys_draw_equal_orders_and_others_do_not() -> None:
     a, b, c = (draw(SPEC, 500, seed, 100) for seed in (1, 1, 2))
     assert all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
-    assert not np.array_equal(clock.time_to_ns(a.sleep), clock.time_to_ns(c.sleep))
+    assert not np.array_equal(times.to_ns(a.sleep), times.to_ns(c.sleep))
 
 
 @pytest.mark.parametrize("weights", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 3, 1), (2**30, 1, 2**30 - 2)])

@@ -5,24 +5,30 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marsjax import clock, testing
+from marsjax import testing
 from marsjax.agents import check
-from marsjax.agents.base import NO_LATENCY, Latency, News, Observation, Resting
+from marsjax.agents.base import NO_LATENCY, AgentEvent, Latency, Observation, Resting
 from marsjax.agents.immediate import Immediate
 from marsjax.agents.participation import Participation
 from marsjax.agents.twap import Twap
 from marsjax.agents.vwap import Vwap, schedule
-from marsjax.specs import SECOND_NS, MarketSpec
-from marsjax.types import EMPTY_PRICE, NO_ID, Kind, Order, Side, Status, Time
+from marsjax.core import int64, times
+from marsjax.core.records import EMPTY_PRICE, NO_ID, Kind, Order, Side, Status, Time
+from marsjax.core.specs import MarketSpec
+from marsjax.core.times import SECOND_NS
+from marsjax.market import book, exchange, orders
+from marsjax.sim import event_queue
 
 START_S, CASES, SLOTS = 36_000, 48, 6
-MARKET = MarketSpec(capacity=SLOTS, levels=1, owners=4)
+MARKET = MarketSpec(capacity=SLOTS, levels=1, accounts=4)
 VWAP = Vwap(0, START_S * SECOND_NS, (3, 1, 2), bucket_seconds=20, interval_seconds=5)
 PART = Participation(0, START_S * SECOND_NS, 60, 0.25, interval_seconds=5)
 NOW = Immediate(0, START_S * SECOND_NS, 60)
+TWAP = Twap(0, START_S * SECOND_NS, 30)
 SLOW = Latency(communication_ns=3 * SECOND_NS)
 
 
@@ -52,7 +58,7 @@ class Exchange:
         self.rest = np.zeros((CASES, SLOTS), np.int32)
         self.traded, self.others = np.zeros(CASES, int), np.zeros(CASES, int)
         self.seen, self.news = jax.tree.map(lambda x: np.zeros((CASES, *x.shape), x.dtype), check.shapes(MARKET))
-        self.untold: list[News] = []
+        self.unheard: list[AgentEvent] = []
 
     def observation(self, time: Time, best: np.ndarray, rest: np.ndarray) -> Observation:
         """A book with one price on both sides and the given orders of the strategy's own."""
@@ -63,17 +69,18 @@ class Exchange:
             table = np.full((CASES, 2, SLOTS), none, np.int32)
             table[self.case, self.side] = np.where(rest > 0, values, none)
             columns.append(table)
-        return self.seen._replace(time=time, view=view, resting=Resting(*columns))
+        return self.seen._replace(time=time, view=view, resting=Resting(*columns),
+                                  tick=np.full(CASES, MARKET.tick, np.int32))
 
     def tell(self, time: Time, kind: int, volume: Any, status: Any, is_own: Any, own: Any, market: Any) -> None:
-        """News of an order that traded `market` shares, `own` of them the strategy's."""
+        """AgentEvent of an order that traded `market` shares, `own` of them the strategy's."""
         order = dataclasses.replace(self.news.order, kind=np.full(CASES, kind, np.int32), volume=np.int32(volume))
         trades = dataclasses.replace(self.news.trades, kind=np.where(market > 0, Kind.BUY, Kind.NONE),
-                                     volume=clock.wide_from_numpy(market))
-        self.untold.append(self.news._replace(
+                                     volume=int64.from_numpy(market))
+        self.unheard.append(self.news._replace(
             time=time, order=order, is_own=np.broadcast_to(is_own, CASES), trades=trades,
             status=np.broadcast_to(np.int32(status), CASES),
-            shares=clock.wide_from_numpy(np.where(self.is_buy, own, -own))))
+            shares=int64.from_numpy(np.where(self.is_buy, own, -own))))
 
     def take(self, time: Time, orders: Order, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One wake-up's orders, [CASES, K]; shares of limit orders sent, and their limits."""
@@ -107,11 +114,11 @@ class Exchange:
 
 
 def drive(agent: Any, full: bool = False) -> Run:
-    """A strategy from its start to its stop. With latency what it sees and is told is one wake-up old."""
+    """A strategy from its start to its stop. With latency what it sees and hears is one wake-up old."""
     made = Exchange(agent, full)
     delayed, alive, rows = agent.latency != NO_LATENCY, np.ones(CASES, bool), []
     state, wake = jax.tree.map(np.asarray, agent.starts(made.targets, made.is_buy))
-    act, told = (jax.jit(jax.vmap(f)) for f in (agent.act, agent.told))
+    act, heard = (jax.jit(jax.vmap(f)) for f in (agent.act, agent.on_event))
     keys, old = jax.random.split(jax.random.key(0), CASES), made.rest.copy()
     while alive.any():
         best = made.rng.integers(900, 1100, CASES).astype(np.int32) * 100
@@ -120,20 +127,20 @@ def drive(agent: Any, full: bool = False) -> Run:
         state = jax.tree.map(lambda new, was, on=alive: np.where(on.reshape(-1, *[1] * (was.ndim - 1)), new, was),
                              action.state, jax.tree.map(np.asarray, state))
         assert not action.unsent.any()
-        before = len(made.untold)
+        before = len(made.unheard)
         traded, others = made.traded, made.others
         sent, price = made.take(wake, action.orders, alive)
         traded, old = made.traded, made.rest.copy()
         made.pass_time(wake)
-        for _ in range(before if delayed else len(made.untold)):
-            state = told(state, made.untold.pop(0))
+        for _ in range(before if delayed else len(made.unheard)):
+            state = heard(state, made.unheard.pop(0))
         rows.append((traded, others, sent, price, best, state.progress.completed, state.progress.working,
                      made.rest.sum(axis=1)))
         alive &= ~action.stops
-        assert not (alive & (clock.time_to_ns(action.wake) <= clock.time_to_ns(wake))).any()
+        assert not (alive & (times.to_ns(action.wake) <= times.to_ns(wake))).any()
         wake = action.wake
-    for news in made.untold:
-        state = told(state, news)
+    for news in made.unheard:
+        state = heard(state, news)
     np.testing.assert_array_equal(state.progress.completed, made.traded)
     np.testing.assert_array_equal(state.progress.working, made.rest.sum(axis=1))
     if isinstance(agent, Participation):
@@ -211,7 +218,8 @@ def test_every_strategy_keeps_to_the_rules_of_agents(agent: Any) -> None:
     (functools.partial(dataclasses.replace, VWAP, profile=(2**36,)), r"Vwap\.profile: expected a sum of at most"),
     (functools.partial(dataclasses.replace, VWAP, interval_seconds=3), r"Vwap\.bucket_seconds: .*multiple of .* = 3"),
     (functools.partial(dataclasses.replace, VWAP, interval_seconds=0), r"interval_seconds: expected at least 1"),
-    (functools.partial(dataclasses.replace, VWAP, price_change=50), r"Vwap\.price_change: expected a multiple of 100"),
+    (lambda: dataclasses.replace(VWAP, price_change=50).check_market(MarketSpec()),
+     r"Vwap\.price_change: expected a multiple of the market's tick, 100 .* got 50"),
     (functools.partial(dataclasses.replace, VWAP, most_orders=1), r"Vwap\.most_orders: expected at least 2, got 1"),
     (functools.partial(dataclasses.replace, VWAP, profile=(1,) * 4000), r"Vwap\.profile: expected at most 65535 s"),
     (functools.partial(dataclasses.replace, PART, ratio=0.0), r"Participation\.ratio: expected 0\.0001 to 1 .* got 0"),
@@ -227,3 +235,43 @@ def test_every_strategy_keeps_to_the_rules_of_agents(agent: Any) -> None:
 def test_wrong_settings_are_refused_by_name(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("tick", [1, 10, 1000])
+@pytest.mark.parametrize("strategy", [VWAP, PART, NOW, TWAP], ids=lambda agent: agent.name)
+def test_strategies_trade_in_any_tick(strategy: Any, tick: int) -> None:
+    """On a book with one side an execution goes by a tick from the other: the exchange takes the price."""
+    market = MarketSpec(tick=tick, capacity=SLOTS, levels=1, accounts=4)
+    strategy.check_market(market)
+    state, wake = strategy.starts(np.int32(1000), True)
+    if isinstance(strategy, Participation):
+        state = state._replace(others=np.int32(100_000))
+    if isinstance(strategy, Twap):
+        state = state._replace(passive_next=np.bool_(False))
+    opened = exchange.open_market(market)
+    time = times.add(jax.tree.map(jnp.asarray, wake), times.of_ns(20 * SECOND_NS))
+    bid = orders.limit_order(Kind.BUY, 99_000, 500, account=0, time=time)
+    opened, _ = exchange.submit(market, opened, bid)
+    seen = event_queue.observe(strategy, tick, opened, book.view(market, opened.book), time, ())
+    sent = strategy.act(jax.tree.map(jnp.asarray, state), seen, jax.random.key(0)).orders
+    limit = jax.tree.map(lambda x: x[-1], sent)
+    assert limit.kind == Kind.BUY and limit.volume > 0
+    assert limit.price == 99_000 + tick + getattr(strategy, "price_change", 0)
+    _, report = exchange.submit(market, opened, dataclasses.replace(limit, time=time))
+    assert report.status == Status.ACCEPTED
+
+
+def test_twap_that_has_done_exactly_its_target_stops_and_sends_nothing() -> None:
+    market = MarketSpec(capacity=SLOTS, levels=1, accounts=4)
+    opened = exchange.open_market(market)
+    state, wake = TWAP.starts(np.int32(1000), True)
+    time = times.add(jax.tree.map(jnp.asarray, wake), times.of_ns(10 * SECOND_NS))
+    opened, _ = exchange.submit(market, opened, orders.limit_order(Kind.BUY, 99_000, 300, account=2, time=time))
+    seen = event_queue.observe(TWAP, 100, opened, book.view(market, opened.book), time, ())
+    for completed, stops in ((1000, True), (400, False)):
+        for passive in (True, False):
+            given = state._replace(completed=np.int32(completed), passive_next=np.bool_(passive))
+            action = TWAP.act(jax.tree.map(jnp.asarray, given), seen, jax.random.key(0))
+            assert bool(action.stops) == stops
+            # What rests is left as it is: the reference cancels nothing once the target is done.
+            assert (np.asarray(action.orders.kind) == Kind.NONE).all() == stops

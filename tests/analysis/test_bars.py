@@ -9,20 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from marsjax import clock, orders
 from marsjax.analysis import bars
-from marsjax.analysis.bars import COLUMNS, MINUTE_NS, MinuteBars, Trace
-from marsjax.types import Kind, Status
+from marsjax.analysis.bars import COLUMNS, MINUTE_NS, MinuteBars, OrderTrace
+from marsjax.core import int64
+from marsjax.core.records import Kind, Status
+from marsjax.market import orders
+from marsjax.observers.bars import Bars
 from tests.helpers import fixture_folder
 
 SECOND = 10**9
 GOLDEN = fixture_folder() / "stylized_facts" / "minutes.csv.gz"
 
 
-def trace_of(*rows: tuple[float, float, float, int]) -> Trace:
+def trace_of(*rows: tuple[float, float, float, int]) -> OrderTrace:
     """Rows of minute, last price, mid, volume."""
     time, last, mid, volume = (np.array(column) for column in zip(*rows, strict=True))
-    return Trace(np.round(time * MINUTE_NS).astype(np.int64), last.astype(float), mid.astype(float), volume)
+    return OrderTrace(np.round(time * MINUTE_NS).astype(np.int64), last.astype(float), mid.astype(float), volume)
 
 
 def test_minutes_are_those_that_pandas_rounds_to() -> None:
@@ -37,8 +39,8 @@ def test_minutes_are_those_that_pandas_rounds_to() -> None:
 def test_bars_of_a_trace_by_hand(date: str) -> None:
     trace = trace_of((570.0, np.nan, 10, 0), (570.25, 6, 12, 100), (570.5, 8, np.nan, 50), (570.75, 9, 13, 0),
                      (573.0, 9, 14, 1), (571.2, 0, 0, 0))
-    trace = Trace(*(column[np.argsort(trace.time_ns)] for column in trace))
-    first, second = Trace(*(x[:2] for x in trace)), Trace(*(x[2:] for x in trace))
+    trace = OrderTrace(*(column[np.argsort(trace.time_ns)] for column in trace))
+    first, second = OrderTrace(*(x[:2] for x in trace)), OrderTrace(*(x[2:] for x in trace))
     got = bars.of_traces([first, second], date, "600000", rollout=3, from_ns=0)
     assert got.time.astype(str).tolist() == [f"2023-07-11T09:{m}:00" for m in (30, 31, 33)]
     # 9:30:30 goes to the even minute; a mean leaves out what is none, the last of a minute may be none.
@@ -64,7 +66,7 @@ def test_a_trace_keeps_accepted_orders_and_counts_fills_only() -> None:
     reports: Any = types.SimpleNamespace(
         status=np.array([Status.ACCEPTED, Status.BAD_PRICE, Status.ACCEPTED, Status.ACCEPTED]),
         trades=types.SimpleNamespace(kind=np.array([Kind.BUY, Kind.BUY, Kind.CANCEL, Kind.SELL]),
-                                     volume=clock.wide(np.array([5, 6, 7, 8], np.int32))))
+                                     volume=int64.of_int32(np.array([5, 6, 7, 8], np.int32))))
     views: Any = types.SimpleNamespace(last_price=np.array([-1, 10, 11, 12]),
                                        mid_price_twice=np.array([20, 21, 23, 25]),
                                        has_mid=np.array([True, True, True, False]))
@@ -76,17 +78,25 @@ def test_a_trace_keeps_accepted_orders_and_counts_fills_only() -> None:
 
 
 def test_dense_arrays_become_rows_without_the_empty_minutes() -> None:
-    price = np.array([[-1, 100, 101], [200, -1, 202]])
-    orders_each = np.array([[1, 2, 3], [4, 0, 5]])
-    start = np.array(["2024-01-02T09:30", "2024-01-03T10:00"], "datetime64[m]")
-    got = bars.of_rollouts("A", "Mine", start, price, price + 0.5, price + 1, price + 2, price * 10, orders_each, 7)
+    """Three minutes of three rollouts, the last of which is left out; sums are of 1, 2 ... orders."""
+    orders_each = np.array([[1, 2, 3], [4, 0, 5], [6, 7, 8]])
+    price = np.array([[-1, 100, 101], [200, -1, 202], [300, 301, 302]])
+    priced = np.where(price > 0, orders_each, 0)
+    priced[0, 2] = 2  # the first order of this minute came before any trade
+    dense: Any = types.SimpleNamespace(
+        price_last=price, mid_twice_last=2 * price + 1, mid_twice_sum=int64.from_numpy((2 * price + 3) * orders_each),
+        price_sum=int64.from_numpy(price * priced + 2 * (priced > 0)), priced=priced, orders=orders_each,
+        volume=int64.from_numpy(10 * orders_each))
+    start = np.array(["2024-01-02T09:30", "2024-01-03T10:00", "2024-01-04T11:00"], "datetime64[m]")
+    got = bars.of_dense("A", "Mine", start, Bars(**vars(dense), origin=np.zeros(3)), 7, np.array([True, True, False]))
     assert got.rollout.tolist() == [7, 7, 7, 8, 8]
     assert got.time.astype(str).tolist() == [
         *(f"2024-01-02T09:{m}:00" for m in (30, 31, 32)), "2024-01-03T10:00:00", "2024-01-03T10:02:00"]
     np.testing.assert_array_equal(got.price_last, [np.nan, 100, 101, 200, 202])
-    np.testing.assert_array_equal(got.volume, [-10, 1000, 1010, 2000, 2020])
-    with pytest.raises(ValueError, match=r"of_rollouts: expected arrays of one shape .*\(2, 2\)"):
-        bars.of_rollouts("A", "Mine", start, price[:, :2], price, price, price, price, orders_each)
+    np.testing.assert_allclose(got.price_mean, [np.nan, 101, 102, 200.5, 202.4], rtol=1e-15)
+    np.testing.assert_array_equal(got.price_mid, [0.5, 101.5, 102.5, 201.5, 203.5])
+    np.testing.assert_array_equal(got.price_mid_last, [np.nan, 100.5, 101.5, 200.5, 202.5])
+    np.testing.assert_array_equal(got.volume, [10, 20, 30, 40, 50])
 
 
 @pytest.mark.parametrize("name", ["bars.csv", "bars.csv.gz"])

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from marsjax import book as books
-from marsjax import clock, exchange
 from marsjax.analysis import day
-from marsjax.specs import MarketSpec, Period, Phase, Session
-from marsjax.types import BookView, Kind, Order, Report, Side
+from marsjax.core import int64
+from marsjax.core.records import BookView, Kind, Order, Report, Side
+from marsjax.core.sessions import Period, Phase, Session
+from marsjax.core.specs import MarketSpec
+from marsjax.market import book as books
+from marsjax.market import exchange
 from tests.twin import Message
 from tests.twin_exchange import Timed, stream_of
 
@@ -111,7 +113,7 @@ def test_prices_of_a_crossed_book_are_left_out_and_an_auction_counts_in_its_minu
     held = day.auction_minute(2 * MINUTE, result, view)
     joined = day.join([collected, held])
     assert joined.index.tolist() == [0, 1, 2]
-    assert joined["volume"].tolist() == [0, 0, int(clock.wide_to_numpy(result.volume))] == [0, 0, 200]
+    assert joined["volume"].tolist() == [0, 0, int(int64.to_numpy(result.volume))] == [0, 0, 200]
     assert joined["bid_depth"].tolist()[-1] == 200 and joined["orders"].tolist() == [2, 1, 0]
 
 

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from marsjax import auction, book, orders
 from marsjax.analysis.fills import FillCheck, transactions
-from marsjax.data.feed import AUCTION, Fills
-from marsjax.specs import MarketSpec
-from marsjax.types import NO_ID, Kind, Report, Side, Uncross
+from marsjax.core.records import NO_ID, Kind, Report, Side, Uncross
+from marsjax.core.specs import MarketSpec
+from marsjax.data.feed import AUCTION, PublishedFills
+from marsjax.market import auction, book, orders
 from tests.twin_auction import Collected, as_book
 
 SPEC = MarketSpec(capacity=16, trade_width=4)
@@ -49,10 +49,10 @@ def uncrossed() -> Uncross:
     return jax.tree.map(np.asarray, jax.jit(auction.uncross, static_argnums=0)(SPEC, now)[1])
 
 
-def published(rows: list[Any], time_ns: int = AUCTION_NS + 5) -> Fills:
+def published(rows: list[Any], time_ns: int = AUCTION_NS + 5) -> PublishedFills:
     buy_id, sell_id, price, volume, aggressor = np.array(rows, np.int32).reshape(-1, 5).T
     long = np.full(len(rows), time_ns, np.int64)
-    return Fills(long, price, volume, buy_id, sell_id, aggressor, np.arange(len(rows)))
+    return PublishedFills(long, price, volume, buy_id, sell_id, aggressor, np.arange(len(rows)))
 
 
 def checked(reports: Report | None, rows: list[Any], parts: int = 1) -> FillCheck:

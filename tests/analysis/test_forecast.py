@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marsjax import clock
 from marsjax.analysis import forecast
 from marsjax.analysis.forecast import MINUTE_NS, History, Move
-from marsjax.orders import from_columns
-from marsjax.start import Passed
-from marsjax.types import BookView, Wide
-from marsjax.watchers.bars import Bars
+from marsjax.core import int64
+from marsjax.core.records import BookView, Int64
+from marsjax.market.orders import from_columns
+from marsjax.observers.bars import Bars
+from marsjax.sim.initial import Passed
 
 HOUR_NS = 60 * MINUTE_NS
 
@@ -27,19 +27,19 @@ def history(count: int = 500, seed: int = 0) -> History:
 def bars(history: History, start_ns: int, minutes: int) -> tuple[Bars, int]:
     """What a rollout that does what the history did would add up, order by order."""
     last, orders, total = np.full(minutes, -1), np.zeros(minutes, int), np.zeros(minutes, np.int64)
-    begun = -1
+    first_mid = -1
     for time_ns, mid in zip(history.time_ns, history.mid_twice, strict=True):
         if time_ns <= start_ns:
-            begun = int(mid)
+            first_mid = int(mid)
         minute = -(-(int(time_ns) - start_ns) // MINUTE_NS) - 1
         if 0 <= minute < minutes:
             last[minute], orders[minute], total[minute] = mid, orders[minute] + 1, total[minute] + mid
-    wide = clock.wide_from_numpy
+    wide = int64.from_numpy
     made: dict[str, Any] = {"price_last": np.where(orders, 100_000, -1)[None], "mid_twice_last": last[None],
                             "mid_twice_sum": wide(total[None]), "orders": orders[None],
                             "volume": wide(100 * orders[None])}
     unused = {name: None for name in Bars.__dataclass_fields__ if name not in made}
-    return Bars(**made, **unused), begun
+    return Bars(**made, **unused), first_mid
 
 
 def plain(history: History, at_ns: int, horizon_ns: int) -> float:
@@ -60,23 +60,28 @@ def test_labels_are_those_of_the_definition() -> None:
 
 
 def test_a_rollout_that_does_what_came_has_its_label_and_mids() -> None:
+    """Both against the definition, order by order, and exactly equal to each other."""
     seen = history()
     start_ns = int(seen.time_ns[40])
-    made, begun = bars(seen, start_ns, 8)
+    made, first_mid = bars(seen, start_ns, 8)
     for minutes in (1, 3, 8):
-        np.testing.assert_array_equal(
-            forecast.labels_of_bars(made, np.array([begun]), minutes),
-            forecast.labels_of_history(seen, np.array([start_ns]), minutes * MINUTE_NS))
-    np.testing.assert_array_equal(forecast.mids_of_bars(made, np.array([begun]))[0],
-                                  forecast.minute_mids(seen, start_ns, 8))
+        expected = plain(seen, start_ns, minutes * MINUTE_NS)
+        of_bars = forecast.labels_of_bars(made, np.array([first_mid]), minutes)
+        of_history = forecast.labels_of_history(seen, np.array([start_ns]), minutes * MINUTE_NS)
+        np.testing.assert_allclose(of_bars, [expected], rtol=1e-12, atol=1e-15)
+        np.testing.assert_array_equal(of_bars, of_history)
+    ends = [start_ns + minute * MINUTE_NS for minute in range(9)]
+    mids = [seen.mid_twice[seen.time_ns <= end][-1] / 2 for end in ends]
+    np.testing.assert_array_equal(forecast.mids_of_bars(made, np.array([first_mid]))[0], mids)
+    np.testing.assert_array_equal(forecast.minute_mids(seen, start_ns, 8), mids)
 
 
 def test_minutes_without_orders_keep_the_mid_and_have_no_price() -> None:
     seen = History(*(np.array(x) for x in ([0, 30, 200], [200_000, 200_100, 200_300], [0.0] * 3, [0.0] * 3)))
     seen = seen._replace(time_ns=seen.time_ns * 10**9 + HOUR_NS)
-    made, begun = bars(seen, HOUR_NS, 4)
-    assert begun == 200_000
-    np.testing.assert_array_equal(forecast.mids_of_bars(made, np.array([begun])),
+    made, first_mid = bars(seen, HOUR_NS, 4)
+    assert first_mid == 200_000
+    np.testing.assert_array_equal(forecast.mids_of_bars(made, np.array([first_mid])),
                                   [[100_000, 100_050, 100_050, 100_050, 100_150]])
     table = forecast.minute_table(made)
     assert table["minute"].tolist() == [1, 2, 3, 4] and table["orders"].tolist() == [1, 0, 0, 1]
@@ -137,7 +142,7 @@ def test_numbers_out_of_range_are_refused(threshold: float, levels: tuple[float,
 def test_a_history_is_made_of_the_orders_that_count() -> None:
     """Of four orders the second was refused; bids 300 and 100 against asks 100 and 0 at the touch."""
     shares = np.array([[[300, 5, 0, 0, 0, 900]] * 2, [[100, 0, 0, 0, 0, 0]] * 2]).transpose(1, 0, 2)
-    volume: list[Wide] = [clock.wide_from_numpy(np.concatenate([shares[:, side]] * 2)) for side in (0, 1)]
+    volume: list[Int64] = [int64.from_numpy(np.concatenate([shares[:, side]] * 2)) for side in (0, 1)]
     view = BookView(ask_price=np.zeros((4, 6), int), ask_volume=volume[1], bid_price=np.zeros((4, 6), int),
                     bid_volume=volume[0], last_price=np.zeros(4, int), spread=np.zeros(4, int),
                     mid_price=np.zeros(4, int), mid_price_twice=np.array([10, 20, 30, 40]), has_mid=np.ones(4, bool))

@@ -5,7 +5,7 @@ import pytest
 
 from marsjax.analysis import forecast_baselines, forecast_plots, forecast_scores
 from marsjax.analysis.forecast import MINUTE_NS, History, Move
-from marsjax.analysis.forecast_scores import Mean
+from marsjax.analysis.forecast_scores import ScoreMean
 
 
 def drawn(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -51,8 +51,8 @@ def test_means_of_little() -> None:
     assert np.isnan(forecast_scores.mean(np.zeros(0))).all()
     value, error = forecast_scores.mean(np.array([2.0]))
     assert value == 2 and np.isnan(error)
-    assert forecast_scores.mean(np.array([1.0, 3.0])) == Mean(2.0, 1.0)
-    assert forecast_scores.root(Mean(4.0, 1.0)) == Mean(2.0, 0.25)
+    assert forecast_scores.mean(np.array([1.0, 3.0])) == ScoreMean(2.0, 1.0)
+    assert forecast_scores.root(ScoreMean(4.0, 1.0)) == ScoreMean(2.0, 0.25)
 
 
 def test_calibrated_forecasts_are_reliable_and_others_are_not() -> None:
@@ -89,9 +89,6 @@ def test_pictures_are_drawn_of_what_there_is() -> None:
     figure = forecast_plots.fan(np.array([-1.0, 0.0]), np.array([99_990.0, 1e5]), mids, mids[0], "fan")
     assert "19 trajectories" in str([text.get_text() for text in figure.axes[0].get_legend().get_texts()])
     assert forecast_plots.fan(np.zeros(0), np.zeros(0), mids[3:4], None, "none").axes
-    bins = forecast_scores.reliability(rng.random(9), rng.random(9) < 0.5, (0.0, 0.5, 1.0))
-    figure = forecast_plots.evaluation(rng.random(9), rng.random(9), np.full(9, 0.1), bins, {"a": Mean(-1, 0.1)}, "e")
-    assert len(figure.axes) == 3
     assert len(forecast_plots.paths(mids, "paths").axes[0].lines) == 20
 
 

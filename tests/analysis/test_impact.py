@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from marsjax.analysis import impact, impact_plots
-from marsjax.analysis.impact import Mean, Runs
+from marsjax.analysis.impact import Runs
+from marsjax.analysis.intervals import Interval
 
 
 def runs(mids: Any, **parts: Any) -> Runs:
@@ -113,7 +114,7 @@ def test_the_table_of_minutes_and_its_figures() -> None:
     assert (table["count"] == 2).all()
     law = impact.power_law(np.array([0.1, 0.2]), [np.ones(4), 2 * np.ones(4)], 10, 0)
     figures = [impact_plots.volumes({"buy 0.1": table}), impact_plots.prices({"buy 0.1": table}, 2),
-               impact_plots.impacts({"buy": [(0.1, Mean(1, 0, 2))]}, {"buy": law}, {"buy 0.1": table}, 2)]
+               impact_plots.impacts({"buy": [(0.1, Interval(1, 0, 2))]}, {"buy": law}, {"buy 0.1": table}, 2)]
     drawn = figures[0].axes[0].lines[-1].get_ydata()
     np.testing.assert_allclose(drawn, table["completed"])
     assert len(figures) == 3

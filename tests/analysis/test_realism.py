@@ -5,12 +5,13 @@ import functools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from marsjax.analysis import quantities, realism
 from marsjax.analysis.quantities import MINUTE_NS, OrderEvents
 from marsjax.analysis.realism import Sample, sample
-from marsjax.specs import SECOND_NS
-from marsjax.types import Kind
+from marsjax.core.records import Kind
+from marsjax.core.times import SECOND_NS
 
 RNG = np.random.default_rng(0)
 TRAINING = RNG.standard_normal(5000)
@@ -66,6 +67,16 @@ def test_wasserstein_of_a_shift_is_the_shift_and_of_points_the_way_between_them(
     assert realism.wasserstein(sample([[0, 0, 3]]), sample([[1], [5]]), 1.0) == pytest.approx(2 / 3 + 2 / 6 + 1)
     assert np.isnan(realism.wasserstein(one, moved, 0.0))
     assert np.isnan(realism.wasserstein_interval(one, moved, 0.0).low)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_distance_of_weighted_values_is_that_of_scipy(seed: int) -> None:
+    """What the bootstrap adds up in one order of the values, ties and values without weight among them."""
+    rng = np.random.default_rng(seed)
+    a, b = sample([np.round(rng.normal(size=40), 1)]), sample([np.round(rng.normal(0.5, 2, size=25), 1)])
+    weights = rng.integers(0, 4, 40), rng.integers(0, 4, 25)
+    expected = stats.wasserstein_distance(a.values, b.values, *weights)
+    assert realism._distance(*realism._merged(a, b), *weights) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_monotone_change_of_both_leaves_the_similarity() -> None:

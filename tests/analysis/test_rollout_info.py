@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from marsjax.analysis import bars, rollout_info
-from marsjax.safe_pickle import UnsafePickleError
+from marsjax.checkpoint.pickle import UnsafePickleError
 from tests.helpers import fixture_folder
 
 MODULE = "market_simulation.examples.report_stylized_facts"

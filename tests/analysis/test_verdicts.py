@@ -9,7 +9,7 @@ import pytest
 
 from marsjax.analysis import verdicts
 from marsjax.analysis.panel import Panel
-from marsjax.analysis.verdicts import Answer, Verdict
+from marsjax.analysis.verdicts import Conclusion, Verdict
 
 SYMBOLS, ROLLOUTS, MINUTES = 40, 12, 26
 Returns = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
@@ -71,34 +71,34 @@ def judged(returns: Returns, seed: int = 0) -> dict[int, Verdict]:
 
 def test_independent_gaussian_returns_show_nothing_but_the_absence_of_correlation() -> None:
     answers = {fact: x.answer for fact, x in judged(independent).items()}
-    assert answers[1] == Answer.PRESENT
-    assert {answers[fact] for fact in (2, 4, 6, 7, 8, 9, 10)} == {Answer.ABSENT}
-    assert Answer.PRESENT not in {answers[fact] for fact in (3, 5, 11)}
+    assert answers[1] == Conclusion.PRESENT
+    assert {answers[fact] for fact in (2, 4, 6, 7, 8, 9, 10)} == {Conclusion.ABSENT}
+    assert Conclusion.PRESENT not in {answers[fact] for fact in (3, 5, 11)}
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_garch_shows_heavy_tails_and_volatility_that_clusters_and_lasts(seed: int) -> None:
     got = judged(garch, seed)
-    assert {got[fact].answer for fact in (2, 5, 6, 8)} == {Answer.PRESENT}
-    assert {got[fact].answer for fact in (9, 10)} == {Answer.ABSENT} and got[3].answer != Answer.PRESENT
+    assert {got[fact].answer for fact in (2, 5, 6, 8)} == {Conclusion.PRESENT}
+    assert {got[fact].answer for fact in (9, 10)} == {Conclusion.ABSENT} and got[3].answer != Conclusion.PRESENT
     assert 1.0 < got[2].statistic < 4.0
 
 
 def test_volume_that_drives_volatility_is_seen() -> None:
     got = judged(volume_driven)
-    assert {got[fact].answer for fact in (2, 4, 6, 10)} == {Answer.PRESENT}
-    assert got[9].answer == Answer.ABSENT
+    assert {got[fact].answer for fact in (2, 4, 6, 10)} == {Conclusion.PRESENT}
+    assert got[9].answer == Conclusion.ABSENT
 
 
 def test_longer_falls_that_raise_volatility_are_seen() -> None:
     got = judged(leveraged)
-    assert {got[fact].answer for fact in (3, 9)} == {Answer.PRESENT}
+    assert {got[fact].answer for fact in (3, 9)} == {Conclusion.PRESENT}
     assert got[3].statistic < 0 and got[9].statistic < 0
 
 
 def test_returns_that_are_taken_back_have_a_correlation() -> None:
     got = judged(returning)[1]
-    assert got.answer == Answer.ABSENT
+    assert got.answer == Conclusion.ABSENT
     # The worst lag is 2, and the correlation -0.5 / 1.25.
     assert got.statistic == pytest.approx(-0.4, abs=0.03) and got.low < got.statistic < got.high < -0.1
 
@@ -112,20 +112,20 @@ def test_coarse_volatility_that_leads_is_seen() -> None:
         return x[:, -MINUTES + 1 :], independent(rng, size)[1]
 
     got = judged(cascade)[11]
-    assert got.answer == Answer.PRESENT and got.high < 0
+    assert got.answer == Conclusion.PRESENT and got.high < 0
 
 
 def test_few_rollouts_tell_nothing() -> None:
     few = verdicts.judge(panel(garch, symbols=2, rollouts=5), resamples=20)
-    assert {x.answer for x in few} == {Answer.CANNOT_TELL} and {x.blocks for x in few if x.fact != 5} == {0, 10}
+    assert {x.answer for x in few} == {Conclusion.CANNOT_TELL} and {x.blocks for x in few if x.fact != 5} == {0, 10}
     one_each = {x.fact: x for x in verdicts.judge(panel(garch, symbols=15, rollouts=1), resamples=20)}
-    assert {x.answer for x in one_each.values()} == {Answer.CANNOT_TELL}
+    assert {x.answer for x in one_each.values()} == {Conclusion.CANNOT_TELL}
     assert one_each[2].symbols == 0 and one_each[2].undefined == 15 and np.isnan(one_each[2].low)
 
 
 def test_symbols_with_one_rollout_each_are_told_by_their_spread() -> None:
     got = {x.fact: x for x in verdicts.judge(panel(garch, symbols=300, rollouts=1), resamples=20)}
-    assert got[10].symbols == 300 and got[10].answer == Answer.ABSENT and got[10].low < 0 < got[10].high
+    assert got[10].symbols == 300 and got[10].answer == Conclusion.ABSENT and got[10].low < 0 < got[10].high
 
 
 def test_the_same_seed_gives_the_same_verdicts_and_sources_are_judged_apart() -> None:

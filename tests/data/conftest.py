@@ -31,7 +31,7 @@ def end_to_end():
         """All columns of a feed, whole: orders, fills and sequence."""
         def columns(chunk: FeedChunk) -> dict[str, np.ndarray]:
             order = chunk.orders
-            names = ("kind", "price", "volume", "order_id", "cancel_side", "cancel_id", "owner")
+            names = ("kind", "price", "volume", "order_id", "cancel_side", "cancel_id", "account")
             return {"time.s": order.time.s, "time.ns": order.time.ns, "sequence": chunk.sequence,
                     **{name: getattr(order, name) for name in names},
                     **{f"fills.{name}": column for name, column in vars(chunk.fills).items()}}

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from marsjax import book
+from marsjax.core.records import NO_ID, Kind, Side, Status
+from marsjax.core.specs import MarketSpec
 from marsjax.data import lobster
 from marsjax.data.feed import FeedError
 from marsjax.data.lobster import FIRST_OWN_ID
-from marsjax.specs import MarketSpec
-from marsjax.types import NO_ID, Kind, Side, Status
+from marsjax.market import book
 
 BUY, SELL, CANCEL = int(Kind.BUY), int(Kind.SELL), int(Kind.CANCEL)
 SEED = FIRST_OWN_ID
@@ -48,7 +48,7 @@ def test_message_types(tmp_path):
         "34200.000000001,1,11,100,1000000,-1", "34200.5,1,12,50,999900,1", "34200.5,2,11,30,1000000,-1",
         "34201,4,11,20,1000000,-1", "34201,5,0,7,999950,1", "34201,6,0,7,999950,1", "34202,7,0,0,-1,-1",
         "34203.123456789,3,11,50,1000000,-1"])
-    rows, ignored, adapted, chunks = orders_of(path, grouped=False, owner=4)
+    rows, ignored, adapted, chunks = orders_of(path, grouped=False, account=4)
     assert rows == [limit(0, SELL, 1000000, 100, 11), limit(1, BUY, 999900, 50, 12),
                     cancel(2, Side.ASK, 1000000, 30, 11), limit(3, BUY, 1000000, 20, FIRST_OWN_ID),
                     cancel(7, Side.ASK, 1000000, 50, 11)]
@@ -57,7 +57,7 @@ def test_message_types(tmp_path):
     fills = chunks[0].fills
     assert [column.tolist() for column in (fills.buy_id, fills.sell_id, fills.aggressor, fills.volume)] == [
         [FIRST_OWN_ID], [11], [BUY], [20]]
-    assert set(chunks[0].orders.owner) == {4}
+    assert set(chunks[0].orders.account) == {4}
     assert chunks[0].orders.time.ns.tolist() == [1, 500_000_000, 500_000_000, 0, 123_456_789]
 
 

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from marsjax import book, orders
+from marsjax.core.records import Kind, Order
+from marsjax.core.specs import MarketSpec
 from marsjax.data import neutral
 from marsjax.data.feed import FeedError
-from marsjax.specs import MarketSpec
-from marsjax.types import Kind, Order
+from marsjax.market import book, orders
 
 HEADER = ",".join(neutral.COLUMNS)
 ROWS = ["34200000000000,B,99600,100,1,None,-1,0", "34201000000000,S,99700,100,2,None,-1,1",
@@ -30,7 +30,7 @@ def same(a: Order, b: Order):
 def test_round_trip(tmp_path, name):
     (chunk,) = neutral.read(write(tmp_path, ROWS))
     np.testing.assert_array_equal(chunk.orders.kind, [Kind.BUY, Kind.SELL, Kind.CANCEL])
-    np.testing.assert_array_equal(chunk.orders.owner, [0, 1, 0])
+    np.testing.assert_array_equal(chunk.orders.account, [0, 1, 0])
     assert chunk.fills.price.shape == (0,)
     neutral.write(tmp_path / name, chunk.orders)
     (again,) = neutral.read(tmp_path / name)

@@ -6,9 +6,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from marsjax.core.records import NO_ID, Kind, Side
 from marsjax.data import sse
 from marsjax.data.feed import AUCTION, FeedError
-from marsjax.types import NO_ID, Kind, Side
 
 ORDERS = "MDDate,MDTime,OrderType,OrderPrice,OrderQty,OrderBSFlag,ApplSeqNum,OrderNO,SecurityID"
 TRADES = "MDDate,MDTime,TradeBuyNo,TradeSellNo,TradeBSFlag,TradePrice,TradeQty,ApplSeqNum,SecurityID"
@@ -36,7 +36,7 @@ def replaced(rows, index, row):
 @pytest.mark.parametrize("chunk_rows", [1, 2, 3, 100])
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
 def test_trades_and_rest_become_one_order(tmp_path, end_to_end, chunk_rows, suffix):
-    got = end_to_end(list(sse.read(*write(tmp_path, suffix=suffix), chunk_rows=chunk_rows, owner=3)))
+    got = end_to_end(list(sse.read(*write(tmp_path, suffix=suffix), chunk_rows=chunk_rows, account=3)))
     np.testing.assert_array_equal(got["kind"], [Kind.SELL, Kind.SELL, Kind.BUY, Kind.BUY, Kind.SELL, Kind.CANCEL])
     np.testing.assert_array_equal(got["price"], [100100, 100200, 100000, 100300, 100300, 100300])
     np.testing.assert_array_equal(got["volume"], [100, 200, 50, 320, 40, 30])
@@ -50,7 +50,7 @@ def test_trades_and_rest_become_one_order(tmp_path, end_to_end, chunk_rows, suff
     np.testing.assert_array_equal(got["fills.buy_id"], [5, 30, 30, 30])
     np.testing.assert_array_equal(got["fills.sell_id"], [10, 10, 20, 40])
     np.testing.assert_array_equal(got["fills.time_ns"], [33900 * 10**9, 34201500000000, 34201500000000, 34259990000000])
-    assert set(got["owner"]) == {3}
+    assert set(got["account"]) == {3}
 
 
 def test_fills_come_with_their_aggressor(tmp_path):

@@ -10,11 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marsjax import clock, decode, model, start
-from marsjax.experiments import benchmark, benchmark_parts, benchmark_rollout
+from marsjax.core import times
+from marsjax.core.specs import CacheSpec, ComputeSpec, MarketSpec, ModelSpec
+from marsjax.core.times import SECOND_NS
+from marsjax.experiments import benchmark
 from marsjax.experiments import config as configs
-from marsjax.simulate import SimulationSpec
-from marsjax.specs import SECOND_NS, CacheSpec, ComputeSpec, MarketSpec, ModelSpec
+from marsjax.model import kv_cache, llama
+from marsjax.sim import initial
+from marsjax.sim.simulator import Simulator
+from marsjax.sim.specs import SimulationSpec
+from marsjax.studies import benchmark_parts, benchmark_rollout
 from tests.helpers import fixture_folder, read_orders
 
 CONFIG = pathlib.Path(__file__).parent.parent.parent / "configs" / "benchmark.py"
@@ -22,7 +27,7 @@ CONFIG = pathlib.Path(__file__).parent.parent.parent / "configs" / "benchmark.py
 
 def run(folder: pathlib.Path, **changes: object) -> list[dict[str, Any]]:
     config = configs.load(CONFIG, f"rollout,output={folder / 'out'}")
-    tiny = {"repeats": 2, "chunks": 1, "chunk_steps": 2, "max_orders": 64, "minutes": 5, "bandwidth_gb_per_s": 50}
+    tiny = {"repeats": 2, "chunks": 1, "chunk_steps": 2, "context_length": 64, "minutes": 5, "bandwidth_gb_per_s": 50}
     for key, value in (tiny | changes).items():
         config[key] = value
     assert benchmark.main(config) == 0
@@ -35,38 +40,39 @@ def test_rollouts_and_their_parts_are_timed(tmp_path: pathlib.Path, capsys: pyte
     # Noise that need not be compiled first.
     noise = jax.tree.map(lambda x: x[:280], read_orders(fixture_folder() / "book_noise_orders.csv.gz"))
     times_ns = 34_200 * SECOND_NS + np.random.default_rng(0).integers(5 * 10**8, 15 * 10**8, 280).cumsum()
-    noise = dataclasses.replace(noise, owner=np.zeros_like(noise.owner), time=clock.time_from_ns(times_ns))
-    monkeypatch.setattr(start, "noise", lambda *_: (None, [noise]))
+    noise = dataclasses.replace(noise, account=np.zeros_like(noise.account), time=times.from_ns(times_ns))
+    monkeypatch.setattr(initial, "noise", lambda *_: (None, [noise]))
     row, = run(tmp_path, cases=("2m:3",))
     assert row["trajectories"] == 3 and row["us_per_step"] > 0 and row["first_step_s"] > 0
     assert row["orders_per_s"] == pytest.approx(3e6 / row["us_per_step"])
-    times = row["us_of_parts"]
-    assert set(times) == {"append", "predict", "head+draw", "exchange", "tokens", "rest"}
-    assert sum(times.values()) == pytest.approx(row["us_per_step"])
+    parts = row["us_of_parts"]
+    assert set(parts) == {"append", "predict", "head+draw", "exchange", "tokens", "rest"}
+    assert sum(parts.values()) == pytest.approx(row["us_per_step"])
     assert row["of_bandwidth"] == pytest.approx(sum(row["bytes_per_step"].values()) / row["us_per_step"] * 1e-3 / 50)
     assert "2m" in capsys.readouterr().out
 
 
 def test_the_parts_of_a_deep_model_keep_the_types_of_its_state() -> None:
     """Traced alone: what is timed of it is compiled as that of a model of one layer is."""
-    case = benchmark_rollout._case("2x32:3", configs.load(CONFIG, "rollout"), "cpu")
-    spec = SimulationSpec(MarketSpec(), case.model, case.cache, end_ns=1)
-    params = jax.eval_shape(lambda: model.init(case.model, jax.random.key(0), case.cache.compute.dtype))
-    state = jax.eval_shape(lambda: decode.empty(case.model, case.cache, 3))
-    after = jax.eval_shape(lambda p, s: benchmark_parts._append(spec, p, s, jnp.int32(0)), params, state)
-    hidden = jax.eval_shape(lambda p, s: decode.predict(p, case.model, case.cache, s), params, after)
-    drawn, _ = jax.eval_shape(lambda p, h: benchmark_parts._draw(spec, p, (h, jnp.arange(3)), jnp.int32(0)), params,
+    case = benchmark_rollout.case("2x32:3", 1024, "cpu")
+    model = jax.eval_shape(lambda: llama.init(case.model, jax.random.key(0), case.compute.dtype, case.compute))
+    simulator = Simulator(model, None, None, SimulationSpec(MarketSpec(), case.cache, end_ns=1))
+    state = jax.eval_shape(lambda m: kv_cache.empty(m, case.cache, 3), model)
+    after = jax.eval_shape(lambda m, s: benchmark_parts._append(m, s, jnp.int32(0)), simulator, state)
+    hidden = jax.eval_shape(lambda m, s: kv_cache.predict(m, case.cache, s), model, after)
+    drawn, _ = jax.eval_shape(lambda m, h: benchmark_parts._draw(m, (h, jnp.arange(3)), jnp.int32(0)), simulator,
                               hidden)
-    assert case.cache.mode == "hop" and after == state and drawn == hidden
+    assert case.cache.mode == "refresh" and after == state and drawn == hidden
     assert (hidden.shape, str(hidden.dtype)) == ((3, 32), "bfloat16")
 
 
 def test_bytes_are_those_of_the_arrays() -> None:
-    spec = ModelSpec(width=64, layers=3, heads=2)
-    cache = CacheSpec(compute=ComputeSpec(dtype="bfloat16"))
-    params = jax.eval_shape(lambda: model.init(spec, jax.random.key(0), "bfloat16"))
+    spec = ModelSpec(embed_dim=64, layers=3, heads=2)
+    half = ComputeSpec(dtype="bfloat16")
+    params = jax.eval_shape(lambda: llama.init(spec, jax.random.key(0), "bfloat16", half))
     params = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params)
-    moved = benchmark_parts.bytes_moved(params, SimulationSpec(MarketSpec(), spec, cache, end_ns=1), 5)
+    simulation = SimulationSpec(MarketSpec(), CacheSpec(), end_ns=1)
+    moved = benchmark_parts.bytes_moved(Simulator(params, None, None, simulation), 5)
     assert moved["weights"] == 2 * (3 * 16 * 64**2 + 2 * 3 * 64 + 64)
     assert moved["head"] == 2 * 64 * 49_152
     assert moved["cache_read"] == 2 * 2 * 5 * 3 * 64 * 1024 == 1024 * moved["cache_write"]

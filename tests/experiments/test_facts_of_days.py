@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from marsjax import checkpoints, testing
-from marsjax.experiments import bar_sources, config
-from tests.experiments.test_forecast_cli import write_day
+from marsjax import testing
+from marsjax.checkpoint import folder as checkpoint_folder
+from marsjax.experiments import config, stylized_facts
+from tests.experiments.synthetic_day import write_day
 
 CONFIG = Path(__file__).parents[2] / "configs" / "stylized_facts.py"
 
@@ -16,14 +17,14 @@ CONFIG = Path(__file__).parents[2] / "configs" / "stylized_facts.py"
 @pytest.mark.slow
 def test_futures_begin_where_stretches_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = testing.tiny_model()
-    checkpoints.save(tmp_path / "tiny", tiny.spec, tiny.params, tiny.converters, {"source": "random weights"})
+    checkpoint_folder.save(tmp_path / "tiny", tiny.model, tiny.converters, {"source": "random weights"})
     monkeypatch.chdir(tmp_path)
     write_day(tmp_path, "600000")
     chosen = config.load(CONFIG, "sse,folder=.,trajectories=1,model=tiny")
     config.override(chosen, ["--config.capacity=128", "--config.trade_width=8", "--config.minutes=3"])
-    got = bar_sources.gather(chosen)
+    got = stylized_facts.gather(chosen)
     frame = got.bars.frame()
-    assert set(frame["symbol"]) == {"600000"} and not got.complaints
+    assert set(frame["symbol"]) == {"600000"} and not got.problems
     real, made = (frame[frame["source"] == name] for name in sorted(set(frame["source"])))
     begins = [pd.to_datetime(part.groupby("rollout")["time"].min().unique()) for part in (real, made)]
     # One from every stretch but the first, when no order came yet, up to the call auction at 14:57.

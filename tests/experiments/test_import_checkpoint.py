@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import marsjax
-from marsjax import safetensors_layout
+from marsjax.checkpoint import safetensors as safetensors_layout
 from marsjax.experiments import config as configs
 from marsjax.experiments import import_checkpoint, launcher
 from tests import published
@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables = {"order_info_tokenizer.x.weight": first, "order_info_tokenizer.y.weight": second}
     imported = safetensors_layout.read(published.make(folder / "model", tensors=tables))
     features = published.random_features(count=32)
-    labels = published.greedy(*imported.variant("sum"), features)
+    labels = published.greedy(imported.variant("sum"), features)
     published.write_samples(folder / "samples", features, labels, labels[:8])
     shutil.copytree(fixture_folder() / "converters_small", folder / "converters")
     return folder

@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from marsjax.experiments import config as configs
-from marsjax.experiments import config_help
+from marsjax.experiments import config_help, launcher
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PROGRAM = ROOT / "tests" / "fixtures" / "experiment.py"
@@ -104,7 +104,7 @@ def test_a_bug_keeps_its_traceback() -> None:
     result = launch(f"--config={CONFIG}:symbol=bug")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
-    assert "RuntimeError: a bug" in result.stderr
+    assert "ValueError: a bug" in result.stderr
 
 
 def test_verbose_shows_the_traceback_of_an_input_error() -> None:
@@ -151,6 +151,18 @@ def test_help_lists_keys_values_and_comments() -> None:
     } <= set(lines)
 
 
+@pytest.mark.parametrize("arguments", [[f"--config={CONFIG}:help"], ["--help"], [f"--config={CONFIG}"]])
+def test_output_that_nobody_reads_ends_without_a_traceback(arguments: list[str]) -> None:
+    """As under `| head`, which closes the pipe when it has read enough."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, str(PROGRAM), *arguments], cwd=ROOT, env=environment, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.stdout is not None and program.stderr is not None
+        program.stdout.close()
+        assert program.stderr.read() == ""
+    assert program.returncode == launcher.BROKEN_PIPE
+
+
 def test_usage_text() -> None:
     result = launch("--help")
     assert (result.returncode, result.stderr) == (0, "")
@@ -187,6 +199,18 @@ def test_configs_of_the_checkout_go_by_name() -> None:
     for path in configs.named_configs().values():
         assert isinstance(configs.load(path), ConfigDict)
         assert "Keys:" in config_help.describe(path, "help")
+
+
+@pytest.mark.parametrize("name", ["forecast", "market_impact", "realism", "stylized_facts"])
+def test_keys_that_configs_share_have_their_comments_in_the_help(name: str) -> None:
+    path = configs.named_configs()[name]
+    lines = [line.split() for line in config_help.describe(path, "help").splitlines()]
+    shown = {line[0].removeprefix("--config.").partition("=")[0]: line[1:] for line in lines if line}
+    shared = config_help.shared_comments()
+    assert {"model", "rows", "chunk_steps", "rollout_capacity", "tick", "capacity", "interval_s"} <= set(shared)
+    for key in configs.load(path):
+        if key in shared:
+            assert shown[key], key
 
 
 @pytest.mark.slow

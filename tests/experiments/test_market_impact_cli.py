@@ -7,23 +7,28 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from marsjax import checkpoints, clock, rollout, testing
+from marsjax import testing
 from marsjax.agents import check
-from marsjax.agents.base import News
+from marsjax.agents.base import AgentEvent
 from marsjax.agents.metered import Metered
 from marsjax.agents.twap import Twap
-from marsjax.experiments import futures, launcher
+from marsjax.checkpoint import folder as checkpoint_folder
+from marsjax.core import int64, times
+from marsjax.core.records import Status
+from marsjax.core.times import SECOND_NS
 from marsjax.experiments import market_impact as experiment
-from marsjax.simulate import End
-from marsjax.specs import SECOND_NS
-from marsjax.types import Status
+from marsjax.sim import rollout
+from marsjax.sim.result import Rollout
+from marsjax.sim.step import End
+from marsjax.studies import futures
+from tests.experiments.conftest import Launch
 
 CONFIG = Path(__file__).parents[2] / "configs" / "market_impact.py"
 ARGUMENT = "twap,trajectories=4,seeds=2,minutes=1,after=1"
@@ -33,14 +38,13 @@ FILES = {"metrics.json", "minutes.csv", "executions.csv", "impact.csv", "decay.c
          "price.png", "impact.png"}
 
 
-@dataclasses.dataclass
-class Ran:
+class Ran(NamedTuple):
     """What a run said and the rollouts that it made."""
 
     code: int
     out: str
     err: str
-    runs: list[rollout.Rollout]
+    runs: list[Rollout]
     given: list[dict[str, Any]]
 
 
@@ -50,32 +54,25 @@ Run = Callable[..., Ran]
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, tiny = tmp_path_factory.mktemp("model") / "tiny", testing.tiny_model()
-    checkpoints.save(folder, tiny.spec, tiny.params, tiny.converters, {"source": "random weights"})
+    checkpoint_folder.save(folder, tiny.model, tiny.converters, {"source": "random weights"})
     return folder
 
 
 @pytest.fixture
-def run(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the experiment in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    # What the launcher sets up belongs to a process of its own.
-    monkeypatch.setattr(launcher, "set_up_compilation_cache", lambda: None)
-    monkeypatch.setattr(launcher, "_set_up_logging", lambda verbose: None)
+def run(launch: Launch, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the experiment."""
     real, runs, given = rollout.rollout, [], []
 
-    def spy(*args: Any, **named: Any) -> rollout.Rollout:
+    def spy(*args: Any, **named: Any) -> Rollout:
         runs.append(real(*args, **named))
-        given.append(named)
+        given.append(named | {"spec": args[2]})
         return runs[-1]
 
     monkeypatch.setattr(rollout, "rollout", spy)
 
     def call(*overrides: str, argument: str = ARGUMENT) -> Ran:
-        whole = f"{CONFIG}:{argument},output=out,model={checkpoint}"
-        with pytest.raises(SystemExit) as left:
-            launcher.run("market_impact", experiment.main, [f"--config={whole}", *SMALL, *overrides])
-        said = capsys.readouterr()
-        return Ran(int(left.value.code or 0), said.out, said.err, runs, given)
+        config = f"{CONFIG}:{argument},output=out,model={checkpoint}"
+        return Ran(*launch("market_impact", experiment.main, f"--config={config}", *SMALL, *overrides), runs, given)
 
     return call
 
@@ -87,7 +84,7 @@ def test_a_run_writes_tables_that_agree(run: Run, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert {path.name for path in out.iterdir()} == FILES
     # Baselines and executions of two sizes: numbers in common with the first half of the baselines.
-    without, executed = (named["numbers"].reshape(2, 8) for named in ran.given)
+    without, executed = (np.reshape(named["spec"].numbers, (2, 8)) for named in ran.given)
     np.testing.assert_array_equal(executed, without[[0, 0]])
     assert len(set(without.flat)) == 16
     rows, base = (pd.read_csv(out / name) for name in ("executions.csv", "baselines.csv"))
@@ -95,11 +92,11 @@ def test_a_run_writes_tables_that_agree(run: Run, tmp_path: Path) -> None:
     assert abs(report["mean_volume_without"] - base["volume"].mean()) < 1e-9
     for ratio, part in rows.groupby("ratio"):
         assert set(part["target"]) == {int(base["volume"].mean() * ratio) // 100 * 100}
-    states = [made.simulation.seats[0].state for made in ran.runs]
+    states = [made.state.agent_states[0].state for made in ran.runs]
     done = np.concatenate([np.asarray(state.agent.completed) for state in states])
     np.testing.assert_array_equal(rows["completed"], done[16:])
     assert (done[:16] == 0).all() and (done[16:] > 0).all()
-    holdings = np.concatenate([clock.wide_to_numpy(jax.tree.map(lambda x: x[:, 2], made.simulation.market.ledgers.cash))
+    holdings = np.concatenate([int64.to_numpy(jax.tree.map(lambda x: x[:, 2], made.state.market.ledgers.cash))
                                for made in ran.runs])
     np.testing.assert_allclose(rows["completed"] * rows["average_price"], -holdings[16:])
     group = report["groups"][1]
@@ -120,20 +117,20 @@ def test_in_few_slots_and_again_where_a_side_was_full_comes_the_same(run: Run, t
     before = pd.read_csv(tmp_path / "out" / "executions.csv")
     real, calls = rollout.rollout, []
 
-    def full(*args: Any, **named: Any) -> rollout.Rollout:
+    def full(*args: Any, **named: Any) -> Rollout:
         """Six executions found a side full; when they are made again none does."""
-        calls.append(named["numbers"])
+        calls.append(args[2].numbers)
         made = real(*args, **named)
         if len(calls) == 2:
             made.status[2:8, Status.SIDE_FULL] += 1
         return made
 
     monkeypatch.setattr(rollout, "rollout", full)
-    monkeypatch.setattr(futures, "next_capacity", lambda config, capacity, made: (
+    monkeypatch.setattr(futures, "next_capacity", lambda spec, capacity, made: (
         capacity if made.status[:, Status.SIDE_FULL].any() else None))
     ran = run("--config.slots=6", "--config.overwrite=true", "--config.picture=false")
     assert ran.code == 0 and [len(numbers) for numbers in calls] == [16, 16, 6]
-    np.testing.assert_array_equal(calls[2], calls[1][2:8])
+    assert calls[2] == calls[1][2:8]
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "executions.csv"), before)
     report = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert report["rollouts"]["trajectories"] == 32 and report["rollouts"]["rejected"] == {}
@@ -144,10 +141,10 @@ def test_a_lost_rollout_is_counted_and_part_of_no_mean(run: Run, tmp_path: Path,
                                                        ) -> None:
     real = rollout.rollout
 
-    def lose(*args: Any, **named: Any) -> rollout.Rollout:
+    def lose(*args: Any, **named: Any) -> Rollout:
         made = real(*args, **named)
-        state = dataclasses.replace(made.simulation, end=made.simulation.end.at[3].set(int(End.NO_MID)))
-        return dataclasses.replace(made, simulation=state)
+        state = dataclasses.replace(made.state, end=made.state.end.at[3].set(int(End.NO_MID)))
+        return dataclasses.replace(made, state=state)
 
     monkeypatch.setattr(rollout, "rollout", lose)
     ran = run("--config.sides=sell", "--config.picture=false", "--config.targets=500")
@@ -184,7 +181,7 @@ def test_bad_input_is_one_line_that_names_the_key(run: Run, tmp_path: Path, over
 @pytest.mark.parametrize(("strategy", "override", "message"), [
     ("vwap", "--config.interval_seconds=7", "Vwap.bucket_seconds: expected seconds in all to be a multiple of"),
     ("participation", "--config.participation_ratio=2.0", "Participation.ratio: expected 0.0001 to 1"),
-    ("immediate", "--config.sweep=-5", "Immediate.price_change: expected a multiple of 100"),
+    ("immediate", "--config.sweep=-5", "Immediate.price_change: expected 0 to"),
 ])
 def test_bad_keys_of_the_other_strategies_are_named(run: Run, strategy: str, override: str, message: str) -> None:
     ran = run(override, argument=f"{strategy},minutes=1")
@@ -196,16 +193,16 @@ def test_a_meter_counts_by_the_minute_to_the_nanosecond() -> None:
     state, _ = metered.init()
     times = [0, 6, 6 + 60 * SECOND_NS - 1, 6 + 60 * SECOND_NS, 6 + 120 * SECOND_NS, 6 + 500 * SECOND_NS]
     minutes = [0, 0, 0, 1, 2, 2]
-    told = jax.jit(metered.told)
+    facts = jax.jit(metered.on_event)
     for k, after in enumerate(times):
-        state = told(state, _bought(10**k, 36_000 * SECOND_NS + after - (after == 0)))
+        state = facts(state, _bought(10**k, 36_000 * SECOND_NS + after - (after == 0)))
     expected = [sum(10**k for k in range(6) if minutes[k] == minute) for minute in range(3)]
     assert np.asarray(state.shares).tolist() == expected
-    assert clock.wide_to_numpy(state.cash).tolist() == [-3 * shares for shares in expected]
+    assert int64.to_numpy(state.cash).tolist() == [-3 * shares for shares in expected]
 
 
-def _bought(shares: int, time_ns: int) -> News:
+def _bought(shares: int, time_ns: int) -> AgentEvent:
     _, shapes = check.shapes(testing.tiny_market())
     news = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    return news._replace(time=clock.time_from_ns(time_ns), shares=clock.wide_from_numpy(shares),
-                         cash=clock.wide_from_numpy(-3 * shares))
+    return news._replace(time=times.from_ns(time_ns), shares=int64.from_numpy(shares),
+                         cash=int64.from_numpy(-3 * shares))

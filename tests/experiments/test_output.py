@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from marsjax.experiments.output import output_folder, write_json
-from marsjax.types import Kind
+from marsjax.core.records import Kind
+from marsjax.experiments.run_folder import output_folder, write_json
 
 
 def test_the_folder_appears_when_the_block_ends(tmp_path: pathlib.Path) -> None:

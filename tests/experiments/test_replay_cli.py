@@ -3,7 +3,6 @@
 Most runs are in this process, through the launcher; all of them share the sizes of SMALL, so that they compile once.
 """
 
-import dataclasses
 import gzip
 import json
 import os
@@ -19,11 +18,12 @@ import pytest
 
 from marsjax.experiments import launcher
 from marsjax.experiments import replay as experiment
+from tests.experiments.conftest import Launch, Ran
 from tests.helpers import fixture_folder
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "replay.py"
-SMALL = ("--config.capacity=64", "--config.trade_width=16", "--config.owners=2", "--config.chunk_orders=128")
+SMALL = ("--config.capacity=64", "--config.trade_width=16", "--config.accounts=2", "--config.chunk_orders=128")
 ORDERS = "MDDate,MDTime,OrderType,OrderPrice,OrderQty,OrderBSFlag,ApplSeqNum,OrderNO,SecurityID"
 TRADES = "MDDate,MDTime,TradeBuyNo,TradeSellNo,TradeBSFlag,TradePrice,TradeQty,ApplSeqNum,SecurityID"
 # An opening auction of 50 shares at 10.00, a buyer (30) that takes two asks and rests, a seller (40), a delete.
@@ -36,36 +36,19 @@ ROWS = ["34200000000000,B,99600,100,1,None,-1,0", "34201000000000,S,99700,100,2,
         "34202000000000,C,99600,50,-1,B,1,0"]
 
 
-@dataclasses.dataclass
-class Ran:
-    """What a run said."""
-
-    code: int
-    out: str
-    err: str
-
-
 Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the experiment in this process, in a folder of its own; the first argument is the config's."""
-    monkeypatch.chdir(tmp_path)
-    # What the launcher sets up belongs to a process of its own.
-    monkeypatch.setattr(launcher, "set_up_compilation_cache", lambda: None)
-    monkeypatch.setattr(launcher, "_set_up_logging", lambda verbose: None)
-
+def run(launch: Launch) -> Run:
+    """Runs the experiment in this process; the first argument is the config's."""
     def call(argument: str, *overrides: str) -> Ran:
-        with pytest.raises(SystemExit) as left:
-            launcher.run("replay", experiment.main, [f"--config={CONFIG}:{argument},output=out", *SMALL, *overrides])
-        said = capsys.readouterr()
-        return Ran(int(left.value.code), said.out, said.err)
+        return launch("replay", experiment.main, f"--config={CONFIG}:{argument},output=out", *SMALL, *overrides)
 
     return call
 
 
-def launch(folder: Path, argument: str, *overrides: str) -> Ran:
+def run_program(folder: Path, argument: str, *overrides: str) -> Ran:
     """Runs the experiment as a program, in a folder."""
     cache = str(folder / "cache")
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": cache}
@@ -99,17 +82,17 @@ def table(folder: Path, market: str, name: str) -> pd.DataFrame:
 
 def assert_files_agree(folder: Path, market: str) -> None:
     """The tables of one market and its summary tell the same story."""
-    told = summary(folder)["markets"][market]
+    facts = summary(folder)["markets"][market]
     orders, trades, states = (table(folder, market, name) for name in ("orders", "transactions", "snapshots"))
     fills = trades[trades["type"] != "C"]
-    assert told["conserved"] and told["orders"] == told["accepted"] + told["rejected"] == len(orders) == len(states)
-    assert told["trades"] == len(fills)
-    auctions = sum(x["volume"] for x in told["auctions"])
-    assert told["volume"] == fills["volume"].sum() + auctions
-    assert told["value"] == (fills["price"] * fills["volume"]).sum() + sum(
-        x["price"] * x["volume"] for x in told["auctions"])
+    assert facts["conserved"] and facts["orders"] == facts["accepted"] + facts["rejected"] == len(orders) == len(states)
+    assert facts["trades"] == len(fills)
+    auctions = sum(x["volume"] for x in facts["auctions"])
+    assert facts["volume"] == fills["volume"].sum() + auctions
+    assert facts["value"] == (fills["price"] * fills["volume"]).sum() + sum(
+        x["price"] * x["volume"] for x in facts["auctions"])
     assert states["i"].tolist() == list(range(len(orders)))
-    assert told["last_price"] == (states["last_price"].iloc[-1] if len(fills) else None)
+    assert facts["last_price"] == (states["last_price"].iloc[-1] if len(fills) else None)
     cancels = trades[trades["type"] == "C"]
     sent = orders.iloc[cancels["i"]]
     assert (sent["type"] == "C").all()
@@ -123,7 +106,7 @@ def assert_files_agree(folder: Path, market: str) -> None:
 
 @pytest.mark.slow
 def test_noise_by_the_command_line_writes_everything_and_the_same_again_for_a_seed(tmp_path: Path, run: Run) -> None:
-    ran = launch(tmp_path, "noise", "--config.minutes=3", "--config.seed=4", "--config.markets=2")
+    ran = run_program(tmp_path, "noise", "--config.minutes=3", "--config.seed=4", "--config.markets=2")
     assert ran.code == 0, ran.err
     assert "error" not in ran.err
     assert ran.out.startswith("replay on 1 x cpu (cpu)") and "results in out" in ran.out
@@ -149,7 +132,7 @@ def test_noise_by_the_command_line_writes_everything_and_the_same_again_for_a_se
 
 def test_a_golden_stream_comes_out_as_the_golden_transactions_and_snapshots(tmp_path: Path, run: Run) -> None:
     source = fixture_folder().absolute() / "book_noise_orders.csv.gz"
-    ran = run(f"csv,file={source}", "--config.capacity=1024", "--config.trade_width=64", "--config.owners=16")
+    ran = run(f"csv,file={source}", "--config.capacity=1024", "--config.trade_width=64", "--config.accounts=16")
     assert ran.code == 0, ran.err
     for name in ("transactions", "snapshots"):
         mine = table(tmp_path, "book_noise_orders", name)
@@ -167,10 +150,10 @@ def test_a_small_shanghai_day_equals_what_was_published(tmp_path: Path, run: Run
     ran = run("sse,folder=.")
     assert ran.code == 0, ran.err
     assert "3 fills and 2 auctions equal to those published" in ran.out
-    told = summary(tmp_path)["markets"]["600000_20230711"]
-    assert told["published_fills"]["equal"] and told["published_fills"]["compared"] == 3
-    assert told["auctions"][0] | {"price": 100_000, "volume": 50, "orders": 2} == told["auctions"][0]
-    assert (told["trades"], told["volume"], told["rejected"]) == (3, 50 + 340, 0)
+    facts = summary(tmp_path)["markets"]["600000_20230711"]
+    assert facts["published_fills"]["equal"] and facts["published_fills"]["compared"] == 3
+    assert facts["auctions"][0] | {"price": 100_000, "volume": 50, "orders": 2} == facts["auctions"][0]
+    assert (facts["trades"], facts["volume"], facts["rejected"]) == (3, 50 + 340, 0)
     assert_files_agree(tmp_path, "600000_20230711")
     auctions = table(tmp_path, "600000_20230711", "auctions")
     assert auctions[["type", "order_id", "volume"]].to_numpy().tolist() == [["S", 15, 50], ["B", 5, 50]]
@@ -181,7 +164,7 @@ def test_a_day_that_differs_from_what_was_published_is_written_and_named(tmp_pat
     write_sse(tmp_path, [*ADDED[:4], "09:30:01.000,2,9.99,70,1,6,31", "09:30:02.000,2,9.90,70,1,8,32"],
               ["09:25:00.000,5,15,0,10.00,50,5", "09:30:59.990,32,40,2,9.90,40,9"])
     ran = run("sse,folder=.")
-    assert ran.code == experiment.NOT_WHOLE == 3
+    assert ran.code == launcher.INCOMPLETE == 3
     assert "600000_20230711: differs from the published trades: fill 0: published buy_id=32" in ran.err
     assert summary(tmp_path)["markets"]["600000_20230711"]["published_fills"]["different"] == 1
 
@@ -191,8 +174,8 @@ def test_capacity_too_small_is_exit_3_with_a_summary_and_names_the_capacity(tmp_
     ran = run("csv,file=orders.csv")
     assert ran.code == 3
     assert ran.err == "orders: 6 orders refused, a side was full: set config.capacity above 64\n"
-    told = summary(tmp_path)["markets"]["orders"]
-    assert (told["rejected"], told["rejected_by_status"], told["most_resting_bids"]) == (6, {"SIDE_FULL": 6}, 64)
+    facts = summary(tmp_path)["markets"]["orders"]
+    assert (facts["rejected"], facts["rejected_by_status"], facts["most_resting_bids"]) == (6, {"SIDE_FULL": 6}, 64)
 
 
 def test_cut_lists_are_exit_3_and_name_the_key(tmp_path: Path, run: Run) -> None:
@@ -208,8 +191,8 @@ def test_agents_without_an_account_are_exit_3_and_name_the_key(tmp_path: Path, r
     write_csv(tmp_path, [*ROWS, "34203000000000,B,99600,100,4,None,-1,2"])
     ran = run("csv,file=orders.csv")
     assert ran.code == 3
-    assert ran.err == "orders: 1 orders refused, their agent has no account: raise config.owners\n"
-    assert summary(tmp_path)["markets"]["orders"]["rejected_by_status"] == {"BAD_OWNER": 1}
+    assert ran.err == "orders: 1 orders refused, their agent has no account: raise config.accounts\n"
+    assert summary(tmp_path)["markets"]["orders"]["rejected_by_status"] == {"BAD_ACCOUNT": 1}
 
 
 def truncated(folder: Path) -> None:
@@ -319,6 +302,6 @@ def test_an_output_folder_that_exists_is_kept_unless_it_may_be_replaced(tmp_path
 
 def test_bad_input_by_the_command_line_is_one_line_and_exit_1(tmp_path: Path) -> None:
     write_csv(tmp_path, replaced(ROWS, 2, "34202000000000,X,99600,50,-1,B,1,0"))
-    ran = launch(tmp_path, CSV)
+    ran = run_program(tmp_path, CSV)
     assert_one_line(ran, 1, "orders.csv: line 4, column type: expected one of S, B, C, got X")
     assert sorted(path.name for path in tmp_path.iterdir()) in (["orders.csv"], ["cache", "orders.csv"])

@@ -9,42 +9,38 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from marsjax import replay, start
 from marsjax.agents.noise import NoiseSpec
-from marsjax.analysis import bars
-from marsjax.experiments import futures, launcher, sources
+from marsjax.analysis import bars, market_summary
+from marsjax.core.sessions import continuous_session
+from marsjax.core.specs import MarketSpec
+from marsjax.core.times import SECOND_NS
+from marsjax.data.feed import FeedChunk
+from marsjax.experiments import launcher
 from marsjax.experiments import simulate as experiment
-from marsjax.specs import SECOND_NS, MarketSpec, continuous_session
+from marsjax.sim import initial, replay
+from tests.experiments.conftest import Launch, Ran
 
 CONFIG = Path(__file__).parents[2] / "configs" / "simulate.py"
-MARKET = MarketSpec(capacity=64, trade_width=8, owners=1, session=continuous_session())
+MARKET = MarketSpec(capacity=64, trade_width=8, accounts=1, session=continuous_session())
 SMALL = ("--config.capacity=64", "--config.trade_width=8", "--config.start_time=09:30:00", "--config.chunk_steps=128")
 
-Run = Callable[..., tuple[int, str, str]]
+Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
-    # What the launcher sets up belongs to a process of its own.
-    monkeypatch.setattr(launcher, "set_up_compilation_cache", lambda: None)
-    monkeypatch.setattr(launcher, "_set_up_logging", lambda verbose: None)
-
-    def call(argument: str, *overrides: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            launcher.run("simulate", experiment.main, [f"--config={CONFIG}:{argument},output=out", *SMALL, *overrides])
-        said = capsys.readouterr()
-        return int(left.value.code or 0), said.out, said.err
+def run(launch: Launch) -> Run:
+    def call(argument: str, *overrides: str) -> Ran:
+        return launch("simulate", experiment.main, f"--config={CONFIG}:{argument},output=out", *SMALL, *overrides)
 
     return call
 
 
-def replayed(count: int, warmup: start.Warmup) -> tuple[bars.MinuteBars, dict[str, Any]]:
+def replayed(count: int, warmup: initial.Warmup) -> tuple[bars.MinuteBars, dict[str, Any]]:
     """The bars and totals of the orders that the same noise markets send, replayed through an exchange each."""
-    _, sent = start.noise(MARKET, NoiseSpec(), warmup, seed=5, trajectories=count)
-    parts: list[list[bars.Trace]] = [[] for _ in sent]
+    _, sent = initial.noise(MARKET, NoiseSpec(), warmup, seed=5, trajectories=count)
+    parts: list[list[bars.OrderTrace]] = [[] for _ in sent]
     trades = 0
-    for event in replay.replay(MARKET, [iter([sources.as_chunk(orders)]) for orders in sent], chunk_orders=512):
+    for event in replay.replay(MARKET, [iter([FeedChunk.of(orders)]) for orders in sent], chunk_orders=512):
         if isinstance(event, replay.Stretch) and event.views is not None:
             parts[event.market].append(bars.trace(event.orders, event.reports, event.views))
         elif isinstance(event, replay.Closing):
@@ -58,24 +54,26 @@ def test_bars_and_totals_are_those_of_the_orders(run: Run) -> None:
     code, said, err = run("books=2,minutes=3,seed=5")
     assert code == 0, err
     assert sorted(path.name for path in Path("out").iterdir()) == ["bars.csv.gz", "mids.png", "summary.json"]
-    expected, total = replayed(2, start.Warmup(duration_ns=180 * SECOND_NS, steps_per_call=128))
+    expected, total = replayed(2, initial.Warmup(duration_ns=180 * SECOND_NS, steps_per_call=128))
     mine = bars.read("out/bars.csv.gz")
     pd.testing.assert_frame_equal(mine.frame(), expected.frame(), check_dtype=False, rtol=1e-13)
     assert len(mine) == 8 and mine.time[0] == np.datetime64("2024-01-02T09:30:00")
-    told = json.loads(Path("out/summary.json").read_text())["total"]
-    assert {name: told[name] for name in total} == total and told["shares"] == mine.volume.sum()
-    assert told["conserved"] and told["rejected"] == {} and told["books"] == 2
-    assert f"2 books: {told['orders']} orders, {told['trades']} trades" in said
+    facts = json.loads(Path("out/summary.json").read_text())["total"]
+    assert {name: facts[name] for name in total} == total and facts["volume"] == mine.volume.sum()
+    assert facts["conserved"] and facts["rejected"] == 0 and facts["books"] == 2
+    assert f"2 books: {facts['orders']} orders, {facts['trades']} trades" in said
 
 
 def test_a_full_side_is_exit_3_and_names_the_capacity(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    told = {"rejected": {"SIDE_FULL": 2}, "capacity": 64, "conserved": True}
-    assert experiment._complaints(told) == ["2 orders refused, a side was full: set config.capacity above 64"]
-    assert experiment._complaints(told | {"rejected": {}, "conserved": False}) == [
+    summary = {"rejected_by_status": {"SIDE_FULL": 2, "BAD_ACCOUNT": 1}, "capacity": 64, "conserved": True}
+    assert market_summary.problems(summary) == [
+        "2 orders refused, a side was full: set config.capacity above 64",
+        "1 orders refused, their agent has no account: raise config.accounts"]
+    assert market_summary.problems(summary | {"rejected_by_status": {}, "conserved": False}) == [
         "shares or cash were not conserved"]
-    monkeypatch.setattr(experiment, "_complaints", lambda told: ["2 orders refused"])
+    monkeypatch.setattr(market_summary, "problems", lambda summary: ["2 orders refused"])
     code, _, err = run("books=2,minutes=3,seed=5", "--config.picture=false")
-    assert (code, err) == (futures.NOT_WHOLE, "2 orders refused\n") and Path("out/summary.json").is_file()
+    assert (code, err) == (launcher.INCOMPLETE, "2 orders refused\n") and Path("out/summary.json").is_file()
 
 
 @pytest.mark.parametrize(("override", "part"), [

@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from marsjax import clock
 from marsjax.analysis import bars
-from marsjax.experiments import bar_sources, config, futures, launcher
+from marsjax.core import int64, times
+from marsjax.core.times import SECOND_NS
+from marsjax.experiments import config, launcher
 from marsjax.experiments import stylized_facts as experiment
-from marsjax.specs import SECOND_NS
+from marsjax.studies import bars as made_bars
+from marsjax.studies import rollout_summary
+from tests.experiments.conftest import Launch, Ran
 from tests.helpers import fixture_folder
 
 ROOT = Path(__file__).parents[2]
@@ -22,33 +25,20 @@ FOLDER = fixture_folder().absolute() / "stylized_facts"
 GOLDEN = FOLDER / "minutes.csv.gz"
 
 
-class Ran(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the experiment in this process, in a folder of its own; the first argument is the config's."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launcher, "set_up_compilation_cache", lambda: None)
-    monkeypatch.setattr(launcher, "_set_up_logging", lambda verbose: None)
-
+def run(launch: Launch) -> Run:
+    """Runs the experiment; the first argument is the config's."""
     def call(argument: str, *overrides: str) -> Ran:
-        words = [f"--config={CONFIG}:{argument},output=out", "--config.resamples=20", *overrides]
-        with pytest.raises(SystemExit) as left:
-            launcher.run("stylized_facts", experiment.main, words)
-        said = capsys.readouterr()
-        return Ran(int(left.value.code), said.out, said.err)
+        config = f"--config={CONFIG}:{argument},output=out"
+        return launch("stylized_facts", experiment.main, config, "--config.resamples=20", *overrides)
 
     return call
 
 
-def told(folder: Path) -> dict[str, Any]:
+def said(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "out" / "verdicts.json").read_text())
 
 
@@ -66,7 +56,7 @@ def test_a_file_of_bars_becomes_tables_figures_and_verdicts(tmp_path: Path, run:
     lines = (tmp_path / "out" / "verdicts.md").read_text().splitlines()
     assert lines[0] == "| fact | Replay | Simulation | paper |" and len(lines) == 13
     assert "\n".join(lines) in ran.out and "300 rollouts, none left out" in ran.out
-    report = told(tmp_path)
+    report = said(tmp_path)
     assert [(x["source"], x["fact"]) for x in report["verdicts"]] == [
         (source, fact) for source in ("Replay", "Simulation") for fact in range(1, 12)]
     assert {x["answer"] for x in report["verdicts"]} <= {"present", "absent", "cannot tell"}
@@ -82,7 +72,7 @@ def test_bad_rollouts_are_said_counted_and_listed(tmp_path: Path, run: Run) -> N
     ran = run("bars,file=bad.csv", "--config.pictures=false")
     assert ran.code == 0
     assert "298 rollouts; left out 2:\n  Replay: 1 (a minute without a bar)\n" in ran.out
-    report = told(tmp_path)
+    report = said(tmp_path)
     assert report["rollouts"] == 298 and report["excluded"]["Replay"] == {"a minute without a bar": 1}
     listed = pd.read_csv(tmp_path / "out" / "excluded.csv", dtype=str).to_numpy().tolist()
     assert listed == [["Replay", "000001", "1", "a minute without a bar"],
@@ -95,7 +85,7 @@ def test_two_files_are_one_report(tmp_path: Path, run: Run) -> None:
     for source in ("Replay", "Simulation"):
         bars.write(tmp_path / f"{source}.csv.gz", table.where(table.source == source))
     ran = run("bars,file=Replay.csv.gz+Simulation.csv.gz", "--config.pictures=false")
-    assert ran.code == 0 and told(tmp_path)["input"] == {"rows": {"Replay.csv.gz": 3900, "Simulation.csv.gz": 3900}}
+    assert ran.code == 0 and said(tmp_path)["input"] == {"rows": {"Replay.csv.gz": 3900, "Simulation.csv.gz": 3900}}
     mine = pd.read_csv(tmp_path / "out" / "cont6.csv", dtype={"symbol": str})
     pd.testing.assert_frame_equal(mine, pd.read_csv(FOLDER / "cont6.csv.gz", dtype={"symbol": str}), rtol=1e-9)
 
@@ -107,7 +97,7 @@ BAD: dict[str, tuple[str, str]] = {
     "columns": ("bars,file=bad.csv", "bad.csv: expected columns symbol, rollout, source"),
     "nothing left": ("bars,file=one.csv", "0 rollouts; left out 1:; Replay: 1 (fewer bars)"),
     "no folder": ("sse,folder=nowhere", "config.folder: no folder nowhere"),
-    "no bars": ("bars,file=none_at_all.csv", "0 rollouts, none left out: expected rollouts of 26 whole minutes"),
+    "no bars": ("bars,file=none_at_all.csv", "0 rollouts, none left out: expected complete rollouts of 26 minutes"),
 }
 
 
@@ -128,14 +118,14 @@ def test_rollouts_become_bars_without_those_that_were_lost(monkeypatch: pytest.M
     dense: Any = NamedTuple("Dense", [(name, Any) for name in (
         "price_last", "mid_twice_last", "mid_twice_sum", "price_sum", "priced", "orders", "volume")])(
             np.array([[100, 101], [-1, 102], [7, 7]]), np.array([[201, 203], [205, 207], [1, 1]]),
-            clock.wide(np.array([[400, 609], [0, 206], [1, 1]], np.int32)),
-            clock.wide(np.array([[99, 303], [0, 102], [1, 1]], np.int32)),
+            int64.of_int32(np.array([[400, 609], [0, 206], [1, 1]], np.int32)),
+            int64.of_int32(np.array([[99, 303], [0, 102], [1, 1]], np.int32)),
             np.array([[1, 3], [0, 1], [1, 1]]), np.array([[2, 3], [0, 1], [1, 1]]),
-            clock.wide(np.array([[10, 20], [0, 30], [1, 1]], np.int32)))
+            int64.of_int32(np.array([[10, 20], [0, 30], [1, 1]], np.int32)))
     simulated: Any = NamedTuple("Run", [("bars", Any)])(dense)
-    begun: Any = NamedTuple("Begun", [("time", Any)])(clock.static_time(36_000 * SECOND_NS))
-    monkeypatch.setattr(futures, "is_lost", lambda run: np.array([False, False, True]))
-    got = bar_sources._bars_of(simulated, begun, "noise_3", bar_sources._NO_DATE, first=5).frame()
+    start: Any = NamedTuple("Start", [("time", Any)])(times.from_ns(36_000 * SECOND_NS))
+    monkeypatch.setattr(rollout_summary, "is_lost", lambda run: np.array([False, False, True]))
+    got = made_bars.of_rollout(simulated, start, "noise_3", made_bars._NO_DATE, first=5).frame()
     assert got["rollout"].tolist() == [5, 5, 6] and set(got["symbol"]) == {"noise_3"}
     assert got["time"].dt.strftime("%H:%M").tolist() == ["10:00", "10:01", "10:01"]
     assert got["price_last"].tolist() == [100, 101, 102] and got["price_mid"].tolist() == [100, 101.5, 103]
@@ -155,9 +145,9 @@ def test_a_replayed_day_becomes_stretches_of_its_minutes(tmp_path: Path) -> None
         text = "\n".join([first, *(f"2023.07.11,{row},600000.SH" for row in rows)]) + "\n"
         (tmp_path / f"600000_20230711_{name}.csv").write_text(text)
     chosen = config.load(CONFIG, f"sse,folder={tmp_path}")
-    config.override(chosen, ["--config.capacity=64", "--config.trade_width=16", "--config.owners=2",
+    config.override(chosen, ["--config.capacity=64", "--config.trade_width=16", "--config.accounts=2",
                              "--config.chunk_orders=128", "--config.minutes=3"])
-    got = bar_sources.gather(chosen).bars.frame()
+    got = experiment.gather(chosen).bars.frame()
     assert got["time"].astype(str).tolist() == ["2023-07-11 09:30:00", "2023-07-11 09:31:00"]
     assert set(got["source"]) == {"Replay"} and set(got["symbol"]) == {"600000"} and set(got["rollout"]) == {0}
     assert got["price_last"].tolist() == [100_200, 100_300] and got["volume"].tolist() == [300, 40]
@@ -169,4 +159,4 @@ def test_every_mode_has_a_config_and_an_unknown_source_is_refused(mode: str) -> 
     assert chosen.source == mode and chosen.output == f"runs/stylized_facts_{mode}"
     chosen.source = "foo"
     with pytest.raises(ValueError, match=r"config\.source: expected bars, rollout_info, sse, noise, got 'foo'"):
-        bar_sources.gather(chosen)
+        experiment.gather(chosen)

@@ -16,8 +16,8 @@ from marsjax.training.prepare import Prepared
 from tests.training import short_day
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-SIZES = {"validation_from": "09:33:00", "held_from": "09:33:45", "capacity": 256, "width": 8, "heads": 2,
-         "max_orders": 32, "price_bins": 8, "volume_bins": 6, "interval_bins": 4, "level_bins": 8, "steps": 8,
+SIZES = {"validation_from": "09:33:00", "held_from": "09:33:45", "capacity": 256, "embed_dim": 8, "heads": 2,
+         "context_length": 32, "price_bins": 8, "volume_bins": 6, "interval_bins": 4, "level_bins": 8, "steps": 8,
          "batch": 4, "every": 4, "warmup": 2}
 
 
@@ -54,7 +54,7 @@ def rows(output: pathlib.Path) -> list[dict[str, float]]:
 
 
 def arrays(output: pathlib.Path) -> list[np.ndarray]:
-    return [np.asarray(x) for x in jax.tree.leaves(marsjax.load_order_model(output / "checkpoint").params)]
+    return [np.asarray(x) for x in jax.tree.leaves(marsjax.load_order_model(output / "checkpoint").model)]
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_what_a_training_leaves(whole: tuple[pathlib.Path, Prepared]) -> None:
     assert [(row["step"], "refit" in row) for row in rows(output)] == [
         (4, False), (8, False), *((step, True) for step in (4, 8) if step <= best)]
     found = marsjax.load_order_model(output / "checkpoint")
-    assert (found.spec.width, found.spec.max_orders, found.spec.tokens.classes) == (8, 32, 3 * 8 * 6 * 4)
+    assert (found.spec.embed_dim, found.spec.context_length, found.spec.tokens.classes) == (8, 32, 3 * 8 * 6 * 4)
     losses = json.loads((output / "report.json").read_text())["losses"]
     assert found.about["losses"] == losses
     # The loss of the report is that of the model as it is loaded, on the orders held out.

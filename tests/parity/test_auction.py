@@ -8,9 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from marsjax import book, clock, exchange, orders
-from marsjax.specs import MarketSpec, chinese_session
-from marsjax.types import EMPTY_PRICE, NO_ID, BookView, Kind, Market, Order, Report, Side, Status
+from marsjax.core import int64, times
+from marsjax.core.records import EMPTY_PRICE, NO_ID, BookView, Kind, Market, Order, Report, Side, Status
+from marsjax.core.sessions import chinese_session
+from marsjax.core.specs import MarketSpec
+from marsjax.market import book, exchange, orders
 from tests.helpers import golden_folder, read_columns, read_orders, snapshot_rows
 
 SUFFIX = "_orders.csv.gz"
@@ -67,16 +69,16 @@ def by_uncross(market: Market) -> tuple[Market, Held]:
     after, result = uncross(SPEC, market)
     fill, ids = (np.asarray(x)[np.asarray(result.fill) > 0] for x in (result.fill, result.order_id))
     matched = dict(zip(ids.tolist(), fill.tolist(), strict=True))
-    return after, Held(int(result.price), int(clock.wide_to_numpy(result.volume)), matched, snapshot(after))
+    return after, Held(int(result.price), int(int64.to_numpy(result.volume)), matched, snapshot(after))
 
 
 def by_step(market: Market, uncross_ns: int) -> tuple[Market, Held]:
     """The next auction, held because something (here: nothing at all) reaches the exchange after its time."""
-    after, report = step(SPEC, market, orders.no_order(clock.static_time(uncross_ns + 1)))
+    after, report = step(SPEC, market, orders.no_order(times.of_ns(uncross_ns + 1)))
     assert int(report.status) == Status.NO_ORDER
     was, left = shares_by_id(market), shares_by_id(after)
     matched = {i: was[i] - left.get(i, 0) for i in was if was[i] != left.get(i, 0)}
-    volume, value = (int(clock.wide_to_numpy(getattr(after.counters, x)) - clock.wide_to_numpy(
+    volume, value = (int(int64.to_numpy(getattr(after.counters, x)) - int64.to_numpy(
         getattr(market.counters, x))) for x in ("traded", "value"))
     assert value % volume == 0
     return after, Held(value // volume, volume, matched, snapshot(after))
@@ -131,7 +133,7 @@ def test_cancels_of_an_auction_are_reported_in_order_and_without_a_price(case: s
     for phase, report in zip(phases, play(case, way).reports, strict=True):
         trades = report.trades
         if phase in found and trades.kind == Kind.CANCEL:
-            assert (trades.count, trades.price[0], int(clock.wide_to_numpy(trades.value))) == (1, EMPTY_PRICE, 0)
+            assert (trades.count, trades.price[0], int(int64.to_numpy(trades.value))) == (1, EMPTY_PRICE, 0)
             assert trades.resting_id[0] != NO_ID
             ids = [[int(trades.resting_id[0])] if trades.side == side else [] for side in (Side.BID, Side.ASK)]
             found[phase].append([int(trades.volume_each[0]), *ids])

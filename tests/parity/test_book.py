@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 
-from marsjax import book, orders
-from marsjax.specs import MarketSpec
-from marsjax.types import NO_ID, Kind, Order, Side, Status, Trades
+from marsjax.core.records import NO_ID, Kind, Order, Side, Status, Trades
+from marsjax.core.specs import MarketSpec
+from marsjax.market import book, orders
 from tests.helpers import Steps, golden_folder, kinds_of, read_columns, read_orders, replay, snapshot_rows
 
 SUFFIX = "_orders.csv.gz"
@@ -25,7 +25,7 @@ def run(case: str) -> tuple[Order, Steps]:
     _, steps = replay(SPEC, book.empty(SPEC), padded, np.ones(len(padded.kind), bool), keep_books=False)
     status = np.asarray(steps.status)
     assert not np.any(status == Status.SIDE_FULL), f"{case}: raise SPEC.capacity"
-    assert not np.any(steps.trades.cut), f"{case}: raise SPEC.trade_width"
+    assert not np.any(steps.trades.is_truncated), f"{case}: raise SPEC.trade_width"
     np.testing.assert_array_equal(status[count:], Status.NO_ORDER)
     return stream, steps
 

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from marsjax import bins, clock
+from marsjax.checkpoint import converter_files
+from marsjax.core import times
+from marsjax.tokens import bins
 from tests.helpers import golden_folder
 
 SETS = ("converters", "converters_small")
@@ -21,7 +23,7 @@ WHOLE = ("price", "price-level", "order-volume", "lob-volume", "pred-order-volum
 
 @functools.cache
 def converters(which: str) -> dict[str, bins.Converter]:
-    return bins.read_folder(golden_folder() / which)
+    return converter_files.read_folder(golden_folder() / which)
 
 
 @functools.cache
@@ -88,7 +90,7 @@ def test_lookup_of_intervals_in_jit_equals_the_reference(which: str) -> None:
     exact = np.array([bins.interval_seconds(int(x)) for x in ns]) == query
     assert exact.sum() > 4
     got = jax.jit(bins.lookup_time)(bins.time_index_table(converters(which)["order-interval"]),
-                                    clock.time_from_ns(ns[exact]))
+                                    times.from_ns(ns[exact]))
     np.testing.assert_array_equal(got, expected["order-interval/index"][exact])
 
 
@@ -99,5 +101,5 @@ def test_the_first_draw_is_the_first_listed_value(which: str) -> None:
         got = bins.first(bins.draw_table(found[name]), np.arange(found[name].num_bins))
         np.testing.assert_array_equal(got, [round(float(values[0])) for values in found[name].values])
     interval = found["order-interval"]
-    got = clock.time_to_ns(bins.first(bins.time_draw_table(interval), np.arange(interval.num_bins)))
+    got = times.to_ns(bins.first(bins.time_draw_table(interval), np.arange(interval.num_bins)))
     np.testing.assert_array_equal(got, [round(float(values[0]) * 1e9) for values in interval.values])

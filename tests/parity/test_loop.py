@@ -10,16 +10,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marsjax import bins, book, clock, exchange, model, orders, simulate, tokens
 from marsjax.agents.twap import Twap
-from marsjax.specs import DAY_NS, CacheSpec, MarketSpec, ModelSpec, TokenSpec, continuous_session
-from marsjax.types import Kind, Market, Order, Report, Status
-from marsjax.watchers.base import Event
-from marsjax.watchers.trace import Trace
+from marsjax.checkpoint import converter_files
+from marsjax.core import int64, times
+from marsjax.core.records import Kind, Market, Order, Status, Trades
+from marsjax.core.sessions import continuous_session
+from marsjax.core.specs import CacheSpec, MarketSpec, ModelSpec, TokenSpec
+from marsjax.core.times import DAY_NS
+from marsjax.market import book, exchange, orders
+from marsjax.model import llama
+from marsjax.observers.base import Event
+from marsjax.observers.trace import TraceObserver
+from marsjax.sim import step as sim_step
+from marsjax.sim.initial import Start
+from marsjax.sim.simulator import Simulator
+from marsjax.sim.specs import SimulationSpec
+from marsjax.sim.state import End, SimState
+from marsjax.tokens import encoding
 from tests.helpers import KINDS, golden_folder, read_columns, read_orders, replay, snapshot_rows
 
-MARKET = MarketSpec(capacity=512, trade_width=64, owners=3, session=continuous_session(0, DAY_NS - 1))
-MODEL = ModelSpec(width=4, heads=1)
+MARKET = MarketSpec(capacity=512, trade_width=64, accounts=3, session=continuous_session(0, DAY_NS - 1))
+MODEL = ModelSpec(embed_dim=4, heads=1)
 REPLAYED = MarketSpec(capacity=1024, trade_width=128)
 PADDED = 4096
 """That book and that length are test_book's, whose compilation is taken where it is there."""
@@ -36,7 +47,7 @@ class Run(NamedTuple):
     info: dict[str, Any]
     path: Path
     first_window: np.ndarray
-    decisions: simulate.Decision
+    decisions: sim_step.Decision
     events: Event
     market: Market
     end: int
@@ -46,51 +57,49 @@ conservation = jax.jit(exchange.conservation)
 
 
 @functools.cache
-def tables() -> tuple[tokens.TokenTables, tokens.DrawTables]:
-    converters = bins.read_folder(golden_folder() / "converters")
-    return tokens.tables(TokenSpec(), converters), tokens.draw_tables(TokenSpec(), converters)
+def tables() -> tuple[encoding.TokenTables, encoding.DrawTables]:
+    converters = converter_files.read_folder(golden_folder() / "converters")
+    return encoding.tables(TokenSpec(), converters), encoding.draw_tables(TokenSpec(), converters)
 
 
 @jax.jit
-def warm_up(stream: Order) -> tuple[Market, tokens.TokenState, tokens.Encoded]:
-    def one(carry: tuple[Market, tokens.TokenState], order: Order
-            ) -> tuple[tuple[Market, tokens.TokenState], tokens.Encoded]:
+def warm_up(stream: Order) -> tuple[Market, encoding.TokenState, encoding.Encoded]:
+    def one(carry: tuple[Market, encoding.TokenState], order: Order
+            ) -> tuple[tuple[Market, encoding.TokenState], encoding.Encoded]:
         market, state = carry
         before = book.view(MARKET, market.book)
         market, report = exchange.submit(MARKET, market, order)
-        state, encoded = tokens.encode(MARKET, tables()[0], state, order, report.trades, before,
+        state, encoded = encoding.encode(MARKET, tables()[0], state, order, report.trades, before,
                                        book.view(MARKET, market.book), report.status == Status.ACCEPTED)
         return (market, state), encoded
 
-    first = exchange.open_market(MARKET, first_id=10**9), tokens.start()
+    first = exchange.open_market(MARKET, first_id=10**9), encoding.start()
     (market, state), encoded = jax.lax.scan(one, first, stream)
     return market, state, encoded
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def simulate_all(spec: simulate.SimulationSpec, params: model.Params, state: simulate.Simulation,
-                 given: jax.Array) -> tuple[simulate.Simulation, simulate.Decision]:
+@jax.jit
+def simulate_all(simulator: Simulator, state: SimState, given: jax.Array) -> tuple[SimState, sim_step.Decision]:
     batch = given.shape[1]
     keys = jnp.broadcast_to(jax.random.key(0), (batch,))
-    zero = simulate.Draws(jnp.zeros((batch, 2), jnp.uint32), jnp.zeros((batch, 3), jnp.uint32),
+    zero = sim_step.Draws(jnp.zeros((batch, 2), jnp.uint32), jnp.zeros((batch, 3), jnp.uint32),
                           jnp.zeros(batch, jnp.uint32), given[0], keys)
-    return jax.lax.scan(lambda s, t: simulate.step(params, spec, *tables(), s, zero._replace(given_token=t)), state,
-                        given)
+    return jax.lax.scan(lambda s, t: sim_step.step(simulator, s, zero._replace(given_token=t)), state, given)
 
 
 def columns(path: Path, name: str) -> dict[str, np.ndarray]:
     return read_columns(path.with_name(f"{path.stem}_{name}.csv.gz"))
 
 
-def start_of(path: Path, info: dict[str, Any]) -> simulate.Start:
+def start_of(path: Path, info: dict[str, Any]) -> Start:
     stream = read_orders(path.with_name(f"{path.stem}_orders.csv.gz"))
-    noise = jax.tree.map(lambda x: x[np.asarray(stream.owner) == 0], stream)
+    noise = jax.tree.map(lambda x: x[np.asarray(stream.account) == 0], stream)
     market, state, encoded = warm_up(orders.pad(noise, NOISE))
-    made, _ = tokens.collect(jax.tree.map(np.asarray, encoded))
-    last = jax.tree.map(lambda x: np.asarray(x)[-MODEL.max_orders:], made)
+    made, _ = encoding.collect(jax.tree.map(np.asarray, encoded))
+    last = jax.tree.map(lambda x: np.asarray(x)[-MODEL.context_length:], made)
     count = len(last.kind)
-    padded = jax.tree.map(lambda x: np.pad(x, [(0, MODEL.max_orders - count)] + [(0, 0)] * (x.ndim - 1)), last)
-    return simulate.Start(market, state, padded, np.int32(count), clock.time_from_ns(info["init_end_ns"]))
+    padded = jax.tree.map(lambda x: np.pad(x, [(0, MODEL.context_length - count)] + [(0, 0)] * (x.ndim - 1)), last)
+    return Start(market, state, padded, np.int32(count), times.from_ns(info["init_end_ns"]))
 
 
 def twap(info: dict[str, Any]) -> Twap:
@@ -109,24 +118,25 @@ def runs() -> dict[Path, Run]:
     (end_ns,) = {info["end_ns"] for info in infos}
     agents = [twap(info if HAS_TWAP[path] else next(x for x in infos if x["twap"])) for path, info in zip(
         ALL, infos, strict=True)]
-    spec = simulate.SimulationSpec(MARKET, MODEL, CacheSpec(mode="rolling", append=1), end_ns=end_ns,
-                                   agents=tuple(agents[:1]), watchers=(Trace(MARKET, EVENTS),), burst=2)
+    spec = SimulationSpec(MARKET, CacheSpec(mode="rolling", append=1), end_ns=end_ns,
+                                   agents=tuple(agents[:1]), observers=(TraceObserver(MARKET, EVENTS),), burst=2)
     # What differs between the agents is all in their states.
     first = [agent.init() for agent in agents]
-    never = clock.static_time(end_ns + 10**9)
+    never = times.of_ns(end_ns + 10**9)
     states = [jax.tree.map(lambda *x: jnp.stack(x), *(
         (state, wake if HAS_TWAP[path] else never) for path, (state, wake) in zip(ALL, first, strict=True)))]
-    params = model.init(MODEL, jax.random.key(0))  # no weights are needed where the tokens are given
+    params = llama.init(MODEL, jax.random.key(0))  # no weights are needed where the tokens are given
     batch = jax.tree.map(lambda *x: jnp.stack(x), *starts)
-    state = simulate.begin(params, spec, batch, jnp.zeros(len(ALL), jnp.int32), states)
-    end, decisions = simulate_all(spec, params, state, jnp.stack([np.pad(x, (0, most - len(x))) for x in given], 1))
-    end, decisions = jax.tree.map(np.asarray, ((end.market, end.end, end.watched[0]), decisions))
+    simulator = Simulator(params, *tables(), spec)
+    state = sim_step.begin(simulator, batch, jnp.zeros(len(ALL), jnp.int32), states)
+    end, decisions = simulate_all(simulator, state, jnp.stack([np.pad(x, (0, most - len(x))) for x in given], 1))
+    end, decisions = jax.tree.map(np.asarray, ((end.market, end.end, end.observed[0]), decisions))
     result = {}
     for i, path in enumerate(ALL):
         log = jax.tree.map(lambda x, i=i: x[i], end[2])
         assert not log.dropped
         count = len(given[i])
-        window = np.asarray(tokens.to_array(TokenSpec(), starts[i].window))[: int(starts[i].count)]
+        window = np.asarray(encoding.to_array(TokenSpec(), starts[i].window))[: int(starts[i].count)]
         result[path] = Run(infos[i], path, window, jax.tree.map(lambda x, i=i, n=count: x[:n, i], decisions),
                            jax.tree.map(lambda x, n=log.count: x[:n], log.events),
                            jax.tree.map(lambda x, i=i: x[i], end[0]), int(end[1][i]))
@@ -143,20 +153,20 @@ def sent_rows(events: Event) -> tuple[list[tuple[Any, ...]], list[int]]:
     rows: list[tuple[Any, ...]] = []
     after = []
     letters = {number: letter for letter, number in KINDS.items()}
-    times = clock.time_to_ns(events.order.time)
-    for i in range(len(times)):
-        kind, owner = int(events.order.kind[i]), int(events.order.owner[i])
-        single = jax.tree.map(lambda x, i=i: x[i], events.report)
-        taken: Report = jax.tree.map(lambda x, i=i: x[i], events.cancelled)
+    times_ns = times.to_ns(events.order.time)
+    for i in range(len(times_ns)):
+        kind, account = int(events.order.kind[i]), int(events.order.account[i])
+        trades: Trades = jax.tree.map(lambda x, i=i: x[i], events.trades)
+        order_id, side = events.order_id[i], int(events.order.cancel_side[i])
         if kind != Kind.CANCEL:
-            rows.append((times[i], letters[kind], events.order.price[i], events.order.volume[i], single.order_id,
-                         "None", -1, owner))
-        elif not events.is_bulk[i]:
-            rows.append((times[i], "C", single.trades.price[0], events.order.volume[i], single.order_id,
-                         letters[int(events.order.cancel_side[i])], events.order.cancel_id[i], owner))
-        rows += [(times[i], "C", taken.trades.price[side, k], taken.trades.volume_each[side, k],
-                  taken.order_id[side] + k, letters[side], taken.trades.resting_id[side, k], owner)
-                 for side in range(2) for k in range(int(taken.trades.count[side]))]
+            rows.append((times_ns[i], letters[kind], events.order.price[i], events.order.volume[i], order_id,
+                         "None", -1, account))
+        elif not events.is_by_price[i]:
+            rows.append((times_ns[i], "C", trades.price[0], events.order.volume[i], order_id, letters[side],
+                         events.order.cancel_id[i], account))
+        else:
+            rows += [(times_ns[i], "C", trades.price[k], trades.volume_each[k], order_id + k, letters[side],
+                      trades.resting_id[k], account) for k in range(int(trades.count))]
         after.append(len(rows))
     return rows, after
 
@@ -170,12 +180,12 @@ class TestRun:
     def test_every_prediction_and_planned_order_is_equal(self, path: Path) -> None:
         got, expected = run(path).decisions, columns(path, "predictions")
         assert got.active.all()
-        np.testing.assert_array_equal(clock.time_to_ns(got.time), expected["time_ns"])
+        np.testing.assert_array_equal(times.to_ns(got.time), expected["time_ns"])
         np.testing.assert_array_equal(got.mid_price, expected["mid_price"])
         np.testing.assert_array_equal(got.planned.kind, [KINDS[letter] for letter in expected["type"]])
         np.testing.assert_array_equal(got.planned.price, expected["price"])
         np.testing.assert_array_equal(got.planned.volume, expected["volume"])
-        np.testing.assert_array_equal(clock.time_to_ns(got.planned.time), expected["submit_time_ns"])
+        np.testing.assert_array_equal(times.to_ns(got.planned.time), expected["submit_time_ns"])
 
     def test_every_order_is_equal(self, path: Path) -> None:
         x = columns(path, "orders")
@@ -200,10 +210,10 @@ class TestRun:
     def test_token_windows_are_equal(self, path: Path) -> None:
         result = run(path)
         expected = np.load(path.with_name(f"{path.stem}_features.npz"))
-        features = np.asarray(tokens.to_array(TokenSpec(), result.events.encoded.token))
+        features = np.asarray(encoding.to_array(TokenSpec(), result.events.encoded.token))
         is_own, encoded = result.events.source == 0, result.events.encoded
-        decision_time = clock.time_to_ns(result.decisions.time)
-        event_time = clock.time_to_ns(result.events.order.time)
+        decision_time = times.to_ns(result.decisions.time)
+        event_time = times.to_ns(result.events.order.time)
         window, decided, middle, seen = list(result.first_window), 0, len(decision_time) // 2, 0
         np.testing.assert_array_equal(result.first_window, expected["first_prediction"])
         for i, row in enumerate(features):
@@ -221,7 +231,7 @@ class TestRun:
 
     def test_accounts_are_equal_and_conserved(self, path: Path) -> None:
         result = run(path)
-        cash, shares = (clock.wide_to_numpy(x) for x in (result.market.ledgers.cash, result.market.ledgers.holdings))
+        cash, shares = (int64.to_numpy(x) for x in (result.market.ledgers.cash, result.market.ledgers.holdings))
         golden, market = result.info["holdings_and_cash"], jax.tree.map(jnp.asarray, result.market)
         for account, name in enumerate(golden):
             assert golden[name][1] == cash[account] + result.info["initial_cash"][name]
@@ -229,4 +239,4 @@ class TestRun:
         if HAS_TWAP[path]:
             assert abs(int(shares[2])) == result.info["completed"]
         assert not any(np.asarray(x).any() for x in jax.tree.leaves(conservation(market)))
-        assert result.end == simulate.End.TIME
+        assert result.end == End.TIME

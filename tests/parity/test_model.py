@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from marsjax import model
-from marsjax.specs import ComputeSpec, ModelSpec, TokenSpec
-from marsjax.types import Token
+from marsjax.core.records import Token
+from marsjax.core.specs import ComputeSpec, ModelSpec, TokenSpec
+from marsjax.model import llama
+from marsjax.model.layers import FLOAT32
 from tests.helpers import golden_folder
 
 CASES = sorted(path.name for path in golden_folder().glob("model_*"))
@@ -25,22 +26,22 @@ LEAD = 0.1
 
 class Golden(NamedTuple):
     spec: ModelSpec
-    params: model.Params
+    model: llama.OrderModel
     tokens: Token
     embeddings: np.ndarray
     logits: np.ndarray
 
 
-def params_of(spec: ModelSpec, tensors: dict[str, np.ndarray]) -> model.Params:
-    """Parameters from the reference's tensors, written out here by hand as a second opinion on the importer."""
-    d, h = spec.width, spec.heads
+def model_of(spec: ModelSpec, tensors: dict[str, np.ndarray]) -> llama.OrderModel:
+    """A model from the reference's tensors, written out here by hand as a second opinion on the importer."""
+    d, h = spec.embed_dim, spec.heads
     table = {name.removeprefix("order_info_tokenizer."): x for name, x in tensors.items()}
-    embedding = model.Embedding(
-        kind=table["emb_order_type.weight"], price=table["emb_price_level.weight"],
-        volume=table["emb_pred_order_volume.weight"], interval=table["emb_order_interval.weight"],
-        change=table["emb_chg_to_open.weight"], time=table["emb_time_to_open.weight"],
-        levels=table["lob_tokenizer.0.weight"].T, levels_bias=table["lob_tokenizer.0.bias"],
-        levels_scale=table["lob_tokenizer.1.weight"], levels_shift=table["lob_tokenizer.1.bias"])
+    embedding = {
+        "kind": table["emb_order_type.weight"], "price": table["emb_price_level.weight"],
+        "volume": table["emb_pred_order_volume.weight"], "interval": table["emb_order_interval.weight"],
+        "change": table["emb_chg_to_open.weight"], "time": table["emb_time_to_open.weight"],
+        "levels": table["lob_tokenizer.0.weight"].T, "levels_bias": table["lob_tokenizer.0.bias"],
+        "levels_scale": table["lob_tokenizer.1.weight"], "levels_shift": table["lob_tokenizer.1.bias"]}
 
     def stacked(name: str) -> np.ndarray:
         return np.stack([tensors[f"decoder.model.layers.{i}.{name}.weight"] for i in range(spec.layers)])
@@ -48,12 +49,15 @@ def params_of(spec: ModelSpec, tensors: dict[str, np.ndarray]) -> model.Params:
     def turned(name: str) -> np.ndarray:
         return stacked(name).swapaxes(1, 2)
 
-    layers = model.Layers(
-        attention_norm=stacked("input_layernorm"), mlp_norm=stacked("post_attention_layernorm"),
-        qkv=np.stack([turned(f"self_attn.{x}_proj").reshape(-1, d, h, d // h) for x in "qkv"], axis=2),
-        out=turned("self_attn.o_proj").reshape(-1, h, d // h, d), down=turned("mlp.down_proj"),
-        gate_up=np.stack([turned(f"mlp.{x}_proj") for x in ("gate", "up")], axis=2))
-    return model.Params(embedding, layers, tensors["decoder.model.norm.weight"], tensors["decoder.lm_head.weight"].T)
+    layers = {
+        "attention_norm": stacked("input_layernorm"), "mlp_norm": stacked("post_attention_layernorm"),
+        "qkv": np.stack([turned(f"self_attn.{x}_proj").reshape(-1, d, h, d // h) for x in "qkv"], axis=2),
+        "out": turned("self_attn.o_proj").reshape(-1, h, d // h, d), "down": turned("mlp.down_proj"),
+        "gate_up": np.stack([turned(f"mlp.{x}_proj") for x in ("gate", "up")], axis=2)}
+    return llama.OrderModel(spec, {
+        **{f"embedding.{name}": x for name, x in embedding.items()},
+        **{f"layers.{name}": x for name, x in layers.items()},
+        "norm": tensors["decoder.model.norm.weight"], "head": tensors["decoder.lm_head.weight"].T})
 
 
 def tokens_of(features: np.ndarray, spec: TokenSpec) -> Token:
@@ -72,16 +76,16 @@ def golden(case: str) -> Golden:
                      config["num_bins_order_interval"])
     spec = ModelSpec(config["emb_dim"], config["num_layers"], config["num_heads"], config["num_max_orders"], bins)
     expected = np.load(folder / "expected.npz")
-    return Golden(spec, params_of(spec, load_file(folder / "model.safetensors")), tokens_of(expected["features"], bins),
+    return Golden(spec, model_of(spec, load_file(folder / "model.safetensors")), tokens_of(expected["features"], bins),
                   expected["token_embeddings"], expected["logits"])
 
 
-def run(case: str, compute: ComputeSpec = model.FLOAT32) -> np.ndarray:
+def run(case: str, compute: ComputeSpec = FLOAT32) -> np.ndarray:
     """Logits at the positions that the golden file has: all, or the last."""
     x = golden(case)
     last_only = x.logits.ndim == 2
-    call = jax.jit(model.logits, static_argnums=(1, 3), static_argnames="last_only")
-    return np.asarray(call(x.params, x.spec, x.tokens, compute, last_only=last_only))
+    call = jax.jit(lambda model, tokens: model.logits(tokens, last_only=last_only))
+    return np.asarray(call(x.model.replace(compute=compute), x.tokens))
 
 
 def gap(got: np.ndarray, expected: np.ndarray) -> float:
@@ -97,7 +101,7 @@ def test_golden_folder_holds_models() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_token_embeddings_equal_the_reference(case: str) -> None:
     x = golden(case)
-    got = np.asarray(jax.jit(model.embed)(x.params, x.tokens))
+    got = np.asarray(jax.jit(lambda model, tokens: model.embedding(tokens))(x.model, x.tokens))
     assert gap(got, x.embeddings) < RELATIVE
     np.testing.assert_allclose(got, x.embeddings, rtol=RELATIVE, atol=RELATIVE)
 

@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from marsjax import book, clock
 from marsjax.agents.base import Account, Observation, Resting
 from marsjax.agents.twap import Twap
-from marsjax.specs import MarketSpec
-from marsjax.types import Kind, Order, Side, Time
+from marsjax.core import int64
+from marsjax.core.records import Kind, Order, Side, Time
+from marsjax.core.specs import MarketSpec
+from marsjax.market import book
 from tests.helpers import golden_folder
 
 PATH = golden_folder() / "twap_decisions.json"
@@ -33,11 +34,11 @@ def seen(case: dict[str, Any]) -> Observation:
     for name in ("ask", "bid"):
         price = case[f"best_{name}"] or 0
         values |= {f"{name}_price": np.array([price], np.int32),
-                   f"{name}_volume": clock.wide_from_numpy(np.array([100 if price else 0]))}
+                   f"{name}_volume": int64.from_numpy(np.array([100 if price else 0]))}
     view = type(view)(**{**vars(view), **values})
-    nothing = clock.wide_from_numpy(0)
+    nothing = int64.from_numpy(0)
     time = Time(np.int32(START_S + case["elapsed_seconds"]), np.int32(0))
-    return Observation(time, view, Account(*[nothing] * 4), Resting(*table))
+    return Observation(time, view, Account(*[nothing] * 4), Resting(*table), np.int32(SPEC.tick))
 
 
 def answer(case: dict[str, Any], orders: Order) -> list[list[Any]]:

@@ -3,13 +3,15 @@
 import gzip
 import pathlib
 
-from marsjax.specs import SECOND_NS, MarketSpec, TokenSpec, continuous_session
+from marsjax.core.sessions import continuous_session
+from marsjax.core.specs import MarketSpec, TokenSpec
+from marsjax.core.times import SECOND_NS
 from tests.helpers import fixture_folder
 
 ROWS = 1200
 """Orders, from 9:30:00 to 9:34:30."""
 TOKENS = TokenSpec(8, 6, 4)
-MARKET = MarketSpec(capacity=256, trade_width=1, owners=16, session=continuous_session(0, 86_399 * SECOND_NS))
+MARKET = MarketSpec(capacity=256, trade_width=1, accounts=16, session=continuous_session(0, 86_399 * SECOND_NS))
 """As configs/train.py has it for a CSV: one compiled replay serves all tests."""
 
 

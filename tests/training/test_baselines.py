@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marsjax import tokens
-from marsjax.specs import TokenSpec
+from marsjax.core.specs import TokenSpec
+from marsjax.tokens import encoding
 from marsjax.training import baselines
 from marsjax.training.split import Span
 
@@ -23,7 +23,7 @@ def chain(rng: np.random.Generator, law: np.ndarray, count: int) -> np.ndarray:
         state.append(int(rng.choice(STATES, p=law[state[-2], state[-1]])))
     kind, price = np.divmod(np.array(state[2:]), SPEC.price_levels)
     features = np.zeros((count, 15), np.int32)
-    features[:, 0] = tokens.pack(SPEC, kind, price, rng.integers(0, 2, count), rng.integers(0, 2, count))
+    features[:, 0] = encoding.pack(SPEC, kind, price, rng.integers(0, 2, count), rng.integers(0, 2, count))
     return features
 
 
@@ -89,7 +89,7 @@ def test_laws_add_up_to_one_and_fields_are_their_sums(days: list[np.ndarray]) ->
                 spans.append(Span("x", features, 2, 3))
             chance = {name: np.exp(-x) for name, x in model.losses(spans).items()}
             assert chance["order"].sum() == pytest.approx(1)
-            fields = tokens.unpack(SPEC, np.arange(SPEC.classes))
+            fields = encoding.unpack(SPEC, np.arange(SPEC.classes))
             for name, field in zip(("type", "price", "volume", "interval"), fields, strict=True):
                 sums = np.bincount(field, chance["order"])
                 np.testing.assert_allclose(chance[name], sums[field], rtol=1e-9)
@@ -97,7 +97,7 @@ def test_laws_add_up_to_one_and_fields_are_their_sums(days: list[np.ndarray]) ->
 
 def test_frequencies_of_fields_are_counts(days: list[np.ndarray]) -> None:
     found = baselines.marginals(SPEC, days[:2], [Span("a", days[2], 1, 500)])
-    kind = np.bincount(tokens.unpack(SPEC, np.concatenate(days[:2])[:, 0])[0], minlength=3)
+    kind = np.bincount(encoding.unpack(SPEC, np.concatenate(days[:2])[:, 0])[0], minlength=3)
     np.testing.assert_allclose(found.law.sum(axis=(1, 2, 3)), kind / kind.sum(), atol=1e-4)
 
 

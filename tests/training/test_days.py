@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from marsjax import bins, tokens
+from marsjax.core.times import SECOND_NS
 from marsjax.data import neutral
-from marsjax.specs import SECOND_NS
+from marsjax.tokens import bins, encoding
 from marsjax.training import converters, days
 from marsjax.training.days import ReplayedDay
 from tests.training import short_day
@@ -54,7 +54,7 @@ def test_a_price_without_reflection_is_refused(file: pathlib.Path) -> None:
 
 
 def test_tokens_have_the_times_of_their_orders(replayed: list[ReplayedDay]) -> None:
-    table = tokens.tables(SPEC, converters.fit(replayed, SPEC, 8))
+    table = encoding.tables(SPEC, converters.fit(replayed, SPEC, 8))
     made = days.day_tokens(MARKET, SPEC, table, replayed[0])
     first_ns = 34_200 * SECOND_NS
     np.testing.assert_array_equal((made.time_ns - first_ns) // SECOND_NS, made.features[:, 4])

@@ -23,8 +23,8 @@ for name, mesh, stops in (("one", None, (0,)), ("two", Mesh(np.array(jax.devices
                           ("resumed", Mesh(np.array(jax.devices()), (loop.DATA,)), (4, 0))):
     for stop_at in stops:
         with StateFolder(pathlib.Path(sys.argv[1]) / name, {}) as states:
-            saved, _ = fit.fit(toy.TRAIN, fit.Plan(4, 0, stop_at), toy.squared, toy.START, toy.as_split(days), toy.KEY,
-                               states, mesh)
+            recipe = fit.Recipe(toy.TRAIN, fit.FitPlan(4, 0, stop_at), toy.squared, toy.KEY)
+            saved, _ = fit.fit(recipe, toy.START, toy.as_split(days), states, mesh)
     found[name] = {"weights": np.asarray(saved.best["scale"]).tolist(),
                    "losses": [row[key] for row in saved.curve for key in ("loss", "validation_loss")],
                    "devices": len(saved.progress.params["scale"].devices())}

@@ -1,15 +1,17 @@
 """The loop on a toy: a law of steps, whatever the calls, parts and stops that they come in."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from marsjax.training import fit, loop
-from marsjax.training.fit import Plan
+from marsjax.training.fit import FitPlan
 from marsjax.training.loop import TrainSpec
 from marsjax.training.split import Span, Split
 from marsjax.training.state import Saved, StateFolder, digest
@@ -35,12 +37,12 @@ def days() -> list[np.ndarray]:
     return [np.cumsum(rng.integers(-1, 2, (count, 15)), axis=0).astype(np.int32) % 5 for count in (60, 30)]
 
 
-def last(train: TrainSpec, days: list[np.ndarray], every: int = 100) -> loop.Progress:
+def last(train: TrainSpec, days: list[np.ndarray], every: int = 100) -> loop.TrainingProgress:
     return list(loop.run(train, squared, loop.begin(train, START), days, KEY, every))[-1][0]
 
 
 def same(a: object, b: object) -> None:
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+    chex.assert_trees_all_equal(a, b)
 
 
 def test_it_learns(days: list[np.ndarray]) -> None:
@@ -100,17 +102,17 @@ def as_split(days: list[np.ndarray]) -> Split:
                  [Span("a", days[0], 40, 60)], [])
 
 
-def run(days: list[np.ndarray], folder: Path, plan: Plan, train: TrainSpec = TRAIN, **identity: object
+def run(days: list[np.ndarray], folder: Path, plan: FitPlan, train: TrainSpec = TRAIN, **identity: object
         ) -> tuple[Saved, bool]:
     split = as_split(days)
     with StateFolder(folder, {"data": digest(split.training), **identity}) as states:
-        return fit.fit(train, plan, squared, START, split, KEY, states)
+        return fit.fit(fit.Recipe(train, plan, squared, KEY), START, split, states)
 
 
 def test_a_training_that_was_broken_off_comes_out_the_same_bit_by_bit(days: list[np.ndarray], tmp_path: Path) -> None:
-    whole, done = run(days, tmp_path / "whole", Plan(every=2, patience=0, stop_at=0))
+    whole, done = run(days, tmp_path / "whole", FitPlan(every=2, patience=0, stop_at=0))
     assert done and [row["step"] for row in whole.curve] == [2, 4, 6, 8, 10, 12]
-    halves = [run(days, tmp_path / "halves", Plan(2, 0, stop_at)) for stop_at in (3, 8, 0)]
+    halves = [run(days, tmp_path / "halves", FitPlan(2, 0, stop_at)) for stop_at in (3, 8, 0)]
     assert [(int(saved.progress.step), done) for saved, done in halves] == [(4, False), (8, False), (12, True)]
     again = halves[-1][0]
     same((whole.progress, whole.best), (again.progress, again.best))
@@ -124,7 +126,7 @@ def test_a_refit_takes_the_same_steps_on_the_validation_part_too(days: list[np.n
 
     def refit(folder: str, stop_at: int) -> tuple[Saved, bool]:
         with StateFolder(tmp_path / folder, {}) as states:
-            return fit.refit(TRAIN, Plan(2, 1, stop_at), 6, squared, START, split, KEY, states)
+            return fit.refit(fit.Recipe(TRAIN, FitPlan(2, 1, stop_at), squared, KEY), 6, START, split, states)
 
     whole, done = refit("whole", 0)
     assert done and [sorted(row) for row in whole.curve] == [["loss", "rate", "seconds", "step"]] * 3
@@ -141,19 +143,35 @@ def test_a_refit_takes_the_same_steps_on_the_validation_part_too(days: list[np.n
 
 def test_the_best_weights_are_kept_and_patience_ends_a_training(days: list[np.ndarray], tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, steps=400, peak_rate=3.0, average=0.0, warmup=0)  # far too fast
-    saved, done = run(days, tmp_path / "s", Plan(every=2, patience=3, stop_at=0), train)
+    saved, done = run(days, tmp_path / "s", FitPlan(every=2, patience=3, stop_at=0), train)
     losses = [row["validation_loss"] for row in saved.curve]
     assert done and len(losses) == int(np.argmin(losses)) + 4 < 200
     spans = as_split(days).validation[0]
     windows = np.stack([spans.features[i - 8 : i + 1] for i in range(20, 40)])
     of_best = float(np.mean(np.asarray(squared(saved.best, jnp.asarray(windows, jnp.float32)))[:, -1]))
     assert of_best == pytest.approx(min(losses), rel=1e-4)
-    assert run(days, tmp_path / "s", Plan(2, 3, 0), train)[0].curve == saved.curve  # over is over
+    assert run(days, tmp_path / "s", FitPlan(2, 3, 0), train)[0].curve == saved.curve  # over is over
 
 
 def test_a_state_of_another_config_or_of_other_data_is_refused(days: list[np.ndarray], tmp_path: Path) -> None:
-    run(days, tmp_path, Plan(2, 0, 2), width=8)
+    run(days, tmp_path, FitPlan(2, 0, 2), width=8)
     with pytest.raises(ValueError, match="its width is 8, here it is 16"):
-        run(days, tmp_path, Plan(2, 0, 0), width=16)
+        run(days, tmp_path, FitPlan(2, 0, 0), width=16)
     with pytest.raises(ValueError, match="its data is"):
-        run([day + 1 for day in days], tmp_path, Plan(2, 0, 0), width=8)
+        run([day + 1 for day in days], tmp_path, FitPlan(2, 0, 0), width=8)
+
+
+def test_a_state_whose_write_was_cut_off_is_never_taken_up(days: list[np.ndarray], tmp_path: Path) -> None:
+    """A write goes to a folder of another name first: one that is there under its step is whole."""
+    run(days, tmp_path / "cut", FitPlan(2, 0, stop_at=4))
+    whole = max((tmp_path / "cut").iterdir(), key=lambda path: int(path.name))
+    shutil.copytree(whole, tmp_path / "cut" / "6.orbax-checkpoint-tmp-0")
+    (tmp_path / "cut" / "6.orbax-checkpoint-tmp-0" / "_CHECKPOINT_METADATA").unlink()
+    split = as_split(days)
+    with StateFolder(tmp_path / "cut", {"data": digest(split.training)}) as states:
+        fresh = loop.begin(TRAIN, START)
+        found = states.restore(Saved(fresh, START, []))
+    assert found is not None and int(found.progress.step) == 4
+    saved, done = run(days, tmp_path / "cut", FitPlan(2, 0, 0))
+    same(saved.best, run(days, tmp_path / "whole", FitPlan(2, 0, 0))[0].best)
+    assert done

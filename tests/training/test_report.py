@@ -1,16 +1,29 @@
 """Whose losses a report gives, when the model was trained on the validation part in the end."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 
-from marsjax.specs import ModelSpec, TokenSpec
+from marsjax.core.specs import ComputeSpec, ModelSpec, TokenSpec
 from marsjax.training import baselines, evaluate, report
 from marsjax.training.prepare import Prepared
 from marsjax.training.split import Span, Split
 
 SPEC = ModelSpec(tokens=TokenSpec(2, 2, 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """Stands in for a model trained in bfloat16 whose losses are all one number."""
+
+    loss: float
+    spec: ModelSpec = SPEC
+    dtype: str = "bfloat16"
+
+    def replace(self, compute: ComputeSpec) -> "Model":
+        return dataclasses.replace(self, dtype=compute.dtype)
 
 
 def test_validation_is_of_the_model_before_the_refit_and_the_rest_of_the_one_after(monkeypatch: pytest.MonkeyPatch
@@ -19,12 +32,14 @@ def test_validation_is_of_the_model_before_the_refit_and_the_rest_of_the_one_aft
     day[20:40, 0] = 5  # what the validation part alone holds
     split = Split([day[:20]], [day[:40]], [Span("a", day, 20, 40)], [Span("a", day, 40, 60)], [Span("b", day, 30, 40)])
 
-    def losses(params: Any, *_: Any) -> dict[str, np.ndarray]:
-        return dict.fromkeys(evaluate.FIELDS, np.full(1, params))
+    def losses(model: Model, _: Any) -> dict[str, np.ndarray]:
+        assert model.dtype == "float32"
+        return dict.fromkeys(evaluate.FIELDS, np.full(1, model.loss))
 
     monkeypatch.setattr(evaluate, "losses", losses)
-    given: Any = 2.0, SPEC, Prepared(split, {})
-    found = report.measure(*given, stopped=1.0)
+    given: Any = Model(2.0), Prepared(split, {})
+    stopped: Any = Model(1.0)
+    found = report.measure(*given, stopped=stopped)
     assert {part: rows["model"]["all"]["order"] for part, rows in found.items()} == {
         "validation": 1, "held_out": 2, "held_out_symbols": 2}
     few, many = (baselines.marginals(SPEC.tokens, split.training, split.validation, refit)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from marsjax.specs import SECOND_NS
+from marsjax.core.times import SECOND_NS
 from marsjax.training.days import DayTokens
 from marsjax.training.split import Span, split, windows
 

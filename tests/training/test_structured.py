@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marsjax import model, tokens
-from marsjax.specs import ComputeSpec, ModelSpec, TokenSpec
+from marsjax.core.specs import ModelSpec, TokenSpec
+from marsjax.tokens import encoding
 from marsjax.training import evaluate, loss, structured
 from marsjax.training.structured import Structured
 
-SPEC = ModelSpec(width=8, heads=2, max_orders=16, tokens=TokenSpec(5, 4, 3))
-FLOAT32 = ComputeSpec()
+SPEC = ModelSpec(embed_dim=8, heads=2, context_length=16, tokens=TokenSpec(5, 4, 3))
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +32,8 @@ def params() -> Structured:
 
 
 def test_losses_are_those_of_the_expanded_model(params: Structured, features: np.ndarray) -> None:
-    own = structured.next_token(params, SPEC, FLOAT32, features, chunk=4)
-    joint = loss.next_token(structured.expand(params, SPEC), SPEC, FLOAT32, features, chunk=6)
+    own = structured.next_token(params, features, chunk=4)
+    joint = loss.next_token(structured.expand(params), features, chunk=6)
     assert float(jnp.ptp(joint)) > 3
     np.testing.assert_allclose(own, joint, rtol=2e-5)
 
@@ -61,20 +60,20 @@ def test_a_fresh_model_predicts_the_frequencies_that_it_is_given() -> None:
     law = kind[:, None, None, None] * np.stack([np.einsum(
         "p,v,i->pvi", *(rng.dirichlet(np.ones(n)) for n in (bins.price_levels, bins.volumes, bins.intervals)))
         for _ in range(3)])
-    fresh = structured.expand(structured.init(SPEC, jax.random.key(0), law.reshape(-1) * 1e5), SPEC)
+    fresh = structured.expand(structured.init(SPEC, jax.random.key(0), law.reshape(-1) * 1e5))
     label = rng.choice(bins.classes, size=(4, 16), p=law.reshape(-1))
     windows = np.zeros((4, 16, 15), np.int32)
     windows[..., 0] = label
-    logits = model.logits(fresh, SPEC, tokens.from_array(bins, windows), last_only=False)
+    logits = fresh(encoding.from_array(bins, windows))
     distance = 0.5 * np.abs(np.asarray(jax.nn.softmax(logits)) - law.reshape(-1)).sum(axis=-1)
     assert distance.mean() < 0.1  # the anchor is nearly constant, not quite
 
 
 def test_every_row_counts(params: Structured) -> None:
-    whole = np.asarray(structured.expand(params, SPEC).head)
+    whole = np.asarray(structured.expand(params).head.weight)
     for field in dataclasses.fields(params.head):
         without = dataclasses.replace(params.head, **{field.name: jnp.zeros_like(getattr(params.head, field.name))})
-        changed = np.asarray(structured.expand(dataclasses.replace(params, head=without), SPEC).head) != whole
+        changed = np.asarray(structured.expand(dataclasses.replace(params, head=without)).head.weight) != whole
         assert changed.any(axis=0).all(), field.name
 
 
@@ -83,7 +82,7 @@ def test_pairs_see_their_few_coordinates_and_biases_the_anchor_alone(params: Str
         head = dataclasses.replace(params.head, **{
             field.name: jnp.zeros_like(getattr(params.head, field.name))
             for field in dataclasses.fields(params.head) if field.name not in words})
-        return np.asarray(structured.expand(dataclasses.replace(params, head=head), SPEC).head)
+        return np.asarray(structured.expand(dataclasses.replace(params, head=head)).head.weight)
 
     for names, count in ((("bias_price", "bias_volume"), 1), (("price_volume", "volume_interval"), 3)):
         head = without(*names)
@@ -96,7 +95,7 @@ def test_chances_of_fields_are_sums_over_the_others() -> None:
     bins = SPEC.tokens
     law = rng.dirichlet(np.ones(bins.classes), size=7).astype(np.float32)
     label = rng.integers(0, bins.classes, 7)
-    fields = np.array(tokens.unpack(bins, np.arange(bins.classes)))
+    fields = np.array(encoding.unpack(bins, np.arange(bins.classes)))
     found = np.array(evaluate.chances(bins, jnp.asarray(law), jnp.asarray(label)))
     for n in range(7):
         expected = [law[n, label[n]], *(law[n, field == field[label[n]]].sum() for field in fields)]
@@ -104,5 +103,5 @@ def test_chances_of_fields_are_sums_over_the_others() -> None:
 
 
 def test_pair_width_is_checked() -> None:
-    with pytest.raises(ValueError, match=r"pair_width of 1 to 8 \(the width\), got 9"):
+    with pytest.raises(ValueError, match=r"pair_width of 1 to 8 \(embed_dim\), got 9"):
         structured.init(SPEC, jax.random.key(0), pair_width=9)

@@ -1,0 +1,23 @@
+"""Order models on disk and on the Hugging Face Hub: load, save, import, export, check.
+
+  `load`: the front door: a name, a folder or a repository -> `LoadedModel`. Start here.
+  `folder`: checkpoints of marsjax: weights (Orbax), sizes, bins and origin in one folder; `save` and `restore`.
+  `importer`: a published model with its bins -> `Checkpoint`; settles what its files leave open.
+  `safetensors`: the published files of a model, read and written.
+  `converter_files`: files of bin converters, read and written.
+  `hub`: downloads from the Hugging Face Hub.
+  `validation`: how well a model predicts published samples.
+  `pickle`: reads the plain data in a pickle without running it.
+  `load_order_model`: an order model from a name, a folder or a repository.
+  `LoadedModel`: a model with its bins, ready to predict.
+  `Checkpoint`: what a folder holds.
+"""
+
+from marsjax.checkpoint import converter_files, folder, hub, importer, load, pickle, safetensors, validation
+from marsjax.checkpoint.folder import Checkpoint
+from marsjax.checkpoint.load import LoadedModel, load_order_model
+
+__all__ = [
+    "Checkpoint", "LoadedModel", "converter_files", "folder", "hub", "importer", "load", "load_order_model", "pickle",
+    "safetensors", "validation",
+]  # fmt: skip

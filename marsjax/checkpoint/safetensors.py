@@ -1,0 +1,276 @@
+"""The reference's checkpoints: `config.json` and `model.safetensors` <-> a model of NumPy arrays.
+
+`tensors` is the one table that says which weight of the model each tensor of the file is; reading and writing both
+walk it. Reference: order model.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array
+from marsjax.core.specs import ModelSpec, TokenSpec
+from marsjax.model import layers, llama
+from marsjax.model.llama import OrderModel
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+DTYPES = ("float32", "bfloat16")
+"""What parameters can be kept in."""
+_SIZES = {"emb_dim": "ModelSpec.embed_dim", "num_layers": "ModelSpec.layers", "num_heads": "ModelSpec.heads",
+          "num_max_orders": "ModelSpec.context_length", "num_bins_price_level": "TokenSpec.price_levels",
+          "num_bins_pred_order_volume": "TokenSpec.volumes", "num_bins_order_interval": "TokenSpec.intervals"}
+# What libraries add to the file about themselves; nothing of it changes the model.
+_DESCRIPTIONS = {"architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version",
+                 "library_name", "license", "tags", "pipeline_tag", "language", "repo_url", "docs_url", "paper_url"}
+_TOKENIZER = "order_info_tokenizer"
+_TABLES = {"emb_order_type.weight": "kind", "emb_price_level.weight": "price", "emb_pred_order_volume.weight": "volume",
+           "emb_order_interval.weight": "interval", "emb_chg_to_open.weight": "change",
+           "emb_time_to_open.weight": "time", "lob_tokenizer.0.weight": "levels",
+           "lob_tokenizer.1.weight": "levels_scale", "lob_tokenizer.0.bias": "levels_bias",
+           "lob_tokenizer.1.bias": "levels_shift"}
+_RATIOS = {"embedding.volume_ratio": f"{_TOKENIZER}.emb_volume_ratio.weight",
+           "embedding.trade_ratio": f"{_TOKENIZER}.emb_trans_ratio.weight"}
+# Words in a table's name that tell feature 2 (what share of the order traded) from feature 1.
+_TRADE_WORDS = ("trans", "trade", "traded", "fill", "exec", "deal")
+_OURS = {"marsjax": "ratio_embeddings"}  # in the file's metadata: the names above mean what they say
+_MAX_CONFIG_BYTES = 2**20
+_MAX_HEADER_BYTES = 2**22
+_ROWS = 16
+_KINDS = ("F32", "F16", "BF16")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Imported:
+    """What `read` found in a folder."""
+
+    where: pathlib.Path
+    """The file of the tensors."""
+    model: OrderModel
+    """Of NumPy arrays; without the tables below unless the file says which is which."""
+    dropout: float
+    used: tuple[str, ...]
+    """Tensors that became parameters."""
+    unused: tuple[str, ...]
+    """Tensors that the reference stores and never reads."""
+    described: tuple[str, ...]
+    """Keys of the config that say nothing about the model's sizes."""
+    ratio_tables: dict[str, np.ndarray]
+    """Two tables [11, d] of unknown use, or none: first the one more likely of feature 1, then that of feature 2."""
+    ratio_by_name: bool
+    """Whether their names tell which is which; if not, they are in alphabetical order."""
+
+    def variant(self, name: str) -> OrderModel:
+        """The model that leaves the two tables out (`ignore`) or adds them: `sum`, or `swapped` between features."""
+        if name == "ignore":
+            return self.model
+        first, second = self.ratio_tables.values() if name == "sum" else reversed(self.ratio_tables.values())
+        tables = {"embedding.volume_ratio": first, "embedding.trade_ratio": second}
+        return OrderModel(dataclasses.replace(self.model.spec, ratio_embeddings=True),
+                          {**self.model.weights(), **tables})
+
+
+def abstract(spec: ModelSpec, dtype: str = "float32") -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every weight that a spec asks for, by its name. InputError for a dtype not in `DTYPES`."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: expected {' or '.join(DTYPES)}, got {dtype!r}")
+    return {name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)) for name, shape in llama.shapes(spec).items()}
+
+
+def read_config(path: pathlib.Path, ignored: Collection[str] = ()) -> tuple[ModelSpec, float, tuple[str, ...]]:
+    """A published `config.json` -> spec, dropout, and the keys that only describe (those in `ignored` among them).
+
+    InputError names the file, the key, its value and what was expected; OSError if it cannot be read.
+    """
+    config = read_json(path)
+    missing = sorted((set(_SIZES) | {"dropout"}) - set(config))
+    if missing:
+        raise InputError(f"{path}: expected the keys {', '.join(missing)}, found {', '.join(sorted(config)) or 'none'}")
+    described = sorted(set(config) - set(_SIZES) - {"dropout"})
+    for key in described:
+        if key not in _DESCRIPTIONS and key not in ignored:
+            raise InputError(f"{path}: {key}={config[key]!r:.80}: unknown key; expected {', '.join(sorted(_SIZES))}, "
+                             "dropout. If it does not change the model, name it in ignore_keys")
+    for key in _SIZES:
+        if type(config[key]) is not int:
+            raise InputError(f"{path}: {key}: expected an integer, got {config[key]!r:.80}")
+    dropout = config["dropout"]
+    if type(dropout) not in (int, float) or not 0 <= dropout < 1:
+        raise InputError(f"{path}: dropout: expected a number from 0 to below 1, got {dropout!r:.80}")
+    try:
+        width, layers, heads, context_length, *bins = (config[key] for key in _SIZES)
+        spec = ModelSpec(width, layers, heads, context_length, TokenSpec(*bins))
+    except ValueError as error:
+        message = functools.reduce(lambda text, item: text.replace(item[1], item[0]), _SIZES.items(), str(error))
+        raise InputError(f"{path}: {message}") from None
+    return spec, float(dropout), tuple(described)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object from a small file; InputError names file and reason."""
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise InputError(f"{path}: expected at most {_MAX_CONFIG_BYTES} bytes, got {path.stat().st_size}")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: expected a JSON object, got a {type(record).__name__}")
+    return record
+
+
+def tensors(spec: ModelSpec, weights: Mapping[str, Array]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, view) of every tensor that is used: a view of the NumPy arrays in `weights`, turned as in the file.
+
+    Also of those tables of `ratio_embeddings` that `weights` holds, under the names that `write` gives them.
+    """
+    of, width = {name: np.asarray(x) for name, x in weights.items()}, spec.embed_dim
+    for name, field in _TABLES.items():
+        yield f"{_TOKENIZER}.{name}", of[f"embedding.{field}"].T if field == "levels" else of[f"embedding.{field}"]
+    yield from ((name, of[field]) for field, name in _RATIOS.items() if field in of)
+    qkv = np.reshape(of["layers.qkv"], (spec.layers, width, 3, width))
+    out = np.reshape(of["layers.out"], (spec.layers, width, width))
+    gate_up, down = of["layers.gate_up"], of["layers.down"]
+    for i in range(spec.layers):
+        found = {"input_layernorm": of["layers.attention_norm"][i],
+                 "post_attention_layernorm": of["layers.mlp_norm"][i],
+                 "self_attn.q_proj": qkv[i, :, 0].T, "self_attn.k_proj": qkv[i, :, 1].T,
+                 "self_attn.v_proj": qkv[i, :, 2].T, "self_attn.o_proj": out[i].T, "mlp.gate_proj": gate_up[i, :, 0].T,
+                 "mlp.up_proj": gate_up[i, :, 1].T, "mlp.down_proj": down[i].T}
+        yield from ((f"decoder.model.layers.{i}.{name}.weight", np.asarray(x)) for name, x in found.items())
+    yield "decoder.model.norm.weight", of["norm"]
+    yield "decoder.lm_head.weight", of["head"].T
+
+
+def unused_tensors(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of what the reference stores and never reads."""
+    classes, width = spec.tokens.classes, spec.embed_dim
+    return {"decoder.model.embed_tokens.weight": (classes, width), "linear_head.0.weight": (width,),
+            "linear_head.0.bias": (width,), "linear_head.1.weight": (classes, width), "linear_head.1.bias": (classes,)}
+
+
+def read(folder: pathlib.Path, dtype: str = "float32", ignore_keys: Collection[str] = ()) -> Imported:
+    """A published model. Tensors are read one by one into arrays of the final layout.
+
+    Args:
+      folder: with `config.json` and `model.safetensors` (float32, float16 or bfloat16).
+      dtype: of the parameters, float32 or bfloat16.
+      ignore_keys: unknown keys of the config to pass over.
+
+    Raises:
+      FileNotFoundError: one of the files is missing.
+      InputError: a file is broken or no such file, or the two do not fit: names all tensors that are missing,
+        unexpected or of another shape.
+    """
+    path = folder / WEIGHTS
+    for file in (folder / CONFIG, path):
+        if not file.is_file():
+            raise FileNotFoundError(f"{folder}: no file {file.name}; expected {CONFIG} and {WEIGHTS}")
+    spec, dropout, described = read_config(folder / CONFIG, ignore_keys)
+    _check_header(path)
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            found = {name: (tuple(piece.get_shape()), piece.get_dtype())
+                     for name in file.keys() for piece in [file.get_slice(name)]}  # noqa: SIM118 - it is no dict
+            if (file.metadata() or {}).items() >= _OURS.items() and set(_RATIOS.values()) <= set(found):
+                spec = dataclasses.replace(spec, ratio_embeddings=True)
+            shapes = abstract(spec, dtype)
+            ratios, by_name = _accounted(path, found, spec, shapes)
+            weights = {name: np.empty(x.shape, x.dtype) for name, x in shapes.items()}
+            used = tuple(_fill(path, file, spec, weights))
+            tables = {name: _tensor(path, file, name).astype(jnp.dtype(dtype)) for name in ratios}
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file: {error}") from None
+    unused = tuple(name for name in unused_tensors(spec) if name in found)
+    return Imported(path, OrderModel(spec, weights), dropout, used, unused, described, tables, by_name)
+
+
+def _check_header(path: pathlib.Path) -> None:
+    """Looks at the first bytes before any library does; InputError says what else the file may be."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if start[:2] == b"PK" or (start[:1] == b"\x80" and length > size):
+        raise InputError(f"{path}: expected safetensors, got a pickle (or a PyTorch file, which holds one); refused, "
+                         "since reading a pickle runs it")
+    if len(start) < 8 or length > size - 8:
+        raise InputError(f"{path}: cut off, or no safetensors file: {size} bytes, and a header of {length} expected")
+    if length > _MAX_HEADER_BYTES:
+        raise InputError(f"{path}: expected a header of at most {_MAX_HEADER_BYTES} bytes, got {length}")
+
+
+def _accounted(path: pathlib.Path, found: dict[str, tuple[tuple[int, ...], str]], spec: ModelSpec,
+               shapes: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[list[str], bool]:
+    """Checks that every tensor of a file has its use; the names of the two tables of unknown use, if they are there.
+
+    Also whether their names tell them apart. InputError names all tensors that are missing, unexpected or misshapen.
+    """
+    # One number, seen in every shape that is needed, stands for the arrays that are not there yet.
+    hollow = {name: np.broadcast_to(np.zeros((), x.dtype), x.shape) for name, x in shapes.items()}
+    expected = {name: view.shape for name, view in tensors(spec, hollow)}
+    known = expected | unused_tensors(spec)
+    unexpected = {name for name in found if name not in known}
+    ratios = sorted(name for name in unexpected
+                    if name.startswith(f"{_TOKENIZER}.") and found[name][0] == (layers.RATIO_ROWS, spec.embed_dim))
+    if len(ratios) == 2 and not spec.ratio_embeddings:
+        unexpected -= set(ratios)
+    else:
+        ratios = []
+    wrong = [f"{name} is missing" for name in expected if name not in found]
+    wrong += [f"{name} {list(found[name][0])} is unexpected" for name in sorted(unexpected)]
+    wrong += [f"{name} is {list(found[name][0])}, expected {list(shape)}" for name, shape in known.items()
+              if name in found and found[name][0] != shape]
+    wrong += [f"{name} is {found[name][1]}, expected {', '.join(_KINDS)}" for name in [*expected, *ratios]
+              if name in found and found[name][1] not in _KINDS]
+    if wrong:
+        raise InputError(f"{path}: {len(wrong)} tensors do not fit {CONFIG}: {'; '.join(wrong)}")
+    trades = [any(word in name.lower() for word in _TRADE_WORDS) for name in ratios]
+    return sorted(ratios, key=lambda name: trades[ratios.index(name)]), sum(trades) == 1
+
+
+def _fill(path: pathlib.Path, file: Any, spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Copies every tensor into its place in the arrays of `weights`."""
+    for name, place in tensors(spec, weights):
+        tensor = _tensor(path, file, name)
+        # Most are turned on the way, which is faster a few rows at a time: these stay in the processor's cache.
+        for start in range(0, len(tensor), _ROWS):
+            place[start : start + _ROWS] = tensor[start : start + _ROWS]
+        yield name
+
+
+def _tensor(path: pathlib.Path, file: Any, name: str) -> np.ndarray:
+    tensor = np.asarray(file.get_tensor(name))
+    # The sum of squares would overflow; minimum and maximum see every NaN and infinity without another copy.
+    if not (np.isfinite(tensor.min()) and np.isfinite(tensor.max())):
+        raise InputError(f"{path}: {name}: expected finite numbers, found NaN or infinity")
+    return tensor
+
+
+def write(folder: pathlib.Path, model: OrderModel, dropout: float = 0.0) -> None:
+    """Writes `config.json` and `model.safetensors` (float32) into a folder, as the reference's class reads them.
+
+    What the reference stores and never reads is zeros, with a scale of ones. The tables of a model with
+    `ratio_embeddings` go under names of our own, which the class at the reference's commit does not have.
+    """
+    spec = model.spec
+    config = {"emb_dim": spec.embed_dim, "num_layers": spec.layers, "num_heads": spec.heads,
+              "num_max_orders": spec.context_length, "num_bins_price_level": spec.tokens.price_levels,
+              "num_bins_pred_order_volume": spec.tokens.volumes, "num_bins_order_interval": spec.tokens.intervals,
+              "dropout": dropout}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    found = {name: np.ascontiguousarray(view, np.float32) for name, view in tensors(spec, model.weights())}
+    found |= {name: np.zeros(shape, np.float32) for name, shape in unused_tensors(spec).items()}
+    found["linear_head.0.weight"][...] = 1
+    metadata = {"format": "pt"} | (_OURS if spec.ratio_embeddings else {})
+    safetensors.numpy.save_file(dict(sorted(found.items())), folder / WEIGHTS, metadata)

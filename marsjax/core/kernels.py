@@ -1,0 +1,68 @@
+"""Which of several ways to one result a compiled program takes: what is fast on an accelerator is slow on a CPU.
+
+The ways give the same integers; floating-point ones differ by rounding. The choice is made once, at the edge: a spec
+holds a `Kernels`, or None for those of the device that JAX works on. Nothing below asks for the device.
+"""
+
+import dataclasses
+
+import jax
+
+from marsjax.core.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """The ways to take; hashable, part of `MarketSpec` and `CacheSpec`. The defaults are those of a CPU."""
+
+    prefix_sum: str = "scan"
+    """Running sums over slots: `scan`, few operations, or `windows`, few kernels."""
+    pack: str = "steps"
+    """Moving kept slots together: `steps`, few operations a slot, or `indices`, few kernels."""
+    first_shares: str = "steps"
+    """Shares taken off the first of many orders: `steps`, order by order, or `sum`, by one running sum."""
+    heads_first: bool = True
+    """Whether a batch of deep books is looked at by its heads where these are enough for all of them."""
+    attention: str = "products"
+    """Attention of one query to a cache: `products` of matrices, or `sums`, which read the cache as it lies."""
+    rows: int | None = 16
+    """Trajectories decoded together, for reproducibility alone: on a CPU the bits of a matrix product depend on the
+    number of its rows, and with this one fixed a trajectory comes out bitwise the same in any batch. None: all."""
+    contexts: int = 8
+    """Trajectories whose new contexts are encoded together, where rows are decoded in blocks."""
+    logits: int = 2**20
+    """Logits of all rows together that are made at a time."""
+    further_turns: int | None = 8
+    """After the first turn of all trajectories, so many of those that have another are gathered and take it together,
+    until none has. None: all are computed until the last has none."""
+    one_by_one: bool = True
+    """Whether a replay takes its markets in turn, not together."""
+
+    def __post_init__(self) -> None:
+        ways = {"prefix_sum": ("scan", "windows"), "pack": ("steps", "indices"), "first_shares": ("steps", "sum"),
+                "attention": ("products", "sums")}
+        for name, known in ways.items():
+            if getattr(self, name) not in known:
+                raise InputError(f"Kernels.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
+        for name in ("contexts", "logits", "rows", "further_turns"):
+            value, may_be_none = getattr(self, name), name in ("rows", "further_turns")
+            if not (may_be_none and value is None) and (type(value) is not int or value < 1):
+                raise InputError(f"Kernels.{name}: expected a whole number of at least 1, got {value!r}")
+
+
+CPU = Kernels()
+"""For few cores: little work, in blocks that stay in their caches."""
+ACCELERATOR = Kernels(
+    prefix_sum="windows", pack="indices", first_shares="sum", heads_first=False, attention="sums", rows=None,
+    logits=2**23, further_turns=None, one_by_one=False)
+"""For a GPU: few large kernels, and no step that waits for an answer."""
+
+
+def for_platform(platform: str) -> Kernels:
+    """The ways of a platform as JAX names it: `cpu`, or anything else for an accelerator."""
+    return CPU if platform == "cpu" else ACCELERATOR
+
+
+def chosen(given: Kernels | None) -> Kernels:
+    """The ways given, or those of JAX's default device, which this starts."""
+    return for_platform(jax.default_backend()) if given is None else given

@@ -1,0 +1,162 @@
+"""Frozen, hashable sizes and units: the static arguments of the jitted functions. Each validates itself."""
+
+import dataclasses
+from typing import cast
+
+from marsjax.core.errors import InputError
+from marsjax.core.kernels import Kernels
+from marsjax.core.sessions import Session, continuous_session
+
+_TRADE_WIDTH = 16
+
+
+def _check_ints(spec: object, limits: dict[str, tuple[int, int]]) -> None:
+    """InputError that names the first field that is no int within its limits."""
+    for name, (low, high) in limits.items():
+        value, of = getattr(spec, name), type(spec).__name__
+        if type(value) is not int:
+            raise InputError(f"{of}.{name}: expected an int, got {value!r}")
+        if not low <= value <= high:
+            raise InputError(f"{of}.{name}: expected {low} to {high}, got {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSpec:
+    """How many bins an order token has of each quantity (reference: order tokens)."""
+
+    price_levels: int = 32
+    volumes: int = 32
+    intervals: int = 16
+
+    def __post_init__(self) -> None:
+        _check_ints(self, {"price_levels": (1, 1024), "volumes": (1, 1024), "intervals": (1, 1024)})
+        if self.classes >= 2**31:
+            raise InputError(f"TokenSpec: {self.classes} classes do not fit in an int32")
+
+    @property
+    def classes(self) -> int:
+        """Tokens there are: three kinds of order times the bins."""
+        return 3 * self.price_levels * self.volumes * self.intervals
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """Sizes of an order model (reference: order model)."""
+
+    embed_dim: int = 16
+    """Of the embeddings, d."""
+    layers: int = 1
+    heads: int = 2
+    context_length: int = 1024
+    """Tokens that the model sees at once."""
+    tokens: TokenSpec = TokenSpec()
+    ratio_embeddings: bool = False
+    """Whether features 1 and 2 (volume and transaction ratio) are embedded too, [11, d] each."""
+
+    def __post_init__(self) -> None:
+        _check_ints(self,
+                    {"embed_dim": (2, 65536), "layers": (1, 1024), "heads": (1, 1024), "context_length": (1, 2**20)})
+        if self.embed_dim % (2 * self.heads):
+            raise InputError(f"ModelSpec.embed_dim: expected a multiple of 2 x heads={self.heads} (rotary halves), "
+                             f"got {self.embed_dim}")
+        if not isinstance(self.tokens, TokenSpec):
+            raise InputError(f"ModelSpec.tokens: expected a TokenSpec, got {self.tokens!r}")
+        if not isinstance(self.ratio_embeddings, bool):
+            raise InputError(f"ModelSpec.ratio_embeddings: expected a bool, got {self.ratio_embeddings!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class MarketSpec:
+    """Sizes and units of one symbol's market."""
+
+    tick: int = 100
+    """Smallest price step, 1e-4 of the currency."""
+    capacity: int = 128
+    """Resting orders a side."""
+    trade_width: int = cast(int, None)
+    """Transactions listed per order; longer sweeps are matched in full and their list is truncated. The default, None,
+    stands for 16, or for `capacity` where that is less; the field then holds that number."""
+    levels: int = 10
+    """Levels a side in a view."""
+    accounts: int = 2
+    """Accounts kept by the exchange; orders name them 0 to accounts - 1."""
+    session: Session = dataclasses.field(default_factory=continuous_session)
+    kernels: Kernels | None = None
+    """The ways that the book computes in; None for those of JAX's default device. The results are the same."""
+
+    def __post_init__(self) -> None:
+        _check_ints(self, {"tick": (1, 10**6), "capacity": (1, 32768), "levels": (1, 1024), "accounts": (1, 1024)})
+        if cast(int | None, self.trade_width) is None:
+            object.__setattr__(self, "trade_width", min(_TRADE_WIDTH, self.capacity))
+        _check_ints(self, {"trade_width": (1, 32768)})
+        if self.trade_width > self.capacity:
+            raise InputError(f"MarketSpec.trade_width: expected at most capacity={self.capacity}, got "
+                             f"{self.trade_width}: no order can hit more than `capacity` resting ones; lower "
+                             "trade_width or raise capacity")
+        if not isinstance(self.session, Session):
+            raise InputError(f"MarketSpec.session: expected a Session, got {self.session!r}")
+        if self.kernels is not None and not isinstance(self.kernels, Kernels):
+            raise InputError(f"MarketSpec.kernels: expected Kernels or None, got {self.kernels!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputeSpec:
+    """How the order model computes; norms, softmax and rotary angles are float32 whatever stands here."""
+
+    dtype: str = "float32"
+    """Of matrix products, activations and the cache: float32 or bfloat16. Parameters may be stored in either."""
+    precision: str = "highest"
+    """Of float32 matrix products: `highest`, or `default`, which is TensorFloat-32 (three digits) on a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise InputError(f"ComputeSpec.dtype: expected float32 or bfloat16, got {self.dtype!r}")
+        if self.precision not in ("highest", "default"):
+            raise InputError(f"ComputeSpec.precision: expected highest or default, got {self.precision!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheSpec:
+    """How the order model remembers the tokens before a prediction (`marsjax.model.kv_cache`)."""
+
+    mode: str = "refresh"
+    """`rolling`: one-layer models only, exactly the sliding window of the last context_length tokens. `refresh`: a
+    context grows, and is made anew from its last tokens now and then. `recompute`: the whole window for every
+    prediction, as the reference does."""
+    refresh_every: int = 448
+    """Steps between two refreshes, which keep the last context_length - refresh_every - margin tokens; `refresh`
+    only."""
+    margin: int = 64
+    """Tokens beyond one a step that fit between two refreshes; a trajectory with more is refreshed by itself; `refresh`
+    only."""
+    append: int = 8
+    """Tokens that a trajectory gets in one pass; more need another. 1 makes the fastest step of a deep model: take it
+    where no agent sends several orders at once."""
+    block: int = 16
+    """Trajectories whose contexts are encoded together, at a refresh or in `recompute`."""
+    kernels: Kernels | None = None
+    """Which ways the step takes; None: those of the device that JAX works on."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("rolling", "refresh", "recompute"):
+            raise InputError(f"CacheSpec.mode: expected rolling, refresh or recompute, got {self.mode!r}")
+        _check_ints(self, {"refresh_every": (1, 2**20), "margin": (0, 2**20), "append": (1, 1024), "block": (1, 65536)})
+        if self.kernels is not None and not isinstance(self.kernels, Kernels):
+            raise InputError(f"CacheSpec.kernels: expected a Kernels or None, got {self.kernels!r}")
+
+    def kept(self, model: ModelSpec) -> int:
+        """Most tokens that a context starts with; InputError if the model cannot be decoded this way."""
+        if self.append > model.context_length:
+            raise InputError(f"CacheSpec.append: expected at most context_length={model.context_length}, got "
+                             f"{self.append}")
+        if self.mode == "rolling" and model.layers > 1:
+            raise InputError(f"CacheSpec.mode: rolling is exact for models of one layer only, and this one has "
+                             f"{model.layers}; take refresh")
+        if self.mode != "refresh":
+            return model.context_length
+        kept = model.context_length - self.refresh_every - self.margin
+        if kept < 1 or kept + self.append > model.context_length:
+            raise InputError("CacheSpec: expected 1 <= context_length - refresh_every - margin <= context_length - "
+                             f"append, got context_length={model.context_length}, refresh_every={self.refresh_every}, "
+                             f"margin={self.margin}, append={self.append}")
+        return kept

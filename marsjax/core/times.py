@@ -1,0 +1,78 @@
+"""Exact times of day and durations: whole seconds and nanoseconds, since a day in nanoseconds passes 2**31.
+
+Every function works elementwise on any batch shape.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax.core import int64
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array, Time
+
+SECOND_NS = 1_000_000_000
+DAY_NS = 86_400 * SECOND_NS
+
+
+def from_ns(ns: np.ndarray | int) -> Time:
+    """Nanoseconds since midnight, int64 [...] on the host -> Time of NumPy words; InputError outside [0, 2**31 s)."""
+    ns = np.asarray(ns, np.int64)
+    if ns.size and not (0 <= ns.min() and ns.max() < 2**31 * SECOND_NS):
+        raise InputError(f"time: expected nanoseconds from 0 to {2**31 * SECOND_NS - 1}, "
+                         f"got {int(ns.min())} to {int(ns.max())}")
+    return Time((ns // SECOND_NS).astype(np.int32), (ns % SECOND_NS).astype(np.int32))
+
+
+def to_ns(time: Time) -> np.ndarray:
+    """Time -> nanoseconds, int64 [...] on the host."""
+    return np.asarray(time.s).astype(np.int64) * SECOND_NS + np.asarray(time.ns).astype(np.int64)
+
+
+def add(a: Time, b: Time) -> Time:
+    """a + b."""
+    ns = a.ns + b.ns
+    carry = ns >= SECOND_NS
+    return Time(a.s + b.s + carry.astype(jnp.int32), jnp.where(carry, ns - SECOND_NS, ns))
+
+
+def subtract(a: Time, b: Time) -> Time:
+    """a - b, for a not before b."""
+    ns = a.ns - b.ns
+    borrow = ns < 0
+    return Time(a.s - b.s - borrow.astype(jnp.int32), jnp.where(borrow, ns + SECOND_NS, ns))
+
+
+def before(a: Time, b: Time) -> Array:
+    """a < b, bool."""
+    return (a.s < b.s) | ((a.s == b.s) & (a.ns < b.ns))
+
+
+def equal(a: Time, b: Time) -> Array:
+    """a == b, bool."""
+    return (a.s == b.s) & (a.ns == b.ns)
+
+
+def select(condition: Array, a: Time, b: Time) -> Time:
+    """a where the condition holds, else b."""
+    return Time(jnp.where(condition, a.s, b.s), jnp.where(condition, a.ns, b.ns))
+
+
+def of_ns(ns: int) -> Time:
+    """A known number of nanoseconds as a Time of int32 scalars, usable inside jit."""
+    return Time(jnp.int32(ns // SECOND_NS), jnp.int32(ns % SECOND_NS))
+
+
+def draw_uniform(bits: Array, low_ns: int, width_ns: int) -> Time:
+    """low_ns + floor(u * width_ns / 2**32) for u = `bits`, uint32 [...] random words.
+
+    The grid of the draw is one nanosecond up to a width of 4.29 s and one microsecond beyond.
+    """
+    if low_ns < 0 or not 0 < width_ns < 2**31 * 1000:
+        raise InputError(f"draw of a time: expected low >= 0 and a width in 1 .. {2**31 * 1000 - 1} ns, "
+                         f"got {low_ns}, {width_ns}")
+    unit_ns = 1 if width_ns < 2**32 else 1000
+    bits = jnp.asarray(bits, jnp.uint32)
+    units = int64.multiply_unsigned(bits, jnp.full_like(bits, width_ns // unit_ns)).hi.astype(jnp.uint32)
+    per_second = SECOND_NS // unit_ns
+    drawn = Time((units // per_second).astype(jnp.int32), (units % per_second).astype(jnp.int32) * unit_ns)
+    return add(of_ns(low_ns), drawn)

@@ -1,0 +1,14 @@
+"""The order model: tokens of orders -> the law of the next token, and a draw from it.
+
+  `llama`: the model, a Flax NNX module; fresh weights; names and shapes of its weights. Start here.
+  `layers`: its parts: embedding, decoder layer, norm, head, attention.
+  `kv_cache`: the cached step of many trajectories: append new tokens, predict from the newest.
+  `sampling`: the exact draw of a token by two random words.
+  `OrderModel`: the model of given sizes and weights.
+  `init`: a model with fresh weights.
+"""
+
+from marsjax.model import kv_cache, layers, llama, sampling
+from marsjax.model.llama import OrderModel, init
+
+__all__ = ["OrderModel", "init", "kv_cache", "layers", "llama", "sampling"]

@@ -1,0 +1,377 @@
+"""The cached step of the order model: append new tokens, predict from the newest.
+
+Every prediction is the exact model on an exact context; `CacheSpec.mode` says on which. Every array of a state has the
+trajectories on its first axis. What a trajectory gets depends on nothing but its own tokens and the step, whatever the
+other trajectories do.
+
+- `rolling` (one layer): keys and values lie in a ring of context_length slots. A key is turned by its slot, not by its
+  ever-growing position. A query in slot s meets a key in slot r <= s at distance s - r, and one in a slot r > s, from
+  the lap before, at distance s + context_length - r. So the query is turned twice, by s and by s + context_length, and
+  each key takes its own of the two products. All angles are below 2 context_length, so they are exact whatever the
+  position.
+- `refresh`: a context grows by one slot a token. When the step is a multiple of `refresh_every`, contexts are
+  refreshed: only their last context_length - refresh_every - margin tokens are kept and encoded anew. A context that
+  is full before that is refreshed by itself (`State.refreshes` counts these).
+- `recompute`: the last context_length tokens are encoded for every prediction; the reference's behaviour, for parity.
+
+Layers up to the last but one are run when tokens are appended, since later tokens need them. The last layer only stores
+keys and values then, and `predict` runs the rest of it for the newest token. Donate the state: each layer's arrays are
+updated in place, by scatters whose masked rows are dropped.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax.core import kernels
+from marsjax.core.errors import InputError
+from marsjax.core.kernels import Kernels
+from marsjax.core.records import Array, Token
+from marsjax.core.specs import CacheSpec
+from marsjax.model import layers, sampling
+from marsjax.model.layers import LEVELS, DecoderLayer, layer_of
+from marsjax.model.llama import OrderModel
+
+Cached: TypeAlias = tuple[Array, ...]
+"""An array [B, h, W, k] a layer."""
+Part: TypeAlias = Callable[[Array], jax.Array]
+"""Takes a block's rows of an array with the batch in front."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What B trajectories remember; L layers, h heads of k, W = `ModelSpec.context_length`."""
+
+    keys: Cached | None
+    """L arrays [B, h, W, k] in the dtype of `ComputeSpec`, turned by slot; None in `recompute`."""
+    values: Cached | None
+    """L arrays [B, h, W, k]."""
+    newest: Array | None
+    """[B, d], residual stream of the newest token on its way into the last layer; None in `recompute`."""
+    window: Token | None
+    """[B, W], a ring of the last W tokens, token i in slot i mod W; None in `rolling`."""
+    total: Array
+    """[B], tokens so far; a rewritten one counts once."""
+    length: Array
+    """[B], tokens in the context of the next prediction."""
+    refreshes: Array
+    """[B], times that a context was full before its refresh was due (agents, bursts): see `CacheSpec.margin`."""
+
+
+def empty(model: OrderModel, cache: CacheSpec, batch: int) -> State:
+    """The state of `batch` trajectories without tokens; InputError if the model cannot be decoded so."""
+    spec, dtype = model.spec, model.compute.dtype
+    cache.kept(spec)
+
+    def zeros(*shape: int, dtype: str = "int32") -> jax.Array:
+        return jnp.zeros((batch, *shape), dtype)
+
+    def contexts() -> Cached:
+        shape = spec.heads, spec.context_length, spec.embed_dim // spec.heads
+        return tuple(zeros(*shape, dtype=dtype) for _ in range(spec.layers))
+
+    window = None
+    if cache.mode != "rolling":
+        columns = {field.name: zeros(spec.context_length) for field in dataclasses.fields(Token)}
+        window = Token(**{**columns, "levels": zeros(spec.context_length, LEVELS)})
+    cached = cache.mode != "recompute"
+    return State(keys=contexts() if cached else None, values=contexts() if cached else None,
+                 newest=zeros(spec.embed_dim, dtype=dtype) if cached else None, window=window,
+                 total=zeros(), length=zeros(), refreshes=zeros())
+
+
+def start(model: OrderModel, cache: CacheSpec, tokens: Token, count: Array) -> State:
+    """The state after the first `count` [B] of tokens [B, N]; contexts begin as after a refresh.
+
+    InputError if N is more than context_length: give the last ones.
+    """
+    batch, given = tokens.kind.shape
+    if given > model.spec.context_length:
+        raise InputError(f"start of decoding: at most context_length={model.spec.context_length} tokens, got {given}")
+    state = empty(model, cache, batch)
+    if cache.mode == "rolling":
+        return append(model, cache, state, tokens, count, jnp.zeros(batch, bool))
+    count = jnp.clip(count, 0, given).astype(jnp.int32)
+    state = dataclasses.replace(_remember(state, tokens, count, jnp.zeros_like(count)), total=count, length=count)
+    return state if cache.mode == "recompute" else _refresh(model, cache, state, count > 0)
+
+
+def append_all(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, count: Array, replaces_last: Array,
+               step: Array | int) -> State:
+    """Appends the first `count` [B] of tokens [B, N], `CacheSpec.append` a pass, until none is left.
+
+    `replaces_last` [B] bool: the first of them rewrites the newest token so far (a merged cancel). `step` [], the
+    number of this decision, is the same for all trajectories and decides when contexts are refreshed.
+    """
+    given = tokens.kind.shape[1]
+    width = min(cache.append, given)
+    passes = -(-given // width)
+    tokens = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, passes * width - given)] + [(0, 0)] * (x.ndim - 2)), tokens)
+    count = jnp.clip(count, 0, given).astype(jnp.int32)
+    is_due = (jnp.asarray(step) % cache.refresh_every == 0) & (cache.mode == "refresh")
+    due = is_due & (state.length > cache.kept(model.spec))
+
+    def one_pass(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        state, done = carry
+        part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, done, width, axis=1), tokens)
+        left = jnp.clip(count - done, 0, width)
+        first = done == 0
+        return append(model, cache, state, part, left, replaces_last & first, due & first), done + width
+
+    if passes == 1:
+        return one_pass((state, jnp.int32(0)))[0]
+
+    def any_left(carry: tuple[State, jax.Array]) -> jax.Array:
+        return jnp.any(count > carry[1]) | (jnp.any(due) & (carry[1] == 0))
+
+    return jax.lax.while_loop(any_left, one_pass, (state, jnp.int32(0)))[0]
+
+
+def append(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, count: Array, replaces_last: Array,
+           due: Array | bool = False) -> State:
+    """Appends the first `count` [B] of tokens [B, M] in one pass; the first may rewrite the newest, as above.
+
+    In `refresh`, contexts that are full, or `due` [B], are refreshed before.
+    """
+    # Made once: without the barrier XLA makes the tokens again in each kernel that reads them, from the state before
+    # the step, which it then copies.
+    tokens, count, replaces_last = jax.lax.optimization_barrier((tokens, count, replaces_last))
+    context_length = model.spec.context_length
+    count = jnp.clip(count, 0, tokens.kind.shape[1]).astype(jnp.int32)
+    again = (replaces_last & (count > 0) & (state.total > 0)).astype(jnp.int32)
+    if cache.mode == "refresh":
+        full = state.length + count - again > context_length
+        state = _refresh(model, cache, state, full | due)
+        state = dataclasses.replace(state, refreshes=state.refreshes + (full & ~jnp.asarray(due)))
+    state = _remember(state, tokens, count, state.total - again)
+    if state.keys is not None:
+        first = (state.total if cache.mode == "rolling" else state.length) - again
+        state = _run_layers(model, kernels.chosen(cache.kernels), state, tokens, count, first)
+    return dataclasses.replace(state, total=state.total + count - again,
+                               length=jnp.minimum(state.length + count - again, context_length))
+
+
+def predict(model: OrderModel, cache: CacheSpec, state: State) -> jax.Array:
+    """Final hidden states [B, d] of the newest tokens; numbers without meaning for a trajectory without tokens."""
+    if state.keys is None or state.values is None or state.newest is None:
+        return _recompute(model, cache, state)
+    newest, keys, values = state.newest, state.keys[-1], state.values[-1]
+    spec, ways = model.spec, kernels.chosen(cache.kernels)
+    layer = layer_of(model.layers, spec.layers - 1)
+    attend = _attend_by_sums if ways.attention == "sums" else _attend_by_products
+    ring = cache.mode == "rolling"
+    cos, sin = map(jnp.asarray, layers.rotary_table(2 * spec.context_length, spec.embed_dim // spec.heads))
+    turns = jnp.arange(0, (1 + ring) * spec.context_length, spec.context_length)
+
+    def block(part: Part) -> jax.Array:
+        x, total, length = part(newest)[:, None], part(state.total), part(state.length)
+        slot = jnp.maximum((total if ring else length) - 1, 0) % spec.context_length
+        (query,) = layer.project(x, slice(0, 1))
+        angle = slot[:, None] + turns
+        query = layers.rotate(query, cos[angle][:, :, None], sin[angle][:, :, None])
+        # In a ring the slots beyond the query's hold the lap before; in a context, and in a first lap, they are empty.
+        this_lap = jnp.arange(spec.context_length) <= slot[:, None, None]
+        seen = this_lap | (ring & (total > spec.context_length)[:, None, None])
+        mixed = attend(query, part(keys), part(values), this_lap, seen)
+        return model.norm(layer.after_attention(x, mixed[:, None]))[:, 0]
+
+    return _in_blocks(block, ways.rows, state.total.shape[0])
+
+
+def _attend_by_sums(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax.Array, seen: jax.Array
+                    ) -> jax.Array:
+    """Attention of a query to keys [B, h, W, k]: [B, h, k], in float32 but for what goes in and out.
+
+    Of `query` [B, 1 or 2, h, k] keys of `this_lap` [B, 1, W] meet the first and others the last; `seen` as well. The
+    sums of products read the cache as it lies.
+    """
+    query_BxHxWxK = jnp.where(this_lap[..., None], query[:, 0, :, None], query[:, -1, :, None])
+    score = jnp.sum(query_BxHxWxK.astype(jnp.float32) * keys.astype(jnp.float32), axis=-1)
+    weight = _weights(score, keys.shape[-1], seen)
+    return jnp.sum(weight[..., None] * values.astype(jnp.float32), axis=-2).astype(values.dtype)
+
+
+def _attend_by_products(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax.Array, seen: jax.Array
+                        ) -> jax.Array:
+    """The same by products of matrices."""
+    highest = jax.lax.Precision.HIGHEST
+    score = jnp.einsum("bthk,bhwk->tbhw", query.astype(jnp.float32), keys.astype(jnp.float32), precision=highest)
+    weight = _weights(jnp.where(this_lap, score[0], score[-1]), keys.shape[-1], seen)
+    return jnp.einsum("bhw,bhwk->bhk", weight, values.astype(jnp.float32), precision=highest).astype(values.dtype)
+
+
+def _weights(score: jax.Array, size: int, seen: jax.Array) -> jax.Array:
+    return jax.nn.softmax(jnp.where(seen, score / math.sqrt(size), layers.MASKED), axis=-1)
+
+
+def logits(model: OrderModel, cache: CacheSpec, hidden: jax.Array) -> jax.Array:
+    """Logits [B, classes], float32, of hidden states [B, d], bitwise the same for a row in any batch on a CPU."""
+    return _in_blocks(lambda part: model.head(part(hidden)), kernels.chosen(cache.kernels).rows, hidden.shape[0])
+
+
+def sample(model: OrderModel, cache: CacheSpec, hidden: jax.Array, words: Array, temperature: float
+           ) -> tuple[jax.Array, jax.Array]:
+    """A class drawn from the law of each of the hidden states [B, d], int32 [B], and whether there is a law, bool [B].
+
+    `words`, uint32 [B, 2], are the random words of the draws. The logits are made a part at a time and never lie in
+    memory together.
+    """
+    ways, head = kernels.chosen(cache.kernels), model.head
+
+    def block(part: Part) -> tuple[jax.Array, jax.Array]:
+        return sampling.sample_head(part(hidden), head.weight[...], part(words), temperature, head.project, ways.logits)
+
+    return _in_blocks(block, ways.rows, hidden.shape[0])
+
+
+def _run_layers(model: OrderModel, ways: Kernels, state: State, tokens: Token, count: Array, first: Array) -> State:
+    """Writes the keys and values of new tokens [B, M] from slot `first` [B] on, layer by layer.
+
+    The layers are a program one after the other, not a loop: a loop would copy each layer's weights out of the stack,
+    and it would need the keys of all layers in one array.
+    """
+    (batch, width), spec = tokens.kind.shape, model.spec
+    place, trajectory = jnp.arange(width), jnp.arange(batch)
+    rows = ways.rows if ways.rows is None or width == 1 else min(ways.rows, ways.contexts)
+    slot_BxM = (first[:, None] + place) % spec.context_length
+    # Masked rows get slots beyond the end, a different one each, so that the scatters may count on unique slots.
+    target_BxM = jnp.where(place < count[:, None], slot_BxM, spec.context_length + place)
+    cos, sin = map(jnp.asarray, layers.rotary_table(spec.context_length, spec.embed_dim // spec.heads))
+
+    def turned(x: jax.Array, slot: jax.Array) -> jax.Array:
+        return layers.rotate(x, cos[slot][:, :, None], sin[slot][:, :, None])
+
+    def stored(old: Array, new: jax.Array) -> jax.Array:
+        return jnp.asarray(old).at[trajectory[:, None], :, target_BxM].set(new, mode="drop", unique_indices=True)
+
+    keys, values = list(state.keys or ()), list(state.values or ())
+    x = _in_blocks(lambda part: model.embedding(jax.tree.map(part, tokens)), rows, batch)
+    for number in range(spec.layers):
+        layer, is_last = layer_of(model.layers, number), number == spec.layers - 1
+
+        def projected(part: Part, x: jax.Array = x, layer: DecoderLayer = layer, is_last: bool = is_last
+                      ) -> tuple[jax.Array, ...]:
+            *query_key, value = layer.project(part(x), slice(1 if is_last else 0, 3))
+            return *(turned(y, part(slot_BxM)) for y in query_key), value
+
+        *query, key, value = _in_blocks(projected, rows, batch)
+        keys[number], values[number] = stored(keys[number], key), stored(values[number], value)
+        if is_last:
+            break
+
+        def rest(part: Part, x: jax.Array = x, layer: DecoderLayer = layer, query: jax.Array = query[0],
+                 number: int = number) -> jax.Array:
+            seen_Bx1xMxW = (jnp.arange(spec.context_length) <= part(slot_BxM)[..., None])[:, None]
+            mixed = layers.attend(part(query), part(keys[number]), part(values[number]), seen_Bx1xMxW, model.compute)
+            return layer.after_attention(part(x), mixed)
+
+        x = _in_blocks(rest, rows, batch)
+    newest = jnp.where(count[:, None] > 0, x[trajectory, jnp.maximum(count - 1, 0)], jnp.asarray(state.newest))
+    return dataclasses.replace(state, keys=tuple(keys), values=tuple(values), newest=newest)
+
+
+def _in_blocks(compute: Callable[[Part], Any], rows: int | None, batch: int) -> Any:
+    """`compute` of every trajectory, `rows` at a time; the batch is in front in the result.
+
+    `compute` takes its inputs through `part(x)`, the block's rows of an array with the batch in front. A batch smaller
+    than a block is padded; the last block overlaps the one before it.
+    """
+    if rows is None:
+        return compute(jnp.asarray)
+    blocks = -(-batch // rows)
+    starts = np.minimum(np.arange(blocks) * rows, max(batch - rows, 0))
+
+    def block(start: jax.Array) -> Any:
+        def part(x: Array) -> jax.Array:
+            x = jax.lax.dynamic_slice_in_dim(jnp.asarray(x), start, min(rows, batch))
+            return jnp.pad(x, [(0, rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+
+        return compute(part)
+
+    result = jax.lax.map(block, jnp.asarray(starts))
+    which = np.minimum(np.arange(batch) // rows, blocks - 1)
+    row = which * rows + np.arange(batch) - starts[which]
+    flat = jax.tree.map(lambda x: x.reshape(blocks * rows, *x.shape[2:]), result)
+    return flat if batch == blocks * rows else jax.tree.map(lambda x: x[row], flat)
+
+
+def _remember(state: State, tokens: Token, count: Array, first: Array) -> State:
+    """Writes the first `count` [B] of tokens [B, M] into the ring of tokens from number `first` [B] on."""
+    if state.window is None:
+        return state
+    (batch, width), context_length = tokens.kind.shape, state.window.kind.shape[1]
+    place = jnp.arange(width)
+    target = jnp.where(place < count[:, None], (first[:, None] + place) % context_length, context_length + place)
+    put = functools.partial(_put_rows, trajectory=jnp.arange(batch)[:, None], slot=target)
+    return dataclasses.replace(state, window=jax.tree.map(put, state.window, tokens))
+
+
+def _put_rows(ring: Array, new: Array, trajectory: Array, slot: Array) -> jax.Array:
+    new = jnp.asarray(new).astype(ring.dtype)
+    return jnp.asarray(ring).at[trajectory, slot].set(new, mode="drop", unique_indices=True)
+
+
+def _last_tokens(state: State, trajectory: Array, most: int) -> tuple[Token, jax.Array]:
+    """The last `most` tokens [R, most] of trajectories [R], the oldest in front, and how many they are [R]."""
+    total = jnp.asarray(state.total)[trajectory]
+    count = jnp.minimum(total, most)
+
+    def last(ring: Array) -> jax.Array:
+        slot = ((total - count)[:, None] + jnp.arange(most)) % ring.shape[1]
+        return jnp.asarray(ring)[trajectory[:, None], slot]
+
+    return jax.tree.map(last, state.window), count
+
+
+def _refresh(model: OrderModel, cache: CacheSpec, state: State, due: Array) -> State:
+    """Shortens the contexts of the trajectories that are `due` [B] and encodes what is kept, a block at a time."""
+    spec, batch = model.spec, state.total.shape[0]
+    kept, last = cache.kept(spec), layer_of(model.layers, spec.layers - 1)
+    cos, sin = (x[:, None] for x in layers.rotary_table(kept, spec.embed_dim // spec.heads))
+
+    def one_block(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        state, due = carry
+        # As many of those due as a block holds; rows past the batch are computed and dropped.
+        chosen = jnp.nonzero(due, size=cache.block, fill_value=batch)[0].astype(jnp.int32)
+        target = jnp.where(chosen < batch, chosen, batch + jnp.arange(cache.block))
+        tokens, count = _last_tokens(state, jnp.minimum(chosen, batch - 1), kept)
+        x, cached = model.encode(tokens, upto=spec.layers - 1)
+        key, value = last.project(x, slice(1, 3))
+        of_last = jnp.stack([layers.rotate(key, cos, sin), value])
+        of_layers = jnp.swapaxes(jnp.concatenate([cached, of_last[None]]), -3, -2)
+
+        def put(old: Array | None, new: jax.Array) -> jax.Array:
+            return jnp.asarray(old).at[target].set(new, mode="drop", unique_indices=True)
+
+        def put_contexts(old: Cached | None, which: int) -> Cached:
+            return tuple(jnp.asarray(x).at[target, :, :kept].set(new[which], mode="drop", unique_indices=True)
+                         for x, new in zip(old or (), of_layers, strict=True))
+
+        newest = x[jnp.arange(cache.block), jnp.maximum(count - 1, 0)]
+        state = dataclasses.replace(
+            state, keys=put_contexts(state.keys, 0), values=put_contexts(state.values, 1),
+            newest=put(state.newest, newest), length=put(state.length, count))
+        return state, due.at[target].set(False, mode="drop")
+
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), one_block, (state, jnp.asarray(due)))[0]
+
+
+def _recompute(model: OrderModel, cache: CacheSpec, state: State) -> jax.Array:
+    """Final hidden states [B, d] of the newest tokens, from all the tokens in the windows."""
+    batch = state.total.shape[0]
+    blocks = -(-batch // cache.block)
+
+    def one_block(trajectory: jax.Array) -> jax.Array:
+        tokens, count = _last_tokens(state, trajectory, model.spec.context_length)
+        x, _ = model.encode(tokens)
+        return model.norm(x[jnp.arange(cache.block), jnp.maximum(count - 1, 0)])
+
+    trajectory = jnp.minimum(jnp.arange(blocks * cache.block), batch - 1).reshape(blocks, cache.block)
+    return jax.lax.map(one_block, trajectory).reshape(blocks * cache.block, -1)[:batch]

@@ -1,0 +1,53 @@
+"""Whole markets in motion: the event queue, the step, rollouts, the environment and replays.
+
+What a user needs, each imported when it is first used:
+  `Simulator`: an order model in a market beside other agents, made once; `SimulationSpec` is its static part.
+  `rollout`: futures of starting states (`rollout.rollout`): a host loop over compiled chunks of steps.
+  `RolloutSpec`: how many futures, how long, under which numbers.
+  `Hooks`, `Saving`: progress, trace and the state on disk, between the chunks of a rollout.
+  `Rollout`: what it came to.
+  `Environment`, `Outside`: the same engine with orders from outside (module `env`).
+  `replay`: given orders through the exchange, and what happens as it happens (`replay.replay`).
+  `initial`: starting states, from given orders or the noise agent.
+  `Start`: one of these.
+How it works, for those who change it:
+  `state`: `SimState`, the one state of a simulation.
+  `step`: predict, draw, plan; then all that happens until the order model is asked again. Start here.
+  `event_loop`: events of many trajectories, in order of time.
+  `event_queue`: which event of a trajectory is next, and what an agent sees and sends at it.
+  `scheduler`: more trajectories than run at a time.
+  `checks`: what is checked before a rollout runs.
+  `resume`: the state of a rollout on disk.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from marsjax.sim.env import Environment, Outside
+    from marsjax.sim.initial import Start
+    from marsjax.sim.result import Rollout
+    from marsjax.sim.rollout import Hooks, Saving
+    from marsjax.sim.simulator import Simulator
+    from marsjax.sim.specs import RolloutSpec, SimulationSpec
+    from marsjax.sim.state import SimState
+
+__all__ = [
+    "Environment", "Hooks", "Outside", "Rollout", "RolloutSpec", "Saving", "SimState", "SimulationSpec", "Simulator",
+    "Start", "checks", "env", "event_loop", "event_queue", "initial", "replay", "resume", "rollout", "scheduler",
+    "state", "step",
+]  # fmt: skip
+
+# Where the records are; the other public names are modules.
+_HOMES = {
+    "Environment": "env", "Hooks": "rollout", "Outside": "env", "Rollout": "result", "RolloutSpec": "specs",
+    "Saving": "rollout", "SimState": "state", "SimulationSpec": "specs", "Simulator": "simulator", "Start": "initial",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        return importlib.import_module(f"{__name__}.{name}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

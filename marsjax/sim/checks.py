@@ -1,0 +1,106 @@
+"""The door of rollouts: starts, ends, weights, agents and memory are checked before anything runs."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax.agents import check
+from marsjax.core import times
+from marsjax.core.errors import InputError
+from marsjax.core.records import Time
+from marsjax.core.sessions import Phase
+from marsjax.core.times import SECOND_NS
+from marsjax.market import book as books
+from marsjax.model.llama import OrderModel
+from marsjax.observers.bars import MINUTE_S
+from marsjax.sim.initial import Start
+from marsjax.sim.specs import SimulationSpec
+
+
+def ends(spec: SimulationSpec, starts: Start, minutes: int) -> Time:
+    """When each trajectory of starts [B] ends, [B]; InputError where that cannot be."""
+    counts = np.asarray(starts.count)
+    if counts.min() < 1:
+        raise InputError(f"rollout: start {int(np.argmin(counts))}: expected at least one token of history, got none")
+    begins = times.to_ns(starts.time)
+    reach = begins + minutes * MINUTE_S * SECOND_NS
+    found = reach if spec.end_ns is None else np.full_like(begins, spec.end_ns)
+    if (begins > found).any():
+        raise InputError(f"rollout: start at {_clock(begins.max())}: expected one not after the end, "
+                         f"{_clock(found.min())}")
+    inside = np.zeros(len(begins), bool)
+    for period in spec.market.session.periods:
+        inside |= (period.phase == Phase.CONTINUOUS) & (period.start_ns <= begins) & (found <= period.end_ns)
+    if not inside.all():
+        which = int(np.argmin(inside))
+        raise InputError(f"rollout: expected one period of continuous trading from the start, {_clock(begins[which])}, "
+                         f"to the end, {_clock(found[which])}, got the session {spec.market.session}")
+    if (found > reach).any():
+        raise InputError(f"rollout: minutes: expected enough for the {(found - begins).max() / 6e10:g} minutes from "
+                         f"the start to the end, got {minutes}")
+    return jax.tree.map(jnp.asarray, times.from_ns(found))
+
+
+def check_weights(model: OrderModel) -> None:
+    """InputError that names the first weight that is no finite number."""
+    for name, is_finite in _finite(model).items():
+        if not is_finite:
+            raise InputError(f"rollout: weights.{name}: expected finite numbers")
+
+
+@jax.jit
+def _finite(model: OrderModel) -> dict[str, jax.Array]:
+    return {name: jnp.all(jnp.isfinite(jnp.asarray(x))) for name, x in model.weights().items()}
+
+
+def check_agents(spec: SimulationSpec, starts: Start, agent_starts: Sequence[tuple[Any, Time]]) -> None:
+    """InputError unless the engine can call the agents, with the starts [B] that are given for them."""
+    def first(start: Start) -> tuple[Any, ...]:
+        one = jax.tree.map(lambda x: jnp.asarray(x)[0], start)
+        view = books.view(spec.market, one.market.book)
+        return tuple(observer.begin(one.market, view, one.time) for observer in spec.observers)
+
+    observed = jax.eval_shape(first, starts) if spec.agents else ()
+    for i, agent in enumerate(spec.agents):
+        given = None
+        if i < len(agent_starts):
+            short = [np.shape(x) for x in jax.tree.leaves(agent_starts[i]) if np.shape(x)[:1] != starts.count.shape]
+            if short:
+                raise InputError(f"rollout: agent_starts of agent {agent.name!r}: expected {starts.count.shape[0]} of "
+                                 f"each, [B, ...], got an array of shape {short[0]}")
+            given = jax.eval_shape(lambda x: jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], x), agent_starts[i])
+        check.check(agent, spec.market, observed, given)
+
+
+def check_memory(run: Any, model: OrderModel, trajectories: int) -> None:
+    """MemoryError if the compiled chunk needs more than the device has."""
+    needs, has = run.memory_analysis(), _memory()
+    if needs is None or has is None:
+        return
+    fixed = sum(x.nbytes for x in jax.tree.leaves(model))
+    # The carry is donated: it stands once; a first copy of the starts is gone by then.
+    total = needs.argument_size_in_bytes + needs.temp_size_in_bytes
+    if total > has:
+        fit = int(trajectories * max(has - fixed, 0) / max(total - fixed, 1))
+        raise MemoryError(f"rollout: {trajectories} trajectories need {total / 2**30:.1f} GiB and the device has "
+                          f"{has / 2**30:.1f} GiB: about {fit} would fit")
+
+
+def _memory() -> int | None:
+    """Bytes that arrays may take on the default device, None if it does not say."""
+    device = jax.devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    if device.platform == "cpu" and hasattr(os, "sysconf"):
+        return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return None
+
+
+def _clock(ns: int) -> str:
+    seconds = int(ns) // 10**9
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{int(ns) % 10**9:09}"

@@ -1,0 +1,277 @@
+"""The same engine as an environment: orders go in from outside, observations come out.
+
+    env = Environment.of(order_model, market, step_ns=SECOND_NS, episode_ns=60 * SECOND_NS)
+    seen, state = env.reset(key, start)
+    seen, state, fills, done = env.step(key, state, orders)
+
+One who trades from outside is an agent like any other: it wakes up every `step_ns`, and the simulation's step pauses
+at its wake-ups until it is given orders. So a trajectory is that of a rollout in which an agent sends the same orders,
+order for order, given the rollout's key (`step.key_of`). It is not woken at the end: an episode of 20 s in steps of
+1 s takes 20 steps.
+
+Everything is pure. A key and a state may be of one trajectory or of B: give `reset` keys [B] and starts [B], and `step`
+keys [B] and orders [B, K]. All B go on together in one loop; `jax.vmap` over single ones gives the same and is slower,
+as it copies the contexts in each pass. An environment is a pytree, so `jax.jit(Environment.step)(env, ...)` takes the
+model's parameters as an argument; jit of `env.step` makes them constants of the program.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from marsjax.agents.base import NO_LATENCY, Action, Agent, AgentEvent, Latency, Observation
+from marsjax.checkpoint.load import LoadedModel
+from marsjax.core import int64, times
+from marsjax.core.errors import InputError
+from marsjax.core.keys import typed
+from marsjax.core.records import Array, Int64, Kind, Order, Status, Time
+from marsjax.core.specs import MarketSpec
+from marsjax.market import orders as make
+from marsjax.sim import event_queue
+from marsjax.sim import step as sim_step
+from marsjax.sim.event_loop import like
+from marsjax.sim.event_queue import NextEvent
+from marsjax.sim.initial import Start
+from marsjax.sim.simulator import Simulator
+from marsjax.sim.state import LOST, NOT_CARRIED, SimState
+
+_Tree = TypeVar("_Tree")
+
+
+class OutsideFills(NamedTuple):
+    """What came of the orders from outside since the step before."""
+
+    bought: Array
+    """int32 shares."""
+    sold: Array
+    """int32 shares."""
+    cash: Int64
+    """Change of the account's cash, 1e-4 of the currency."""
+    accepted: Array
+    """int32, orders that the exchange took, cancels among them."""
+    refused: Array
+    """int32, orders that it did not."""
+
+
+class OutsideState(NamedTuple):
+    """What the engine keeps for the one outside."""
+
+    orders: Order
+    """[K], to be sent at the next wake-up."""
+    allowed: Array
+    """int32, wake-ups that it may have before the engine waits for orders: 1 when it was given some, else 0."""
+    fills: OutsideFills
+
+
+@dataclasses.dataclass(frozen=True)
+class Outside:
+    """The agent that sends what it is given."""
+
+    step_ns: int
+    """Between two of its wake-ups."""
+    account: int = 2
+    most_orders: int = 4
+    latency: Latency = NO_LATENCY
+    name: str = "outside"
+
+    def __post_init__(self) -> None:
+        _check_whole("step_ns", self.step_ns)
+        _check_whole("most_orders", self.most_orders)
+
+    @property
+    def most_in_flight(self) -> int:
+        """Orders that can be on their way at once: those of every step that begins while the first of them travel."""
+        delay_ns = 2 * self.latency.communication_ns + self.latency.computation_ns
+        return self.most_orders * (1 + delay_ns // self.step_ns)
+
+    def init(self) -> tuple[OutsideState, Time]:
+        """Nothing to send; it wakes up as soon as the trajectory starts."""
+        zero = jnp.zeros((), jnp.int32)
+        fills = OutsideFills(zero, zero, int64.of_int32(zero), zero, zero)
+        return OutsideState(no_orders(self.most_orders), zero, fills), times.of_ns(0)
+
+    def on_event(self, state: OutsideState, event: AgentEvent) -> OutsideState:
+        """Adds up its fills."""
+        shares, fills = int64.to_int32(event.shares), state.fills
+        accepted = event.status == Status.ACCEPTED
+        return state._replace(fills=OutsideFills(
+            fills.bought + jnp.maximum(shares, 0), fills.sold + jnp.maximum(-shares, 0),
+            int64.add(fills.cash, event.cash), fills.accepted + (event.is_own & accepted),
+            fills.refused + (event.is_own & ~accepted)))
+
+    def act(self, state: OutsideState, seen: Observation, key: jax.Array) -> Action:
+        """Sends the orders it was given."""
+        del key
+        kind = jnp.where(state.allowed > 0, state.orders.kind, jnp.int32(Kind.NONE))
+        after = state._replace(allowed=jnp.maximum(state.allowed - 1, 0))
+        return Action(after, dataclasses.replace(state.orders, kind=kind),
+                      times.add(seen.time, times.of_ns(self.step_ns)), stops=jnp.zeros((), bool),
+                      unsent=jnp.zeros((), jnp.int32))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """A market with an order model and a place for a trader from outside, the last of the simulator's agents."""
+
+    simulator: Simulator
+    """Its last agent is the `Outside`."""
+    episode_ns: int | None = dataclasses.field(default=None, metadata={"static": True})
+    """From the start to the end; None: until `SimulationSpec.end_ns`."""
+
+    def __post_init__(self) -> None:
+        agents = self.simulator.spec.agents
+        if not agents or not isinstance(agents[-1], Outside):
+            raise InputError(f"Environment: expected an Outside as the last agent, got {agents}; see Environment.of")
+        if (self.episode_ns is None) == (self.simulator.spec.end_ns is None):
+            raise InputError("Environment: expected episode_ns or SimulationSpec.end_ns, one of them, got "
+                             f"{self.episode_ns} and {self.simulator.spec.end_ns}")
+        if self.episode_ns is not None:
+            _check_whole("episode_ns", self.episode_ns)
+
+    @classmethod
+    def of(cls, order_model: LoadedModel, market: MarketSpec, *, step_ns: int, episode_ns: int,
+           agents: Sequence[Agent] = (), account: int = 2, most_orders: int = 4, latency: Latency = NO_LATENCY
+           ) -> "Environment":
+        """An environment around a loaded model, with the defaults of `Simulator.of`.
+
+        For another cache, or one time at which all episodes end, make the simulator yourself:
+        `Environment(Simulator.of(order_model, market, agents=(*agents, Outside(step_ns)), cache=..., end_ns=...))`.
+
+        Args:
+          order_model: with its bin converters.
+          market: sizes and session; it needs the account of the trader from outside.
+          step_ns: between two of its wake-ups.
+          episode_ns: from the start to the end.
+          agents: who else trades.
+          account: of the trader from outside.
+          most_orders: K, orders of one step.
+          latency: delays of the trader from outside.
+
+        InputError for a number out of range or an account that is taken.
+        """
+        outside = Outside(step_ns, account, most_orders, latency)
+        return cls(Simulator.of(order_model, market, agents=(*agents, outside)), episode_ns)
+
+    @property
+    def outside(self) -> Outside:
+        """The trader from outside, as the engine sees it."""
+        agent = self.simulator.spec.agents[-1]
+        if not isinstance(agent, Outside):
+            raise ValueError(f"Environment: expected an Outside, got {agent!r}")
+        return agent
+
+    def reset(self, key: jax.Array, start: Start) -> tuple[Observation, SimState]:
+        """A trajectory up to the first wake-up; keys [B] with starts [B] for many.
+
+        Args:
+          key: that all draws are folded from; the same one is given to `step`.
+          start: where it starts.
+        """
+        key = typed(key)
+        if key.ndim == 0:
+            return _first(self.reset(key[None], _alone(start)))
+        until = None
+        if self.episode_ns is not None:
+            until = times.add(start.time, times.of_ns(self.episode_ns))
+        state = sim_step.begin(self.simulator, start, jnp.zeros(key.shape, jnp.int32), until=until)
+        seen, state, _ = _advance(self, key, state, jnp.ones(key.shape, bool))
+        return seen, state
+
+    def step(self, key: jax.Array, state: SimState, orders: Order
+             ) -> tuple[Observation, SimState, OutsideFills, jax.Array]:
+        """Sends orders and goes on to the next wake-up.
+
+        Args:
+          key: as given to `reset`. Another one gives other draws from here on.
+          state: before.
+          orders: int32 [K], or [B, K]; their times, ids and accounts are filled in. Kind.NONE is no order.
+
+        Returns:
+          What the one outside sees then, the state, what came of its orders since, and whether the trajectory is over:
+          a step after that changes nothing.
+        """
+        key = typed(key)
+        if key.ndim == 0:
+            return _first(self.step(key[None], _alone(state), _alone(orders)))
+        self._check_orders(orders, key.shape)
+        *others, mine = state.agent_states
+        nothing = jax.tree.map(jnp.zeros_like, mine.state.fills)
+        # In the dtypes of the state, not as weakly typed as they may come: one compiled call for all.
+        given = jax.tree.map(lambda new, old: jnp.broadcast_to(new, old.shape).astype(old.dtype), orders,
+                             mine.state.orders)
+        mine = dataclasses.replace(mine, state=OutsideState(given, jnp.ones_like(mine.state.allowed), nothing))
+        state = dataclasses.replace(state, agent_states=(*others, mine))
+        seen, state, done = _advance(self, key, state, jnp.zeros(key.shape, bool))
+        return seen, state, state.agent_states[-1].state.fills, done
+
+    def _check_orders(self, orders: Order, batch: tuple[int, ...]) -> None:
+        most = self.outside.most_orders
+        for name in ("kind", "price", "volume", "cancel_side", "cancel_id"):
+            found = getattr(orders, name)
+            if found.shape != (*batch, most) or found.dtype != jnp.int32:
+                raise InputError(f"Environment.step: orders.{name}: expected int32{[*batch, most]} "
+                                 f"(most_orders={most}), got {found.dtype}{list(found.shape)}")
+
+
+def no_orders(count: int) -> Order:
+    """Kind.NONE, [count]."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.int32), (count,)), make.no_order())
+
+
+def _check_whole(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"Environment.{name}: expected a whole number of at least 1, got {value!r}")
+
+
+def _alone(tree: _Tree) -> _Tree:
+    """A batch of one."""
+    return jax.tree.map(lambda x: jnp.asarray(x)[None], tree)  # type: ignore[no-any-return]
+
+
+def _first(tree: _Tree) -> _Tree:
+    """The one of a batch of one."""
+    return jax.tree.map(lambda x: x[0], tree)  # type: ignore[no-any-return]
+
+
+@jax.jit
+def _advance(env: Environment, keys: jax.Array, state: SimState, asked: jax.Array
+             ) -> tuple[Observation, SimState, jax.Array]:
+    """Goes on until each of B trajectories waits for orders or is over; `asked` bool [B] decide first.
+
+    Returns what the one outside sees, the states, and which trajectories are over, bool [B].
+    """
+    spec = env.simulator.spec
+    place = len(spec.agents) - 1
+
+    def is_wake(state: SimState, event: NextEvent) -> Array:
+        return event.place == event_queue.wake_place(state.agent_states, place)
+
+    def pauses(state: SimState, event: NextEvent) -> Array:
+        return (is_wake(state, event) & (state.agent_states[place].state.allowed == 0)
+                & times.before(event.time, state.until))
+
+    def ahead(state: SimState) -> tuple[Array, Array, Time]:
+        """Whether the background agent decides next, whether the one outside is woken, and when."""
+        event = event_queue.next_event(state)
+        alive = ~jnp.isin(state.end, jnp.array(LOST))
+        return event_queue.decides(state, event) & alive, pauses(state, event) & alive, event.time
+
+    def one_step(carry: tuple[SimState, jax.Array, jax.Array]) -> tuple[SimState, jax.Array, jax.Array]:
+        state, asked, _ = carry
+        words = sim_step.draw_from(keys, state.step)
+        after = like(sim_step.step(env.simulator, state, words, asked, pauses)[0], state)
+        asked = jnp.asarray(jax.vmap(ahead)(dataclasses.replace(after, cache=NOT_CARRIED))[0])
+        return after, asked, jnp.any(asked)
+
+    # The first step is made even where none is asked: it takes the wake-up that the orders are for.
+    first = jax.tree.map(jnp.asarray, state), asked, jnp.ones((), bool)
+    state, _, _ = jax.lax.while_loop(lambda carry: carry[2], one_step, first)
+    _, waits, time = jax.vmap(ahead)(dataclasses.replace(state, cache=NOT_CARRIED))
+    now = times.select(waits, time, state.until)
+    observe = functools.partial(event_queue.observe, spec.agents[place], spec.market.tick)
+    return jax.vmap(observe)(state.market, state.view, now, state.observed), state, jnp.asarray(~waits)

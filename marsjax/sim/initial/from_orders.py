@@ -1,0 +1,125 @@
+"""The states that given orders lead to: a real day up to a time, or a warm-up replayed."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax.core import sessions, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import BookView, Order, Status
+from marsjax.core.sessions import Phase
+from marsjax.core.specs import MarketSpec
+from marsjax.data.cursor import NO_ORDERS
+from marsjax.data.feed import FeedChunk
+from marsjax.market.process import MarketState
+from marsjax.sim.initial.given_orders import Answer, Chunk, PassSpec, Stop, pass_feeds
+from marsjax.sim.initial.state import Start
+from marsjax.tokens import encoding
+from marsjax.tokens.encoding import Encoded, TokenTables
+
+_Parts = TypeVar("_Parts")
+
+
+class Passed(NamedTuple):
+    """Orders of a day and what came of them, NumPy arrays [N, ...] on the host."""
+
+    orders: Order
+    """As sent."""
+    status: np.ndarray
+    """int32, a `Status`."""
+    counts: np.ndarray
+    """bool, accepted and in continuous trading."""
+    views: BookView
+    """After each order."""
+
+
+def from_feed(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChunk], time_ns: int, context_length: int,
+              first_id: int = 0, chunk_orders: int = 4096) -> Start:
+    """The state that given orders lead to: book, accounts, and the tokens that a model will have seen.
+
+    Args:
+      market: sizes and session; its call auctions before `time_ns` are held.
+      table: bins to encode with.
+      feed: the orders, in exchange order; those after `time_ns` are not read.
+      time_ns: of the first decision, nanoseconds since midnight.
+      context_length: most tokens kept, `ModelSpec.context_length`.
+      first_id: id of the first order that comes without one.
+      chunk_orders: orders of a compiled call.
+
+    Raises InputError if a side was full, or if the orders make no token: a model has nothing to go by.
+    """
+    return next(from_feed_at(market, table, feed, [time_ns], context_length, first_id, chunk_orders))[0]
+
+
+def after_orders(market: MarketSpec, table: TokenTables, orders: Order, time_ns: int, context_length: int,
+                 chunk_orders: int = 4096) -> Start:
+    """The state that orders [N] of NumPy arrays lead to at a time; arguments and errors as of `from_feed`."""
+    return from_feed(market, table, iter([FeedChunk.of(orders)]), time_ns, context_length, chunk_orders=chunk_orders)
+
+
+def from_feed_at(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChunk], times_ns: Sequence[int],
+                 context_length: int, first_id: int = 0, chunk_orders: int = 4096) -> Iterator[tuple[Start, Passed]]:
+    """The states at several times of one day, in one pass over its orders; each equals that of `from_feed`.
+
+    Args:
+      market: sizes and session; its call auctions before each time are held.
+      table: bins to encode with.
+      feed: the orders, in exchange order; those after the last time are not read.
+      times_ns: of the first decisions, nanoseconds since midnight, rising.
+      context_length: most tokens kept, `ModelSpec.context_length`.
+      first_id: id of the first order that comes without one.
+      chunk_orders: orders of a compiled call; no result depends on it.
+
+    Yields each state with the orders since the one before. Raises InputError as `from_feed` does.
+    """
+    if not times_ns or any(b <= a for a, b in itertools.pairwise(times_ns)):
+        raise InputError(f"start: expected times that rise, got {list(times_ns)}")
+    spec = PassSpec(market, chunk_orders, first_id=first_id)
+    parts: list[Passed] = []
+    made: list[Encoded] = []
+    for passed in pass_feeds(spec, [feed], table, times_ns, until_ns=times_ns[-1]):
+        if isinstance(passed, Chunk):
+            count = len(passed.orders[0].kind)
+            answers = jax.tree.map(lambda x, count=count: np.asarray(x)[0, :count], passed.answers)
+            parts.append(_passed(market, passed.orders[0], answers))
+            made.append(answers.encoded)
+        elif isinstance(passed, Stop):
+            made = [_joined(made)] if made else made
+            yield (_start(market, passed.states, made, passed.time_ns, context_length),
+                   _joined([_nothing(passed.states), *parts]))
+            parts = []
+
+
+def _passed(market: MarketSpec, sent: Order, answers: Answer) -> Passed:
+    is_open = np.asarray(sessions.phase_at(market.session, sent.time)) == Phase.CONTINUOUS
+    status = np.asarray(answers.report.status)
+    return Passed(sent, status, (status == Status.ACCEPTED) & is_open, answers.view)
+
+
+def _nothing(states: MarketState) -> Passed:
+    """No orders, with views of this market's shape."""
+    views = jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), states.view)
+    return Passed(NO_ORDERS, np.zeros(0, np.int32), np.zeros(0, bool), views)
+
+
+def _joined(parts: list[_Parts]) -> _Parts:
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def _start(market: MarketSpec, states: MarketState, made: list[Encoded], time_ns: int, context_length: int) -> Start:
+    # Copies: the states themselves are used up by the orders that come next.
+    opened, token_state = jax.tree.map(lambda x: jnp.array(x[0]), (states.market, states.token_state))
+    refused = int(opened.counters.status[Status.SIDE_FULL])
+    if refused:
+        raise InputError(f"start: {refused} orders refused, a side was full: set capacity above {market.capacity}")
+    if not int(token_state.count):
+        raise InputError(f"start: the orders up to {time_ns} ns make no token; a model needs at least one")
+    window, _ = encoding.collect(made[0])
+    window = jax.tree.map(lambda x: x[-context_length:], window)
+    count = len(window.kind)
+    padded = jax.tree.map(lambda x: np.pad(x, [(0, context_length - count)] + [(0, 0)] * (x.ndim - 1)), window)
+    return Start(opened, token_state, padded, np.array(count, np.int32), times.from_ns(time_ns))

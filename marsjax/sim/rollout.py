@@ -1,0 +1,274 @@
+"""Rollouts: the host loop over compiled chunks of steps."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array, Market, Time
+from marsjax.core.specs import MarketSpec
+from marsjax.market import book as books
+from marsjax.observers.bars import MinuteBarObserver
+from marsjax.observers.trace import Log, TraceObserver
+from marsjax.sim import checks, resume
+from marsjax.sim import step as sim_step
+from marsjax.sim.initial import Start
+from marsjax.sim.result import Rollout
+from marsjax.sim.scheduler import NOBODY, Given, Scheduler
+from marsjax.sim.simulator import Simulator
+from marsjax.sim.specs import RolloutSpec
+from marsjax.sim.state import SimState
+from marsjax.tokens.encoding import TokenState
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutProgress:
+    """How far a rollout is, after a chunk."""
+
+    steps: int
+    ended: int
+    """Trajectories that have ended."""
+    passed: float
+    """Share of the simulated time of all trajectories together."""
+    orders: int
+    """Decisions of trajectories that had not ended, so far."""
+    seconds: float
+    """Since the first chunk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Saving:
+    """Where a rollout keeps its state, to be taken up again after a kill."""
+
+    folder: str | os.PathLike[str]
+    every_s: float = 60.0
+    """Seconds between two saves, at the end of a chunk."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What a rollout does between its chunks, beside its own work."""
+
+    on_chunk: Callable[[RolloutProgress], None] | None = None
+    on_trace: Callable[[np.ndarray, Log], None] | None = None
+    """Called with the chunk's events, NumPy `Log` [R, ...], and whose they are, int [R]: a trajectory's place among
+    the B, or -1 where there are none."""
+    saving: Saving | None = None
+    """A folder with the state of the same run is taken up: the result is the same as if it had never stopped (the
+    trace goes on after the chunk that was saved)."""
+
+
+NO_HOOKS = Hooks()
+
+
+def rollout(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_starts: Sequence[tuple[Any, Time]] = (),
+            hooks: Hooks = NO_HOOKS) -> Rollout:
+    """Futures of one starting state, or of one each.
+
+    Args:
+      simulator: order model, market, agents and observers.
+      start: one state for all trajectories, or [B, ...] one each.
+      spec: how many, how long, under which numbers.
+      agent_starts: state and first wake-up [B, ...] of each of the agents, instead of what its `init` gives.
+      hooks: progress, trace, and the state on disk.
+
+    Raises:
+      InputError: a number out of range, a start without tokens, a horizon past the session's end or past the bars, a
+        weight that is not finite, an agent whose functions do not fit (`agents.check`), a saved state of another run.
+      MemoryError: the trajectories do not fit the device; the message says about how many would.
+    """
+    slots = spec.running
+    if hooks.saving and slots < spec.trajectories:
+        raise InputError(f"rollout: slots: expected all {spec.trajectories} trajectories at once with `saving`, got "
+                         f"{slots}")
+    starts = _starts(start, spec.trajectories, slots)
+    until = checks.ends(simulator.spec, starts, spec.minutes)
+    checks.check_weights(simulator.model)
+    inner = _observed(simulator, spec, hooks)
+    checks.check_agents(inner.spec, starts, agent_starts)
+    numbers = np.asarray(spec.first + np.arange(spec.trajectories) if spec.numbers is None else spec.numbers, np.int32)
+
+    began, seed = time.perf_counter(), np.uint32(spec.seed)
+    scheduler = Scheduler(inner, Given(starts, numbers, tuple(agent_starts), until), slots)
+    shape = scheduler.shape()
+    # As plain arrays beside their structure: a call then costs the host less than one with a tree of modules.
+    arrays, structure = jax.tree.flatten(inner)
+    run = _chunk.lower(structure, spec.chunk_steps, arrays, shape, seed).compile()
+    checks.check_memory(run, simulator.model, slots)
+    state, done = _first_state(scheduler, shape, hooks.saving, _about(inner, spec, scheduler, hooks))
+    before = jax.tree.map(np.asarray, (_mid_twice(simulator.spec.market, starts.market),
+                                       _counts(starts.market, starts.token_state)))
+    clock = _Clock(time.perf_counter() - began)
+    dropped = np.zeros(spec.trajectories, np.int32)
+    goes_on = scheduler.goes_on(np.asarray(state.end))
+    while goes_on:
+        state, active = run(arrays, state, seed)
+        # Together: one after the other, each would wait for a transfer of its own.
+        made, end, at = jax.device_get((active, state.end, state.time))
+        done = _Done(done.steps + spec.chunk_steps, done.decided + int(made))
+        goes_on = scheduler.goes_on(end)
+        if hooks.on_trace:
+            dropped += _traced(scheduler, state, hooks.on_trace)
+        if hooks.on_chunk:
+            hooks.on_chunk(RolloutProgress(done.steps, *scheduler.progress(end, at), done.decided, clock.run_s))
+        if hooks.saving and goes_on and clock.since_save_s >= hooks.saving.every_s:
+            _save(hooks.saving, _about(inner, spec, scheduler, hooks), done, state)
+            clock.saved()
+        state = scheduler.change(state, end)
+    state = scheduler.result(state)
+    return _outcome(simulator, state, before, dropped, (done.steps, clock.compile_s, clock.run_s))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Done:
+    steps: int = 0
+    decided: int = 0
+
+
+class _Clock:
+    """Seconds of a rollout: compiling and beginning, running, and since the last save."""
+
+    def __init__(self, compile_s: float) -> None:
+        self.compile_s, self._began = compile_s, time.perf_counter()
+        self._saved = self._began
+
+    @property
+    def run_s(self) -> float:
+        return time.perf_counter() - self._began
+
+    @property
+    def since_save_s(self) -> float:
+        return time.perf_counter() - self._saved
+
+    def saved(self) -> None:
+        self._saved = time.perf_counter()
+
+
+def _observed(simulator: Simulator, spec: RolloutSpec, hooks: Hooks) -> Simulator:
+    """With minute bars, and a trace if it is asked for, as the last observers."""
+    observers = (*simulator.spec.observers,
+                 MinuteBarObserver(spec.minutes + spec.nearest_minutes, spec.nearest_minutes))
+    if hooks.on_trace:
+        room = spec.chunk_steps if spec.trace_room is None else spec.trace_room
+        observers += (TraceObserver(simulator.spec.market, room),)
+    return simulator.replace(observers=observers)
+
+
+def _starts(start: Start, trajectories: int, slots: int) -> Start:
+    """One start each, [B, ...]; on the device if all begin at once."""
+    shape = np.shape(start.count)
+    if shape not in ((), (trajectories,)):
+        raise InputError(f"rollout: expected one start, or one for each of {trajectories} trajectories, got "
+                         f"{shape[0]}")
+
+    def every(x: Array) -> np.ndarray:
+        return np.asarray(x) if shape else np.broadcast_to(x, (trajectories, *np.shape(x)))
+
+    starts = jax.tree.map(every, start)
+    return jax.device_put(starts) if slots == trajectories else starts
+
+
+def _first_state(scheduler: Scheduler, shape: SimState, saving: Saving | None, about: dict[str, Any]
+                 ) -> tuple[SimState, _Done]:
+    """The state to go on from: that of a save, or of the beginning."""
+    if not saving or resume.newest(saving.folder) is None:
+        return scheduler.begin(), _Done()
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shape)
+    found, state = resume.load(saving.folder, about, like)
+    return scheduler.resumed(state), _Done(found["steps"], found["decided"])
+
+
+def _save(saving: Saving, about: dict[str, Any], done: _Done, state: SimState) -> None:
+    resume.save(saving.folder, done.steps, about | dataclasses.asdict(done), state)
+
+
+def _about(simulator: Simulator, spec: RolloutSpec, scheduler: Scheduler, hooks: Hooks) -> dict[str, Any]:
+    """All that a rollout's result depends on, by name: another run's state is not taken up."""
+    if not hooks.saving:
+        return {}
+    given = scheduler.given
+    sizes = {name: getattr(spec, name) for name in ("seed", "trajectories", "minutes", "chunk_steps", "nearest_minutes",
+                                                    "trace_room")}
+    return {**sizes, "simulation": repr(simulator.spec), "numbers": np.asarray(given.number).tolist(),
+            "model": _digest(simulator.model), "table": _digest(simulator.table),
+            "draws": _digest(simulator.draws), "start": _digest(given.starts), "until": _digest(given.until),
+            "agent_starts": _digest(given.agent_starts)}
+
+
+def _digest(tree: Any) -> str:
+    """Names the numbers of a pytree, with their shapes and types."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        array = np.ascontiguousarray(np.asarray(leaf))
+        total.update(f"{array.dtype}{array.shape}".encode())
+        total.update(array.view(np.uint8).tobytes() if array.size else b"")
+    return total.hexdigest()
+
+
+def _traced(scheduler: Scheduler, state: SimState, on_trace: Callable[[np.ndarray, Log], None]) -> np.ndarray:
+    """Hands the events of a chunk over; how many found no room, int32 [B]."""
+    log = jax.tree.map(np.asarray, state.observed[-1])
+    taken, dropped = scheduler.who != NOBODY, np.zeros(scheduler.count, np.int32)
+    dropped[scheduler.who[taken]] = log.dropped[taken]
+    on_trace(scheduler.who.copy(), log)
+    return dropped
+
+
+def _outcome(simulator: Simulator, state: SimState, before: tuple[np.ndarray, tuple[np.ndarray, ...]],
+             dropped: np.ndarray, spent: tuple[int, float, float]) -> Rollout:
+    """What trajectories came to that have ended, with twice their mids and their counts `before`."""
+    spec = simulator.spec
+    status, truncated, clipped = (
+        now - then for now, then in zip(jax.tree.map(np.asarray, _counts(state.market, state.token_state)), before[1],
+                                        strict=True))
+    bars = jax.tree.map(np.asarray, state.observed[len(spec.observers)])
+    observed = tuple(jax.vmap(observer.end)(kept, state.market, state.view, state.time)
+                     for observer, kept in zip(spec.observers, state.observed, strict=False))
+    refreshes = 0 if state.cache is None else state.cache.refreshes
+    exceeded = {"truncated_lists": truncated, "clipped_seconds": clipped, "early_refreshes": np.asarray(refreshes),
+                "trace_dropped": dropped}
+    steps, compile_s, run_s = spent
+    return Rollout(dataclasses.replace(state, observed=observed), bars, before[0], status, exceeded,
+                   tuple(agent.name for agent in spec.agents), steps=steps, compile_s=compile_s, run_s=run_s)
+
+
+def _counts(market: Market, token_state: TokenState) -> tuple[Array, Array, Array]:
+    """What `Rollout.status` and `exceeded` count, since the market opened."""
+    return market.counters.status, market.counters.truncated_lists, token_state.clipped
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mid_twice(spec: MarketSpec, markets: Market) -> jax.Array:
+    """Twice the float mid, int32 [B], of markets [B]."""
+    return jnp.asarray(jax.vmap(lambda market: books.view(spec, market.book).mid_price_twice)(markets))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _chunk(structure: jax.tree_util.PyTreeDef, count: int, arrays: list[jax.Array], state: SimState, seed: jax.Array
+           ) -> tuple[SimState, jax.Array]:
+    """`count` decisions of every trajectory, and how many were made; contexts are updated in place in the carry.
+
+    `structure` and `arrays` are those of a `Simulator`.
+    """
+    simulator: Simulator = jax.tree.unflatten(structure, arrays)
+
+    def one(carry: tuple[SimState, jax.Array], _: None) -> tuple[tuple[SimState, jax.Array], None]:
+        state, made = carry
+        state, decision = sim_step.step(simulator, state, sim_step.draw(seed, state.trajectory, state.step))
+        return (state, made + decision.active), None
+
+    state = dataclasses.replace(state, observed=tuple(
+        observer.emptied(kept) if isinstance(observer, TraceObserver) else kept
+        for observer, kept in zip(simulator.spec.observers, state.observed, strict=True)))
+    # Counted by trajectory and added up at the end: a sum over the batch in every step slows what it is fused with.
+    (state, made), _ = jax.lax.scan(one, (state, jnp.zeros_like(state.step)), length=count)
+    return state, jnp.sum(made, dtype=jnp.int32)

@@ -1,0 +1,62 @@
+"""An order model in a market, made once: all that a simulation needs beside its state."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+
+from marsjax.agents.base import Agent
+from marsjax.checkpoint.load import LoadedModel
+from marsjax.core import kernels as ways
+from marsjax.core.kernels import Kernels
+from marsjax.core.specs import CacheSpec, MarketSpec
+from marsjax.model.llama import OrderModel
+from marsjax.observers.base import Observer
+from marsjax.sim.specs import SimulationSpec
+from marsjax.tokens import encoding
+from marsjax.tokens.encoding import DrawTables, TokenTables
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Simulator:
+    """A pytree: its arrays are arguments of compiled calls, its spec is static."""
+
+    model: OrderModel
+    table: TokenTables
+    """Bins to encode orders with."""
+    draws: DrawTables
+    """Bins to draw orders from."""
+    spec: SimulationSpec = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, market: MarketSpec, *, agents: Sequence[Agent] = (),
+           observers: Sequence[Observer] = (), cache: CacheSpec | None = None, end_ns: int | None = None,
+           temperature: float = 1.0, kernels: Kernels | None = None) -> "Simulator":
+        """A simulator around a loaded model.
+
+        Args:
+          loaded: an order model with its bin converters.
+          market: sizes and session; accounts for the background agent (0 and 1) and for the other agents.
+          agents: who else trades.
+          observers: what is kept of every event.
+          cache: how the model remembers; by default rolling for one layer and refresh for more.
+          end_ns: no order is sent after it, nanoseconds since midnight; None: rollouts say when they end.
+          temperature: of the draws.
+          kernels: the ways of the compiled programs; by default those of JAX's device.
+
+        InputError where an agent has no account, a converter is missing, or the model cannot remember so.
+        """
+        kernels = ways.chosen(kernels)
+        if cache is None:
+            cache = CacheSpec(mode="rolling" if loaded.spec.layers == 1 else "refresh")
+        spec = SimulationSpec(
+            dataclasses.replace(market, kernels=market.kernels or kernels),
+            dataclasses.replace(cache, kernels=cache.kernels or kernels), end_ns=end_ns, temperature=temperature,
+            agents=tuple(agents), observers=tuple(observers), kernels=kernels)
+        return cls(loaded.model, encoding.tables(loaded.spec.tokens, loaded.converters),
+                   encoding.draw_tables(loaded.spec.tokens, loaded.converters), spec)
+
+    def replace(self, **changes: object) -> "Simulator":
+        """The same with other fields of its spec."""
+        return dataclasses.replace(self, spec=dataclasses.replace(self.spec, **changes))  # type: ignore[arg-type]

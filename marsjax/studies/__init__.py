@@ -1,0 +1,36 @@
+"""What a study is made of: starting states, futures of them, executions, evaluations, benchmarks.
+
+Specs and plain values go in, arrays and tables come out; nothing here knows a config. A program in
+`marsjax.experiments` turns a config into these specs, calls a study and writes files. The public names are modules,
+each imported when it is first used.
+Where futures start, and what writes them:
+  `order_model`: an order model ready for rollouts.
+  `starts`: orders of feeds and of the noise agent, and the states that they lead to.
+  `session_times`: times of a session at which futures can start.
+Futures:
+  `futures`, `rollout_summary`: rollouts of many starts, and what happened in them.
+  `forecasts`, `forecast_evaluation`: one forecast; forecasts of many times of a day against what came.
+  `executions`: the same markets with and without an execution.
+  `realism`: orders of rollouts beside those of the real minutes.
+  `bars`, `noise_bars`: minute bars of days and rollouts, and of noise markets.
+Order models:
+  `model_training`: one training from prepared days.
+  `context_length`: how predictions depend on the length of the context.
+Speed:
+  `benchmark_book`, `benchmark_rollout`, `benchmark_parts`: books alone, complete rollouts, and the parts of a step.
+What they share:
+  `checks`, `progress`: checks of specs; a bar of progress.
+"""
+
+import importlib
+from types import ModuleType
+
+__all__ = ["bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length", "executions",
+           "forecast_evaluation", "forecasts", "futures", "model_training", "noise_bars", "order_model", "progress",
+           "realism", "rollout_summary", "session_times", "starts"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f"{__name__}.{name}")

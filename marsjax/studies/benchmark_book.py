@@ -1,0 +1,82 @@
+"""Orders a second of books alone: the same orders to every book, one compiled loop."""
+
+import dataclasses
+import functools
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax.core import int64
+from marsjax.core.errors import InputError
+from marsjax.core.records import Book, Order, Status
+from marsjax.core.specs import MarketSpec
+from marsjax.market import book as books
+from marsjax.studies.checks import check_least
+
+
+@dataclasses.dataclass(frozen=True)
+class BookBenchmark:
+    """What is timed."""
+
+    trade_width: int = 8
+    """Transactions listed per order."""
+    unroll: int = 1
+    """Orders in one pass of the compiled loop."""
+    returned: str = "all"
+    """Of every order: `all` (transactions, status, best prices) or `best` (these alone)."""
+    repeats: int = 5
+    """Timed runs; the median counts."""
+
+    def __post_init__(self) -> None:
+        check_least(self, repeats=1, unroll=1)
+        if self.returned not in ("all", "best"):
+            raise InputError(f"BookBenchmark.returned: expected all or best, got {self.returned!r}")
+
+
+def measure(stream: Order, count: int, capacity: int, spec: BookBenchmark) -> dict[str, Any]:
+    """Orders [T] to each of `count` books of `capacity` slots a side: speed, compile time, and what the first did."""
+    market = MarketSpec(capacity=capacity, trade_width=spec.trade_width)
+
+    def step(state: Book, order: Order) -> tuple[Book, Any]:
+        state, trades, status = jax.vmap(functools.partial(books.submit, market), in_axes=(0, None))(state, order)
+        best = jax.vmap(books.best)(state)
+        return state, (best, (trades, status) if spec.returned == "all" else None)
+
+    run = jax.jit(lambda state, orders: jax.lax.scan(step, state, orders, unroll=spec.unroll))
+    state = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), books.empty(market))
+    began = time.perf_counter()
+    compiled = run.lower(state, stream).compile()
+    compile_s = time.perf_counter() - began
+    facts = _facts(compiled(state, stream)[1], spec.returned == "all")
+    seconds = []
+    for _ in range(spec.repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(compiled(state, stream))
+        seconds.append(time.perf_counter() - began)
+    median, orders = statistics.median(seconds), len(stream.kind)
+    return {"books": count, "capacity": capacity, "orders": orders, "orders_per_s": count * orders / median,
+            "us_per_step": median / orders * 1e6, "spread": (max(seconds) - min(seconds)) / median,
+            "compile_s": compile_s} | facts
+
+
+def _facts(answers: Any, has_all: bool) -> dict[str, Any]:
+    """What the first book did: the same on every device and for every number of books."""
+    best, rest = answers
+    facts: dict[str, Any] = {"books_agree": bool(all(jnp.all(x == x[:, :1]) for x in best))}
+    if has_all:
+        trades, status = jax.tree.map(lambda x: np.asarray(x[:, 0]), rest)
+        facts |= {"accepted": int(np.sum(status == Status.ACCEPTED)), "fills_and_cancels": int(trades.count.sum()),
+                  "shares": int(int64.to_numpy(trades.volume).sum()),
+                  "truncated_lists": int(trades.is_truncated.sum())}
+    return facts
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Measured rows as text."""
+    head = f"{'books':>7} {'capacity':>8} {'M orders/s':>11} {'us/step':>9} {'compile s':>9}"
+    return "\n".join([head, *(f"{row['books']:>7} {row['capacity']:>8} {row['orders_per_s'] / 1e6:>11.2f} "
+                              f"{row['us_per_step']:>9.1f} {row['compile_s']:>9.1f}" for row in rows)])

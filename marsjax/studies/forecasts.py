@@ -1,0 +1,75 @@
+"""One forecast: where its trajectories start, and what really came."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from marsjax.analysis import forecast, forecast_plots
+from marsjax.analysis.forecast import History, Move
+from marsjax.core.specs import MarketSpec
+from marsjax.market import book as books
+from marsjax.sim.initial import Start
+from marsjax.sim.result import Rollout
+from marsjax.sim.step import End
+from marsjax.studies import rollout_summary, starts
+from marsjax.studies.order_model import PreparedModel
+from marsjax.studies.session_times import MINUTE_NS, spell
+from marsjax.studies.starts import MarketFeed
+
+
+class ForecastStart(NamedTuple):
+    """Where the trajectories start."""
+
+    name: str
+    start: Start
+    time_ns: int
+    past: History
+    seen: History | None
+    """The past and what really came; None where nothing did."""
+
+
+def read_start(market: MarketSpec, prepared: PreparedModel, feed: MarketFeed, time_ns: int, minutes: int
+               ) -> ForecastStart:
+    """The state of a market at a time; of real days what came in the `minutes` after it, too (0: nothing did)."""
+    times = [time_ns, time_ns + minutes * MINUTE_NS] if minutes else [time_ns]
+    found, passed = starts.states_of_feed(market, prepared, feed.orders, times)
+    return ForecastStart(feed.name, found[0], time_ns, forecast.history(passed[:1]),
+                         forecast.history(passed) if minutes else None)
+
+
+def describe(market: MarketSpec, at: ForecastStart) -> dict[str, Any]:
+    """The start in numbers: prices in 1e-4 of the currency, orders that rest, orders that the model sees."""
+    view = jax.jit(books.view, static_argnums=0)(market, at.start.market.book)
+    asks, bids = (np.asarray(at.start.market.book.volume) > 0).sum(axis=1)
+    return {"market": at.name, "time": spell(at.time_ns), "mid": int(view.mid_price_twice) / 2,
+            "spread": int(view.spread), "bids": int(bids), "asks": int(asks), "orders_seen": int(at.start.count),
+            "orders_before": len(at.past.time_ns)}
+
+
+def realized(at: ForecastStart, minutes: int, threshold: float) -> dict[str, Any] | None:
+    """Label, class and mids by minute of what really came, or None."""
+    if at.seen is None:
+        return None
+    label = float(forecast.labels_of_history(at.seen, np.array([at.time_ns]), minutes * MINUTE_NS)[0])
+    move = None if np.isnan(label) else Move(int(forecast.classes(np.array(label), threshold))).name
+    return {"label": label, "class": move, "mids": forecast.minute_mids(at.seen, at.time_ns, minutes)}
+
+
+def label_table(run: Rollout, labels: np.ndarray) -> pd.DataFrame:
+    """A row a trajectory: label, orders, and why it ended."""
+    ends = np.asarray(run.state.end)
+    return pd.DataFrame({"trajectory": np.arange(len(labels)), "label": labels,
+                         "orders": np.asarray(run.bars.orders).sum(axis=1), "end": [End(end).name for end in ends]})
+
+
+def fan(at: ForecastStart, run: Rollout, minutes: int, model: str) -> Figure:
+    """The mids before the start, those of the trajectories that are not lost, and what came."""
+    is_shown = at.past.time_ns > at.time_ns - 3 * minutes * MINUTE_NS
+    since = (at.past.time_ns[is_shown] - at.time_ns) / MINUTE_NS
+    before = np.where(at.past.mid_twice[is_shown] > 0, at.past.mid_twice[is_shown] / 2, np.nan)
+    ahead = forecast.mids_of_bars(run.bars, run.mid_twice_start)[~rollout_summary.is_lost(run)]
+    came = None if at.seen is None else forecast.minute_mids(at.seen, at.time_ns, minutes)
+    return forecast_plots.fan(since, before, ahead, came, f"{at.name} from {spell(at.time_ns)}, order model {model}")

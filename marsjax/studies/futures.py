@@ -1,0 +1,162 @@
+"""Futures of starting states: rollouts of an order model, as many at a time as are wanted, in books that are enough."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from marsjax.agents.base import Agent
+from marsjax.core.errors import InputError
+from marsjax.core.records import Status, Time
+from marsjax.core.specs import MarketSpec
+from marsjax.observers.trace import Log
+from marsjax.sim import rollout
+from marsjax.sim.initial import Start, resize
+from marsjax.sim.result import Rollout
+from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress, Saving
+from marsjax.sim.specs import BACKGROUND_ACCOUNT, RolloutSpec
+from marsjax.studies.checks import check_least
+from marsjax.studies.order_model import PreparedModel
+from marsjax.studies.progress import FuturesProgress
+
+ACCOUNT = BACKGROUND_ACCOUNT
+"""Account of the order model; the orders of a starting state are those of account 0, which it may cancel."""
+_ROOM = 600
+"""Free slots a side that a book gets at least for a rollout: larger books cost less than compiling twice."""
+_MOST = 32768
+_STEP = 128
+"""Sizes of books are multiples of it: few sizes, few compilations."""
+
+OnChunk = Callable[[RolloutProgress], None]
+OnTrace = Callable[[np.ndarray, Log], None]
+"""Called after each chunk with the trajectories of its rows, int [R] (-1 for none, of which there are no events), and
+its events."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FuturesSpec:
+    """How many futures of each start, how long, and of which draws."""
+
+    trajectories: int
+    minutes: int
+    seed: int = 0
+    temperature: float = 1.0
+    """Of the model's sampling."""
+    rollout_capacity: int = 0
+    """Slots a side of the books; 0: as many as it takes, at first what rests at the fullest start and some more."""
+    chunk_steps: int = 64
+    """Decisions of a compiled call; no result depends on it."""
+    most_at_once: int = 1024
+    """Trajectories in one batch, at least those of one start."""
+    nearest_minutes: bool = False
+    """Whether bars round order times to the nearest minute, as `MinuteBarObserver.nearest`."""
+
+    def __post_init__(self) -> None:
+        check_least(self, trajectories=1, minutes=1, chunk_steps=1, rollout_capacity=0)
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"FuturesSpec.seed: expected 0 to {2**31 - 1}, got {self.seed}")
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"FuturesSpec.temperature: expected a number above 0, got {self.temperature}")
+
+
+class Batch(NamedTuple):
+    """Trajectories that are run together."""
+
+    starts: Start
+    """One state for all, or [B, ...] one each."""
+    trajectories: int
+    """B."""
+    first: int = 0
+    """Number of the first trajectory, the others count on; numbers key the draws."""
+    numbers: np.ndarray | None = None
+    """int [B], instead of `first`."""
+    slots: int | None = None
+    """Trajectories that run at a time; None: all."""
+    agents: tuple[Agent, ...] = ()
+    """Who else trades."""
+    agent_starts: tuple[tuple[Any, Time], ...] = ()
+    """State and first wake-up [B, ...] of each of them, instead of what its `init` gives."""
+
+
+def simulate_batch(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, batch: Batch,
+                   hooks: Hooks = NO_HOOKS) -> Rollout:
+    """One batch of trajectories to their end; errors are those of `rollout.rollout`.
+
+    InputError where the trajectories do not fit the device.
+    """
+    numbers = None if batch.numbers is None else tuple(np.asarray(batch.numbers).tolist())
+    rolled = RolloutSpec(batch.trajectories, spec.minutes, spec.seed, batch.first, numbers, batch.slots,
+                         spec.chunk_steps, spec.nearest_minutes)
+    simulator = prepared.simulator(market, spec.temperature, batch.agents)
+    try:
+        return rollout.rollout(simulator, batch.starts, rolled, agent_starts=batch.agent_starts, hooks=hooks)
+    except MemoryError as error:
+        raise InputError(f"most_at_once, trajectories, slots: {error}") from error
+
+
+def simulate(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, starts: Sequence[Start], first: int = 0,
+            on_trace: OnTrace | None = None, saving: Saving | None = None) -> list[Rollout]:
+    """Rollouts of each start, `spec.trajectories` of `spec.minutes`.
+
+    Trajectory b of start i draws as number (first + i) x trajectories + b. As many starts as `spec.most_at_once`
+    trajectories make are run at once. Where a side of a book gets full, those starts are run again in twice the slots,
+    which is the same run but for the orders refused (not where `on_trace` has seen them). With `saving` all starts must
+    be one batch. InputError where they do not fit the device.
+    """
+    capacity = first_capacity(spec, starts)
+    at_once = max(spec.most_at_once // spec.trajectories, 1)
+    if saving and at_once < len(starts):
+        raise InputError(f"save_folder: expected one batch, at most {spec.most_at_once} trajectories (most_at_once), "
+                         f"got {len(starts) * spec.trajectories}")
+    done: list[Rollout] = []
+    with FuturesProgress(len(starts), spec.minutes) as progress:
+        while len(done) < len(starts):
+            some = [resize(one, capacity) for one in starts[len(done) : len(done) + at_once]]
+            progress.begin(len(done), len(some))
+            number = (first + len(done)) * spec.trajectories
+            batch = Batch(_repeated(some, spec.trajectories), len(some) * spec.trajectories, number,
+                          slots=None if saving else prepared.slots)
+            run = simulate_batch(prepared, dataclasses.replace(market, capacity=capacity), spec, batch,
+                                 Hooks(progress, _numbered(on_trace, number), saving))
+            more = None if on_trace or saving else next_capacity(spec, capacity, run)
+            if more:
+                capacity = more
+                continue
+            count = spec.trajectories
+            done += [run.part(slice(i * count, (i + 1) * count)) for i in range(len(some))]
+    return done
+
+
+def _repeated(starts: Sequence[Start], trajectories: int) -> Start:
+    """Each start so many times, one after the other, [B, ...]."""
+    def repeated(*leaves: Any) -> np.ndarray:
+        return np.repeat(np.stack([np.asarray(leaf) for leaf in leaves]), trajectories, axis=0)
+
+    every: Start = jax.tree.map(repeated, *starts)
+    return every
+
+
+def _numbered(on_trace: OnTrace | None, first: int) -> OnTrace | None:
+    """`on_trace`, called with numbers of trajectories from `first` on for places in a batch."""
+    if on_trace is None:
+        return None
+    return lambda places, log: on_trace(np.where(places >= 0, first + places, -1), log)
+
+
+def first_capacity(spec: FuturesSpec, starts: Sequence[Start]) -> int:
+    """Slots a side of the books at first: those of the spec, or if 0 enough for the fullest start and more."""
+    fullest = max(int((np.asarray(one.market.book.volume) > 0).sum(axis=1).max()) for one in starts)
+    return spec.rollout_capacity or min(-(-(fullest + _ROOM) // _STEP) * _STEP, _MOST)
+
+
+def next_capacity(spec: FuturesSpec, capacity: int, run: Rollout) -> int | None:
+    """Slots to repeat a run with in which a side was full; None if none was, or the spec says how many there are."""
+    if spec.rollout_capacity or capacity >= _MOST or not run.rejected.get(Status.SIDE_FULL.name):
+        return None
+    books = int((run.status[:, Status.SIDE_FULL] > 0).sum())
+    logging.getLogger(__name__).warning("a side of %d books was full: again with %d slots a side", books,
+                                        min(2 * capacity, _MOST))
+    return min(2 * capacity, _MOST)

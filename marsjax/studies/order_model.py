@@ -1,0 +1,127 @@
+"""An order model ready for rollouts: its bins, how it is decoded, and what there is to say of it."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from marsjax.agents.base import Agent
+from marsjax.checkpoint.load import LoadedModel
+from marsjax.core import kernels
+from marsjax.core.errors import InputError
+from marsjax.core.specs import CacheSpec, MarketSpec
+from marsjax.model.llama import OrderModel
+from marsjax.sim.simulator import Simulator
+from marsjax.sim.specs import SimulationSpec
+from marsjax.tokens import encoding
+from marsjax.tokens.encoding import DrawTables, TokenTables
+
+_ROWS_ON_A_CPU = 64
+_QUOTED = 5
+"""Held-out losses named in one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingSpec:
+    """How the contexts of an order model are kept."""
+
+    context: str = "auto"
+    """rolling, refresh or recompute (`CacheSpec.mode`); auto: rolling for one layer, where it is exact, else
+    refresh."""
+    refresh_every: int = 448
+    margin: int = 64
+    rows: int = 0
+    """Trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of a batch elsewhere."""
+
+    def __post_init__(self) -> None:
+        if self.rows < 0:
+            raise InputError(f"DecodingSpec.rows: expected at least 0, got {self.rows}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedModel:
+    """An order model with what its rollouts need."""
+
+    model: LoadedModel
+    cache: CacheSpec
+    table: TokenTables
+    draws: DrawTables
+    slots: int | None
+    """Trajectories that run at a time; None: all of a batch."""
+
+    def simulator(self, market: MarketSpec, temperature: float = 1.0, agents: Sequence[Agent] = (),
+                  end_ns: int | None = None) -> Simulator:
+        """The model in a market, beside other agents."""
+        ways = self.cache.kernels
+        spec = SimulationSpec(dataclasses.replace(market, kernels=ways), self.cache, end_ns=end_ns,
+                              temperature=temperature, agents=tuple(agents), kernels=ways)
+        return Simulator(self.model.model, self.table, self.draws, spec)
+
+
+def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec()) -> PreparedModel:
+    """A loaded model with its bins and its decode cache; InputError where it lacks converters or does not fit them."""
+    table = encoding.tables(model.spec.tokens, model.converters)
+    draws = encoding.draw_tables(model.spec.tokens, model.converters)
+    ways = kernels.chosen(None)
+    if ways.rows is not None or decoding.rows:
+        ways = dataclasses.replace(ways, rows=decoding.rows or _ROWS_ON_A_CPU)
+    mode = decoding.context
+    if mode == "auto":
+        mode = "rolling" if model.spec.layers == 1 else "refresh"
+    cache = CacheSpec(mode=mode, refresh_every=decoding.refresh_every, margin=decoding.margin, append=1,
+                      kernels=ways)
+    try:
+        cache.kept(model.spec)
+    except InputError as error:
+        raise InputError(f"its window of {model.spec.context_length} orders does not fit context, refresh_every and "
+                         f"margin: {error}") from error
+    # A CPU computes row by row: rows of trajectories that have ended cost it as much as others.
+    return PreparedModel(model, cache, table, draws,
+                         ways.rows if ways == dataclasses.replace(kernels.CPU, rows=ways.rows)
+                         else None)
+
+
+def headline(prepared: PreparedModel, name: str) -> str:
+    """One line about the model."""
+    spec = prepared.model.spec
+    losses = list(held_out_losses(dict(prepared.model.about)).items())
+    quoted = ", ".join(f"{key} {value:.4g}" for key, value in losses[:_QUOTED]) + ", ..." * (len(losses) > _QUOTED)
+    return (f"model {name}: {spec.layers} x {spec.embed_dim}, {_count(prepared.model.model):,} parameters, window "
+            f"{spec.context_length}, context {prepared.cache.mode}; "
+            f"{quoted or 'its checkpoint names no held-out loss'}")
+
+
+def describe(prepared: PreparedModel, name: str, revision: str = "") -> dict[str, Any]:
+    """Which model it was: name, sizes, a hash of its parameters, and what its writer says about it."""
+    model = prepared.model
+    return {"name": name, "revision": revision, "sizes": dataclasses.asdict(model.spec),
+            "parameters": _count(model.model), "sha256": parameters_hash(model.model),
+            "cache": dataclasses.asdict(prepared.cache), "about": dict(model.about)}
+
+
+def _count(model: OrderModel) -> int:
+    return sum(int(x.size) for x in jax.tree.leaves(model))
+
+
+def parameters_hash(model: OrderModel) -> str:
+    """SHA-256 of names, shapes, types and bytes of all parameters."""
+    total = hashlib.sha256()
+    for name, weight in model.weights().items():
+        array = np.asarray(weight)
+        total.update(f".{name} {array.shape} {array.dtype}".encode())
+        total.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return total.hexdigest()
+
+
+def held_out_losses(about: Any, name: str = "") -> dict[str, float]:
+    """Numbers of a checkpoint's `about` under keys that hold `held_out`, by their dotted keys."""
+    if isinstance(about, dict):
+        found: dict[str, float] = {}
+        for key, value in about.items():
+            found |= held_out_losses(value, f"{name}.{key}".lstrip("."))
+        return found
+    is_number = isinstance(about, int | float) and not isinstance(about, bool)
+    return {name: float(about)} if is_number and "held_out" in name else {}

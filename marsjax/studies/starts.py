@@ -1,0 +1,98 @@
+"""Orders to start from, those of feeds and of the noise agent, and the states that they lead to."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from marsjax.agents.noise import NoiseSpec
+from marsjax.core.records import Order
+from marsjax.core.specs import MarketSpec
+from marsjax.core.times import SECOND_NS
+from marsjax.data.feed import FeedChunk
+from marsjax.sim import initial
+from marsjax.sim.initial import Passed, Start, Warmup
+from marsjax.studies.order_model import PreparedModel
+
+
+class MarketFeed(NamedTuple):
+    """The orders of one market on one day."""
+
+    name: str
+    """<symbol>_<date>, or what the orders are called."""
+    orders: Iterator[FeedChunk]
+    publishes_fills: bool = False
+    """Whether the feed holds the exchange's own transactions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseMarket:
+    """The noise agent alone: what it draws from, when it trades, and its seed."""
+
+    agent: NoiseSpec = dataclasses.field(default_factory=NoiseSpec)
+    warmup: Warmup = dataclasses.field(default_factory=Warmup)
+    seed: int = 0
+
+    @property
+    def end_ns(self) -> int:
+        """When it ends, nanoseconds since midnight."""
+        return self.warmup.start_ns + self.warmup.duration_ns
+
+
+def noise_agent(init_price: int, interval_s: float) -> NoiseSpec:
+    """The noise agent around a price (1e-4 of the currency), with a mean time between two wake-ups."""
+    return NoiseSpec(init_price=init_price, interval_ns=round(interval_s * SECOND_NS))
+
+
+def noise_orders(market: MarketSpec, noise: NoiseMarket, count: int = 1) -> list[Order]:
+    """What the agent sends in each of `count` markets, Order [N] of NumPy arrays each."""
+    return initial.noise(market, noise.agent, noise.warmup, noise.seed, count)[1]
+
+
+def noise_feeds(market: MarketSpec, noise: NoiseMarket, count: int, on_host: bool = False) -> list[MarketFeed]:
+    """`noise_orders` as feeds, one a market; `on_host` as in `states_of_feed`."""
+    with _host_device() if on_host else contextlib.nullcontext():
+        sent = noise_orders(market, noise, count)
+    return [MarketFeed(f"noise_{number}", iter([FeedChunk.of(orders)])) for number, orders in enumerate(sent)]
+
+
+def noise_starts(market: MarketSpec, noise: NoiseMarket, prepared: PreparedModel, count: int) -> list[Start]:
+    """The states of `count` markets at the end of the agent's time."""
+    return [start_after(market, prepared, sent, noise.end_ns) for sent in noise_orders(market, noise, count)]
+
+
+def start_after(market: MarketSpec, prepared: PreparedModel, orders: Order, time_ns: int, chunk_orders: int = 4096
+                ) -> Start:
+    """The state that orders [N] lead to at a time, nanoseconds since midnight."""
+    return initial.after_orders(market, prepared.table, orders, time_ns, prepared.model.spec.context_length,
+                                chunk_orders)
+
+
+def states_of_feed(market: MarketSpec, prepared: PreparedModel, orders: Iterator[FeedChunk], times_ns: Sequence[int],
+                   on_host: bool = False) -> tuple[list[Start], list[Passed]]:
+    """The states of one market at times that rise, and the orders before each since the one before, in one pass.
+
+    Args:
+      market: sizes and session.
+      prepared: the order model that is to go on from them.
+      orders: of the day.
+      times_ns: nanoseconds since midnight.
+      on_host: whether a CPU does it: one order after another takes an accelerator longer.
+    """
+    table = jax.tree.map(np.asarray, prepared.table)
+    with _host_device() if on_host else contextlib.nullcontext():
+        found = list(initial.from_feed_at(market, table, orders, times_ns, prepared.model.spec.context_length))
+    starts, passed = zip(*found, strict=True)
+    return list(starts), list(passed)
+
+
+def _host_device() -> contextlib.AbstractContextManager[Any]:
+    if jax.default_backend() == "cpu":
+        return contextlib.nullcontext()
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
+        return contextlib.nullcontext()

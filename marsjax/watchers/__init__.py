@@ -1,1 +1,0 @@
-"""What is kept of a rollout while it runs: pure functions fed with every order and what it did."""

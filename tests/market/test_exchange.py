@@ -1,0 +1,539 @@
+"""Sessions, ids, accounts and counters of the exchange, against a plain-Python twin and by themselves."""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marsjax.core import int64, times
+from marsjax.core.kernels import ACCELERATOR
+from marsjax.core.records import (
+    EMPTY_PRICE,
+    MAX_VOLUME,
+    NO_ACCOUNT,
+    NO_ID,
+    NO_PRICE,
+    Conservation,
+    Kind,
+    Market,
+    Order,
+    Report,
+    Side,
+    Status,
+    Time,
+)
+from marsjax.core.sessions import Session
+from marsjax.core.specs import MarketSpec
+from marsjax.market import exchange, orders
+from tests.twin import Message
+from tests.twin_exchange import (
+    SECOND,
+    SHORT_DAY,
+    FlowParameters,
+    FlowSource,
+    Timed,
+    TwinExchange,
+    assert_market_equals,
+    named,
+    row,
+    stream_of,
+)
+
+SPEC = MarketSpec(capacity=16, trade_width=2, accounts=3, session=SHORT_DAY)
+WHOLE_LISTS = dataclasses.replace(SPEC, trade_width=16)
+ON_ACCELERATOR = dataclasses.replace(SPEC, kernels=ACCELERATOR)
+LENGTH = 192
+laws = settings(max_examples=30, deadline=None)
+PARAMETERS = st.builds(
+    FlowParameters, seed=st.integers(0, 2**32 - 1), volumes=st.sampled_from(["lots", "lots", "huge"]),
+    reach=st.sampled_from([1, 4, 20]), odd=st.sampled_from([0.0, 0.3]),
+    start_ns=st.sampled_from([0, 5 * SECOND, 28 * SECOND]),
+    mean_step_ns=st.sampled_from([SECOND // 5, 7 * SECOND // 10]))
+CONTINUOUS = FlowParameters(5, odd=0.0, start_ns=30 * SECOND, mean_step_ns=SECOND // 10)
+"""Nearly all of the flow comes before the break."""
+
+TRACES: collections.Counter[str] = collections.Counter()
+
+
+def jitted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a static spec; every trace of it is counted."""
+    def call(spec: MarketSpec, *arguments: Any) -> Any:
+        TRACES[function.__name__] += 1
+        return function(spec, *arguments)
+
+    return jax.jit(call, static_argnums=0)
+
+
+step, submit, uncross, cancel_many, is_due = (jitted(function) for function in (
+    exchange.step, exchange.submit, exchange.uncross, exchange.cancel_many, exchange.is_due))
+
+
+class Steps(NamedTuple):
+    """What a run saw after each of N orders; every leaf has N in front."""
+
+    market: Market
+    report: Report
+    lost: Conservation
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(spec: MarketSpec, market: Market, stream: Order) -> Steps:
+    """Steps a stream of orders [N] one by one."""
+    def one(market: Market, order: Order) -> tuple[Market, Steps]:
+        market, report = exchange.step(spec, market, order)
+        return market, Steps(market, report, exchange.conservation(market))
+
+    return jax.lax.scan(one, market, stream)[1]
+
+
+class Flow(NamedTuple):
+    sent: list[Timed]
+    expected: dict[str, np.ndarray]
+    """Every field of the market and the report after each order, int64 [N, ...]."""
+    twin: TwinExchange
+
+
+def flow_of(spec: MarketSpec, parameters: FlowParameters, length: int = LENGTH, previous_close: int = NO_PRICE) -> Flow:
+    twin = TwinExchange(spec, previous_close=previous_close)
+    source = FlowSource(twin, parameters)
+    sent, rows = [], []
+    for _ in range(length):
+        sent.append(source.draw())
+        answer = twin.step(sent[-1])
+        listed = {f"trades.{name}": x for name, x in answer.result.fields(spec.trade_width).items()}
+        if listed["trades.kind"] == Kind.CANCEL:
+            listed["trades.value"] = sum(price * volume for price, volume, *_ in answer.result.transactions)
+        rows.append(twin.fields() | listed | {"status": answer.status, "order_id": answer.order_id})
+    expected = {name: np.stack([np.asarray(one[name], np.int64) for one in rows]) for name in rows[0]}
+    return Flow(sent, expected, twin)
+
+
+def fields_of(steps: Steps) -> dict[str, np.ndarray]:
+    got = named(steps.market) | named(steps.report)
+    # Where nothing is listed, no side is meant.
+    got["trades.side"] = np.where(got["trades.count"] > 0, got["trades.side"], 0)
+    return got
+
+
+def assert_conserved(lost: Conservation) -> None:
+    for leaf in jax.tree.leaves(lost):
+        assert not np.any(leaf)
+
+
+def assert_bitwise_equal(a: Any, b: Any) -> None:
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("spec", [SPEC, WHOLE_LISTS, ON_ACCELERATOR],
+                         ids=["truncated lists", "whole lists", "accelerator"])
+def test_exchange_equals_twin_and_conserves_everything_after_every_order(spec: MarketSpec) -> None:
+    @laws
+    @given(PARAMETERS, st.sampled_from([NO_PRICE, 100_000]))
+    def check(parameters: FlowParameters, previous_close: int) -> None:
+        flow = flow_of(spec, parameters, previous_close=previous_close)
+        steps = run(spec, exchange.open_market(spec, previous_close=previous_close), stream_of(flow.sent))
+        got = fields_of(steps)
+        for name, expected in flow.expected.items():
+            np.testing.assert_array_equal(got[name], expected, err_msg=name)
+        assert_conserved(steps.lost)
+
+    check()
+
+
+def test_random_flow_meets_every_status_both_auctions_and_cut_lists() -> None:
+    flows = [flow_of(SPEC, FlowParameters(seed, odd=0.4, reach=2)) for seed in range(6)]
+    small = [flow_of(dataclasses.replace(SPEC, capacity=4), FlowParameters(seed)) for seed in range(2)]
+    statuses = set(np.concatenate([flow.expected["status"] for flow in flows + small]).tolist())
+    # `step` holds what is due, and a cancel that names its order is sent.
+    assert statuses == set(Status) - {Status.AUCTION_DUE, Status.NOTHING_TO_CANCEL}
+    assert all(flow.twin.auctions == 2 for flow in flows)
+    assert any(np.any(np.diff(flow.expected["counters.auctions"]) > 0) and flow.twin.truncated_lists for flow in flows)
+    auction_volume = [flow.twin.traded - int(flow.expected["trades.volume"][np.isin(
+        flow.expected["trades.kind"], [Kind.BUY, Kind.SELL])].sum()) for flow in flows]
+    assert min(auction_volume) > 0
+
+
+def test_cash_stays_exact_past_2_to_31_and_2_to_32() -> None:
+    for volumes, most in (("blocks", 2**33), ("huge", 2**49)):
+        flow = flow_of(SPEC, dataclasses.replace(CONTINUOUS, volumes=volumes, reach=1))
+        assert np.abs(flow.expected["ledgers.cash"]).max() > most
+        steps = run(SPEC, exchange.open_market(SPEC), stream_of(flow.sent))
+        np.testing.assert_array_equal(int64.to_numpy(steps.market.ledgers.cash), flow.expected["ledgers.cash"])
+
+
+def limit(kind: Kind, price: int, volume: int, at_s: float, account: int = 0, order_id: int = NO_ID) -> Order:
+    return orders.limit_order(kind, price, volume, order_id, account, times.of_ns(int(at_s * SECOND)))
+
+
+def cancel(side: Side, cancel_id: int, volume: int, at_s: float) -> Order:
+    return orders.cancel_order(side, cancel_id, volume, account=0, time=times.of_ns(int(at_s * SECOND)))
+
+
+def play(spec: MarketSpec, *sent: Order, market: Market | None = None) -> tuple[Market, list[Report]]:
+    """Steps some orders one by one, with the compilation of `run`: what follows them is no order, at no time."""
+    stream = orders.pad(jax.tree.map(lambda *x: np.stack(x).astype(np.int32), *sent), LENGTH)
+    steps = jax.tree.map(np.asarray, run(spec, exchange.open_market(spec) if market is None else market, stream))
+    return row(steps.market, len(sent) - 1), [row(steps.report, i) for i in range(len(sent))]
+
+
+def statuses(reports: list[Report]) -> list[int]:
+    return [int(report.status) for report in reports]
+
+
+EDGES = {10: (Status.CLOSED, Status.ACCEPTED), 20: (Status.ACCEPTED, Status.ACCEPTED),
+         25: (Status.CLOSED, Status.CLOSED), 30: (Status.CLOSED, Status.ACCEPTED),
+         60: (Status.ACCEPTED, Status.ACCEPTED),
+         65: (Status.CLOSED, Status.CLOSED), 70: (Status.CLOSED, Status.ACCEPTED),
+         100: (Status.ACCEPTED, Status.ACCEPTED), 110: (Status.ACCEPTED, Status.ACCEPTED)}
+"""What becomes of an order one nanosecond before a second, and at it; a period holds both of its ends."""
+
+
+@pytest.mark.parametrize(("at_ns", "status"), [
+    *((second * SECOND - 1 + i, status) for second, pair in EDGES.items() for i, status in enumerate(pair)),
+    (20 * SECOND + 1, Status.CLOSED), (60 * SECOND + 1, Status.CLOSED), (100 * SECOND + 1, Status.ACCEPTED),
+    (110 * SECOND + 1, Status.CLOSED)])
+def test_orders_outside_the_periods_are_closed_and_change_nothing(at_ns: int, status: Status) -> None:
+    before = exchange.open_market(SPEC)
+    order = orders.limit_order(Kind.BUY, 100_000, 100, account=0, time=times.of_ns(at_ns))
+    after, (report,) = play(SPEC, order)
+    assert int(report.status) == status
+    assert int(after.counters.status[status]) == 1
+    if status == Status.CLOSED:
+        assert int(report.order_id) == NO_ID
+        assert_bitwise_equal((after.book, after.ledgers, after.next_id),
+                             (before.book, before.ledgers, before.next_id))
+        assert int64.to_numpy(after.counters.submitted).tolist() == [0, 0]
+
+
+def test_collected_orders_match_in_continuous_trading_only() -> None:
+    market, reports = play(SPEC, limit(Kind.BUY, 100_100, 100, 12), limit(Kind.SELL, 99_900, 300, 13))
+    assert statuses(reports) == [0, 0] and [int(x.trades.count) for x in reports] == [0, 0]
+    market, reports = play(SPEC, limit(Kind.BUY, 100_100, 100, 31, 1), market=market)
+    # The auction traded 100 at 99,900; the buyer then took 100 of the 200 shares that were left there.
+    assert int(market.counters.auctions) == 1
+    assert (int(reports[0].trades.count), int(reports[0].trades.price[0])) == (1, 99_900)
+    assert int(int64.to_numpy(market.counters.traded)) == 200
+    assert int64.to_numpy(market.ledgers.holdings).tolist() == [-100, 100, 0, 0]
+
+
+def test_the_last_price_of_an_auction_is_none_and_the_previous_close_breaks_its_ties() -> None:
+    crossing = limit(Kind.BUY, 100_400, 100, 12), limit(Kind.SELL, 99_900, 100, 13)
+    for previous_close, price in ((NO_PRICE, 99_900), (100_400, 100_400), (99_000, 99_900)):
+        market, _ = play(SPEC, *crossing, market=exchange.open_market(SPEC, previous_close=previous_close))
+        market, result = uncross(SPEC, market)
+        assert int(result.price) == price
+        assert int(market.book.last_price) == NO_PRICE
+
+
+def test_a_due_auction_is_named_by_submit_and_held_by_step() -> None:
+    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 100, 12), limit(Kind.SELL, 100_000, 100, 13))
+    late = limit(Kind.BUY, 99_000, 100, 31)
+    assert bool(is_due(SPEC, market, late.time)) and not bool(is_due(SPEC, market, times.of_ns(25 * SECOND)))
+    refused, report = submit(SPEC, market, late)
+    assert int(report.status) == Status.AUCTION_DUE
+    assert int(refused.counters.status[Status.AUCTION_DUE]) == 1
+    assert_bitwise_equal((refused.book, refused.ledgers), (market.book, market.ledgers))
+    # Outside the periods an order is closed, whether an auction is due or not; one of the past is of the past first.
+    for at_s, account, status in ((65, 0, Status.CLOSED), (12, 0, Status.BAD_TIME), (31, 3, Status.AUCTION_DUE)):
+        assert int(submit(SPEC, market, limit(Kind.BUY, 99_000, 100, at_s, account))[1].status) == status
+    held, (report,) = play(SPEC, late, market=market)
+    assert int(report.status) == Status.ACCEPTED
+    assert (int(held.counters.auctions), int(int64.to_numpy(held.counters.traded))) == (1, 100)
+    # The two ways are one.
+    assert_bitwise_equal(held, submit(SPEC, uncross(SPEC, market)[0], late)[0])
+    # The day's last order, long after, holds both auctions.
+    both, _ = play(SPEC, limit(Kind.BUY, 99_000, 100, 120), market=market)
+    assert (int(both.counters.auctions), int(times.to_ns(both.time))) == (2, 120 * SECOND)
+
+
+def test_no_auction_is_left_after_the_last_one() -> None:
+    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 100, 12), limit(Kind.SELL, 100_000, 100, 13))
+    for number in (1, 2):
+        market, _ = uncross(SPEC, market)
+        assert int(market.counters.auctions) == number
+        assert int(times.to_ns(market.time)) == (25, 110)[number - 1] * SECOND
+    again, result = uncross(SPEC, market)
+    assert_bitwise_equal(again, market)
+    assert (int(result.price), int(np.sum(result.fill))) == (NO_PRICE, 0)
+
+
+def test_orders_of_the_past_and_of_unknown_accounts_are_refused() -> None:
+    market, reports = play(SPEC, limit(Kind.BUY, 100_000, 100, 50), limit(Kind.BUY, 100_000, 100, 49.999999999),
+                           limit(Kind.BUY, 100_000, 100, 50, 3), limit(Kind.BUY, 100_000, 100, 50, -2),
+                           limit(Kind.BUY, 100_000, 100, 50, NO_ACCOUNT), limit(Kind.BUY, 100_000, 100, 50, 2))
+    assert statuses(reports) == [Status.ACCEPTED, Status.BAD_TIME, Status.BAD_ACCOUNT, Status.BAD_ACCOUNT,
+                                 Status.ACCEPTED, Status.ACCEPTED]
+    assert [int(x.order_id) for x in reports] == [0, NO_ID, NO_ID, NO_ID, 1, 2]
+    assert int64.to_numpy(market.ledgers.reserved_cash).tolist() == [10**7, 0, 10**7, 10**7]
+
+
+def test_ids_grow_by_one_with_every_accepted_order_and_given_ones_are_kept() -> None:
+    market = exchange.open_market(SPEC, first_id=7)
+    market, reports = play(
+        SPEC, limit(Kind.BUY, 100_000, 100, 31), cancel(Side.BID, 7, 50, 32), cancel(Side.BID, 99, 50, 32),
+        limit(Kind.SELL, 100_050, 100, 33), limit(Kind.SELL, 100_100, 100, 34),
+        limit(Kind.BUY, 99_000, 100, 35, 0, 20), limit(Kind.BUY, 99_000, 100, 36),
+        limit(Kind.BUY, 99_000, 100, 37, 0, 20), limit(Kind.BUY, 99_000, 100, 38, 0, 3),
+        limit(Kind.BUY, 99_000, 100, 39), limit(Kind.BUY, 99_000, 100, 65), limit(Kind.BUY, 99_000, 100, 70),
+        market=market)
+    assert [int(x.order_id) for x in reports] == [7, 8, NO_ID, NO_ID, 9, 20, 21, NO_ID, 3, 22, NO_ID, 23]
+    assert int(market.next_id) == 24
+    assert np.asarray(market.book.order_id[Side.BID, :7]).tolist() == [7, 20, 21, 3, 22, 23, NO_ID]
+
+
+def test_a_sweep_past_its_list_settles_every_account() -> None:
+    sent = [limit(Kind.SELL, 100_000 + 100 * i, 100 * (i + 1), 31, account=i % 3) for i in range(8)]
+    market, (*_, report) = play(SPEC, *sent, limit(Kind.BUY, 100_600, 2600, 32, account=2))
+    # 100 to 600 fill whole, 500 of the 700 at 100,600 in part; the list shows two of seven.
+    assert (int(report.trades.count), bool(report.trades.is_truncated), int(report.trades.partial)) == (7, True, 500)
+    by_account = {0: [(0, 100), (3, 400), (6, 500)], 1: [(1, 200), (4, 500)], 2: [(2, 300), (5, 600)]}
+    got = {account: sum(volume * (100_000 + 100 * i) for i, volume in fills) for account, fills in by_account.items()}
+    got[2] -= sum(got.values())
+    assert int64.to_numpy(market.ledgers.cash).tolist() == [got[0], got[1], got[2], 0]
+    assert int64.to_numpy(market.ledgers.holdings).tolist() == [-1000, -700, 2600 - 900, 0]
+    assert int64.to_numpy(market.ledgers.reserved_shares).tolist() == [200, 800, 0, 0]
+    assert int(market.counters.truncated_lists) == 1
+
+
+def test_counters_of_a_small_day() -> None:
+    market, _ = play(
+        SPEC, limit(Kind.SELL, 100_100, 300, 31), limit(Kind.SELL, 100_200, 200, 32),
+        limit(Kind.BUY, 100_000, 500, 33), limit(Kind.BUY, 100_200, 400, 34, 1), cancel(Side.BID, 2, 200, 35),
+        cancel(Side.ASK, 1, 100, 36), cancel(Side.ASK, 1, 100, 37), limit(Kind.BUY, 0, 100, 38),
+        orders.no_order(times.of_ns(39 * SECOND)))
+    counters = named(market.counters)
+    expected = np.zeros(len(Status), np.int64)
+    expected[[Status.ACCEPTED, Status.UNKNOWN_ID, Status.BAD_PRICE]] = 6, 1, 1
+    np.testing.assert_array_equal(counters.pop("status"), expected)
+    assert {name: x.tolist() for name, x in counters.items()} == {
+        "submitted": [500, 900], "cancelled": [100, 200], "traded": 400, "value": 300 * 100_100 + 100 * 100_200,
+        "fills": 2, "truncated_lists": 0, "most_resting": [2, 1], "auctions": 1}
+    assert int(times.to_ns(market.time)) == 38 * SECOND
+
+
+def test_cancels_of_an_auction_free_what_was_reserved_but_show_no_price() -> None:
+    market, reports = play(SPEC, limit(Kind.BUY, 100_100, 500, 12), cancel(Side.BID, 0, 200, 13))
+    trades = reports[1].trades
+    assert (int(trades.price[0]), int(trades.volume_each[0]), int(trades.resting_id[0])) == (EMPTY_PRICE, 200, 0)
+    assert int(int64.to_numpy(trades.value)) == 0
+    assert int64.to_numpy(market.ledgers.reserved_cash).tolist() == [300 * 100_100, 0, 0, 0]
+
+
+def wanted(market: Market, seed: int) -> np.ndarray:
+    """Shares to take off each resting order: none, all, some, too many, or a negative number."""
+    rng = np.random.default_rng(seed)
+    volume = np.asarray(market.book.volume).astype(np.int64)
+    choices = [0 * volume, volume, volume // 2, 0 * volume + MAX_VOLUME, 0 * volume - 5]
+    return np.choose(rng.integers(0, 5, volume.shape), choices).astype(np.int32)
+
+
+def one_by_one(spec: MarketSpec, market: Market, take: np.ndarray, time: Time) -> tuple[Market, list[list[Report]]]:
+    """The same cancels, each sent as an order: asks first, each side in order of priority."""
+    reports: list[list[Report]] = [[], []]
+    before = jax.tree.map(np.asarray, market.book)
+    for side in Side:
+        for slot in range(spec.capacity):
+            volume = min(int(take[side, slot]), int(before.volume[side, slot]))
+            if volume > 0:
+                order = orders.cancel_order(side, before.order_id[side, slot], volume, time=time)
+                market, report = submit(spec, market, order)
+                reports[side].append(report)
+    return market, reports
+
+
+@settings(laws, max_examples=12)
+@given(st.integers(0, 1000), st.sampled_from(["lots", "huge"]), st.integers(0, 2**32 - 1))
+def test_many_cancels_at_once_equal_the_same_one_by_one(flow_seed: int, volumes: str, seed: int) -> None:
+    flow = flow_of(SPEC, dataclasses.replace(CONTINUOUS, seed=flow_seed, volumes=volumes, reach=8))
+    market = row(run(SPEC, exchange.open_market(SPEC), stream_of(flow.sent)).market, 60)
+    take, time = wanted(market, seed), times.of_ns(flow.sent[60].time_ns + 5)
+    together, report = cancel_many(SPEC, market, take, time)
+    apart, reports = one_by_one(SPEC, market, take, time)
+    truncated = [len(side) > SPEC.trade_width for side in reports]
+    # Where there is nothing to take, that is counted, once.
+    of_all = Status.ACCEPTED if any(reports) else Status.NOTHING_TO_CANCEL
+    status = np.asarray(apart.counters.status) + np.int32(of_all == np.arange(len(Status))) * np.int32(not any(reports))
+    apart = dataclasses.replace(apart, counters=dataclasses.replace(
+        apart.counters, status=status, truncated_lists=apart.counters.truncated_lists + np.int32(sum(truncated))))
+    assert_bitwise_equal(together, apart)
+    assert_conserved(exchange.conservation(together))
+    for side in Side:
+        got, expected = row(report, side), reports[side]
+        assert int(got.status) == of_all
+        assert int(got.order_id) == (int(expected[0].order_id) if expected else NO_ID)
+        assert (int(got.trades.count), bool(got.trades.is_truncated)) == (len(expected), truncated[side])
+        for name in ("price", "volume_each", "resting_id", "resting_account"):
+            values = [int(getattr(x.trades, name)[0]) for x in expected][:SPEC.trade_width]
+            assert np.asarray(getattr(got.trades, name)).tolist()[:len(values)] == values
+        assert int(int64.to_numpy(got.trades.value)) == sum(
+            int(int64.to_numpy(x.trades.value)) for x in expected)
+
+
+@pytest.mark.parametrize(("at_s", "status"), [(5, Status.BAD_TIME), (12, Status.CLOSED), (27, Status.CLOSED),
+                                              (31, Status.AUCTION_DUE), (65, Status.CLOSED)])
+def test_many_cancels_outside_continuous_trading_change_nothing(at_s: int, status: Status) -> None:
+    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 11), limit(Kind.SELL, 100_100, 500, 11.5))
+    after, report = cancel_many(SPEC, market, np.full((2, 16), 100, np.int32), times.of_ns(at_s * SECOND))
+    assert np.asarray(report.status).tolist() == [status] * 2
+    assert np.asarray(report.order_id).tolist() == [NO_ID] * 2
+    assert not np.any(report.trades.count)
+    assert_bitwise_equal((after.book, after.ledgers, after.next_id), (market.book, market.ledgers, market.next_id))
+
+
+def test_many_cancels_that_are_refused_count_as_many_orders() -> None:
+    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 11), limit(Kind.SELL, 100_100, 500, 11.5))
+    take = np.zeros((2, 16), np.int32)
+    for count in range(1, 3):
+        take[count - 1, 0] = 100
+        after, _ = cancel_many(SPEC, market, take, times.of_ns(27 * SECOND))
+        assert int(after.counters.status[Status.CLOSED]) == count
+        assert int(after.counters.status.sum()) == 2 + count
+
+
+@pytest.mark.parametrize("at_s", [5, 27, 40, 105])
+def test_a_cancel_that_hits_nothing_says_so_at_any_time_and_sends_nothing(at_s: int) -> None:
+    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 31))
+    for take in (np.full((2, 16), -3, np.int32), np.arange(32, dtype=np.int32).reshape(2, 16) % 16):
+        # The one resting bid, slot 0 of its side, is not named.
+        after, report = cancel_many(SPEC, market, take, times.of_ns(at_s * SECOND))
+        assert np.asarray(report.status).tolist() == [Status.NOTHING_TO_CANCEL] * 2
+        assert np.asarray(report.order_id).tolist() == [NO_ID] * 2
+        assert not np.any(report.trades.count) and np.all(np.asarray(report.trades.kind) == Kind.NONE)
+        change = np.asarray(after.counters.status) - np.asarray(market.counters.status)
+        assert change.tolist() == [int(status == Status.NOTHING_TO_CANCEL) for status in Status]
+        counters = dataclasses.replace(after.counters, status=market.counters.status)
+        assert_bitwise_equal(dataclasses.replace(after, counters=counters), market)
+
+
+def test_where_no_cancel_is_asked_for_nothing_happens() -> None:
+    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 31))
+    for take in (np.zeros((2, 16), np.int32), np.full((2, 16), 100, np.int32)):
+        after, report = cancel_many(SPEC, market, take, times.of_ns(40 * SECOND), np.bool_(False))
+        assert_bitwise_equal(after, market)
+        assert np.asarray(report.status).tolist() == [Status.NO_ORDER] * 2
+        assert not np.any(report.trades.count)
+    asked, _ = cancel_many(SPEC, market, take, times.of_ns(40 * SECOND), np.bool_(True))
+    assert_bitwise_equal(asked, cancel_many(SPEC, market, take, times.of_ns(40 * SECOND))[0])
+    assert int(asked.book.volume[Side.BID, 0]) == 400
+
+
+def test_refusals_are_all_but_what_was_done_or_never_sent() -> None:
+    assert {status for status in Status if not status.is_refusal} == {
+        Status.ACCEPTED, Status.NO_ORDER, Status.NOTHING_TO_CANCEL}
+
+
+def test_a_program_of_conservation_does_not_grow_with_the_accounts() -> None:
+    lengths = set()
+    for accounts in (1, 1024):
+        market = exchange.open_market(MarketSpec(capacity=4, accounts=accounts))
+        lengths.add(str(jax.make_jaxpr(exchange.conservation)(market)).count("\n"))
+    assert len(lengths) == 1
+
+
+def test_conservation_names_what_was_lost_on_each_side_and_account() -> None:
+    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 31), limit(Kind.SELL, 100_100, 300, 32, 1))
+    assert_conserved(exchange.conservation(market))
+
+    def lost(**ledgers: list[int]) -> dict[str, Any]:
+        """What is found where the accounts hold something else."""
+        wrong = {name: int64.from_numpy(np.array(x)) for name, x in ledgers.items()}
+        found = exchange.conservation(dataclasses.replace(market, ledgers=dataclasses.replace(market.ledgers, **wrong)))
+        values = {x.name: int64.to_numpy(getattr(found, x.name)).tolist() for x in dataclasses.fields(found)}
+        return {name: x for name, x in values.items() if np.any(x)}
+
+    assert lost(cash=[2**40, -1, -(2**50), 0]) == {"cash": 2**40 - 1 - 2**50}
+    assert lost(holdings=[0, 2**31, 2**31, 7]) == {"holdings": 2**32 + 7}
+    assert lost(reserved_cash=[5 * 10**7, 0, 0, -3]) == {"reserved_cash": -3}
+    assert lost(reserved_shares=[0, 299, 0, 0]) == {"reserved_shares": -1}
+    volume = np.asarray(market.book.volume).copy()
+    volume[Side.ASK, 0], volume[Side.BID, 0] = 250, 501
+    found = exchange.conservation(dataclasses.replace(market, book=dataclasses.replace(market.book, volume=volume)))
+    assert int64.to_numpy(found.shares).tolist() == [50, -1]
+    assert (int(int64.to_numpy(found.reserved_shares)), int(int64.to_numpy(found.reserved_cash))) == (50, -100_000)
+
+
+def test_vmap_over_symbols_equals_loop() -> None:
+    flows = [flow_of(SPEC, FlowParameters(seed, odd=0.3, volumes=volumes))
+             for seed, volumes in enumerate(("lots", "huge", "lots", "lots"))]
+    streams = [stream_of(flow.sent) for flow in flows]
+    start, sent = exchange.open_market(SPEC), jax.tree.map(lambda *x: np.stack(x, axis=1), *streams)
+    many = jax.jit(jax.vmap(functools.partial(exchange.step, SPEC)))
+    now, seen = jax.tree.map(lambda x: np.stack([x] * 4), start), []
+    for i in range(LENGTH):
+        seen.append(jax.tree.map(np.asarray, many(now, row(sent, i))))
+        now = seen[-1][0]
+    together = jax.tree.map(lambda *x: np.stack(x, axis=1), *seen)
+    for i, stream in enumerate(streams):
+        assert_bitwise_equal(row(together, i), run(SPEC, start, stream)[:2])
+    markets = seen[100][0]
+    takes = np.stack([wanted(row(markets, i), i) for i in range(4)])
+    moments = jax.tree.map(lambda *x: np.stack(x), *(times.of_ns(t * SECOND) for t in (50, 75, 75, 65)))
+    for function, arguments in ((cancel_many, (takes, moments)), (uncross, ())):
+        all_at_once = jax.vmap(functools.partial(function, SPEC))(markets, *arguments)
+        for i in range(4):
+            assert_bitwise_equal(row(all_at_once, i), function(SPEC, *row((markets, *arguments), i)))
+
+
+def test_contents_never_retrace() -> None:
+    stream = stream_of(flow_of(SPEC, FlowParameters(3)).sent)
+    sent = [limit(Kind.BUY, 100_000, 100, 12), cancel(Side.BID, 0, 50, 13), orders.no_order(times.of_ns(5)),
+            orders.limit_order(np.int32(0), np.array(99_900), np.int64(100), account=np.int32(1)),
+            orders.limit_order(0, 99_900, 100, time=Time(np.int32(5), np.int32(6))),
+            *(row(stream, i) for i in range(0, LENGTH, 40))]
+    market, counts = exchange.open_market(SPEC), []
+    for i, order in enumerate(sent):
+        spec = MarketSpec(capacity=16, trade_width=2, accounts=3, session=Session(tuple(SHORT_DAY.periods)))
+        step.eval_shape(spec, market, order)
+        market, _ = submit(spec, market, order)
+        market, _ = cancel_many(spec, market, np.full((2, 16), i, np.int32), order.time)
+        market, _ = uncross(spec, market)
+        counts.append(dict(TRACES))
+    assert set(counts[0]) >= {"step", "submit", "cancel_many", "uncross"}
+    assert counts[0]["step"] == 1 and all(count == counts[0] for count in counts)
+
+
+def test_every_array_of_a_new_market_has_a_buffer_of_its_own() -> None:
+    leaves = jax.tree.leaves(exchange.open_market(SPEC))
+    assert len({x.unsafe_buffer_pointer() for x in leaves}) == len(leaves)
+
+
+def test_market_fields_and_twin_fields_are_the_same() -> None:
+    market = exchange.open_market(SPEC)
+    assert set(named(market)) == set(TwinExchange(SPEC).fields())
+    assert_market_equals(market, TwinExchange(SPEC))
+
+
+def test_64_bit_mode_changes_neither_types_nor_results() -> None:
+    """Orders, call auctions and many cancels at once."""
+    flow = flow_of(SPEC, FlowParameters(11, odd=0.3, volumes="huge"))
+    stream, time, take = stream_of(flow.sent), times.of_ns(90 * SECOND), np.full((2, 16), 3, np.int32)
+    begin = functools.partial(exchange.open_market, SPEC, first_id=5, previous_close=100_000)
+    steps = run(SPEC, begin(), stream)
+    expected = steps.market, steps.report, cancel_many(SPEC, row(steps.market, 90), take, time)
+    with jax.enable_x64(True):
+        market, seen = begin(), []
+        for i in range(LENGTH):
+            market, report = step(SPEC, market, row(stream, i))
+            seen.append(jax.tree.map(np.asarray, (market, report)))
+        got = *jax.tree.map(lambda *x: np.stack(x), *seen), cancel_many(SPEC, seen[90][0], take, time)
+        lost, nothing = exchange.conservation(market), exchange.cancel_many(SPEC, market, 0 * take, time, False)
+    assert {str(x.dtype) for x in jax.tree.leaves((lost, nothing))} == {"int32", "uint32", "bool"}
+    assert_conserved(lost)
+    assert {str(x.dtype) for x in jax.tree.leaves(got)} == {"int32", "uint32", "bool"}
+    assert_bitwise_equal(got, expected)
+
+
+def test_messages_of_the_twin_are_orders() -> None:
+    message = Message(Kind.CANCEL, 0, 5, NO_ID, Side.BID, 7, NO_ACCOUNT)
+    order = row(stream_of([Timed(3 * SECOND + 1, message)]), 0)
+    assert_bitwise_equal(order, orders.cancel_order(Side.BID, 7, 5, time=times.of_ns(3 * SECOND + 1)))
