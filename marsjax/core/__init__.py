@@ -28,7 +28,7 @@ Records of a market:
   `Conservation`: what a market has lost or made.
   `Token`: what the order model sees of an order.
 Specs, frozen and hashable:
-  `MarketSpec`: sizes and units of a market.
+  `MarketSpec`: sizes and units of a market; `AuctionRule` and `Units` are fields of it.
   `Session`, `Period`: the trading day; `chinese_session` and `continuous_session` make two.
   `TokenSpec`, `ModelSpec`: sizes of the order tokens and of the order model.
   `ComputeSpec`, `CacheSpec`: how the order model computes and remembers.
@@ -65,12 +65,12 @@ from marsjax.core.records import (
     Uncross,
 )
 from marsjax.core.sessions import Period, Phase, Session, chinese_session, continuous_session
-from marsjax.core.specs import CacheSpec, ComputeSpec, MarketSpec, ModelSpec, TokenSpec
+from marsjax.core.specs import AuctionRule, CacheSpec, ComputeSpec, MarketSpec, ModelSpec, TokenSpec, Units
 
 __all__ = [
-    "ACCELERATOR", "CPU", "EMPTY_PRICE", "MAX_PRICE", "MAX_VOLUME", "NO_ACCOUNT", "NO_ID", "NO_PRICE", "Book",
-    "BookView", "CacheSpec", "ComputeSpec", "Conservation", "Counters", "InputError", "Int64", "Kernels", "Kind",
-    "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "Period", "Phase", "Report", "Session", "Side", "Status",
-    "Time", "Token", "TokenSpec", "Trades", "Uncross", "chinese_session", "continuous_session", "int64", "kernels",
-    "sessions", "times",
+    "ACCELERATOR", "CPU", "EMPTY_PRICE", "MAX_PRICE", "MAX_VOLUME", "NO_ACCOUNT", "NO_ID", "NO_PRICE", "AuctionRule",
+    "Book", "BookView", "CacheSpec", "ComputeSpec", "Conservation", "Counters", "InputError", "Int64", "Kernels",
+    "Kind", "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "Period", "Phase", "Report", "Session", "Side",
+    "Status", "Time", "Token", "TokenSpec", "Trades", "Uncross", "Units", "chinese_session", "continuous_session",
+    "int64", "kernels", "sessions", "times",
 ]  # fmt: skip

@@ -1,6 +1,8 @@
 """Frozen, hashable sizes and units: the static arguments of the jitted functions. Each validates itself."""
 
 import dataclasses
+import decimal
+import enum
 from typing import cast
 
 from marsjax.core.errors import InputError
@@ -65,6 +67,39 @@ class ModelSpec:
             raise InputError(f"ModelSpec.ratio_embeddings: expected a bool, got {self.ratio_embeddings!r}")
 
 
+class AuctionRule(enum.Enum):
+    """Which of the prices at which a call auction trades the most shares becomes its price."""
+
+    REFERENCE = "reference"
+    """One of the orders' own prices: the smallest imbalance, the nearest to the reference price, the lowest."""
+    SHANGHAI = "shanghai"
+    """The one that leaves the fewest shares unmatched; of several the middle one."""
+    SHENZHEN = "shenzhen"
+    """The one that leaves the fewest shares unmatched; of several the nearest to the last close or trade."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """What the integers of a market stand for."""
+
+    price: str = "0.0001"
+    """Currency, as a decimal number: one unit of a price."""
+    volume: str = "1"
+    """Shares, coins or contracts, as a decimal number: one unit of a volume, the lot size."""
+    currency: str = ""
+    """Its code, where it is known."""
+
+    def __post_init__(self) -> None:
+        for name in ("price", "volume"):
+            value = getattr(self, name)
+            try:
+                number = decimal.Decimal(value)
+            except (decimal.InvalidOperation, TypeError, ValueError) as error:
+                raise InputError(f"Units.{name}: expected a decimal number as text, got {value!r}") from error
+            if not (isinstance(value, str) and number.is_finite() and 0 < number <= 10**6 and number >= 1e-12):
+                raise InputError(f"Units.{name}: expected text of a number from 1e-12 to 1000000, got {value!r}")
+
+
 @dataclasses.dataclass(frozen=True)
 class MarketSpec:
     """Sizes and units of one symbol's market."""
@@ -81,6 +116,10 @@ class MarketSpec:
     accounts: int = 2
     """Accounts kept by the exchange; orders name them 0 to accounts - 1."""
     session: Session = dataclasses.field(default_factory=continuous_session)
+    auction_rule: AuctionRule = AuctionRule.REFERENCE
+    """Of its call auctions."""
+    units: Units = Units()
+    """What prices and volumes stand for; no computation depends on it."""
     kernels: Kernels | None = None
     """The ways that the book computes in; None for those of JAX's default device. The results are the same."""
 
@@ -95,6 +134,10 @@ class MarketSpec:
                              "trade_width or raise capacity")
         if not isinstance(self.session, Session):
             raise InputError(f"MarketSpec.session: expected a Session, got {self.session!r}")
+        for name, kind in (("auction_rule", AuctionRule), ("units", Units)):
+            if not isinstance(getattr(self, name), kind):
+                raise InputError(f"MarketSpec.{name}: expected a value of {kind.__name__}, got "
+                                 f"{getattr(self, name)!r}")
         if self.kernels is not None and not isinstance(self.kernels, Kernels):
             raise InputError(f"MarketSpec.kernels: expected Kernels or None, got {self.kernels!r}")
 
