@@ -1,12 +1,18 @@
 """What every feed reader yields: chunks of orders with the fills that the exchange published, and snapshots."""
 
 import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from marsjax.core.errors import InputError
 from marsjax.core.records import Order
+from marsjax.core.sessions import Session, continuous_session
+from marsjax.core.specs import AuctionRule, MarketSpec, Units
+from marsjax.core.times import DAY_NS
 
 AUCTION = -1
 """The `aggressor` of a fill in a call auction, which has none."""
@@ -87,6 +93,76 @@ class Snapshots:
     """int64 [N, L]."""
     bid_volume: np.ndarray
     """int64 [N, L]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Venue:
+    """What a feed knows of its market: what a `MarketSpec` for it should say, unless the user says otherwise."""
+
+    session: Session = dataclasses.field(default_factory=lambda: continuous_session(0, DAY_NS - 1))
+    tick: int = 100
+    """Smallest price step, in `units.price`."""
+    auction_rule: AuctionRule = AuctionRule.REFERENCE
+    units: Units = dataclasses.field(default_factory=Units)
+    accounts: int = 1
+    """Accounts that its orders name: 0 to accounts - 1."""
+    capacity: int = 4096
+    """Resting orders a side that have been enough for such feeds."""
+    trade_width: int = 128
+
+    def market(self, **changes: Any) -> MarketSpec:
+        """The spec of such a market; `changes` are fields of it that the user has set. InputError as `MarketSpec`."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return MarketSpec(**own | changes)
+
+
+@dataclasses.dataclass(frozen=True)
+class DayFeed:
+    """The orders of one symbol on one day; they can be read any number of times."""
+
+    symbol: str
+    date: str
+    """As the files name it; empty where they name none."""
+    read: Callable[[], Iterator[FeedChunk]]
+    """Opens the files; a new iterator at every call."""
+    venue: Venue = dataclasses.field(default_factory=Venue)
+    publishes_fills: bool = False
+    """Whether the chunks hold the exchange's own transactions, so that a replay can be checked against them."""
+    variant: str = ""
+    """Tells apart several feeds of one symbol and day."""
+
+    @property
+    def name(self) -> str:
+        """<symbol>_<date>_<variant>, without what is empty; the name of a folder for its results."""
+        return "_".join(filter(None, (self.symbol, self.date, self.variant)))
+
+    @property
+    def day(self) -> np.datetime64 | None:
+        """The date as datetime64[D], from YYYYMMDD or YYYY-MM-DD; None where there is none."""
+        digits = self.date.replace("-", "")
+        if len(digits) != 8 or not digits.isdigit():
+            return None
+        return np.datetime64(f"{digits[:4]}-{digits[4:6]}-{digits[6:]}", "D")
+
+
+def chosen(days: list[DayFeed], symbols: Sequence[str], date: str, where: str) -> list[DayFeed]:
+    """Those of the symbols (none named: all) and the date (empty: all), sorted by name.
+
+    Raises FileNotFoundError, which says what is there, where a symbol has no day or nothing is left; InputError where
+    two feeds have one name.
+    """
+    found = sorted((day for day in days if (not symbols or day.symbol in symbols) and date in ("", day.date)),
+                   key=lambda day: day.name)
+    missing = [symbol for symbol in symbols if symbol not in {day.symbol for day in found}]
+    if missing or not found:
+        there = sorted(day.name for day in days)
+        raise FileNotFoundError(f"{where}: no day for symbol={'+'.join(missing) or 'any'}, date={date or 'any'}; "
+                                f"found: {', '.join(there[:20]) or 'none'}{', ...' * (len(there) > 20)}")
+    for before, after in itertools.pairwise(found):
+        if before.name == after.name:
+            raise InputError(f"{where}: two feeds are of {after.name}: name the symbol and the date of one, or move "
+                             "one of the files")
+    return found
 
 
 def check_arguments(chunk_rows: int, *paths: Path) -> None:

@@ -21,17 +21,20 @@ between them do not matter) are one order with the worst price (4,043 become 3,2
 side at that time that follows at once, at the worst price or beyond it, is its rest (23).
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from marsjax.core.records import MAX_VOLUME
+from marsjax.core.sessions import continuous_session
 from marsjax.data.csv_rows import Rows, first_line, read_rows
-from marsjax.data.feed import FeedChunk, FeedError, check_arguments
+from marsjax.data.feed import DayFeed, FeedChunk, FeedError, Venue, check_arguments, chosen
 from marsjax.data.lobster_stream import ASK, BID, FIRST_OWN_ID, HIDDEN, NEW, Stream
 
 _COLUMNS = ("time", "type", "order_id", "size", "price", "direction")
+VENUE = Venue(session=continuous_session())
 _MAX_PRICE = 2**31 - 1  # stub quotes pass the exchange's limit; it answers them with BAD_PRICE
 
 
@@ -52,6 +55,23 @@ def read(message_path: str | Path, orderbook_path: str | Path | None = None, *, 
     paths = [Path(path) for path in (message_path, orderbook_path) if path is not None]
     check_arguments(chunk_rows, *paths)
     return _chunks(paths[0], paths[1] if len(paths) > 1 else None, grouped, chunk_rows, account)
+
+
+def days(path: Path, symbols: Sequence[str] = (), date: str = "", grouped: bool = True) -> list[DayFeed]:
+    """The days of a folder: SYMBOL_DATE_START_END_message_LEVELS.csv[.gz], and _orderbook_ beside it if it is there.
+
+    Arguments as of `sources.open_days`; `grouped` as of `read`. Raises FileNotFoundError where there are none.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    found = []
+    for message in sorted([*path.glob("*_message_*.csv"), *path.glob("*_message_*.csv.gz")]):
+        prefix, levels = message.name.split(".")[0].split("_message_")
+        symbol, day = prefix.split("_")[:2]
+        books = sorted(path.glob(f"{prefix}_orderbook_{levels}*.csv*"))
+        opened = functools.partial(read, message, books[0] if books else None, grouped=grouped)
+        found.append(DayFeed(symbol, day, opened, VENUE))
+    return chosen(found, symbols, date, f"{path}: SYMBOL_DATE_START_END_message_LEVELS.csv[.gz]")
 
 
 def _chunks(path: Path, orderbook_path: Path | None, grouped: bool, chunk_rows: int,

@@ -1,6 +1,7 @@
 """Plain CSV of orders, transactions and snapshots, in no exchange's own layout: that of the golden files."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,21 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import NO_ID, BookView, Kind, Order, Side, Trades
 from marsjax.core.times import DAY_NS
 from marsjax.data.csv_rows import read_rows
-from marsjax.data.feed import LARGEST_ID, FeedChunk, FeedError, PublishedFills, check_arguments
+from marsjax.data.feed import (
+    LARGEST_ID,
+    DayFeed,
+    FeedChunk,
+    FeedError,
+    PublishedFills,
+    Venue,
+    check_arguments,
+    chosen,
+)
 from marsjax.market import orders as order_records
 
 COLUMNS = ("time_ns", "type", "price", "volume", "order_id", "cancel_type", "cancel_id", "agent_id")
 """Of an order file; `phase` and any other column are ignored."""
+VENUE = Venue(accounts=16, capacity=1024, trade_width=64)
 _KINDS = {"S": Kind.SELL, "B": Kind.BUY, "C": Kind.CANCEL}
 _SIDES = {"S": Side.ASK, "B": Side.BID, "None": NO_ID}
 _LETTERS = np.array(["S", "B", "C"])
@@ -29,6 +40,13 @@ def read(path: str | Path, *, chunk_rows: int = 200_000) -> Iterator[FeedChunk]:
     """
     check_arguments(chunk_rows, Path(path))
     return _chunks(Path(path), chunk_rows)
+
+
+def days(path: Path, symbols: Sequence[str] = (), date: str = "") -> list[DayFeed]:
+    """The one feed of a file, named as the file is; arguments as of `sources.open_days`."""
+    check_arguments(1, path)
+    day = DayFeed(path.name.split(".")[0], "", functools.partial(read, path), VENUE)
+    return chosen([day], symbols, date, str(path))
 
 
 def _chunks(path: Path, chunk_rows: int) -> Iterator[FeedChunk]:

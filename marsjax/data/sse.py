@@ -5,29 +5,35 @@ what is left under the same id; `read` puts these together again into one limit 
 whole only the worst price it paid is known, which becomes its limit: it trades the same and nothing is left to rest.
 """
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from marsjax.core.errors import InputError
 from marsjax.core.records import MAX_VOLUME, NO_ID, Kind, Side
+from marsjax.core.sessions import chinese_session
 from marsjax.data.csv_rows import read_rows
 from marsjax.data.feed import (
     AUCTION,
     LARGEST_SEQUENCE,
+    DayFeed,
     FeedChunk,
     FeedError,
     PublishedFills,
     Snapshots,
+    Venue,
     check_arguments,
+    chosen,
 )
 from marsjax.data.sse_messages import ADD, DELETE, TRADE, groups, is_continued
 from marsjax.market import orders
 
 LEVELS = 10
 """Levels a side in the published snapshots."""
+VENUE = Venue(session=chinese_session())
+"""Of shares; funds and B shares have finer ticks."""
 _NEVER = LARGEST_SEQUENCE + 1
 
 
@@ -67,24 +73,24 @@ def read_snapshots(path: str | Path) -> Snapshots:
     return Snapshots(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
-def find(folder: str | Path, symbol: str, date: str | None = None) -> tuple[Path, Path]:
-    """The files `<symbol>_<date>_orders.csv[.gz]` and `..._trades.csv[.gz]` of a folder.
+def days(path: Path, symbols: Sequence[str] = (), date: str = "") -> list[DayFeed]:
+    """The days of a folder: pairs of files `<symbol>_<date>_orders.csv[.gz]` and `<symbol>_<date>_trades.csv[.gz]`.
 
-    Raises FileNotFoundError where there is no such pair, InputError where `date` is left out and there are several.
+    Arguments as of `sources.open_days`. Raises FileNotFoundError where there are none.
     """
-    dates = [day for name, day in days(folder) if name == symbol and date in (None, day)]
-    if not dates:
-        raise FileNotFoundError(f"{folder}: expected {symbol}_{date or '<date>'}_orders.csv[.gz] and its trades")
-    if len(dates) > 1:
-        raise InputError(f"date: expected one of {', '.join(dates)} for {symbol} in {folder}, got None")
-    return _file(Path(folder), symbol, dates[0], "orders"), _file(Path(folder), symbol, dates[0], "trades")
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    matches = (re.fullmatch(r"(.+)_(\d+)_orders\.csv(\.gz)?", file.name) for file in path.iterdir())
+    named = sorted({(match[1], match[2]) for match in matches if match})
+    pairs = {day: files(path, *day) for day in named}
+    found = [DayFeed(*day, functools.partial(read, *pair), VENUE, publishes_fills=True) for day, pair in pairs.items()
+             if pair[1].is_file()]
+    return chosen(found, symbols, date, f"{path}: <symbol>_<date>_orders.csv[.gz] with their trades")
 
 
-def days(folder: str | Path) -> list[tuple[str, str]]:
-    """(symbol, date) of every pair `<symbol>_<date>_orders.csv[.gz]`, `..._trades.csv[.gz]` in a folder, sorted."""
-    matches = (re.fullmatch(r"(.+)_(\d+)_orders\.csv(\.gz)?", path.name) for path in Path(folder).iterdir())
-    named = {(match[1], match[2]) for match in matches if match}
-    return sorted(day for day in named if _file(Path(folder), *day, "trades").is_file())
+def files(folder: Path, symbol: str, date: str) -> tuple[Path, Path]:
+    """The names of the two files of a day, orders and trades; each is there or not."""
+    return _file(folder, symbol, date, "orders"), _file(folder, symbol, date, "trades")
 
 
 def _file(folder: Path, symbol: str, date: str, what: str) -> Path:

@@ -1,6 +1,5 @@
 """How predictions depend on the length of the context: see configs/context_length.py."""
 
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -8,12 +7,11 @@ from ml_collections import ConfigDict
 
 from marsjax.core.sessions import chinese_session
 from marsjax.core.specs import MarketSpec, ModelSpec
-from marsjax.data import sse
+from marsjax.data import sources
 from marsjax.experiments import launcher, setup
 from marsjax.experiments.run_folder import output_folder, write_json
 from marsjax.studies import context_length
 from marsjax.studies.context_length import CacheComparison, TrainingSpec
-from marsjax.studies.starts import MarketFeed
 
 
 def main(config: ConfigDict) -> int:
@@ -22,7 +20,7 @@ def main(config: ConfigDict) -> int:
     training = TrainingSpec(config.steps, config.batch, config.peak_rate, config.dtype, config.seed)
     market = MarketSpec(capacity=config.capacity, accounts=1, session=chinese_session())
     with output_folder(config.output, config.overwrite) as folder:
-        parts = context_length.tokens(market, spec.tokens, _days(config), config.held_out)
+        parts = context_length.tokens(market, spec.tokens, sources.open_days("sse", config.folder), config.held_out)
         model, curve = context_length.train(spec, training, parts)
         rng, held = np.random.default_rng(config.seed), parts[1]
         windows = context_length.stretches(rng, held, config.windows, spec.context_length + 1)
@@ -39,13 +37,6 @@ def main(config: ConfigDict) -> int:
     print(f"refresh every {config.refresh_every}: loss {cache['loss']:.4f} nats, full window {cache['full_loss']:.4f}, "
           f"total variation {cache['total_variation']:.4f} ({cache['compared']} predictions)")
     return 0
-
-
-def _days(config: ConfigDict) -> list[MarketFeed]:
-    folder = Path(config.folder)
-    if not folder.is_dir() or not sse.days(folder):
-        raise FileNotFoundError(f"config.folder: no days <symbol>_<date>_orders.csv[.gz] in {folder}")
-    return [MarketFeed("_".join(day), sse.read(*sse.find(folder, *day))) for day in sse.days(folder)]
 
 
 if __name__ == "__main__":

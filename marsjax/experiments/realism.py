@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from marsjax.analysis import realism_plots, realism_report, realism_table
 from marsjax.core.errors import InputError
+from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, setup
 from marsjax.experiments.run_folder import output_folder, write_json
 from marsjax.studies import futures, order_model, realism, rollout_summary, starts
@@ -14,7 +15,6 @@ from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.realism import StretchSpec
 from marsjax.studies.session_times import spell
-from marsjax.studies.starts import MarketFeed
 
 TRAINED = "trained"
 """Symbol that stands for the days that the checkpoint names."""
@@ -70,7 +70,7 @@ def _stretch_spec(config: ConfigDict) -> StretchSpec:
     return setup.spec_of(StretchSpec, config, first_ns=setup.time_ns(config, "first_time"), last_ns=last_ns)
 
 
-def _open_days(config: ConfigDict, prepared: PreparedModel) -> list[MarketFeed]:
+def _open_days(config: ConfigDict, prepared: PreparedModel) -> list[DayFeed]:
     """The days that the config names, or by `trained` those that the checkpoint says it is trained on."""
     if config.source != "sse":
         raise InputError(f"config.source: expected sse, got {config.source!r}")

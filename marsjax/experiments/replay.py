@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from marsjax.analysis import market_summary
 from marsjax.core.specs import MarketSpec
+from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, setup
 from marsjax.experiments.replay_writer import ReplayWriter
 from marsjax.experiments.run_folder import output_folder, write_json
 from marsjax.sim import replay
 from marsjax.studies import starts
-from marsjax.studies.starts import MarketFeed
 
 
 def main(config: ConfigDict) -> int:
@@ -39,18 +39,18 @@ def main(config: ConfigDict) -> int:
     return launcher.finish([f"{name}: {problem}" for name, market in markets.items() for problem in _problems(market)])
 
 
-def _open(config: ConfigDict, spec: MarketSpec) -> list[MarketFeed]:
+def _open(config: ConfigDict, spec: MarketSpec) -> list[DayFeed]:
     if config.source != "noise":
         return setup.open_feeds(config)
     noise = setup.noise_market(config, "minutes", "seed")
     return starts.noise_feeds(spec, noise, setup.at_least(config, "markets", 1))
 
 
-def _run(config: ConfigDict, spec: MarketSpec, feeds: list[MarketFeed], writers: list[ReplayWriter]) -> replay.Closing:
+def _run(config: ConfigDict, spec: MarketSpec, feeds: list[DayFeed], writers: list[ReplayWriter]) -> replay.Closing:
     with contextlib.ExitStack() as files, tqdm(unit=" orders", unit_scale=True, desc="replay", disable=None) as bar:
         for writer in writers:
             files.callback(writer.close)
-        for event in replay.replay(spec, [feed.orders for feed in feeds], chunk_orders=config.chunk_orders):
+        for event in replay.replay(spec, [feed.read() for feed in feeds], chunk_orders=config.chunk_orders):
             match event:
                 case replay.Stretch():
                     writers[event.market].stretch(event)

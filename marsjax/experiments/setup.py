@@ -19,11 +19,11 @@ from marsjax.core.errors import InputError
 from marsjax.core.sessions import Session, chinese_session, continuous_session
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
-from marsjax.data import FeedChunk, lobster, neutral, sse
+from marsjax.data import DayFeed, sources
 from marsjax.sim.initial import Warmup
 from marsjax.studies import futures, order_model, starts
 from marsjax.studies.order_model import DecodingSpec, PreparedModel
-from marsjax.studies.starts import MarketFeed, NoiseMarket
+from marsjax.studies.starts import NoiseMarket
 
 _Spec = TypeVar("_Spec")
 
@@ -94,58 +94,29 @@ def load_order_model(config: ConfigDict) -> PreparedModel:
         return order_model.prepare(model, decoding)
 
 
-def open_feeds(config: ConfigDict) -> list[MarketFeed]:
-    """The feeds of real orders that a config names: of sse, lobster or csv; FileNotFoundError where there are none."""
+def open_feeds(config: ConfigDict) -> list[DayFeed]:
+    """The feeds of real orders that a config names; FileNotFoundError where there are none."""
+    if config.source not in sources.names():
+        raise InputError(f"config.source: expected {', '.join(['noise', *sources.names()])}, got {config.source!r}")
+    symbols = [] if config.symbol == "all" else config.symbol.split("+")
     if config.source == "csv":
         if not config.file:
             raise InputError("config.file: expected the path of a CSV of orders (csv,file=orders.csv.gz), got ''")
-        return [MarketFeed(Path(config.file).name.split(".")[0], neutral.read(config.file))]
-    if config.source not in ("sse", "lobster"):
-        raise InputError(f"config.source: expected noise, sse, lobster or csv, got {config.source!r}")
-    folder = Path(config.folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"config.folder: no folder {folder} (give it as {config.source},folder=PATH)")
-    return _sse(config, folder) if config.source == "sse" else _lobster(config, folder)
+        return sources.open_days("csv", config.file)
+    if not Path(config.folder).is_dir():
+        raise FileNotFoundError(f"config.folder: no folder {config.folder} (give it as {config.source},folder=PATH)")
+    options = {"grouped": config.grouped} if config.source == "lobster" else {}
+    return sources.open_days(config.source, config.folder, symbols, config.date, **options)
 
 
-def open_noise_or_days(config: ConfigDict, market: MarketSpec) -> list[MarketFeed]:
+def open_noise_or_days(config: ConfigDict, market: MarketSpec) -> list[DayFeed]:
     """The orders of one noise market, or of the Shanghai days that a config names."""
     if config.source == "noise":
         (sent,) = starts.noise_orders(market, noise_market(config))
-        return [MarketFeed("noise", iter([FeedChunk.of(sent)]))]
+        return [starts.feed_of("noise", sent)]
     if config.source != "sse":
         raise InputError(f"config.source: expected noise or sse, got {config.source!r}")
     return open_feeds(config)
-
-
-def _sse(config: ConfigDict, folder: Path) -> list[MarketFeed]:
-    wanted = config.symbol.split("+")
-    days = [(symbol, date) for symbol, date in sse.days(folder)
-            if (wanted == ["all"] or symbol in wanted) and config.date in ("", date)]
-    found = {symbol for symbol, _ in days}
-    missing = [symbol for symbol in wanted if symbol not in found | {"all"}]
-    if missing or not days:
-        raise FileNotFoundError(f"{folder}: no files <symbol>_<date>_orders.csv[.gz] with their trades for "
-                                f"symbol={'+'.join(missing) or 'all'}, date={config.date or 'any'}; found: "
-                                f"{', '.join('_'.join(day) for day in sse.days(folder)) or 'none'}")
-    return [MarketFeed(f"{symbol}_{date}", sse.read(*sse.find(folder, symbol, date)), True) for symbol, date in days]
-
-
-def _lobster(config: ConfigDict, folder: Path) -> list[MarketFeed]:
-    """Files named as LOBSTER names them: SYMBOL_DATE_START_END_message_LEVELS.csv, and _orderbook_ beside it."""
-    found = []
-    wanted = config.symbol.split("+")
-    for message in sorted([*folder.glob("*_message_*.csv"), *folder.glob("*_message_*.csv.gz")]):
-        prefix, levels = message.name.split(".")[0].split("_message_")
-        symbol, date = prefix.split("_")[:2]
-        if (wanted == ["all"] or symbol in wanted) and config.date in ("", date):
-            books = sorted(folder.glob(f"{prefix}_orderbook_{levels}*.csv*"))
-            feed = lobster.read(message, books[0] if books else None, grouped=config.grouped)
-            found.append(MarketFeed(f"{symbol}_{date}", feed))
-    if not found:
-        raise FileNotFoundError(f"{folder}: no file SYMBOL_DATE_..._message_LEVELS.csv[.gz] for "
-                                f"symbol={config.symbol}, date={config.date or 'any'}")
-    return found
 
 
 def about(config: ConfigDict, prepared: PreparedModel | None = None) -> dict[str, Any]:

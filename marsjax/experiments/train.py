@@ -115,9 +115,9 @@ def _prepare(config: ConfigDict, spec: ModelSpec) -> Prepared:
     held_out = [symbol for symbol in config.held_out_symbols.split("+") if symbol]
     opened = setup.open_feeds(config)
     again = setup.open_feeds(config) if config.mirror else [None] * len(opened)
-    feeds = [Feed(feed.name, feed.orders, image.orders if image else None, feed.name.split("_")[0] in held_out)
+    feeds = [Feed(feed.name, feed.read(), image.read() if image else None, feed.symbol in held_out)
              for feed, image in zip(opened, again, strict=True)]
-    unknown = set(held_out) - {feed.name.split("_")[0] for feed in feeds}
+    unknown = set(held_out) - {feed.symbol for feed in opened}
     if unknown:
         raise InputError(f"config.held_out_symbols: no day of {', '.join(sorted(unknown))} among "
                          f"{', '.join(feed.name for feed in feeds)}")

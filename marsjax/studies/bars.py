@@ -10,6 +10,7 @@ from marsjax.analysis.bars import MinuteBars, OrderTrace
 from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
+from marsjax.data.feed import DayFeed
 from marsjax.sim import replay
 from marsjax.sim.initial import Start
 from marsjax.sim.result import Rollout
@@ -17,10 +18,10 @@ from marsjax.studies import futures, rollout_summary, starts
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import MINUTE_NS, continuous
-from marsjax.studies.starts import MarketFeed, NoiseMarket
+from marsjax.studies.starts import NoiseMarket
 
 _NO_DATE = np.datetime64("1970-01-01", "s")
-"""Of the noise agent, which trades on no day."""
+"""Of what was traded on no day: by the noise agent, or in a file that names none."""
 
 
 class Gathered(NamedTuple):
@@ -33,20 +34,20 @@ class Gathered(NamedTuple):
     """Why they are not all that was asked for."""
 
 
-def replayed(market: MarketSpec, feeds: Sequence[MarketFeed], minutes: int, chunk_orders: int) -> list[MinuteBars]:
+def replayed(market: MarketSpec, feeds: Sequence[DayFeed], minutes: int, chunk_orders: int) -> list[MinuteBars]:
     """Stretches of `minutes` bars, one after the other from the beginning of each period of continuous trading.
 
-    Feeds are named <symbol>_<date>; the stretches of one are its rollouts.
+    The stretches of one feed are its rollouts.
     """
     length_ns = (minutes - 1) * MINUTE_NS
     traces: list[list[OrderTrace]] = [[] for _ in feeds]
-    for event in replay.replay(market, [feed.orders for feed in feeds], chunk_orders=chunk_orders):
+    for event in replay.replay(market, [feed.read() for feed in feeds], chunk_orders=chunk_orders):
         if isinstance(event, replay.Stretch) and event.views is not None:
             traces[event.market].append(bars.trace(event.orders, event.reports, event.views))
     parts = []
     for feed, trace in zip(feeds, traces, strict=True):
-        symbol, date = feed.name.split("_")
-        parts += [bars.of_traces(trace, date, symbol, rollout=number, from_ns=begin, until_ns=begin + length_ns)
+        date = _NO_DATE if feed.day is None else feed.day
+        parts += [bars.of_traces(trace, date, feed.symbol, rollout=number, from_ns=begin, until_ns=begin + length_ns)
                   for number, begin in enumerate(stretches(market, minutes))] if trace else []
     return parts
 
@@ -58,7 +59,7 @@ def stretches(market: MarketSpec, minutes: int) -> list[int]:
             for begin in range(period.start_ns, period.end_ns + 1 - length_ns, length_ns)]
 
 
-def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feeds: Sequence[MarketFeed], minutes: int
+def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feeds: Sequence[DayFeed], minutes: int
             ) -> Gathered:
     """Futures from the beginning of every stretch of real days but the first of each, before which no order came.
 
@@ -66,7 +67,7 @@ def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feed
       market: sizes and session.
       prepared: the order model.
       spec: how many futures; their length is that of `minutes` bars.
-      feeds: named <symbol>_<date>.
+      feeds: the days.
       minutes: bars of a stretch.
     """
     begins = stretches(market, minutes)[1:]
@@ -75,9 +76,9 @@ def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feed
     found: list[Start] = []
     names: list[tuple[str, np.datetime64]] = []
     for feed in feeds:
-        found += starts.states_of_feed(market, prepared, feed.orders, begins)[0]
-        symbol, date = feed.name.split("_")
-        names += [(symbol, np.datetime64(f"{date[:4]}-{date[4:6]}-{date[6:]}", "s"))] * len(begins)
+        found += starts.states_of_feed(market, prepared, feed.read(), begins)[0]
+        day = _NO_DATE if feed.day is None else feed.day.astype("datetime64[s]")
+        names += [(feed.symbol, day)] * len(begins)
     runs = futures.simulate(prepared, market, spec, found)
     return _gathered([of_rollout(run, start, symbol, day, spec.trajectories * number)
                       for number, (run, start, (symbol, day)) in enumerate(zip(runs, found, names, strict=True))],

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from marsjax.core import kernels
 from marsjax.core.errors import InputError
 from marsjax.core.specs import CacheSpec, ComputeSpec, MarketSpec, ModelSpec, TokenSpec
+from marsjax.data.feed import DayFeed
 from marsjax.model import kv_cache, llama
 from marsjax.model.llama import OrderModel
-from marsjax.studies.starts import MarketFeed
 from marsjax.tokens import encoding
 from marsjax.training import converters, days, loop, loss
 
@@ -52,11 +52,11 @@ class CacheComparison:
     margin: int
 
 
-def tokens(market: MarketSpec, spec: TokenSpec, feeds: Sequence[MarketFeed], held_out: float) -> tuple[Days, Days]:
+def tokens(market: MarketSpec, spec: TokenSpec, feeds: Sequence[DayFeed], held_out: float) -> tuple[Days, Days]:
     """Training and held-out parts of the days' tokens; bins are fitted on complete days."""
     if not 0 < held_out < 1:
         raise InputError(f"held_out: expected a fraction between 0 and 1, got {held_out}")
-    replayed = days.replay_days(market, [feed.orders for feed in feeds])
+    replayed = days.replay_days(market, [feed.read() for feed in feeds])
     table = encoding.tables(spec, converters.fit_as_published(replayed, spec))
     features = [days.day_tokens(market, spec, table, day).features for day in replayed]
     ends = [round(len(x) * (1 - held_out)) for x in features]

@@ -13,12 +13,12 @@ from marsjax.analysis.forecast import Distribution, History, Move
 from marsjax.core.errors import InputError
 from marsjax.core.sessions import Session
 from marsjax.core.specs import MarketSpec
+from marsjax.data.feed import DayFeed
 from marsjax.sim.initial import Start
 from marsjax.studies import starts
 from marsjax.studies.checks import check_least
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import MINUTE_NS, past_times, spell, start_times
-from marsjax.studies.starts import MarketFeed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +96,12 @@ class Method(NamedTuple):
     """float64 [K]."""
 
 
-def read_day(market: MarketSpec, prepared: PreparedModel, feed: MarketFeed, spec: LabelSpec,
+def read_day(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, spec: LabelSpec,
              times: tuple[list[int], list[int]]) -> EvaluatedDay:
     """One pass over a day, of the times of `EvaluationSpec.times`."""
     fit, judged = times
     last_ns = judged[-1] + spec.minutes * MINUTE_NS
-    found, passed = starts.states_of_feed(market, prepared, feed.orders, [*judged, last_ns])
+    found, passed = starts.states_of_feed(market, prepared, feed.read(), [*judged, last_ns])
     seen, at = forecast.history(passed), np.array(judged, np.int64)
     return EvaluatedDay(feed.name, found[:-1], at, seen,
                         forecast.labels_of_history(seen, at, spec.minutes * MINUTE_NS),

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from marsjax.analysis import forecast, forecast_plots
 from marsjax.analysis.forecast import History, Move
 from marsjax.core.specs import MarketSpec
+from marsjax.data.feed import DayFeed
 from marsjax.market import book as books
 from marsjax.sim.initial import Start
 from marsjax.sim.result import Rollout
@@ -17,7 +18,6 @@ from marsjax.sim.step import End
 from marsjax.studies import rollout_summary, starts
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import MINUTE_NS, spell
-from marsjax.studies.starts import MarketFeed
 
 
 class ForecastStart(NamedTuple):
@@ -31,11 +31,11 @@ class ForecastStart(NamedTuple):
     """The past and what really came; None where nothing did."""
 
 
-def read_start(market: MarketSpec, prepared: PreparedModel, feed: MarketFeed, time_ns: int, minutes: int
+def read_start(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, time_ns: int, minutes: int
                ) -> ForecastStart:
     """The state of a market at a time; of real days what came in the `minutes` after it, too (0: nothing did)."""
     times = [time_ns, time_ns + minutes * MINUTE_NS] if minutes else [time_ns]
-    found, passed = starts.states_of_feed(market, prepared, feed.orders, times)
+    found, passed = starts.states_of_feed(market, prepared, feed.read(), times)
     return ForecastStart(feed.name, found[0], time_ns, forecast.history(passed[:1]),
                          forecast.history(passed) if minutes else None)
 

@@ -18,6 +18,7 @@ from marsjax.core.records import Status
 from marsjax.core.sessions import Period, Session
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
+from marsjax.data.feed import DayFeed
 from marsjax.observers import trace_tables
 from marsjax.observers.trace import Log
 from marsjax.observers.trace_tables import Table
@@ -27,7 +28,7 @@ from marsjax.studies import rollout_summary, starts
 from marsjax.studies.checks import check_least
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import MINUTE_NS, check_time, continuous, past_times, spell
-from marsjax.studies.starts import MarketFeed, NoiseMarket
+from marsjax.studies.starts import NoiseMarket
 
 _MINUTE_S = 60
 _BETWEEN_NS = 30 * SECOND_NS
@@ -100,12 +101,12 @@ def trained_days(about: Mapping[str, Any]) -> list[str]:
     return sorted(set(re.findall(r"\b[0-9A-Za-z]+_\d{8}\b", str(about.get("source", "")))))
 
 
-def read(market: MarketSpec, prepared: PreparedModel, feed: MarketFeed, spec: StretchSpec) -> Day:
+def read(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, spec: StretchSpec) -> Day:
     """One pass over a day; InputError, under its name, where it cannot be used."""
     times_ns, before = spec.times(market.session), spec.before(market.session)
     stops = sorted({*times_ns, times_ns[-1] + spec.minutes * MINUTE_NS})
     try:
-        found, passed = starts.states_of_feed(market, prepared, feed.orders, stops, on_host=True)
+        found, passed = starts.states_of_feed(market, prepared, feed.read(), stops, on_host=True)
         events = order_events.of_passed(passed)
         fixed = fix(events, before, spec.minutes)
     except InputError as error:
@@ -168,7 +169,7 @@ def read_noise(market: MarketSpec, prepared: PreparedModel, agent: NoiseSpec, ti
     market, end_ns = dataclasses.replace(market, session=Session((period,))), int(times_ns[-1])
     noise = NoiseMarket(agent, Warmup(start_ns=period.start_ns, duration_ns=end_ns - period.start_ns), seed)
     (feed,) = starts.noise_feeds(market, noise, 1, on_host=True)
-    _, passed = starts.states_of_feed(market, prepared, feed.orders, [end_ns], on_host=True)
+    _, passed = starts.states_of_feed(market, prepared, feed.read(), [end_ns], on_host=True)
     return Floor(order_events.of_passed(passed), times_ns[:-1], agent.init_price)
 
 

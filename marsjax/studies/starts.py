@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,20 +12,10 @@ from marsjax.agents.noise import NoiseSpec
 from marsjax.core.records import Order
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
-from marsjax.data.feed import FeedChunk
+from marsjax.data.feed import DayFeed, FeedChunk
 from marsjax.sim import initial
 from marsjax.sim.initial import Passed, Start, Warmup
 from marsjax.studies.order_model import PreparedModel
-
-
-class MarketFeed(NamedTuple):
-    """The orders of one market on one day."""
-
-    name: str
-    """<symbol>_<date>, or what the orders are called."""
-    orders: Iterator[FeedChunk]
-    publishes_fills: bool = False
-    """Whether the feed holds the exchange's own transactions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +42,16 @@ def noise_orders(market: MarketSpec, noise: NoiseMarket, count: int = 1) -> list
     return initial.noise(market, noise.agent, noise.warmup, noise.seed, count)[1]
 
 
-def noise_feeds(market: MarketSpec, noise: NoiseMarket, count: int, on_host: bool = False) -> list[MarketFeed]:
+def feed_of(name: str, orders: Order) -> DayFeed:
+    """Orders [N] of NumPy arrays as a feed of one chunk."""
+    return DayFeed(name, "", lambda: iter([FeedChunk.of(orders)]))
+
+
+def noise_feeds(market: MarketSpec, noise: NoiseMarket, count: int, on_host: bool = False) -> list[DayFeed]:
     """`noise_orders` as feeds, one a market; `on_host` as in `states_of_feed`."""
     with _host_device() if on_host else contextlib.nullcontext():
         sent = noise_orders(market, noise, count)
-    return [MarketFeed(f"noise_{number}", iter([FeedChunk.of(orders)])) for number, orders in enumerate(sent)]
+    return [feed_of(f"noise_{number}", orders) for number, orders in enumerate(sent)]
 
 
 def noise_starts(market: MarketSpec, noise: NoiseMarket, prepared: PreparedModel, count: int) -> list[Start]:

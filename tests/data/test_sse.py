@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from marsjax.core.records import NO_ID, Kind, Side
+from marsjax.core.sessions import chinese_session
 from marsjax.data import sse
 from marsjax.data.feed import AUCTION, FeedError
 
@@ -163,14 +164,17 @@ def test_extra_columns_blank_lines_and_no_trades(tmp_path, end_to_end):
     assert got["fills.price"].shape == (0,)
 
 
-def test_find_and_days(tmp_path):
+def test_days_of_a_folder(tmp_path):
     write(tmp_path, suffix=".csv.gz")
     (tmp_path / "600001_20230711_orders.csv").write_text("alone")
-    assert sse.days(tmp_path) == [("600000", "20230711")]
-    assert [path.name for path in sse.find(tmp_path, "600000")] == [
-        "600000_20230711_orders.csv.gz", "600000_20230711_trades.csv.gz"]
-    with pytest.raises(FileNotFoundError, match="600001"):
-        sse.find(tmp_path, "600001")
+    (day,) = sse.days(tmp_path)
+    assert (day.symbol, day.date, day.name, day.publishes_fills) == ("600000", "20230711", "600000_20230711", True)
+    assert day.day == np.datetime64("2023-07-11")
+    first, again = list(day.read()), list(day.read())
+    assert len(first[0].sequence) == len(again[0].sequence) > 0
+    assert day.venue.market().session == chinese_session()
+    with pytest.raises(FileNotFoundError, match=r"symbol=600001.*found: 600000_20230711"):
+        sse.days(tmp_path, ["600001"])
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
@@ -199,7 +203,7 @@ DAYS = {  # adds, deletes, trades, aggressors, aggressors with a rest, most fill
 @pytest.mark.parametrize("day", DAYS, ids="_".join)
 def test_real_day(data_folder, end_to_end, day):
     adds, deletes, trades, aggressors, rests, most = DAYS[day]
-    paths = sse.find(data_folder / "sse", *day)
+    paths = sse.files(data_folder / "sse", *day)
     whole = end_to_end(list(sse.read(*paths)))
     assert np.sum(whole["kind"] == Kind.CANCEL) == deletes
     assert np.sum(whole["kind"] != Kind.CANCEL) == adds + aggressors - rests
@@ -228,7 +232,7 @@ def test_real_auction_volumes(data_folder, end_to_end):
     """Volumes matched in the two auctions of each day (data/README.md)."""
     expected = {"600519": (42718, 40203), "600536": (61090, 175007), "600761": (30700, 14200), "601825": (2800, 25000)}
     for symbol, date in DAYS:
-        got = end_to_end(list(sse.read(*sse.find(data_folder / "sse", symbol, date))))
+        got = end_to_end(list(sse.read(*sse.files(data_folder / "sse", symbol, date))))
         auction, morning = got["fills.aggressor"] == AUCTION, got["fills.time_ns"] < 12 * 3600 * 10**9
         assert tuple(int(got["fills.volume"][auction & half].sum()) for half in (morning, ~morning)) == expected[symbol]
 

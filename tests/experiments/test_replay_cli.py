@@ -229,7 +229,7 @@ BAD_INPUTS: dict[str, tuple[str, Prepare, list[str]]] = {
     "no lobster folder": ("lobster,folder=nowhere", lambda folder: None, ["config.folder: no folder nowhere"]),
     "no such symbol": ("sse,folder=.,symbol=600001", write_sse, ["symbol=600001", "found: 600000_20230711"]),
     "no such date": ("sse,folder=.,date=20230712", write_sse, ["date=20230712", "found: 600000_20230711"]),
-    "empty folder": ("lobster,folder=.", lambda folder: None, ["no file SYMBOL_DATE"]),
+    "empty folder": ("lobster,folder=.", lambda folder: None, ["SYMBOL_DATE"]),
 }
 
 

@@ -321,7 +321,7 @@ def _replayed(symbol: str, folder: Path) -> tuple[Observer, Market]:
     date = "20230207" if symbol == "600519" else "20230711"
     published = folder / f"{symbol}_{date}_snapshots.csv.gz"
     observer = Observer(sse.read_snapshots(published) if symbol == "600519" else None)
-    for event in replay(REAL, [sse.read(*sse.find(folder, symbol, date))], chunk_orders=4096):
+    for event in replay(REAL, [sse.read(*sse.files(folder, symbol, date))], chunk_orders=4096):
         if isinstance(event, Closing):
             return observer, row(event.markets, 0)
         observer.see(event)
