@@ -5,6 +5,7 @@ Modules:
   `times`: exact times of day and durations.
   `sessions`: the phases of the trading day.
   `kernels`: which of several ways to one result a program takes.
+  `files`: files from outside, read with care.
 Constants: `NO_ID`, `NO_ACCOUNT`, `NO_PRICE`, `EMPTY_PRICE` stand where there is none; `MAX_PRICE` and `MAX_VOLUME` are
 the largest of one order.
 Enums:
@@ -37,7 +38,7 @@ Errors:
   `InputError`: what came from outside does not fit.
 """
 
-from marsjax.core import int64, kernels, sessions, times
+from marsjax.core import files, int64, kernels, sessions, times
 from marsjax.core.errors import InputError
 from marsjax.core.kernels import ACCELERATOR, CPU, Kernels
 from marsjax.core.records import (
@@ -72,5 +73,5 @@ __all__ = [
     "Book", "BookView", "CacheSpec", "ComputeSpec", "Conservation", "Counters", "InputError", "Int64", "Kernels",
     "Kind", "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "Period", "Phase", "Report", "Session", "Side",
     "Status", "Time", "Token", "TokenSpec", "Trades", "Uncross", "Units", "chinese_session", "continuous_session",
-    "int64", "kernels", "sessions", "times",
+    "files", "int64", "kernels", "sessions", "times",
 ]  # fmt: skip
