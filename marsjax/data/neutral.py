@@ -1,6 +1,7 @@
 """Plain CSV of orders, transactions and snapshots, in no exchange's own layout: that of the golden files."""
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,10 +44,16 @@ def read(path: str | Path, *, chunk_rows: int = 200_000) -> Iterator[FeedChunk]:
 
 
 def days(path: Path, symbols: Sequence[str] = (), date: str = "") -> list[DayFeed]:
-    """The one feed of a file, named as the file is; arguments as of `sources.open_days`."""
+    """The one feed of a file <symbol>_<date>..., or of any other name, which is then the symbol.
+
+    Arguments as of `sources.open_days`.
+    """
     check_arguments(1, path)
-    day = DayFeed(path.name.split(".")[0], "", functools.partial(read, path), VENUE)
-    return chosen([day], symbols, date, str(path))
+    name = path.name.split(".")[0]
+    dated = re.fullmatch(r"(.+)_(\d{8}|\d{4}-\d\d-\d\d)", name)
+    symbol, day = dated.groups() if dated else (name, "")
+    feed = DayFeed(symbol, day, functools.partial(read, path), VENUE)
+    return chosen([feed], symbols, date, str(path))
 
 
 def _chunks(path: Path, chunk_rows: int) -> Iterator[FeedChunk]:

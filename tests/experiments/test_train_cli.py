@@ -105,7 +105,7 @@ def test_broken_off_and_taken_up_it_comes_out_the_same(whole: tuple[pathlib.Path
      ({"resume": True}, "config.resume: there is no state of a training in"),
      ({"checkpoint": str(ROOT)}, "config.checkpoint: .* exists"),
      ({"held_out_symbols": "600000"}, "config.held_out_symbols: no day of 600000 among noise_1"),
-     ({"held_out_symbols": "noise"}, "every day is held out whole"),
+     ({"held_out_symbols": "noise_1"}, "every day is held out whole"),
      ({"held_from": "9 o'clock"}, "held_from: expected a time HH:MM:SS")],
 )
 def test_wrong_input_is_one_clear_error(tmp_path: pathlib.Path, values: dict[str, Any], expected: str) -> None:
