@@ -4,6 +4,7 @@ A reader of one kind of file uses these and adds what it knows. Errors name the 
 where it cannot be opened, InputError where it is not what it should be.
 """
 
+import contextlib
 import gzip
 import io
 import json
@@ -99,18 +100,15 @@ def open_bounded(path: str | os.PathLike[str], most_bytes: int | None = None) ->
     `check_regular` and `refuse_stand_in`, and InputError where a file is named .gz and is none.
     """
     check_regular(path)
-    file = Path(path).open("rb")  # noqa: SIM115 - what is returned closes it
-    try:
+    with contextlib.ExitStack() as held:
+        file = held.enter_context(Path(path).open("rb"))
         start = file.read(64)
         refuse_stand_in(path, start)
         if str(path).endswith(".gz") and start[:2] != _GZIP:
             raise InputError(f"{path}: expected a gzip file, as its name says, got {brief(start[:8])}")
         file.seek(0)
-        return io.BufferedReader(cast(io.RawIOBase, _Bounded(str(path), file, start[:2] == _GZIP, most_bytes)),
-                                 _BLOCK)
-    except BaseException:
-        file.close()
-        raise
+        held.pop_all()  # what is returned closes it
+    return io.BufferedReader(cast(io.RawIOBase, _Bounded(str(path), file, start[:2] == _GZIP, most_bytes)), _BLOCK)
 
 
 def text_lines(path: str | os.PathLike[str], most_line: int = MOST_LINE, most_bytes: int | None = None
