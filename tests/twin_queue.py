@@ -39,8 +39,9 @@ class Queue:
     """Runs one trajectory until `end_ns`."""
 
     def __init__(self, exchange: TwinExchange, agents: list[ScriptedAgent], plans: list[tuple[int, int, int, int]],
-                 start_ns: int, end_ns: int) -> None:
+                 upper_wins: list[int], start_ns: int, end_ns: int) -> None:
         self.exchange, self.agents, self.plans = copy.deepcopy(exchange), agents, plans
+        self.upper_wins = upper_wins
         self.start_ns, self.end_ns, self.pushed = start_ns, end_ns, 0
         self.heap: list[tuple[int, int, int, Any]] = []
         self.rows: list[LogRow] = []
@@ -76,7 +77,8 @@ class Queue:
         own = [(side, r) for side in Side for r in self.exchange.book.by_priority(side) if r.account in (0, 1)]
         taken: list[tuple[int, int]] = []
         if own:
-            near = min((abs(r.price - price), r.price) for _, r in own)[1]
+            up = -1 if self.upper_wins[self.decided - 1] else 1
+            near = up * min((abs(r.price - price), up * r.price) for _, r in own)[1]
             for side, resting in own:
                 if resting.price == near and volume > 0:
                     share = min(volume, resting.volume)

@@ -8,18 +8,19 @@ at the same one; with it they are missing until the news of their cancel is ther
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from marsjax.agents.base import AgentEvent, Latency, Observation
-from marsjax.agents.quotes import other_side, within_limits
+from marsjax.agents.quotes import check_price_change, other_side, within_limits
 from marsjax.agents.twap import LOT, check_target
 from marsjax.core import int64, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Kind, Order, Side, Status, Time
+from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.market import orders as make
 
@@ -45,6 +46,46 @@ class Sending(NamedTuple):
     """[K]: cancels, then one limit order; Kind.NONE where there is none."""
     unsent: Array
     """int32, resting orders that there was no room to cancel."""
+
+
+class Strategy:
+    """What the records of strategies have in common: a first wake-up, and a state with its `progress`."""
+
+    target: int
+    start_ns: int
+    direction: str
+    price_change: int
+    most_orders: int
+    latency: Latency
+    interval_seconds: int
+
+    def check_market(self, market: MarketSpec) -> None:
+        """InputError unless its price change is in whole ticks."""
+        check_price_change(f"{type(self).__name__}.price_change", self.price_change, market)
+
+    @property
+    def most_in_flight(self) -> int:
+        """With latency several wake-ups' orders travel at once."""
+        return in_flight(self.most_orders, self.latency, self.interval_seconds)
+
+    def init(self) -> tuple[Any, Time]:
+        """Nothing done yet; it wakes up at its start."""
+        return jax.tree.map(jnp.asarray, self.starts(self.target, self.direction == "buy"))
+
+    def starts(self, target: np.ndarray | int, is_buy: np.ndarray | bool) -> tuple[Any, Time]:
+        """States and first wake-ups of B trajectories with targets of their own, for `rollout(agent_starts=...)`.
+
+        A target of 0 never trades: the same market without the agent.
+        """
+        raise NotImplementedError
+
+    def first_wake(self, progress: ExecutionProgress) -> Time:
+        """Its start, for each trajectory."""
+        return times.from_ns(np.full(np.shape(progress.target), self.start_ns, np.int64))
+
+    def on_event(self, state: Any, event: AgentEvent) -> Any:
+        """Counts what it traded."""
+        return state._replace(progress=on_event(state.progress, event))
 
 
 def begin(target: np.ndarray | int, is_buy: np.ndarray | bool) -> ExecutionProgress:

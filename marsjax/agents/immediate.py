@@ -8,14 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from marsjax.agents import execution
-from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
-from marsjax.agents.execution import ExecutionProgress
-from marsjax.agents.quotes import check_price_change
+from marsjax.agents.base import NO_LATENCY, Action, Latency, Observation
+from marsjax.agents.execution import ExecutionProgress, Strategy
 from marsjax.agents.twap import MOST_SECONDS
 from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Time
-from marsjax.core.specs import MarketSpec
 
 
 class ImmediateState(NamedTuple):
@@ -25,7 +23,7 @@ class ImmediateState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Immediate:
+class Immediate(Strategy):
     """Buys or sells `target` shares with one limit order far beyond the best price of the other side.
 
     It sweeps the book up to its limit, what is left of it rests there, and is taken back at its end.
@@ -54,18 +52,10 @@ class Immediate:
         if not 0 <= self.price_change < 2**29:
             raise InputError(f"Immediate.price_change: expected 0 to {2**29 - 1}, got {self.price_change}")
 
-    def check_market(self, market: MarketSpec) -> None:
-        """InputError unless its price change is in whole ticks."""
-        check_price_change("Immediate.price_change", self.price_change, market)
-
     @property
     def most_in_flight(self) -> int:
         """With latency its cancel may leave while the order is still on its way."""
         return execution.in_flight(self.most_orders, self.latency, self.total_seconds)
-
-    def init(self) -> tuple[ImmediateState, Time]:
-        """Nothing done yet; it wakes up at its start."""
-        return jax.tree.map(jnp.asarray, self.starts(self.target, self.direction == "buy"))
 
     def starts(self, target: np.ndarray | int, is_buy: np.ndarray | bool) -> tuple[ImmediateState, Time]:
         """States and first wake-ups of B trajectories with targets of their own, for `rollout(agent_starts=...)`.
@@ -73,12 +63,7 @@ class Immediate:
         A target of 0 never trades: the same market without the agent.
         """
         progress = execution.begin(target, is_buy)
-        time = times.from_ns(np.full(np.shape(progress.target), self.start_ns, np.int64))
-        return ImmediateState(progress), time
-
-    def on_event(self, state: ImmediateState, event: AgentEvent) -> ImmediateState:
-        """Counts what it traded."""
-        return ImmediateState(execution.on_event(state.progress, event))
+        return ImmediateState(progress), self.first_wake(progress)
 
     def act(self, state: ImmediateState, seen: Observation, key: jax.Array) -> Action:
         """Its first wake-up, or its last."""

@@ -9,13 +9,11 @@ import numpy as np
 
 from marsjax.agents import execution
 from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
-from marsjax.agents.execution import ExecutionProgress
-from marsjax.agents.quotes import check_price_change
+from marsjax.agents.execution import ExecutionProgress, Strategy
 from marsjax.agents.twap import MOST_SECONDS
 from marsjax.core import int64, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Kind, Status, Time
-from marsjax.core.specs import MarketSpec
 
 _UNIT = 10_000
 """Ratios are counted in parts of it."""
@@ -33,7 +31,7 @@ class ParticipationState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Participation:
+class Participation(Strategy):
     """Buys or sells `ratio` times what others trade among themselves, in whole lots, until `target` is reached.
 
     It counts the trades of others from its start on, as it hears of them. At each wake-up what rests is taken back
@@ -68,19 +66,6 @@ class Participation:
         execution.check_seconds("Participation.total_seconds", self.total_seconds, self.interval_seconds, MOST_SECONDS)
         _parts(self.ratio)
 
-    def check_market(self, market: MarketSpec) -> None:
-        """InputError unless its price change is in whole ticks."""
-        check_price_change("Participation.price_change", self.price_change, market)
-
-    @property
-    def most_in_flight(self) -> int:
-        """With latency several wake-ups' orders travel at once."""
-        return execution.in_flight(self.most_orders, self.latency, self.interval_seconds)
-
-    def init(self) -> tuple[ParticipationState, Time]:
-        """Nothing done yet; it wakes up at its start."""
-        return jax.tree.map(jnp.asarray, self.starts(self.target, self.direction == "buy"))
-
     def starts(self, target: np.ndarray | int, is_buy: np.ndarray | bool, ratio: np.ndarray | float | None = None
                ) -> tuple[ParticipationState, Time]:
         """States and first wake-ups of B trajectories with targets of their own, for `rollout(agent_starts=...)`.
@@ -90,8 +75,8 @@ class Participation:
         progress = execution.begin(target, is_buy)
         shape = np.shape(progress.target)
         parts = np.vectorize(_parts, otypes=[np.int32])(self.ratio if ratio is None else ratio)
-        time = times.from_ns(np.full(shape, self.start_ns, np.int64))
-        return ParticipationState(progress, np.broadcast_to(parts, shape), np.zeros(shape, np.int32)), time
+        state = ParticipationState(progress, np.broadcast_to(parts, shape), np.zeros(shape, np.int32))
+        return state, self.first_wake(progress)
 
     def on_event(self, state: ParticipationState, event: AgentEvent) -> ParticipationState:
         """Counts what it traded, and what others did among themselves."""

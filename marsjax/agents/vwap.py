@@ -8,14 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from marsjax.agents import execution
-from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
-from marsjax.agents.execution import ExecutionProgress
-from marsjax.agents.quotes import check_price_change
+from marsjax.agents.base import NO_LATENCY, Action, Latency, Observation
+from marsjax.agents.execution import ExecutionProgress, Strategy
 from marsjax.agents.twap import LOT, MOST_SECONDS
 from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Time
-from marsjax.core.specs import MarketSpec
 
 _MOST_WEIGHT = 2**36
 """Of a profile: products with a target's lots stay within 64 bits on the host."""
@@ -30,7 +28,7 @@ class VwapState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Vwap:
+class Vwap(Strategy):
     """Buys or sells `target` shares, in each bucket of time a part like the bucket's weight in `profile`.
 
     Within a bucket the part is spread evenly over its wake-ups. The schedule is in whole lots, rounded down, and exact:
@@ -78,31 +76,13 @@ class Vwap:
         """From its first wake-up to its end."""
         return len(self.profile) * self.bucket_seconds
 
-    def check_market(self, market: MarketSpec) -> None:
-        """InputError unless its price change is in whole ticks."""
-        check_price_change("Vwap.price_change", self.price_change, market)
-
-    @property
-    def most_in_flight(self) -> int:
-        """With latency several wake-ups' orders travel at once."""
-        return execution.in_flight(self.most_orders, self.latency, self.interval_seconds)
-
-    def init(self) -> tuple[VwapState, Time]:
-        """Nothing done yet; it wakes up at its start."""
-        return jax.tree.map(jnp.asarray, self.starts(self.target, self.direction == "buy"))
-
     def starts(self, target: np.ndarray | int, is_buy: np.ndarray | bool) -> tuple[VwapState, Time]:
         """States and first wake-ups of B trajectories with targets of their own, for `rollout(agent_starts=...)`.
 
         A target of 0 never trades: the same market without the agent.
         """
         progress = execution.begin(target, is_buy)
-        time = times.from_ns(np.full(np.shape(progress.target), self.start_ns, np.int64))
-        return VwapState(progress, schedule(self, np.asarray(progress.target))), time
-
-    def on_event(self, state: VwapState, event: AgentEvent) -> VwapState:
-        """Counts what it traded."""
-        return state._replace(progress=execution.on_event(state.progress, event))
+        return VwapState(progress, schedule(self, np.asarray(progress.target))), self.first_wake(progress)
 
     def act(self, state: VwapState, seen: Observation, key: jax.Array) -> Action:
         """One wake-up."""

@@ -17,9 +17,11 @@ from marsjax import testing
 from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
 from marsjax.checkpoint.load import LoadedModel
 from marsjax.core import int64, times
+from marsjax.core.keys import typed
 from marsjax.core.records import NO_ID, Kind, Order, Side, Time
 from marsjax.core.times import SECOND_NS
 from marsjax.market import orders as make
+from marsjax.sim import event_queue
 from marsjax.sim import step as sim_step
 from marsjax.sim.env import Environment, no_orders
 from marsjax.sim.initial import Start
@@ -27,6 +29,9 @@ from marsjax.sim.simulator import Simulator
 from marsjax.sim.state import End, SimState
 
 STEP_NS, EPISODE_S, BEGIN_NS = 700_000_000, 10, 34_260 * SECOND_NS
+"""Steps that do not end with the episode."""
+WHOLE_NS, WHOLE_S = SECOND_NS, 20
+"""Steps that do."""
 NUMBERS = (3, 1, 7)
 BATCH = len(NUMBERS)
 MARKET = testing.tiny_market(accounts=3)
@@ -71,8 +76,8 @@ def prepared() -> tuple[LoadedModel, Start]:
     return model, testing.random_start(MARKET, model, BEGIN_NS)
 
 
-def environment() -> Environment:
-    return Environment.of(prepared()[0], MARKET, step_ns=STEP_NS, episode_ns=EPISODE_S * SECOND_NS, most_orders=2)
+def environment(step_ns: int = WHOLE_NS, episode_s: int = WHOLE_S) -> Environment:
+    return Environment.of(prepared()[0], MARKET, step_ns=step_ns, episode_ns=episode_s * SECOND_NS, most_orders=2)
 
 
 def keys() -> jax.Array:
@@ -84,14 +89,15 @@ def repeated() -> Start:
 
 
 @functools.cache
-def driven() -> tuple[SimState, list[Any]]:
-    env = environment()
+def driven(step_ns: int = WHOLE_NS, episode_s: int = WHOLE_S) -> tuple[Observation, SimState, list[Any]]:
+    """What is seen last, the last state, and what came of each step's orders and whether it was over."""
+    env = environment(step_ns, episode_s)
     (seen, state), done = env.reset(keys(), repeated()), np.zeros(BATCH, bool)
     heard = []
     while not done.all():
         seen, state, fills, done = env.step(keys(), state, jax.jit(jax.vmap(policy))(seen))
         heard.append(jax.tree.map(np.asarray, (fills, done)))
-    return state, heard
+    return seen, state, heard
 
 
 @pytest.mark.slow
@@ -100,7 +106,7 @@ def test_an_agent_driven_from_outside_makes_the_market_of_a_rollout() -> None:
     model, start = prepared()
     end_ns = int(times.to_ns(start.time)) + EPISODE_S * SECOND_NS
     inside = testing._run(Simulator.of(model, MARKET, agents=(Pendulum(),), end_ns=end_ns), start, NUMBERS)
-    outside = driven()[0]
+    outside = driven(STEP_NS, EPISODE_S)[1]
     for name in ("market", "view", "token_state", "end"):
         chex.assert_trees_all_equal(getattr(outside, name), getattr(inside, name))
     np.testing.assert_array_equal(outside.cache.total, inside.cache.total)
@@ -115,7 +121,7 @@ def test_the_agent_itself_keeps_to_the_rules_of_agents() -> None:
 
 
 def test_fills_add_up_to_the_account() -> None:
-    state, heard = driven()
+    _, state, heard = driven()
     fills, done = (jax.tree.map(lambda *x: np.stack(x), *part) for part in zip(*heard, strict=True))
     ledgers = state.market.ledgers
     holdings, cash = (int64.to_numpy(x)[:, 2] for x in (ledgers.holdings, ledgers.cash))
@@ -128,7 +134,7 @@ def test_fills_add_up_to_the_account() -> None:
 
 @pytest.mark.slow
 def test_vmap_over_single_environments_is_the_batch() -> None:
-    env = environment()
+    env = environment(STEP_NS, EPISODE_S)
     together, one_by_one = env.step, jax.jit(jax.vmap(env.step))
     (seen, state), (seen_alone, alone) = env.reset(keys(), repeated()), jax.vmap(env.reset)(keys(), repeated())
     for _ in range(4):
@@ -140,7 +146,7 @@ def test_vmap_over_single_environments_is_the_batch() -> None:
 
 
 def test_a_step_after_the_end_changes_nothing() -> None:
-    state, _ = driven()
+    _, state, _ = driven()
     orders = jax.tree.map(lambda x: jnp.broadcast_to(x, (BATCH, 2)), no_orders(2))
     _, after, fills, done = environment().step(keys(), state, dataclasses.replace(
         orders, kind=jnp.full((BATCH, 2), Kind.BUY, jnp.int32), price=orders.price + 100_000,
@@ -164,25 +170,21 @@ def test_orders_and_settings_of_the_wrong_kind_are_refused() -> None:
 
 
 def test_twenty_seconds_in_steps_of_one_are_twenty_steps() -> None:
-    model, start = prepared()
-    env = Environment.of(model, MARKET, step_ns=SECOND_NS, episode_ns=20 * SECOND_NS, most_orders=1)
-    seen, state = env.reset(keys(), repeated())
-    step, nothing = jax.jit(Environment.step), jax.tree.map(lambda x: jnp.broadcast_to(x, (BATCH, 1)), no_orders(1))
-    for number in range(1, 21):
-        seen, state, _, done = step(env, keys(), state, nothing)
-        assert done.tolist() == [number == 20] * BATCH
-    np.testing.assert_array_equal(times.to_ns(seen.time), times.to_ns(start.time) + 20 * SECOND_NS)
+    seen, state, heard = driven()
+    assert [done.tolist() for _, done in heard] == [[number == WHOLE_S] * BATCH for number in range(1, WHOLE_S + 1)]
+    np.testing.assert_array_equal(times.to_ns(seen.time), times.to_ns(prepared()[1].time) + WHOLE_S * SECOND_NS)
     # The order model's last orders, up to the end itself, are in.
     assert (np.asarray(state.end) == End.TIME).all()
 
 
 def test_keys_of_the_old_style_give_the_same_and_others_are_refused() -> None:
-    env, start = environment(), prepared()[1]
-    key = jax.random.key(7, impl="threefry2x32")
-    got, expected = (jax.jit(Environment.reset)(env, k, start) for k in (jax.random.key_data(key), key))
+    env = environment()
+    new = jax.random.split(jax.random.key(7, impl="threefry2x32"), BATCH)
+    got, expected = (env.reset(k, repeated()) for k in (jax.random.key_data(new), new))
     chex.assert_trees_all_equal(got, expected)
+    assert typed(jax.random.key_data(new[0])) == new[0]
     with pytest.raises(ValueError, match="key: expected a key"):
-        env.reset(jnp.zeros(3), start)
+        env.reset(jnp.zeros(3), prepared()[1])
 
 
 def test_an_environment_has_the_latency_that_it_is_given() -> None:
@@ -192,8 +194,10 @@ def test_an_environment_has_the_latency_that_it_is_given() -> None:
     assert env.outside.latency == late
     # Orders of the three steps that an order takes, and of this one.
     assert env.outside.most_in_flight == 2 * (1 + 3)
-    seen, _ = jax.jit(Environment.reset)(env, keys()[0], prepared()[1])
-    assert int(times.to_ns(seen.time)) >= BEGIN_NS + STEP_NS
+    # By its own clock it is first woken when it can have seen the start.
+    state = sim_step.begin(env.simulator, repeated(), jnp.zeros(BATCH, jnp.int32), until=repeated().time)
+    first = event_queue.add_delay(state.agent_states[-1].wake, STEP_NS)
+    assert (times.to_ns(first) >= BEGIN_NS + STEP_NS).all()
 
 
 @pytest.mark.slow

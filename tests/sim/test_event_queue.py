@@ -84,17 +84,27 @@ def scripts() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     shape = (CASES, len(AGENTS), WAKES)
     delay = rng.integers(1, 6, shape) * GRID_NS
+    # In every third case agents wake up just when the background agent's orders are due.
+    delay[::3] = np.maximum(plans()[::3, None, :WAKES, 3], 1)
     delay[rng.random(shape) < 0.02] = 0  # a wake-up that is not later: the agent is stopped
-    return {"kind": rng.choice([Kind.SELL, Kind.BUY, Kind.CANCEL, Kind.NONE], (*shape, ORDERS), p=[.3, .3, .2, .2]),
-            "offset": rng.integers(-2, 4, (*shape, ORDERS)), "volume": rng.integers(0, 9, (*shape, ORDERS)) * 100,
-            "delay_ns": delay, "token": rng.integers(0, TokenSpec().classes, (CASES, STEPS))}
+    kind = rng.choice([Kind.SELL, Kind.BUY, Kind.CANCEL, Kind.NONE], (*shape, ORDERS), p=[.3, .3, .2, .2])
+    kind[rng.random(shape) < 0.2] = Kind.NONE
+    return {"kind": kind, "offset": rng.integers(-2, 4, (*shape, ORDERS)),
+            "volume": rng.integers(0, 9, (*shape, ORDERS)) * 100, "delay_ns": delay}
+
+
+@functools.cache
+def decisions() -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of the background agent, and random words whose last bit decides ties, [CASES, STEPS]."""
+    rng = np.random.default_rng(1)
+    shape = (CASES, STEPS)
+    return rng.integers(0, TokenSpec().classes, shape), rng.integers(0, 2**32, shape, np.uint32)
 
 
 @functools.cache
 def plans() -> np.ndarray:
     """What the tokens stand for, int64 [CASES, STEPS, 4]: kind, price less mid, volume, wait in ns."""
-    plan = encoding.draw_plan(TokenSpec(), plain.tables()[1], scripts()["token"],
-                              np.zeros((CASES, STEPS, 3), np.uint32))
+    plan = encoding.draw_plan(TokenSpec(), plain.tables()[1], decisions()[0], np.zeros((CASES, STEPS, 3), np.uint32))
     return np.stack([np.asarray(plan.kind), np.asarray(plan.offset), np.asarray(plan.volume),
                      times.to_ns(plan.wait)], axis=-1)
 
@@ -118,11 +128,16 @@ def simulated() -> Any:
                           jnp.zeros(CASES, jnp.uint32), jnp.zeros(CASES, jnp.int32), keys)
 
     @jax.jit
-    def run(state: SimState, given: jax.Array) -> SimState:
-        return jax.lax.scan(lambda s, t: (sim_step.step(simulator, s, zero._replace(given_token=t))[0], None), state,
-                            given)[0]
+    def run(state: SimState, given: tuple[jax.Array, jax.Array]) -> SimState:
+        def one(state: SimState, given: tuple[jax.Array, jax.Array]) -> tuple[SimState, None]:
+            token, tie = given
+            return sim_step.step(simulator, state, zero._replace(given_token=token, tie=tie))[0], None
 
-    return jax.tree.map(np.asarray, dataclasses.replace(run(first, jnp.asarray(x["token"].T, jnp.int32)), cache=None))
+        return jax.lax.scan(one, state, given)[0]
+
+    token, tie = decisions()
+    given = jnp.asarray(token.T, jnp.int32), jnp.asarray(tie.T)
+    return jax.tree.map(np.asarray, dataclasses.replace(run(first, given), cache=None))
 
 
 def widened() -> Start:
@@ -146,7 +161,7 @@ def queues() -> list[Queue]:
             agents.append(ScriptedAgent({"orders": rows, "delay_ns": x["delay_ns"][case, i].tolist()}, agent.account,
                                         agent.latency.communication_ns, agent.latency.computation_ns,
                                         agent.most_in_flight))
-        queue = Queue(twin, agents, plans()[case].tolist(), plain.START_NS, END_NS)
+        queue = Queue(twin, agents, plans()[case].tolist(), (decisions()[1][case] % 2).tolist(), plain.START_NS, END_NS)
         queue.run()
         result.append(queue)
     return result

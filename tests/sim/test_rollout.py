@@ -206,7 +206,7 @@ def test_a_rollout_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a rollout of two trajectories that was killed after its second chunk, which it had saved."""
+    """The folder of a rollout that was killed after its second chunk, which it had saved."""
     folder, seen = tmp_path_factory.mktemp("killed") / "state", []
 
     def kill(progress: rollout.RolloutProgress) -> None:
@@ -215,7 +215,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             raise KilledError
 
     with pytest.raises(KilledError):
-        run(trajectories=2, on_chunk=kill, saving=rollout.Saving(folder, every_s=0))
+        run(on_chunk=kill, saving=rollout.Saving(folder, every_s=0))
     return folder
 
 
@@ -230,7 +230,7 @@ def test_a_state_is_not_taken_up_under_what_its_result_would_differ_by(killed: P
                         ("draws", (params(), table, other)), ("start", (params(), table, draws))):
         with pytest.raises(ValueError, match=f"saved by another run: {name}: expected"):
             rollout.rollout(Simulator(*given, SPEC), later if name == "start" else begin(),
-                            RolloutSpec(2, 1, seed=3, chunk_steps=16), hooks=Hooks(saving=rollout.Saving(killed)))
+                            RolloutSpec(BATCH, 1, seed=3, chunk_steps=16), hooks=Hooks(saving=rollout.Saving(killed)))
 
 
 def test_a_save_that_was_cut_off_is_none(killed: Path, tmp_path: Path) -> None:
@@ -242,22 +242,39 @@ def test_a_save_that_was_cut_off_is_none(killed: Path, tmp_path: Path) -> None:
     (folder / str(second)).rename(half)
     next(x for x in half.rglob("*") if x.is_file()).unlink()
     seen: list[rollout.RolloutProgress] = []
-    got = run(trajectories=2, saving=rollout.Saving(folder), on_chunk=seen.append)
+    got = run(saving=rollout.Saving(folder), on_chunk=seen.append)
     assert seen[0].steps == first + 16
-    chex.assert_trees_all_equal(states(got), [x[:2] for x in states(whole())])
+    chex.assert_trees_all_equal(states(got), states(whole()))
+
+
+def sent_until(until_ns: np.ndarray) -> tuple[SimState, list[np.ndarray]]:
+    """Single steps of trajectories that end at the times given, int64 [B]: the last state and the times of orders."""
+    count = len(until_ns)
+    every = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *jnp.shape(x))), begin())
+    until = jax.tree.map(jnp.asarray, times.from_ns(until_ns))
+    now = sim_step.begin(traced(), every, jnp.arange(count), until=until)
+    sent: list[list[int]] = [[] for _ in range(count)]
+    while (np.asarray(now.end) == End.RUNNING).any():
+        now, _ = one_step(now)
+        log = now.observed[0]
+        for b in np.flatnonzero(np.asarray(log.count)):
+            sent[b].append(int(times.to_ns(log.events.order.time)[b, 0]))
+        now = dataclasses.replace(now, observed=(TRACED.observers[0].emptied(log),))
+    return now, [np.array(x) for x in sent]
 
 
 def test_an_order_planned_for_the_very_end_is_sent_and_one_after_it_is_not() -> None:
     """Reference: background agent. What is past the end is dropped; the end itself is not past it."""
-    logs: list[Log] = []
-    run(trajectories=1, on_trace=lambda _, log: logs.append(log))
-    sent_ns = np.concatenate([times.to_ns(log.events.order.time)[0, : log.count[0]] for log in logs])
-    last_ns = int(sent_ns[len(sent_ns) // 2])
-    count = int((sent_ns <= last_ns).sum())
-    for end_ns, expected in ((last_ns, count), (last_ns - 1, int((sent_ns < last_ns).sum()))):
-        got = run(trajectories=1, spec=dataclasses.replace(SPEC, end_ns=end_ns))
-        assert (int(times.to_ns(got.state.time)[0]) == last_ns) == (end_ns == last_ns)
-        assert int(got.state.step[0]) == expected + 1  # and the decision that came too late
+    _, sent_ns = sent_until(np.full(8, SPEC.end_ns))
+    last_ns = np.array([x[len(x) // 2] for x in sent_ns])
+    for until_ns in (last_ns, last_ns - 1):
+        end, got_ns = sent_until(until_ns)
+        expected = [x[x <= until] for x, until in zip(sent_ns, until_ns, strict=True)]
+        for got, want in zip(got_ns, expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(times.to_ns(end.time) == last_ns, until_ns == last_ns)
+        # And the decision that came too late.
+        assert end.step.tolist() == [len(x) + 1 for x in expected]
 
 
 def test_trajectories_with_a_start_each_equal_those_of_one_start() -> None:

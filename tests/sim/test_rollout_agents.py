@@ -25,7 +25,7 @@ from marsjax.sim import rollout
 from marsjax.sim.specs import SimulationSpec
 from tests.sim import test_rollout as plain
 
-MARKET = dataclasses.replace(plain.MARKET, accounts=4)
+MARKET = dataclasses.replace(plain.MARKET, accounts=5)
 TWAP = Twap(target=5000, start_ns=plain.START_NS, total_seconds=9, passive_seconds=2, idle_seconds=1,
             max_passive_volume_ratio=0.1)
 
@@ -71,8 +71,30 @@ class Rude:
                       stops=jnp.bool_(False), unsent=jnp.int32(2))
 
 
+@dataclasses.dataclass(frozen=True)
+class Listener:
+    """Sends nothing; counts what it hears of others' orders by status."""
+
+    account: int = 4
+    name: str = "listener"
+    most_orders: int = 1
+    most_in_flight: int = 1
+    latency: Latency = NO_LATENCY
+
+    def init(self) -> tuple[Any, Time]:
+        return jnp.zeros((4, len(Status)), jnp.int32), times.of_ns(plain.START_NS)
+
+    def on_event(self, state: Any, event: AgentEvent) -> Any:
+        traded = event.trades.count > 0
+        return state.at[event.order.kind, event.status].add(1).at[3, event.status].add(traded.astype(jnp.int32))
+
+    def act(self, state: Any, seen: Observation, key: jax.Array) -> Action:
+        return Action(state, jax.tree.map(lambda x: x[None], make.no_order()), seen.time, stops=jnp.bool_(True),
+                      unsent=jnp.int32(0))
+
+
 SPEC = SimulationSpec(MARKET, CacheSpec(mode="rolling", append=2), end_ns=plain.SPEC.end_ns,
-                      agents=(TWAP, Rude()), burst=2, observers=(LargestOrder(),))
+                      agents=(TWAP, Rude(), Listener()), burst=2, observers=(LargestOrder(),))
 
 
 @functools.cache
@@ -176,31 +198,9 @@ def test_an_agent_with_nothing_to_do_leaves_the_market_as_it_is() -> None:
     chex.assert_trees_all_equal(plain.states(buying(0)[0]), plain.states(expected))
 
 
-@dataclasses.dataclass(frozen=True)
-class Listener:
-    """Sends nothing; counts what it hears of others' orders by status."""
-
-    account: int = 3
-    name: str = "listener"
-    most_orders: int = 1
-    most_in_flight: int = 1
-    latency: Latency = NO_LATENCY
-
-    def init(self) -> tuple[Any, Time]:
-        return jnp.zeros((4, len(Status)), jnp.int32), times.of_ns(plain.START_NS)
-
-    def on_event(self, state: Any, event: AgentEvent) -> Any:
-        traded = event.trades.count > 0
-        return state.at[event.order.kind, event.status].add(1).at[3, event.status].add(traded.astype(jnp.int32))
-
-    def act(self, state: Any, seen: Observation, key: jax.Array) -> Action:
-        return Action(state, jax.tree.map(lambda x: x[None], make.no_order()), seen.time, stops=jnp.bool_(True),
-                      unsent=jnp.int32(0))
-
-
 def test_agents_hear_what_became_of_every_order_cancels_by_price_too() -> None:
-    result = run(spec=dataclasses.replace(SPEC, agents=(Listener(),), observers=()))
-    heard = np.asarray(result.state.agent_states[0].state).sum(axis=0)
+    result = traced()[0]
+    heard = np.asarray(result.state.agent_states[2].state).sum(axis=0)
     assert heard[:, Status.NO_ORDER].sum() == 0
     executed = heard[Kind.CANCEL, Status.ACCEPTED]
     assert executed > 10 and heard[3, Status.ACCEPTED] >= executed  # each of these has transactions
@@ -216,10 +216,13 @@ def test_a_state_saved_with_a_buy_is_not_taken_up_under_a_sale(tmp_path: Path) -
             raise plain.KilledError
 
     def starts(target: int, is_buy: bool) -> Any:
-        return [TWAP.starts(np.full(2, target, np.int32), is_buy)]
+        others = [jax.tree.map(lambda x: jnp.broadcast_to(x, (4, *jnp.shape(x))), agent.init())
+                  for agent in SPEC.agents[1:]]
+        return [TWAP.starts(np.full(4, target, np.int32), is_buy), *others]
 
-    options = {"spec": dataclasses.replace(SPEC, agents=(TWAP,), observers=()), "trajectories": 2,
-               "saving": rollout.Saving(tmp_path / "state", every_s=0)}
+    # With a trace, as above: the compilation is the same.
+    options = {"saving": rollout.Saving(tmp_path / "state", every_s=0), "on_trace": lambda who, log: None,
+               "trace_room": 256}
     with pytest.raises(plain.KilledError):
         run(agent_starts=starts(1000, True), on_chunk=stop, **options)
     with pytest.raises(ValueError, match="saved by another run: agent_starts: expected"):
@@ -264,5 +267,5 @@ def test_two_agents_of_one_account_are_refused() -> None:
         dataclasses.replace(SPEC, agents=(dataclasses.replace(TWAP, account=1),))
     with pytest.raises(ValueError, match="agent 'rude': account 2 is the account of agent 'twap'"):
         dataclasses.replace(SPEC, agents=(TWAP, Rude(account=2)))
-    with pytest.raises(ValueError, match="expected an account of 0 to 3"):
-        dataclasses.replace(SPEC, agents=(dataclasses.replace(TWAP, account=4),))
+    with pytest.raises(ValueError, match="expected an account of 0 to 4"):
+        dataclasses.replace(SPEC, agents=(dataclasses.replace(TWAP, account=5),))

@@ -1,0 +1,114 @@
+"""Laws of the one way for an order: what does not happen changes nothing, and a cancel by price is one event."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from marsjax.core import times
+from marsjax.core.records import NO_ID, Kind, Order, Side, Status
+from marsjax.core.sessions import continuous_session
+from marsjax.core.specs import MarketSpec
+from marsjax.core.times import DAY_NS
+from marsjax.market import orders
+from marsjax.market.process import ByPrice, Event, MarketState, open_state, process
+
+SPEC = MarketSpec(capacity=8, trade_width=4, accounts=4, session=continuous_session(0, DAY_NS - 1))
+OWN = (1, 2)
+"""Accounts whose orders a cancel by price takes back."""
+
+
+def timed(order: Order) -> Order:
+    return jax.tree.map(jnp.asarray, dataclasses.replace(order, time=times.of_ns(10**9)))
+
+
+@jax.jit
+def send(state: MarketState, order: Order, happens: bool, is_by_price: bool, upper_wins: bool, own_only: bool
+         ) -> tuple[MarketState, Event]:
+    return process(SPEC, None, state, order, happens=happens, source=jnp.int32(3),
+                   by_price=ByPrice(is_by_price, OWN, upper_wins), own_only=own_only)
+
+
+@functools.cache
+def resting() -> MarketState:
+    """Bids of accounts 0 to 3 at 99,700 (0), 99,800 (1), 99,900 (3), 100,000 (2); two asks of account 1 at 100,200."""
+    state = open_state(SPEC, with_tokens=False)
+    for account, price in ((0, 99_700), (1, 99_800), (3, 99_900), (2, 100_000)):
+        state, _ = sent(state, orders.limit_order(Kind.BUY, price, 100, account=account))
+    for _ in range(2):
+        state, _ = sent(state, orders.limit_order(Kind.SELL, 100_200, 100, account=1))
+    return state
+
+
+def sent(state: MarketState, order: Order, happens: bool = True, is_by_price: bool = False, upper_wins: bool = False,
+         own_only: bool = False) -> tuple[MarketState, Event]:
+    return send(state, timed(order), happens, is_by_price, upper_wins, own_only)
+
+
+def cancel_near(price: int, volume: int) -> Order:
+    return dataclasses.replace(orders.limit_order(Kind.BUY, price, volume, account=1), kind=np.int32(Kind.CANCEL))
+
+
+def bids(state: MarketState) -> list[int]:
+    book = state.market.book
+    return np.asarray(book.price[Side.BID])[np.asarray(book.volume[Side.BID]) > 0].tolist()
+
+
+def counted(before: MarketState, after: MarketState) -> dict[str, int]:
+    status = np.asarray(after.market.counters.status) - np.asarray(before.market.counters.status)
+    return {Status(i).name: int(n) for i, n in enumerate(status) if n}
+
+
+@pytest.mark.parametrize("name", ["limit", "cancel", "cancel by price"])
+def test_an_order_that_does_not_happen_changes_nothing(name: str) -> None:
+    order = {"limit": orders.limit_order(Kind.BUY, 100_200, 100, account=1),
+             "cancel": orders.cancel_order(Side.BID, 1, 100), "cancel by price": cancel_near(99_900, 100)}[name]
+    is_by_price = name == "cancel by price"
+    after, event = sent(resting(), order, happens=False, is_by_price=is_by_price)
+    chex.assert_trees_all_equal(after, resting())
+    assert not event.happened and event.orders == 0
+    # And it is one that would have changed something.
+    happened, event = sent(resting(), order, is_by_price=is_by_price)
+    assert event.happened and event.orders == 1 and event.source == 3
+    assert counted(resting(), happened) == {"ACCEPTED": 1}
+
+
+def test_a_cancel_by_price_takes_the_nearest_order_of_its_accounts_and_ties_go_as_they_are_told() -> None:
+    """At equal distance of 99,900 are 99,800 and 100,000; that price itself is another account's."""
+    for upper_wins, left in ((False, [100_000, 99_900, 99_700]), (True, [99_900, 99_800, 99_700])):
+        after, event = sent(resting(), cancel_near(99_900, 100), is_by_price=True, upper_wins=upper_wins)
+        assert bids(after) == left and counted(resting(), after) == {"ACCEPTED": 1}
+        assert event.is_by_price and event.order.cancel_side == Side.BID and event.status == Status.ACCEPTED
+    # Below them all: that of account 0 is nearer, and not to be taken.
+    after, _ = sent(resting(), cancel_near(99_600, 100), is_by_price=True)
+    assert bids(after) == [100_000, 99_900, 99_700]
+
+
+def test_a_cancel_by_price_that_comes_to_several_orders_is_one_event() -> None:
+    after, event = sent(resting(), cancel_near(100_300, 200), is_by_price=True)
+    assert event.orders == 2 and event.trades.count == 2 and event.order.cancel_side == Side.ASK
+    assert event.order_id == resting().market.next_id and after.market.next_id == resting().market.next_id + 2
+    assert counted(resting(), after) == {"ACCEPTED": 2}
+    np.testing.assert_array_equal(event.before.ask_price, resting().view.ask_price)
+    np.testing.assert_array_equal(event.view.ask_price, after.view.ask_price)
+
+
+def test_orders_of_others_are_cancelled_unless_only_own_ones_may_be() -> None:
+    """Account 1 names the order of account 0, then its own, then that one on the wrong side, then none."""
+    others, own = (orders.cancel_order(Side.BID, number, 100, account=1) for number in (0, 1))
+    wrong = orders.cancel_order(Side.ASK, 1, 100, account=1)
+    nameless = orders.cancel_order(Side.BID, NO_ID, 100, account=1)
+    for own_only in (False, True):
+        for order, status in ((others, Status.UNKNOWN_ID if own_only else Status.ACCEPTED), (own, Status.ACCEPTED),
+                              (wrong, Status.UNKNOWN_ID), (nameless, Status.UNKNOWN_ID)):
+            after, event = sent(resting(), order, own_only=own_only)
+            assert event.status == status and event.orders == (status == Status.ACCEPTED)
+            assert event.order.cancel_side == order.cancel_side and not event.is_by_price
+            assert len(bids(after)) == 4 - (status == Status.ACCEPTED)
+    # Only cancels are looked at so.
+    _, event = sent(resting(), orders.limit_order(Kind.BUY, 99_500, 100, account=1), own_only=True)
+    assert event.status == Status.ACCEPTED
