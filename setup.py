@@ -51,8 +51,10 @@ setuptools.setup(
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
+        "databento": ["databento-dbn>=0.30"],
         "test": TEST,
         "lint": ["ruff>=0.9", "mypy>=1.15", "pandas-stubs>=2.2", "types-tqdm>=4.66", *TEST],
+        "parquet": ["pyarrow>=17"],
         "parity": ["torch>=2.6", "transformers>=4.50"],
     },
 )

@@ -12,15 +12,18 @@ from ml_collections import ConfigDict
 
 from marsjax.experiments.config import parse_arg
 
+IGNORED = {"rollout": ("stream",)}
+"""Keys that have no effect, by what is measured."""
+
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a benchmark; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, ("book", "rollout"), stream="", output="")
+    chosen = parse_arg(arg, ("book", "rollout"), IGNORED, stream="", output="")
     config = ConfigDict()
     config.what = chosen.mode  # book: order books alone, the same orders to every book; rollout: the complete step
     config.repeats = 5  # timed runs; the median counts
-    config.output = chosen.output or f"runs/benchmark_{chosen.mode}"  # a new folder for results.json
-    config.overwrite = False  # whether an existing output folder is replaced
+    config.output = chosen.output  # a new folder; empty: runs/benchmark_WHAT, numbered where that is taken
+    config.overwrite = False  # whether an earlier output of marsjax is replaced
     return _book(config, chosen.stream) if chosen.mode == "book" else _rollout(config)
 
 

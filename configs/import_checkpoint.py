@@ -22,8 +22,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
                        ratio_embeddings="auto", dtype="float32", overwrite=False, export="")
     config = ConfigDict()
     config.source = chosen.source  # a folder with config.json and model.safetensors, or owner/name on the hub
-    config.output = chosen.output or "runs/import_checkpoint"  # a new folder for the checkpoint
-    config.overwrite = chosen.overwrite  # whether an existing output folder is replaced
+    config.output = chosen.output  # a new folder; empty: runs/import_checkpoint, numbered where that is taken
+    config.overwrite = chosen.overwrite  # whether an earlier output of marsjax is replaced
     config.revision = chosen.revision  # commit, branch or tag on the hub; empty: the newest, whose commit is recorded
     config.converters = chosen.converters  # folder of bin converters; empty: converters/ in or beside the source
     config.validation = chosen.validation  # folder of samples; empty: validation-samples/ likewise

@@ -2,6 +2,7 @@
 
     python -m marsjax.experiments.realism --config=configs/realism.py:folder=data/sse
     python -m marsjax.experiments.realism --config=configs/realism.py:folder=data/sse,symbol=600519,trajectories=64
+    python -m marsjax.experiments.realism --config=configs/realism.py:lobster,folder=data/lobster,symbol=all
 
 Starts every 5 minutes of the days that the model was trained on, from 14:00 on, which the default model never saw; the
 rollouts are compared with the minutes that really followed. Similarity is 1 - total variation over bins that each
@@ -10,26 +11,33 @@ of history; accuracy is how often most trajectories fall into the third of past 
 ceiling (history of the same hour against itself, samples as small), its floor (history against the noise agent; of
 accuracy, the class that was most common before), and the paper's. Figures of several markets are means of theirs.
 
-Writes realism.csv (every market, quantity and minute), realism.png and metrics.json. Argument: `folder`, `symbol`
-(trained, all, or symbols joined by +), `date`, `model`, `trajectories`, `minutes`, `seed`, `output`. Exit code 3:
-written, but trajectories or orders were lost.
+Writes realism.csv (every market, quantity and minute), realism.png and metrics.json. Argument: the kind of feed first
+(sse unless given), `folder`, `file`, `symbol` (trained, all, or symbols joined by +), `date`, `model`, `trajectories`,
+`minutes`, `seed`, `output`. Exit code 3: written, but trajectories or orders were lost.
 """
 
 from ml_collections import ConfigDict
 
+from marsjax.data import sources
 from marsjax.experiments.config import parse_arg
-from marsjax.experiments.config_parts import add_market, add_noise, add_order_model, add_rollouts
+from marsjax.experiments.config_parts import (
+    FEED_ARGUMENTS,
+    add_feed,
+    add_market,
+    add_noise,
+    add_order_model,
+    add_rollouts,
+)
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a comparison; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, folder="data/sse", symbol="trained", date="", model="default", trajectories=16, minutes=5,
-                       seed=0, output="runs/realism")
+    kinds = ("sse", *(name for name in sources.names() if name != "sse"))
+    chosen = parse_arg(arg, kinds, **FEED_ARGUMENTS | {"symbol": "trained"}, model="default", trajectories=16,
+                       minutes=5, seed=0, output="")
     config = ConfigDict()
-    config.source = "sse"  # kind of the days
-    config.folder = chosen.folder  # where their files are
+    add_feed(config, chosen, chosen.mode)
     config.symbol = chosen.symbol  # trained (days that the checkpoint names), all, or symbols joined by +
-    config.date = chosen.date  # as in the file names; empty: all
     config.first_time = "14:00:00"  # of the first start; orders before it fix the bins
     config.last_time = ""  # of the last start; empty: as long as its minutes end in the period of trading
     config.every_minutes = 5  # between two starts
@@ -37,14 +45,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.minutes = chosen.minutes  # length of a future
     config.seed = chosen.seed  # of the futures and the bootstrap
     config.resamples = 200  # of the bootstrap
-    config.output = chosen.output  # a new folder
-    config.overwrite = False  # whether an existing output folder is replaced
+    config.output = chosen.output  # a new folder; empty: runs/realism, numbered where that is taken
+    config.overwrite = False  # whether an earlier output of marsjax is replaced
     config.picture = True  # realism.png
     config.card = ""  # a checkpoint's README.md whose section on realism is written anew, or none
 
     add_order_model(config, chosen.model)
     add_rollouts(config, most_at_once=4096)
 
-    add_market(config, capacity=4096, trade_width=64, session="chinese")
+    add_market(config, is_noise=False, trade_width=64)
     add_noise(config)  # for the floor
     return config

@@ -19,8 +19,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.books = chosen.books  # markets at once; 0: 64 on a CPU, 1000 elsewhere
     config.minutes = chosen.minutes  # of each
     config.seed = chosen.seed  # book b is the same whatever the number of books
-    config.output = chosen.output or "runs/simulate"  # a new folder for the results
-    config.overwrite = False  # whether an existing output folder is replaced
+    config.output = chosen.output  # a new folder; empty: runs/simulate, numbered where that is taken
+    config.overwrite = False  # whether an earlier output of marsjax is replaced
 
     config.tick = 100  # smallest price step, 1e-4 of the currency
     config.capacity = 256  # resting orders a side

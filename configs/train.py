@@ -6,13 +6,15 @@ makes the checkpoint that comes with marsjax (`checkpoints/default`) from three 
 experiments/default_model for the days, the time that it needs and what comes out. `joint` trains a plain model with one
 row of the head a class instead, for data a hundred times as many.
 
-Argument: `default` or `joint`, then `folder` of the data, `symbol` (several: 600536+600761; all), `output`,
-`checkpoint` (a second place to write the checkpoint to), `resume`, `overwrite`.
+Argument: `default` or `joint`, then `source` (sse unless given, or another kind of feed), `folder` of the data, `file`,
+`symbol` (several: 600536+600761; all), `date`, `output`, `checkpoint` (a second place to write the checkpoint to),
+`resume`, `overwrite`.
 """
 
 from ml_collections import ConfigDict
 
-from marsjax.experiments.config import parse_arg
+from marsjax.experiments.config import UsageError, parse_arg
+from marsjax.experiments.config_parts import FEED_ARGUMENTS, FEED_IGNORED, add_feed, add_market
 
 MADE_BY = ("`python -m marsjax.experiments.train --config=configs/train.py:default,folder=data/sse`; its output is in "
            "`experiments/default_model`")
@@ -29,29 +31,22 @@ LIMITS = (
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a training; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, ("default", "joint"), source="sse", folder="data/sse", symbol="", date="", file="",
+    chosen = parse_arg(arg, ("default", "joint"), source="sse", **FEED_ARGUMENTS | {"symbol": ""},
                        output="runs/train", checkpoint="", resume=False, overwrite=False)
+    given = [key for key in FEED_IGNORED.get(chosen.source, ()) if chosen[key]]
+    if given:
+        raise UsageError(f"config argument {given[0]}={chosen[given[0]]!r} has no effect with source={chosen.source}")
     small = chosen.mode == "default"
     config = ConfigDict()
-    config.source = chosen.source  # sse, lobster or csv
-    config.folder = chosen.folder  # of the days
-    config.file = chosen.file  # a CSV of orders, for source csv
+    add_feed(config, chosen, chosen.source)
     # All, or some joined by +. The default leaves out 600519: at 1,800 CNY its spread is 31 ticks, theirs is 1.
-    config.symbol = chosen.symbol or ("600536+600761+601825" if small else "all")
-    config.date = chosen.date  # one date as in the file names; empty: all
+    config.symbol = chosen.symbol or ("600536+600761+601825" if small and chosen.source == "sse" else "all")
     config.output = chosen.output  # a new folder for metrics, curve, report and checkpoint
     config.checkpoint = chosen.checkpoint  # a new folder for the checkpoint and its card alone, or none
-    config.overwrite = chosen.overwrite  # whether existing output folders are replaced
+    config.overwrite = chosen.overwrite  # whether earlier outputs of marsjax are replaced
     config.resume = chosen.resume  # whether to go on from the state in <output>.state
     config.stop_at = 0  # step to break off at, leaving the state to resume from; 0: none
-    config.tick = 100  # smallest price step, 1e-4 of the currency
-    config.capacity = 4096  # resting orders a side in the replay
-    config.trade_width = 1  # transactions listed per order: tokens need no more
-    config.accounts = 16 if chosen.source == "csv" else 1  # accounts; a CSV's agent ids are 0 to accounts - 1
-    config.session = "chinese" if chosen.source == "sse" else "continuous"  # chinese (call auctions) or continuous
-    config.start_time = "09:30:00"  # of a continuous session
-    config.end_time = "16:00:00"  # of a continuous session, included
-    config.grouped = True  # lobster: executions of one aggressor become one order
+    add_market(config, is_noise=False, trade_width=1)  # of the lists of transactions tokens need no more
 
     config.validation_from = "13:30:00"  # of each day: orders from here decide when to stop, and none trains
     config.held_from = "14:00:00"  # of each day: orders from here are for the report alone

@@ -1,6 +1,7 @@
 """Small published models for tests: folders with config.json and model.safetensors, validation samples, a fake hub."""
 
 import fnmatch
+import functools
 import json
 import pickle
 import shutil
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import zstandard
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.numpy import load_file, save_file
 
 from marsjax.checkpoint import safetensors as safetensors_layout
@@ -24,6 +26,7 @@ SPEC = ModelSpec(embed_dim=8, layers=2, heads=2, context_length=16, tokens=Token
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+@functools.cache
 def random_params(spec: ModelSpec = SPEC, seed: int = 0, dtype: str = "float32") -> OrderModel:
     """Parameters of a model that is sure of what it predicts."""
     made = llama.init(spec, jax.random.key(seed), dtype)
@@ -85,6 +88,26 @@ class FakeHub:
                 (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, snapshot / name)
         return str(snapshot)
+
+
+    def file(self, repo_id: str, filename: str, *, repo_type: str, revision: str | None) -> str:
+        """Stands in for `huggingface_hub.hf_hub_download`."""
+        if not (self.repositories[repo_id, repo_type] / filename).is_file():
+            raise EntryNotFoundError.__new__(EntryNotFoundError)  # it wants a response to be made with
+        return f"{self(repo_id, repo_type=repo_type, revision=revision, allow_patterns=[filename])}/{filename}"
+
+
+def split(folder: Path, parts: int = 3, name: str = "model-{:05}-of-{:05}.safetensors") -> Path:
+    """Turns the weights of a published model into shards with an index."""
+    whole = folder / "model.safetensors"
+    found, at = load_file(whole), {}
+    whole.unlink()
+    for i in range(parts):
+        file, names = name.format(i + 1, parts), sorted(found)[i::parts]
+        save_file({tensor: found[tensor] for tensor in names}, folder / file, {"format": "pt"})
+        at |= dict.fromkeys(names, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": at}))
+    return folder
 
 
 class Trap:

@@ -12,7 +12,7 @@ import marsjax
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [path for pattern in ("*.md", "experiments/*/README.md", "checkpoints/**/README.md")
+PAGES = [path for pattern in ("*.md", "docs/*.md", "experiments/*/README.md", "checkpoints/**/README.md")
          for path in sorted(ROOT.glob(pattern))]
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 

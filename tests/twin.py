@@ -18,6 +18,7 @@ from marsjax.core.records import (
     NO_ID,
     NO_PRICE,
     Book,
+    Condition,
     Kind,
     Order,
     Side,
@@ -25,6 +26,9 @@ from marsjax.core.records import (
 )
 from marsjax.core.specs import MarketSpec
 from marsjax.market import orders
+
+_WITHOUT_A_PRICE = (Condition.MARKET, Condition.OWN_BEST, Condition.OPPOSITE_BEST)
+_NEVER_RESTS = (Condition.IMMEDIATE_OR_CANCEL, Condition.FILL_OR_KILL, Condition.MARKET)
 
 
 @dataclasses.dataclass
@@ -48,6 +52,7 @@ class Message:
     cancel_side: int = NO_ID
     cancel_id: int = NO_ID
     account: int = NO_ACCOUNT
+    condition: int = Condition.REST
 
 
 @dataclasses.dataclass
@@ -61,6 +66,8 @@ class Result:
     partial: int = 0
     rest: int = 0
     slot: int = -1
+    dropped: int = 0
+    """Shares that neither traded nor may rest."""
 
     def fields(self, width: int) -> dict[str, Any]:
         """The transactions as the arrays of `Trades`, by field name; the side is 0 where nothing is listed."""
@@ -100,6 +107,7 @@ class TwinBook:
         status = self._reason_to_reject(message, matching)
         if status != Status.ACCEPTED:
             return Result(status)
+        message = self.resolved(message)
         if message.kind == Kind.CANCEL:
             return self._cancel(Side(message.cancel_side), message.cancel_id, message.volume)
         return self._trade(message, matching)
@@ -118,13 +126,44 @@ class TwinBook:
             if not named:
                 return Status.UNKNOWN_ID
             return Status.OVER_CANCEL if message.volume > named[0].volume else Status.ACCEPTED
-        if not 0 < message.price <= MAX_PRICE or message.price % self.spec.tick:
+        if message.condition != Condition.REST and (reason := self._broken_condition(message, matching)):
+            return reason
+        resolved = self.resolved(message)
+        if message.price == resolved.price and message.condition not in _WITHOUT_A_PRICE and (
+                not 0 < message.price <= MAX_PRICE or message.price % self.spec.tick):
             return Status.BAD_PRICE
         if any(x.order_id == message.order_id for side in self.arrivals.values() for x in side):
             return Status.DUPLICATE_ID
-        available = sum(x.volume for x in self._eligible(message, matching))
+        available = sum(x.volume for x in self._eligible(resolved, matching))
+        if message.condition == Condition.POST_ONLY and available:
+            return Status.WOULD_TRADE
+        if message.condition == Condition.FILL_OR_KILL and available < message.volume:
+            return Status.NOT_FILLED
+        if message.condition in _NEVER_RESTS:
+            return Status.ACCEPTED
         is_full = len(self.arrivals[Side(message.kind)]) == self.spec.capacity
         return Status.SIDE_FULL if is_full and message.volume > available else Status.ACCEPTED
+
+    def _broken_condition(self, message: Message, matching: bool) -> Status | None:
+        """Why the condition cannot be met, whatever the price."""
+        if not self.spec.conditions or message.condition not in set(Condition):
+            return Status.BAD_CONDITION
+        if not matching and message.condition in {*_NEVER_RESTS, Condition.POST_ONLY}:
+            return Status.NOT_IN_AUCTION
+        needed = {Condition.OWN_BEST: [Side(message.kind)], Condition.OPPOSITE_BEST: [Side(1 - message.kind)],
+                  Condition.MARKET: [Side(1 - message.kind)]}.get(Condition(message.condition), [])
+        return None if all(self.arrivals[side] for side in needed) else Status.NO_BEST_PRICE
+
+    def resolved(self, message: Message) -> Message:
+        """The same with the limit price that its condition gives it; of a market order that of its last trade."""
+        if message.kind not in (Kind.BUY, Kind.SELL) or message.condition not in _WITHOUT_A_PRICE:
+            return message
+        own, other = self.by_priority(Side(message.kind)), self.by_priority(Side(1 - message.kind))
+        if message.condition == Condition.MARKET:
+            hit = next((x for i, x in enumerate(other) if sum(y.volume for y in other[:i + 1]) >= message.volume),
+                       other[-1])
+            return dataclasses.replace(message, price=hit.price)
+        return dataclasses.replace(message, price=(own if message.condition == Condition.OWN_BEST else other)[0].price)
 
     def _eligible(self, message: Message, matching: bool) -> list[Resting]:
         """Resting orders of the other side that the limit price reaches, best first."""
@@ -149,6 +188,8 @@ class TwinBook:
             result.partial = traded if resting.volume else 0
             result.kind = Kind(message.kind)
             self.last_price = resting.price
+        if left and message.condition in _NEVER_RESTS:
+            result.dropped, left = left, 0
         if left:
             self.arrivals[own].append(Resting(message.price, left, message.order_id, message.account))
         result.rest = left
@@ -233,6 +274,8 @@ class FlowParameters:
     invalid_rate: float = 0.2
     collected_rate: float = 0.0
     """Part of the orders that rest without matching, as in a call auction."""
+    condition_rate: float = 0.0
+    """Part of the orders that have a condition, some of them none that is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,8 +359,13 @@ class _FlowSource:
         else:
             offset, volume = toward * self.integer(-reach, reach // 3), self.volume()
         junk_id, junk_side = self.integer(-2, self.next_id), self.integer(-1, 2)
-        return Message(kind, (self.centre + offset) * self.spec.tick, volume, self.new_id(), junk_side, junk_id,
-                       self.account())
+        message = Message(kind, (self.centre + offset) * self.spec.tick, volume, self.new_id(), junk_side, junk_id,
+                          self.account())
+        if self.parameters.condition_rate and self.rng.random() < self.parameters.condition_rate:
+            condition = self.choose([*Condition, *Condition, -1, len(Condition)])
+            price = self.choose([message.price, 0, -7]) if condition in _WITHOUT_A_PRICE else message.price
+            return dataclasses.replace(message, condition=condition, price=price)
+        return message
 
     def cancel(self) -> Message:
         resting = [(side, x) for side in Side for x in self.twin.arrivals[side]]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from marsjax.core.records import EMPTY_PRICE, NO_ACCOUNT, NO_ID, NO_PRICE, Book, Side
-from marsjax.core.specs import MarketSpec
+from marsjax.core.specs import AuctionRule, MarketSpec
 
 
 class Collected(NamedTuple):
@@ -39,22 +39,26 @@ class Result:
     """The criterion that told the price from the runner-up: imbalance, distance or price; empty if it was alone."""
 
 
-def uncross(orders: Sequence[Collected], reference_price: int = NO_PRICE) -> Result:
+def uncross(orders: Sequence[Collected], reference_price: int = NO_PRICE,
+            rule: AuctionRule = AuctionRule.REFERENCE, tick: int = 100) -> Result:
     """The orders, in order of arrival, matched at one price."""
-    ranked = sorted(candidate for price in {order.price for order in orders}
-                    for candidate in _candidates(orders, price, reference_price))
+    prices = {order.price for order in orders}
+    ranked = sorted(candidate for price in prices for candidate in _candidates(orders, price, reference_price))
     if not ranked:
         return Result(NO_PRICE, 0, [0] * len(orders))
     best = ranked[0]
+    price = {AuctionRule.REFERENCE: lambda: best.price,
+             AuctionRule.SHANGHAI: lambda: _middle(ranked, tick),
+             AuctionRule.SHENZHEN: lambda: _nearest(orders, prices, reference_price, tick)}[rule]()
+    every = range(min(prices), max(prices) + tick, tick) if rule != AuctionRule.REFERENCE else prices
     # A price at which all better orders fill whole trades the most of all: the criterion of volume never decides.
-    assert all(-best.minus_volume >= min(_shares(orders, side, price) for side in Side)
-               for price in {order.price for order in orders})
-    result = Result(best.price, -best.minus_volume, [0] * len(orders))
+    assert all(-best.minus_volume >= min(_shares(orders, side, price) for side in Side) for price in every)
+    result = Result(price, -best.minus_volume, [0] * len(orders))
     for side in (Side.BID, Side.ASK):
         left = result.volume
         # Better prices first, then at the price itself; each in order of arrival.
-        queue = sorted((i for i, order in enumerate(orders) if order.side == side and _reaches(order, best.price)),
-                       key=lambda i: (orders[i].price == best.price, i))
+        queue = sorted((i for i, order in enumerate(orders) if order.side == side and _reaches(order, price)),
+                       key=lambda i: (orders[i].price == price, i))
         for i in queue:
             result.fills[i] = min(left, orders[i].volume)
             left -= result.fills[i]
@@ -63,6 +67,18 @@ def uncross(orders: Sequence[Collected], reference_price: int = NO_PRICE) -> Res
         names = ("volume", "imbalance", "distance", "price")
         result.tie_broken_by = next(name for name, a, b in zip(names, best, ranked[1], strict=True) if a != b)
     return result
+
+
+def _middle(ranked: list[Candidate], tick: int) -> int:
+    """Shanghai: of the orders' prices that leave least the middle, rounded to the lower tick."""
+    tied = [x.price for x in ranked if x.imbalance == ranked[0].imbalance]
+    return (min(tied) + max(tied)) // 2 // tick * tick
+
+
+def _nearest(orders: Sequence[Collected], prices: set[int], reference_price: int, tick: int) -> int:
+    """Shenzhen: every tick is tried."""
+    return min(candidate for price in range(min(prices), max(prices) + tick, tick)
+               for candidate in _candidates(orders, price, reference_price)).price
 
 
 def _reaches(order: Collected, price: int) -> bool:

@@ -4,6 +4,7 @@ The book is `tests.twin`'s, the auction `tests.twin_auction`'s. Accounts are unb
 is added up anew from the resting orders every time.
 """
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -11,9 +12,21 @@ import jax
 import numpy as np
 
 from marsjax.core import int64, times
-from marsjax.core.records import MAX_VOLUME, NO_ACCOUNT, NO_ID, NO_PRICE, Int64, Kind, Market, Order, Side, Status
+from marsjax.core.records import (
+    MAX_VOLUME,
+    NO_ACCOUNT,
+    NO_ID,
+    NO_PRICE,
+    Condition,
+    Int64,
+    Kind,
+    Market,
+    Order,
+    Side,
+    Status,
+)
 from marsjax.core.sessions import Period, Phase, Session
-from marsjax.core.specs import MarketSpec
+from marsjax.core.specs import AuctionRule, MarketSpec
 from marsjax.market import orders
 from tests import twin_auction
 from tests.twin import Message, Result, TwinBook, wrapped
@@ -44,6 +57,8 @@ class Answer:
     status: Status
     order_id: int
     result: Result
+    price: int = 0
+    """The order's limit price, that of its condition if it was accepted."""
 
 
 class TwinExchange:
@@ -70,22 +85,23 @@ class TwinExchange:
     def submit(self, sent: Timed) -> Answer:
         message, phase = sent.message, self._phase(sent.time_ns)
         if message.kind == Kind.NONE:
-            return Answer(Status.NO_ORDER, NO_ID, Result(Status.NO_ORDER))
+            return Answer(Status.NO_ORDER, NO_ID, Result(Status.NO_ORDER), message.price)
         order_id = self.next_id if message.order_id == NO_ID else message.order_id
         refusal = self._refusal(sent, phase)
-        result = Result(refusal)
+        result, price = Result(refusal), message.price
         if refusal == Status.ACCEPTED:
-            known = dataclasses.replace(message, order_id=order_id)
+            known, before = dataclasses.replace(message, order_id=order_id), copy.deepcopy(self.book)
             result = self.book.submit(known, matching=phase == Phase.CONTINUOUS)
+            price = before.resolved(message).price if result.status == Status.ACCEPTED else price
         self.time_ns = max(self.time_ns, sent.time_ns)
         self.status[result.status] += 1
         if result.status != Status.ACCEPTED:
-            return Answer(result.status, NO_ID, result)
+            return Answer(result.status, NO_ID, result, price)
         self.next_id = max(self.next_id, order_id + 1)
         self._account(message, result)
         if message.kind == Kind.CANCEL and phase != Phase.CONTINUOUS:
             result.transactions = [(0, *rest) for _, *rest in result.transactions]
-        return Answer(Status.ACCEPTED, order_id, result)
+        return Answer(Status.ACCEPTED, order_id, result, price)
 
     def uncross(self) -> twin_auction.Result:
         """Holds the next auction, if there is one."""
@@ -94,7 +110,10 @@ class TwinExchange:
             return twin_auction.Result(NO_PRICE, 0, [])
         resting = [(side, order) for side in Side for order in self.book.arrivals[side]]
         reference = self.book.last_price if self.book.last_price > 0 else self.previous_close
-        result = twin_auction.uncross([Collected(side, x.price, x.volume, x.account) for side, x in resting], reference)
+        result = twin_auction.uncross([Collected(side, x.price, x.volume, x.account) for side, x in resting], reference,
+                                      self.spec.auction_rule, self.spec.tick)
+        if self.spec.auction_rule == AuctionRule.SHENZHEN and result.volume:
+            self.previous_close = result.price
         for (side, order), shares in zip(resting, result.fills, strict=True):
             order.volume -= shares
             self._pay(order.account, result.price, shares if side == Side.BID else -shares)
@@ -141,6 +160,7 @@ class TwinExchange:
             self.cancelled[message.cancel_side] += shares
         else:
             self.submitted[message.kind] += message.volume
+            self.cancelled[message.kind] += result.dropped
             self.traded += shares
             self.fills += len(result.transactions)
             sign = 1 if message.kind == Kind.BUY else -1
@@ -210,6 +230,8 @@ class FlowParameters:
     """Ticks around the middle."""
     odd: float = 0.2
     """Part of the messages that are wrong in some way, or unusual."""
+    conditions: float = 0.0
+    """Part of the orders that have a condition."""
     start_ns: int = 5 * SECOND
     mean_step_ns: int = SECOND * 7 // 10
 
@@ -237,7 +259,10 @@ class FlowSource:
         wide = self.rng.random() < 0.1
         price = 100_000 + 100 * toward * (reach if wide else self.integer(-reach, reach // 2))
         volume = min(self.volume() * (9 if wide else 1), MAX_VOLUME)
-        return Message(kind, price, volume, NO_ID, account=self.account())
+        condition = Condition.REST
+        if self.parameters.conditions and self.rng.random() < self.parameters.conditions:
+            condition = self.choose(list(Condition))
+        return Message(kind, price, volume, NO_ID, account=self.account(), condition=condition)
 
     def cancel(self) -> Message:
         resting = [(side, x) for side in Side for x in self.twin.book.arrivals[side]]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.core import times
-from marsjax.core.records import NO_ID, Array, Kind, Order, Time
+from marsjax.core.records import NO_ID, Array, Condition, Kind, Order, Time
 from marsjax.tokens.encoding import SampledOrder
 
 
@@ -24,7 +24,7 @@ def planned_order(plan: SampledOrder, mid_price: Array, now: Time, account: int)
     none = jnp.full_like(plan.kind, NO_ID)
     return Order(time=times.add(now, plan.wait), kind=plan.kind, price=mid_price + plan.offset,
                  volume=plan.volume, order_id=none, cancel_side=none, cancel_id=none,
-                 account=jnp.full_like(plan.kind, account))
+                 account=jnp.full_like(plan.kind, account), condition=jnp.full_like(plan.kind, Condition.REST))
 
 
 def is_cancel(order: Order) -> jax.Array:

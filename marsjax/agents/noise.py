@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from marsjax.core import times
 from marsjax.core.errors import InputError
-from marsjax.core.records import Array, Kind, Time
+from marsjax.core.records import MAX_PRICE, Array, Kind, Time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,10 @@ class NoiseSpec:
             if not count or len(given) != count or min(given) < 0 or not 0 < sum(given) < 2**31:
                 raise InputError(f"NoiseSpec.{weights}: expected {count or 'some'} weights >= 0, one for each of "
                                  f"{values}, got {given}")
+        low, high = max(1 - min(self.offsets), 1), MAX_PRICE - max(self.offsets)
+        if not low <= self.init_price <= high:
+            raise InputError(f"NoiseSpec.init_price: expected {low} to {high}, so that no first price (init_price + "
+                             f"offsets) is out of range, got {self.init_price}")
 
 
 class NoiseOrder(NamedTuple):

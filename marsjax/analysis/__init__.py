@@ -3,6 +3,7 @@
 The public names are modules, each imported when it is first used: pandas, scipy and matplotlib are not before.
 Days and markets:
   `day`, `plots`: a replayed day by the minute, and its picture.
+  `depth_plots`: a heat map of the shares at each price over time.
   `fills`: whether the fills of a replay are those that the exchange published.
   `market_summary`: orders, rejections, volume and conservation from the counters of the exchange.
   `bars`, `rollout_info`: minute bars of many rollouts, and the published archive of such bars.
@@ -25,9 +26,9 @@ Stylized facts:
 import importlib
 from types import ModuleType
 
-__all__ = ["bars", "day", "evaluation_table", "fact_plots", "fills", "forecast", "forecast_baselines", "forecast_plots",
-           "forecast_report", "forecast_scores", "impact", "impact_plots", "impact_report", "intervals",
-           "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
+__all__ = ["bars", "day", "depth_plots", "evaluation_table", "fact_plots", "fills", "forecast", "forecast_baselines",
+           "forecast_plots", "forecast_report", "forecast_scores", "impact", "impact_plots", "impact_report",
+           "intervals", "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
            "realism_report", "realism_table", "rollout_info", "stylized_facts", "verdicts"]
 
 

@@ -4,9 +4,10 @@ A bar holds the orders whose times, *rounded* to the nearest minute (half to the
 trading make 26 bars, the first and the last of half a minute. Reference: analyses.
 """
 
+import csv
 import dataclasses
+import itertools
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +15,8 @@ import jax
 import numpy as np
 import pandas as pd
 
-from marsjax.core import int64, times
-from marsjax.core.errors import InputError
+from marsjax.core import files, int64, times
+from marsjax.core.errors import InputError, brief
 from marsjax.core.records import BookView, Kind, Order, Report, Status
 from marsjax.core.times import SECOND_NS
 from marsjax.observers.bars import Bars
@@ -27,6 +28,11 @@ NUMBERS = ("price_last", "price_mean", "price_mid", "price_mid_last", "volume")
 COLUMNS = ("symbol", "rollout", "source", "time", *NUMBERS)
 """Of a file of bars, in order."""
 _TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+MOST_NUMBER = 2**53
+"""Above it float64 no longer holds every whole number, and sums of what a file may hold no longer fit anything."""
+LONGEST_NAME = 64
+"""Most characters of a symbol or a source: each row of a table holds as many as the longest has."""
+_MOST_LINE, _BLOCK_ROWS = 2**12, 2**15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -171,47 +177,88 @@ def write(path: str | os.PathLike[str], bars: MinuteBars) -> None:
 def read(path: str | os.PathLike[str]) -> MinuteBars:
     """Reads a CSV of bars, plain or gzipped, with exactly the columns COLUMNS.
 
-    Empty numbers become NaN. Raises FileNotFoundError, and InputError with file, row and value where something is no
-    number or no time.
+    Empty numbers become NaN. Raises OSError where the file cannot be opened, and InputError with file, line and value
+    where a row has fields too few or too many, or something is no number or no time.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
+    if not os.path.exists(path):
         raise FileNotFoundError(f"{path}: no such file of bars")
+    reader = csv.reader(files.text_lines(path, _MOST_LINE), strict=True)
+    rows = ((reader.line_num, row) for row in reader if row)
+    parts: list[MinuteBars] = []
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, OSError) as error:
-        raise InputError(f"{path}: expected a CSV of minute bars: {error}") from None
-    return from_frame(table, str(path))
+        _, names = next(rows, (1, []))
+        if not names:
+            raise InputError(f"{path}: expected a CSV of minute bars with a header, got an empty file")
+        while block := list(itertools.islice(rows, _BLOCK_ROWS)):
+            _check_columns(names, str(path))
+            for line, row in block:
+                if len(row) != len(names):
+                    raise InputError(f"{path}: line {line}: expected {len(names)} fields, got {len(row)}")
+            table = pd.DataFrame([row for _, row in block], columns=names, dtype=str)
+            parts.append(_of_table(table, str(path), np.array([line for line, _ in block])))
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: expected a CSV of minute bars: {brief(error)}") from None
+    return join(parts) if parts else from_frame(pd.DataFrame(columns=names, dtype=str), str(path))
 
 
 def from_frame(table: pd.DataFrame, where: str = "bars") -> MinuteBars:
     """A table with exactly the columns COLUMNS, as text or typed; errors as those of `read`, named by `where`."""
-    missing = [name for name in COLUMNS if name not in table]
-    unknown = [str(name) for name in table if name not in COLUMNS]
+    _check_columns([str(name) for name in table], where)
+    return _of_table(table, where, np.arange(len(table)) + 2)
+
+
+def _check_columns(names: Sequence[str], where: str) -> None:
+    missing = [name for name in COLUMNS if name not in names]
+    unknown = [name for name in names if name not in COLUMNS] or [x for x in COLUMNS if list(names).count(x) > 1]
     if missing or unknown:
         raise InputError(f"{where}: expected columns {', '.join(COLUMNS)}; missing: {', '.join(missing) or 'none'}, "
-                         f"unknown: {', '.join(unknown) or 'none'}")
-    texts = [table[name].astype(str).to_numpy(str) for name in ("symbol", "source")]
-    numbers = {name: _numbers(table[name], where) for name in ("rollout", *NUMBERS)}
-    rollout = numbers.pop("rollout")
-    broken = np.flatnonzero(~(np.isfinite(rollout) & (rollout == np.floor(rollout))))
-    if broken.size:
-        raise _wrong(where, table["rollout"], broken[0], "a whole number")
+                         f"unknown: {brief(', '.join(unknown) or 'none')[1:-1]}")
+
+
+def _of_table(table: pd.DataFrame, where: str, lines: np.ndarray) -> MinuteBars:
+    """Checks a table whose rows stand on `lines` [N] of a file, or would."""
+
+    def require(good: np.ndarray, name: str, expected: str) -> None:
+        if not good.all():
+            row = int(np.argmin(good))
+            raise InputError(f"{where}: line {lines[row]}, column {name}: expected {expected}, "
+                             f"got {brief(table[name].iloc[row])}")
+
+    texts = {}
+    for name in ("symbol", "source"):
+        column = table[name].astype(str)
+        require((column.str.len() <= LONGEST_NAME).to_numpy(bool), name, f"at most {LONGEST_NAME} characters")
+        texts[name] = column.to_numpy(str)
+    numbers = {}
+    for name in ("rollout", *NUMBERS):
+        found, is_empty = _numbers(table[name])
+        require(~np.isnan(found) | is_empty, name, "a number")
+        if name == "rollout":
+            require(np.isfinite(found) & (found == np.floor(found)), name, "a whole number")
+        # Infinite ones of a rollout are for who looks at it as a whole.
+        require(is_empty | np.isinf(found) | (np.abs(found) < MOST_NUMBER), name, "a number below 2**53")
+        numbers[name] = found
     moments = pd.to_datetime(table["time"], format=_TIME_FORMAT, errors="coerce")
-    if moments.isna().any():
-        raise _wrong(where, table["time"], np.argmax(moments.isna()), "a time like 2024-03-06 10:23:00")
-    return MinuteBars(texts[0], rollout.astype(np.int64), texts[1], moments.to_numpy("datetime64[s]"), **numbers)
+    require(moments.notna().to_numpy(bool), "time", "a time like 2024-03-06 10:23:00")
+    return MinuteBars(texts["symbol"], numbers.pop("rollout").astype(np.int64), texts["source"],
+                      moments.to_numpy("datetime64[s]"), **numbers)
 
 
-def _numbers(column: pd.Series, where: str) -> np.ndarray:
-    found = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-    is_empty = column.isna() | column.astype(str).str.strip().str.lower().isin(("", "nan", "none"))
-    wrong = np.flatnonzero(np.isnan(found) & ~is_empty.to_numpy())
-    if wrong.size:
-        raise _wrong(where, column, wrong[0], "a number")
-    return found
+def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [N], NaN where there is no number, and bool [N], where nothing stands."""
+    if column.dtype.kind in "biuf":
+        found = column.to_numpy(np.float64)
+    else:  # by Python's own float, which rounds right whatever pandas there is
+        found = np.array([_number(text) for text in column.astype(str)], np.float64)
+    is_empty = np.isnan(found)
+    left = column[is_empty]
+    is_empty[is_empty] = left.isna() | left.astype(str).str.strip().str.lower().isin(("", "nan", "none"))
+    return found, is_empty
 
 
-def _wrong(where: str, column: pd.Series, row: Any, expected: str) -> InputError:
-    return InputError(f"{where}: line {int(row) + 2}, column {column.name}: expected {expected}, "
-                      f"got {column.iloc[int(row)]!r}")
+def _number(text: str) -> float:
+    """A text as a number, NaN where it is none."""
+    try:
+        return float(text) if text.isascii() and "_" not in text else np.nan
+    except ValueError:
+        return np.nan

@@ -14,22 +14,23 @@ _UNIT = 10_000
 _BANDS = ((0.05, 0.95), (0.25, 0.75))
 
 
-def fan(past_minutes: np.ndarray, past_mids: np.ndarray, mids: np.ndarray, realized: np.ndarray | None, title: str
-        ) -> Figure:
+def fan(past_minutes: np.ndarray, past_mids: np.ndarray, mids: np.ndarray, realized: np.ndarray | None, title: str,
+        unit: float = 1e-4) -> Figure:
     """Fan chart: the mid before the start, what the trajectories do after it, and what came.
 
     Args:
       past_minutes: float64 [N], minutes after the start, none above 0.
-      past_mids: float64 [N], 1e-4 of the currency, as are those below; NaN where there is none.
+      past_mids: float64 [N], in units of the price, as are those below; NaN where there is none.
       mids: float64 [B, M + 1], of the trajectories at minutes 0 to M.
       realized: float64 [M + 1], or None.
       title: heading.
+      unit: currency that one unit of a price stands for.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     minute = np.arange(mids.shape[1])
-    axes.plot(past_minutes, past_mids / _UNIT, color="black", linewidth=1.0, label="before")
-    known = mids[~np.isnan(mids).any(axis=1)] / _UNIT
+    axes.plot(past_minutes, past_mids * unit, color="black", linewidth=1.0, label="before")
+    known = mids[~np.isnan(mids).any(axis=1)] * unit
     if len(known):
         for low, high in _BANDS:
             axes.fill_between(minute, *np.quantile(known, (low, high), axis=0), color="tab:blue", alpha=0.25,
@@ -37,7 +38,7 @@ def fan(past_minutes: np.ndarray, past_mids: np.ndarray, mids: np.ndarray, reali
         axes.plot(minute, known.T[:, :20], color="tab:blue", alpha=0.25, linewidth=0.6)
         axes.plot(minute, np.median(known, axis=0), color="tab:blue", linewidth=1.8, label="median")
     if realized is not None:
-        axes.plot(minute, realized / _UNIT, color="tab:red", linewidth=1.8, marker=".", label="what came")
+        axes.plot(minute, realized * unit, color="tab:red", linewidth=1.8, marker=".", label="what came")
     axes.axvline(0, color="gray", linewidth=0.8)
     axes.set(xlabel="minutes after the start", ylabel="mid price", title=title)
     axes.grid(alpha=0.3)

@@ -10,7 +10,7 @@ from marsjax.analysis.quantities import OrderEvents
 from marsjax.core import int64, times
 from marsjax.core.records import BookView, Int64, Kind, Status
 from marsjax.observers.trace_tables import Table
-from marsjax.sim.initial import Passed
+from marsjax.sim.initial import Passed, joined
 
 UNKNOWN = -1
 """Lifetime of a cancelled order of which it is not known when it came, and of orders that are no cancel."""
@@ -47,7 +47,7 @@ def of_passed(passed: Sequence[Passed]) -> OrderEvents:
 
     What an order traded is read off the levels of the view before it: exact as far as they reach.
     """
-    part: Passed = jax.tree.map(lambda *x: np.concatenate(x), *passed)
+    part = joined(passed)
     sent, view, time_ns = part.orders, part.views, times.to_ns(part.orders.time)
     is_cancel = sent.kind == Kind.CANCEL
     came_ns, price = _found(arrivals_of(passed), np.asarray(sent.cancel_id))

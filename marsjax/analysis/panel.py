@@ -13,6 +13,8 @@ from marsjax.core.errors import InputError
 
 MINUTES = 26
 """Bars of a rollout of 25 minutes."""
+_FEWEST = 3
+"""Bars that hold a return: the first minute counts for none."""
 
 
 class Reason(enum.StrEnum):
@@ -100,14 +102,25 @@ class Panel:
         return self.where(self.source == source)
 
 
+def usual_minutes(bars: MinuteBars) -> int:
+    """How many bars most rollouts have, of those that have 3 or more; of several such numbers the largest.
+
+    MINUTES where there is no such rollout.
+    """
+    names = [np.unique(getattr(bars, name), return_inverse=True)[1] for name in ("source", "symbol")]
+    counts = collections.Counter(np.unique(np.stack([*names, bars.rollout]), axis=1, return_counts=True)[1].tolist())
+    return max((count for count in counts if count >= _FEWEST), key=lambda count: (counts[count], count),
+               default=MINUTES)
+
+
 def dense(bars: MinuteBars, minutes: int = MINUTES) -> tuple[Panel, Exclusions]:
     """Rollouts of exactly `minutes` consecutive bars with prices and volumes, and those that are none.
 
     A symbol whose prices never change in any rollout of a source is left out there: its correlations are undefined.
     InputError for fewer than 3 minutes, which hold no return (the first minute counts for none).
     """
-    if minutes < 3:
-        raise InputError(f"panel: expected at least 3 minutes a rollout, got {minutes}")
+    if minutes < _FEWEST:
+        raise InputError(f"panel: expected at least {_FEWEST} minutes a rollout, got {minutes}")
     names = {name: np.unique(getattr(bars, name), return_inverse=True) for name in ("source", "symbol")}
     # Seconds that are no whole minute make two bars of one minute, or a gap.
     time = bars.time.astype("datetime64[m]")

@@ -4,23 +4,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-_UNIT = 10_000
 
-
-def day(table: pd.DataFrame, title: str) -> Figure:
+def day(table: pd.DataFrame, title: str, unit: float = 1e-4) -> Figure:
     """The picture of a day: mid, spread, depth and volume by minute.
 
     Args:
       table: rows of `analysis.day.join`.
       title: heading.
+      unit: currency that one unit of a price stands for.
     """
     minute = _without_gaps(table.index.to_numpy())
     figure = Figure(figsize=(10, 9), layout="constrained")
     mid, spread, depth, volume = figure.subplots(4, 1, sharex=True, height_ratios=(3, 1.2, 1.5, 1.2))
     figure.suptitle(title)
-    _lines(mid, minute, table["mid"] / _UNIT, color="tab:blue")
+    _lines(mid, minute, table["mid"] * unit, color="tab:blue")
     mid.set_ylabel("mid price")
-    _lines(spread, minute, table["spread"] / _UNIT, color="tab:gray")
+    _lines(spread, minute, table["spread"] * unit, color="tab:gray")
     spread.set_ylabel("spread")
     _lines(depth, minute, table["bid_depth"], color="tab:green", label="bids")
     _lines(depth, minute, table["ask_depth"], color="tab:red", label="asks")

@@ -6,24 +6,27 @@ reference's report of stylized facts declares them. The archive itself is not pu
 No pickle is run; a pickled DataFrame cannot be read so, and is refused by name.
 """
 
+import math
 import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from marsjax.analysis.bars import COLUMNS, HISTORICAL, NUMBERS, SIMULATED, MinuteBars
+from marsjax.analysis.bars import COLUMNS, HISTORICAL, LONGEST_NAME, MOST_NUMBER, NUMBERS, SIMULATED, MinuteBars
 from marsjax.checkpoint import pickle as safe_pickle
 from marsjax.checkpoint.pickle import Record, UnsafePickleError
-from marsjax.core.errors import InputError
+from marsjax.core.errors import InputError, brief
 
 _MODULES = ("market_simulation.examples.report_stylized_facts", "__main__")
 _RECORDS = ("RolloutInfo", "MinuteInfo")
 _TIMESTAMPS = "pandas._libs.tslibs.timestamps"
 _UNITS = {7: "s", 8: "ms", 9: "us", 10: "ns"}
 """pandas' numbers for the resolution of a time."""
-_MOST_RATIO, _MOST_BYTES, _MOST_STEPS = 256, 2**31, 2**28
+_MOST_BYTES, _MOST_STEPS = 2**31, 2**28
 _MINUTE_FIELDS = 7
+_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_MOST_SECONDS = 270 * 365 * 86_400
 
 
 def read(path: str | os.PathLike[str], module: str = "") -> tuple[MinuteBars, int]:
@@ -37,18 +40,17 @@ def read(path: str | os.PathLike[str], module: str = "") -> tuple[MinuteBars, in
     file, the entry and the value where it is no such list.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such archive of rollouts")
     modules = (*_MODULES, module) if module else _MODULES
     allowed = {(each, name) for each in modules for name in _RECORDS}
     allowed |= {(_TIMESTAMPS, name) for name in ("_unpickle_timestamp", "Timestamp")}
-    limit = min(_MOST_BYTES, max(2**26, _MOST_RATIO * path.stat().st_size))
     try:
-        record = safe_pickle.load_zstd(path, allowed, max_bytes=limit, max_steps=_MOST_STEPS)
+        record = safe_pickle.load_zstd(path, allowed, max_bytes=_MOST_BYTES, max_steps=_MOST_STEPS)
     except UnsafePickleError as error:
         raise UnsafePickleError(
-            f"{error}; only lists of RolloutInfo and MinuteInfo are read (of the modules {', '.join(modules)}). Turn "
-            f"anything else, like a pickled DataFrame, into a CSV of bars where you trust it: {', '.join(COLUMNS)}"
+            f"{str(error).partition(';')[0]}; read are lists of RolloutInfo and MinuteInfo alone. Turn anything else "
+            f"into a CSV of bars where you trust it: {', '.join(COLUMNS)}"
         ) from None
     if not isinstance(record, list | tuple):
         raise InputError(f"{path}: expected a list of RolloutInfo, got a {type(record).__name__}")
@@ -61,8 +63,8 @@ def read(path: str | os.PathLike[str], module: str = "") -> tuple[MinuteBars, in
             continue
         where = f"{path}: entry {i}"
         symbol, _, simulated, replayed = _fields(where, entry, "RolloutInfo", 4)
-        if not isinstance(symbol, str):
-            raise InputError(f"{where}: expected a symbol, got {symbol!r:.60}")
+        if not isinstance(symbol, str) or len(symbol) > LONGEST_NAME:
+            raise InputError(f"{where}: expected a symbol, got {brief(symbol)}")
         for source, minutes in ((SIMULATED, simulated), (HISTORICAL, replayed)):
             _add(f"{where}, {source}", columns, minutes)
             count = len(minutes)
@@ -80,9 +82,16 @@ def _add(where: str, columns: dict[str, list[Any]], minutes: Any) -> None:
         time, *values = _fields(at, minute, "MinuteInfo", _MINUTE_FIELDS)[: 1 + len(NUMBERS)]
         columns["time"].append(_time(at, time))
         for name, value in zip(NUMBERS, values, strict=True):
-            if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-                raise InputError(f"{at}, {name}: expected a number, got {value!r:.60}")
-            columns[name].append(float(value))
+            columns[name].append(_number(f"{at}, {name}", value))
+
+
+def _number(where: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise InputError(f"{where}: expected a number, got {brief(value)}")
+    found = MOST_NUMBER if isinstance(value, int) and abs(value) >= MOST_NUMBER else float(value)
+    if MOST_NUMBER <= abs(found) < math.inf:
+        raise InputError(f"{where}: expected a number below 2**53, got {brief(value)}")
+    return found
 
 
 def _fields(where: str, value: Any, name: str, count: int) -> tuple[Any, ...]:
@@ -99,8 +108,11 @@ def _time(where: str, value: Any) -> np.datetime64:
     count, _, zone, unit = (*value.args, 10, 10, 10, 10)[:4]
     found = _UNITS.get(unit) if type(unit) is int else None
     if type(count) is not int or len(value.args) < 3 or zone is not None or found is None:
-        raise InputError(f"{where}: expected a time without a zone, got {value.args!r:.60}")
-    return np.int64(count).astype(f"datetime64[{found}]").astype("datetime64[s]")
+        raise InputError(f"{where}: expected a time without a zone, got {', '.join(map(brief, value.args[:4]))}")
+    seconds = count // _A_SECOND[found]
+    if abs(seconds) > _MOST_SECONDS:
+        raise InputError(f"{where}: expected a time from 1700 to 2240, got {brief(count)} {found} since 1970")
+    return np.datetime64(seconds, "s")
 
 
 def _bars(columns: dict[str, list[Any]]) -> MinuteBars:

@@ -23,6 +23,7 @@ import numpy as np
 from marsjax.analysis import stylized_facts
 from marsjax.analysis.panel import Panel
 from marsjax.analysis.stylized_facts import TABLES, group_sums
+from marsjax.core import limits
 from marsjax.core.errors import InputError
 
 MIN_BLOCKS = 20
@@ -130,10 +131,13 @@ def judge(panel: Panel, seed: int = 0, resamples: int = RESAMPLES) -> list[Verdi
       seed: of the bootstrap and of the Gaussian returns; the same seed gives the same verdicts.
       resamples: of the bootstrap.
 
-    Raises InputError for a panel without rollouts or fewer than 2 resamples.
+    Raises InputError for a panel without rollouts, fewer than 2 or more than limits.RESAMPLES resamples, and a seed
+    below 0.
     """
     if not len(panel.source) or resamples < 2:
         raise InputError(f"judge: expected rollouts and at least 2 resamples, got {len(panel.source)} and {resamples}")
+    limits.check_whole("judge: resamples", resamples, 2, limits.RESAMPLES)
+    limits.check_whole("judge: seed", seed, 0, limits.SEED)
     return [verdict for i, source in enumerate(np.unique(panel.source))
             for verdict in _judge_source(panel.of(str(source)), np.random.default_rng([seed, i]), resamples)]
 

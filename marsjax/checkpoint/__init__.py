@@ -3,7 +3,9 @@
   `load`: the front door: a name, a folder or a repository -> `LoadedModel`. Start here.
   `folder`: checkpoints of marsjax: weights (Orbax), sizes, bins and origin in one folder; `save` and `restore`.
   `importer`: a published model with its bins -> `Checkpoint`; settles what its files leave open.
+  `manifest`: the hashes of a folder's files, written and checked.
   `safetensors`: the published files of a model, read and written.
+  `tensor_files`: the tensors in them, of one file or of shards.
   `converter_files`: files of bin converters, read and written.
   `hub`: downloads from the Hugging Face Hub.
   `validation`: how well a model predicts published samples.
@@ -13,11 +15,22 @@
   `Checkpoint`: what a folder holds.
 """
 
-from marsjax.checkpoint import converter_files, folder, hub, importer, load, pickle, safetensors, validation
+from marsjax.checkpoint import (
+    converter_files,
+    folder,
+    hub,
+    importer,
+    load,
+    manifest,
+    pickle,
+    safetensors,
+    tensor_files,
+    validation,
+)
 from marsjax.checkpoint.folder import Checkpoint
 from marsjax.checkpoint.load import LoadedModel, load_order_model
 
 __all__ = [
-    "Checkpoint", "LoadedModel", "converter_files", "folder", "hub", "importer", "load", "load_order_model", "pickle",
-    "safetensors", "validation",
+    "Checkpoint", "LoadedModel", "converter_files", "folder", "hub", "importer", "load", "load_order_model", "manifest",
+    "pickle", "safetensors", "tensor_files", "validation",
 ]  # fmt: skip

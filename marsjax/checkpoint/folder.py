@@ -4,11 +4,15 @@
     about.json      source, revision, hashes, report of an import: whatever the writer had to say
     params/         Orbax, readable on other devices and meshes than it was written on
     converters/     one .npz a quantity (`converter_files.save`), where there are any
+    manifest.json   the SHA-256 of each of these files (`manifest`); folders of older versions have none
+
+Who changes a file on purpose writes the manifest anew: `seal`.
 """
 
 import dataclasses
 import inspect
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -20,9 +24,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from marsjax.checkpoint import converter_files
+from marsjax.checkpoint import converter_files, manifest
 from marsjax.checkpoint import safetensors as safetensors_layout
-from marsjax.core.errors import InputError
+from marsjax.core import files
+from marsjax.core.errors import InputError, brief
 from marsjax.core.records import Array
 from marsjax.core.specs import ModelSpec, TokenSpec
 from marsjax.model.llama import OrderModel
@@ -35,7 +40,11 @@ PARAMS = "params"
 CONVERTERS = "converters"
 TOKEN_CONVERTERS = ("lob-volume", "order-interval", "order-volume", "pred-order-volume", "price-level")
 """What order tokens are made with; published models have converters of further quantities."""
-_FORMAT = "marsjax checkpoint 1"
+_FORMAT = "marsjax checkpoint 2"
+# Without a manifest; spec.json has size and CRC-32 of the files of the parameters.
+_OLDER = "marsjax checkpoint 1"
+# Weights of zeros compress well, so that a small checkpoint may hold less than its arrays.
+_MOST_RATIO, _HARMLESS = 64, 2**28
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,8 +63,8 @@ class _Record(NamedTuple):
     spec: ModelSpec
     dtype: str
     converters: list[str]
-    files: dict[str, str]
-    """Size and CRC-32 of every file of the parameters: Orbax itself does not see every damage."""
+    crcs: dict[str, Any]
+    """Of a folder without a manifest: size and CRC-32 of every file of the parameters."""
 
 
 def save(folder: str | os.PathLike[str], model: OrderModel, converters: Mapping[str, Converter],
@@ -107,9 +116,14 @@ def write(folder: pathlib.Path, model: OrderModel, converters: Mapping[str, Conv
     path = folder.absolute() / PARAMS
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**raw)) as checkpointer:
         checkpointer.save(path, args=ocp.args.PyTreeSave(_nested(weights)))
-    files = {file.relative_to(path).as_posix(): _checksum(file) for file in sorted(path.rglob("*")) if file.is_file()}
     _write_json(folder / SPEC, {"format": _FORMAT, "model": dataclasses.asdict(spec), "dtype": dtype,
-                                CONVERTERS: sorted(converters), "files": files})
+                                CONVERTERS: sorted(converters)})
+    seal(folder)
+
+
+def seal(folder: str | os.PathLike[str]) -> None:
+    """Writes the manifest of a checkpoint, with the hashes that its files have now."""
+    manifest.write(pathlib.Path(folder), (SPEC, ABOUT, PARAMS, CONVERTERS))
 
 
 def restore(folder: str | os.PathLike[str],
@@ -127,18 +141,27 @@ def restore(folder: str | os.PathLike[str],
     path = pathlib.Path(os.path.abspath(folder))
     if not (path / SPEC).is_file():
         raise FileNotFoundError(f"{path}: no checkpoint of marsjax, which has a file {SPEC}")
-    record = _read_spec(path / SPEC)
-    for part in (ABOUT, PARAMS, *([CONVERTERS] if record.converters else [])):
+    listed = manifest.check(path) if (path / manifest.NAME).exists() else None
+    record = _read_spec(path / SPEC, has_manifest=listed is not None)
+    parts = {name: f"{CONVERTERS}/{name}.npz" for name in record.converters}
+    for part in (ABOUT, PARAMS, *parts.values()):
         if not (path / part).exists():
             raise FileNotFoundError(f"{path}: incomplete checkpoint: {part} is missing")
-    about = safetensors_layout.read_json(path / ABOUT)
-    converters = _read_converters(path / CONVERTERS, record.converters) if record.converters else {}
+        if listed is not None and part not in (PARAMS, *listed):
+            raise InputError(f"{path / manifest.NAME}: expected the hash of {part} too, which {SPEC} asks for")
+    about = files.read_json(path / ABOUT)
+    converters = {name: converter_files.load(path / part) for name, part in parts.items()}
     try:
         check_converters(record.spec, converters)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     weights = _restore_weights(path / PARAMS, record, sharding)
     return Checkpoint(OrderModel(record.spec, weights), converters, about)
+
+
+def is_checkpoint(folder: pathlib.Path) -> bool:
+    """Whether a folder is meant to be a checkpoint of marsjax, be it whole or not."""
+    return (folder / SPEC).is_file() or (folder / manifest.NAME).is_file()
 
 
 def check_converters(spec: ModelSpec, converters: Mapping[str, Converter]) -> None:
@@ -151,36 +174,39 @@ def check_converters(spec: ModelSpec, converters: Mapping[str, Converter]) -> No
         encoding.draw_tables(spec.tokens, converters)
 
 
-def _read_converters(path: pathlib.Path, names: list[str]) -> dict[str, Converter]:
-    if names == list(TOKEN_CONVERTERS):
-        return {name: converter_files.load(path / f"{name}.npz") for name in TOKEN_CONVERTERS}
-    return converter_files.read_folder(path)
-
-
 def _restore_weights(path: pathlib.Path, record: _Record,
                      sharding: jax.sharding.Sharding | Mapping[str, jax.sharding.Sharding] | None
                      ) -> dict[str, Array]:
     """The weights by their names."""
     import orbax.checkpoint as ocp  # here, since importing it takes long
 
-    for name, checksum in record.files.items():
+    for name, checksum in record.crcs.items():
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path.parent}: incomplete checkpoint: {PARAMS}/{name} is missing")
         if _checksum(path / name) != checksum:
-            raise InputError(f"{path / name}: cut off or changed: expected size and CRC-32 {checksum}, got "
+            raise InputError(f"{path / name}: cut off or changed: expected size and CRC-32 {brief(checksum)}, got "
                              f"{_checksum(path / name)}")
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(next(iter(jnp.zeros(()).devices())))
     shapes = safetensors_layout.abstract(record.spec, record.dtype)
     places = dict.fromkeys(shapes, sharding) if isinstance(sharding, jax.sharding.Sharding) else sharding
     target = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[name]) for name, x in shapes.items()}
-    with ocp.StandardCheckpointer() as checkpointer:
-        stored, expected = _described(_flat(checkpointer.metadata(path).item_metadata.tree)), _described(target)
-        wrong = sorted(name for name, shape in (stored.items() ^ expected.items()))
-        if wrong:
-            raise InputError(f"{path}: {wrong[0]}: {SPEC} asks for {expected.get(wrong[0])}, stored is "
-                             f"{stored.get(wrong[0])}")
-        return _flat(checkpointer.restore(path, _nested(target)))
+    asked = sum(math.prod(x.shape) * x.dtype.itemsize for x in target.values())
+    held = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    if asked > max(_HARMLESS, _MOST_RATIO * held):
+        raise InputError(f"{path}: {SPEC} asks for {asked} bytes of parameters, here are {held}")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            stored, expected = _described(_flat(checkpointer.metadata(path).item_metadata.tree)), _described(target)
+            wrong = sorted(name for name, shape in (stored.items() ^ expected.items()))
+            if wrong:
+                raise InputError(f"{path}: {wrong[0]}: {SPEC} asks for {expected.get(wrong[0])}, stored is "
+                                 f"{stored.get(wrong[0])}")
+            return _flat(checkpointer.restore(path, _nested(target)))
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:  # whatever Orbax makes of damage
+        raise InputError(f"{path}: Orbax cannot read these parameters: {brief(error, 160)}") from error
 
 
 def _described(arrays: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -213,18 +239,23 @@ def _nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _read_spec(path: pathlib.Path) -> _Record:
-    record = safetensors_layout.read_json(path)
-    if record.get("format") != _FORMAT:
-        raise InputError(f"{path}: format: expected {_FORMAT!r}, got {record.get('format')!r:.80}")
+def _read_spec(path: pathlib.Path, has_manifest: bool) -> _Record:
+    record = files.read_json(path)
+    if record.get("format") not in (_FORMAT, _OLDER):
+        raise InputError(f"{path}: format: expected {_FORMAT!r}, got {brief(record.get('format'))}")
+    if record["format"] == _FORMAT and not has_manifest:
+        raise FileNotFoundError(f"{path.parent}: incomplete checkpoint: {manifest.NAME} is missing")
     sizes = _keys(path, "model", record.get("model"), ModelSpec)
     bins_of = _keys(path, "model.tokens", sizes["tokens"], TokenSpec)
-    dtype, names, files = (record.get(key) for key in ("dtype", CONVERTERS, "files"))
-    if dtype not in safetensors_layout.DTYPES or not isinstance(names, list) or not isinstance(files, dict):
+    dtype, names, crcs = record.get("dtype"), record.get(CONVERTERS), record.get("files", {})
+    known: tuple[set[str], ...] = ({*bins.NAMES}, {*TOKEN_CONVERTERS}, set())
+    if dtype not in safetensors_layout.DTYPES or not isinstance(names, list) or set(map(str, names)) not in known or (
+            not isinstance(crcs, dict)):
         raise InputError(f"{path}: dtype, {CONVERTERS}, files: expected {' or '.join(safetensors_layout.DTYPES)}, a "
-                         f"list and an object; got {dtype!r:.80}, {names!r:.80} and {files!r:.80}")
+                         f"list of names and an object; got {brief(dtype)}, {brief(names)} and {brief(crcs)}")
+    order = [name for name in (bins.NAMES if len(names) > len(TOKEN_CONVERTERS) else TOKEN_CONVERTERS) if name in names]
     try:
-        return _Record(ModelSpec(**{**sizes, "tokens": TokenSpec(**bins_of)}), dtype, names, files)
+        return _Record(ModelSpec(**{**sizes, "tokens": TokenSpec(**bins_of)}), dtype, order, crcs)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -233,7 +264,8 @@ def _keys(path: pathlib.Path, key: str, value: Any, kind: type) -> dict[str, Any
     """A dictionary that has the fields of a record, and no others."""
     fields = {field.name for field in dataclasses.fields(kind)}
     if not isinstance(value, dict) or set(value) != fields:
-        raise InputError(f"{path}: {key}: expected the keys {', '.join(sorted(fields))}, got {value!r:.200}")
+        got = ", ".join(sorted(value)) if isinstance(value, dict) else value
+        raise InputError(f"{path}: {key}: expected the keys {', '.join(sorted(fields))}, got {brief(got, 120)}")
     return value
 
 

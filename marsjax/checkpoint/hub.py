@@ -4,12 +4,16 @@ Two layouts are known: one repository with the model, `converters/` and `validat
 model each, whose converters and samples lie in a dataset repository that they share.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import re
+from collections.abc import Iterator
 
-from marsjax.checkpoint.safetensors import CONFIG, WEIGHTS
-from marsjax.core.errors import InputError
+from marsjax.checkpoint import tensor_files
+from marsjax.checkpoint.safetensors import CONFIG
+from marsjax.checkpoint.tensor_files import INDEX, SHARDS, WEIGHTS
+from marsjax.core.errors import InputError, brief
 from marsjax.tokens.bins import NAMES
 
 CONVERTERS = "converters"
@@ -25,7 +29,7 @@ class Fetched:
     """Where the files of a published model lie on this machine, and which they are."""
 
     model: pathlib.Path
-    """Folder with `config.json` and `model.safetensors`."""
+    """Folder with `config.json` and `model.safetensors`, or its shards and their index."""
     repository: str | None
     """`owner/name` that it is from, None for a local folder."""
     revision: str | None
@@ -66,14 +70,25 @@ def fetch(source: str, revision: str | None = None, *, samples: bool = False, as
     wanted = [f"{CONVERTERS}/{name}.zstd" for name in NAMES]
     if samples:
         wanted += [f"{SAMPLES}/*.zstd", f"{SAMPLES}/*.csv"]
-    folder, commit = _download(source, "model", revision, [CONFIG, WEIGHTS, *wanted])
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
+    folder, commit = _download(source, "model", revision, [CONFIG, WEIGHTS, INDEX, SHARDS, *wanted])
+    weights = [WEIGHTS]
+    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+        weights = tensor_files.shard_names(folder / INDEX)
+        if not all((folder / name).is_file() for name in weights):  # an index may name its shards as it likes
+            _download(source, "model", commit, weights)
+    for name in (CONFIG, *weights):
+        if not (folder / name).is_file() and not _is_published(source, "model", commit, name):
             raise FileNotFoundError(f"{source}: the repository has no file {name} at revision {commit or 'main'}")
     assets, rest, rest_commit = None, folder, None
     if not (folder / CONVERTERS).is_dir() and source.split("/")[0] in SHARED_ASSETS:
         assets = SHARED_ASSETS[source.split("/")[0]]
         rest, rest_commit = _download(assets, "dataset", assets_revision, wanted)
+    files = [rest / CONVERTERS / f"{name}.zstd" for name in NAMES]
+    if any(file.is_symlink() or file.is_file() for file in files):  # a link may lead to what was taken out of the cache
+        of = (assets, "dataset", rest_commit) if assets else (source, "model", commit)
+        for file in files:
+            if not file.is_file():
+                _is_published(*of, f"{CONVERTERS}/{file.name}")
     found = [part if part.is_dir() else None for part in (rest / CONVERTERS, rest / SAMPLES)]
     return Fetched(folder, source, commit, found[0], found[1] if samples else None, assets, rest_commit)
 
@@ -81,12 +96,40 @@ def fetch(source: str, revision: str | None = None, *, samples: bool = False, as
 def _download(source: str, kind: str, revision: str | None, patterns: list[str]) -> tuple[pathlib.Path, str | None]:
     """The local folder of a repository, and its commit."""
     import huggingface_hub  # here, since importing it takes long
+
+    with _errors(source, kind, revision):
+        folder = pathlib.Path(huggingface_hub.snapshot_download(
+            source, repo_type=kind, revision=revision, allow_patterns=patterns))
+    return folder, folder.name if _COMMIT.fullmatch(folder.name) else revision
+
+
+def _is_published(source: str, kind: str, revision: str | None, name: str) -> bool:
+    """Whether a file that did not come with the others is in the repository; if it is, it is now in the cache too.
+
+    Where the hub cannot be reached, a download of many files gives what an earlier one has left in the cache, without
+    a word; that of one file says so. ConnectionError then.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    with _errors(source, kind, revision, name):
+        try:
+            huggingface_hub.hf_hub_download(source, name, repo_type=kind, revision=revision)
+        except errors.LocalEntryNotFoundError:
+            raise
+        except errors.EntryNotFoundError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _errors(source: str, kind: str, revision: str | None, name: str = "what is needed of it") -> Iterator[None]:
+    """Errors of the hub's client as those of `fetch`; `name` is the file that is asked for."""
     from huggingface_hub import errors
 
     where = f"{source} ({kind} on the Hugging Face Hub)"
     try:
-        folder = pathlib.Path(huggingface_hub.snapshot_download(
-            source, repo_type=kind, revision=revision, allow_patterns=patterns))
+        yield
     except errors.GatedRepoError as error:
         raise PermissionError(f"{where}: gated: accept its terms at https://huggingface.co/{source}, then log in with "
                               "`hf auth login`") from error
@@ -96,14 +139,9 @@ def _download(source: str, kind: str, revision: str | None, patterns: list[str])
     except errors.RevisionNotFoundError as error:
         raise FileNotFoundError(f"{where}: no revision {revision!r}") from error
     except errors.HFValidationError as error:
-        raise InputError(f"{where}: {_line(error)}") from error
+        raise InputError(f"{where}: {brief(error, 200)}") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise ConnectionError(f"{where}: the hub cannot be reached and the files are not in the cache: go online, or "
-                              f"download them and give the folder ({_line(error)})") from error
+        raise ConnectionError(f"{where}: the hub cannot be reached, and {name} is not in the cache: go online, or "
+                              f"`hf download {source}` on a machine that is, and give the folder") from error
     except (errors.EntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
-        raise ConnectionError(f"{where}: the download failed: {_line(error)}") from error
-    return folder, folder.name if _COMMIT.fullmatch(folder.name) else revision
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+        raise ConnectionError(f"{where}: the download failed: {brief(error, 200)}") from error

@@ -7,7 +7,6 @@ loss is taken.
 """
 
 import functools
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Collection
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marsjax.checkpoint import converter_files, hub, validation
+from marsjax.checkpoint import converter_files, hub, manifest, validation
 from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.checkpoint import safetensors as safetensors_layout
 from marsjax.checkpoint.folder import Checkpoint
@@ -47,7 +46,8 @@ def import_published(source: str | os.PathLike[str], revision: str | None = None
     """A published model with its converters; its weights are NumPy arrays, `about` holds source and report.
 
     Args:
-      source: folder with `config.json` and `model.safetensors`, or `owner/name` on the Hugging Face Hub.
+      source: folder with `config.json` and `model.safetensors` (or shards with their index), or `owner/name` on the
+        Hugging Face Hub.
       revision: commit, branch or tag on the hub.
       dtype: of the parameters, float32 or bfloat16.
       ratio_embeddings: one of `VARIANTS`, or `auto` to let the samples choose. `sum` goes by the names of the tables,
@@ -72,17 +72,17 @@ def import_published(source: str | os.PathLike[str], revision: str | None = None
         find_samples = functools.partial(_samples_folder, origin, samples)
         choice = _choose(imported, ratio_embeddings, choice, find_samples, most_level, max_samples)
     elif ratio_embeddings in ("sum", "swapped") and not imported.model.spec.ratio_embeddings:
-        raise InputError(f"ratio_embeddings={ratio_embeddings}: {origin.model / WEIGHTS} has no two tables "
+        raise InputError(f"ratio_embeddings={ratio_embeddings}: {imported.where} has no two tables "
                          f"[{layers.RATIO_ROWS}, {imported.model.spec.embed_dim}] to add")
     report = {"used": list(imported.used), "unused": list(imported.unused),
               "ignored_keys": list(imported.described), "dropout": imported.dropout,
               "ratio_tables": list(imported.ratio_tables), "ratio_embeddings": choice.variant,
               "losses": choice.losses, "samples": str(choice.samples) if choice.samples else None,
               "notes": notes + choice.notes}
-    files = [origin.model / CONFIG, origin.model / WEIGHTS]
+    files = list(imported.files)
     files += [file for file in sorted(folder.iterdir()) if file.stem in known] if folder else []
     about = {"source": str(source), "revision": origin.revision, "assets": origin.assets,
-             "assets_revision": origin.assets_revision, "sha256": {file.name: _sha256(file) for file in files},
+             "assets_revision": origin.assets_revision, "sha256": {file.name: manifest.sha256(file) for file in files},
              "import": report}
     return Checkpoint(imported.variant(choice.variant), known, about)
 
@@ -109,7 +109,8 @@ def _converters(imported: Imported, origin: Fetched, given: str | os.PathLike[st
     """The folder of the converters, the converters, and notes; those that only lie beside may be another model's."""
     folder = pathlib.Path(given) if given is not None else origin.converters
     if folder is None:
-        return None, {}, ["no converters found: the model predicts tokens, but cannot turn them into orders"]
+        where = f" in {origin.repository} (offline: in what the cache has of it)" if origin.repository else ""
+        return None, {}, [f"no converters found{where}: the model predicts tokens, but cannot turn them into orders"]
     try:
         found = converter_files.read_folder(folder)
         checkpoint_folder.check_converters(imported.model.spec, found)
@@ -155,7 +156,3 @@ def _choose(imported: Imported, wanted: str, choice: _Choice, find_samples: Call
     losses = {variant: float(loss.mean()) for variant, loss in found.items()}
     return _Choice(best, losses, notes, folder)
 
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

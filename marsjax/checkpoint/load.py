@@ -1,10 +1,9 @@
 """The front door to order models: from a folder, a checkpoint or the Hugging Face Hub to something that predicts."""
 
 import dataclasses
-import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 
 from marsjax.checkpoint import converter_files, importer, validation
 from marsjax.checkpoint import folder as checkpoint_folder
-from marsjax.core import keys
+from marsjax.core import keys, limits
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array
 from marsjax.core.specs import ComputeSpec, ModelSpec
@@ -55,21 +54,31 @@ class LoadedModel:
         return _logits(self.model, self._checked(features))
 
     def top(self, features: Array) -> jax.Array:
-        """The most likely token, int32 [B]; the lowest of several."""
-        return jnp.argmax(self.logits(features), axis=-1).astype(jnp.int32)
+        """The most likely token, int32 [B]; the lowest of several. InputError where a logit is no finite number."""
+        return jnp.argmax(self._finite_logits(features), axis=-1).astype(jnp.int32)
 
     def sample(self, key: Array, features: Array, temperature: float = 1.0) -> jax.Array:
         """One draw a row, int32 [B], from softmax(logits / temperature), by the law that rollouts draw with.
 
         Row i draws with `jax.random.fold_in(key, i)`, whatever the other rows are. `key` is of `jax.random.key`, or of
-        the older `jax.random.PRNGKey`. InputError for what is no key, and unless 0 < temperature.
+        the older `jax.random.PRNGKey`. InputError for what is no key, unless 0 < temperature, and where a logit is no
+        finite number.
         """
         key = keys.typed(key)
         if key.ndim:
             raise InputError(f"key: expected one key, got {list(key.shape)} of them")
-        if isinstance(temperature, bool) or not 0 < temperature < math.inf:
-            raise InputError(f"temperature: expected a number above 0, got {temperature!r}")
-        return _draw(key, self.logits(features), temperature)
+        limits.check_temperature("temperature", temperature)
+        return _draw(key, self._finite_logits(features), temperature)
+
+    def _finite_logits(self, features: Array) -> jax.Array:
+        """Logits to choose a token by: of such that are no numbers the first would be chosen, whatever they mean."""
+        logits = self.logits(features)
+        broken = np.flatnonzero(~np.isfinite(np.asarray(logits)).all(axis=-1))
+        if broken.size:
+            weights = [name for name, x in self.model.weights().items() if not jnp.isfinite(jnp.asarray(x)).all()]
+            raise InputError(f"logits of row {broken[0]}: expected finite numbers, got others: the model is damaged"
+                             + (f" (not finite: weights.{', weights.'.join(weights[:3])})" if weights else ""))
+        return logits
 
     def _checked(self, features: Array) -> np.ndarray:
         found = np.asarray(features)
@@ -92,12 +101,12 @@ def _draw(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
 def load_order_model(source: str | os.PathLike[str] = DEFAULT, revision: str | None = None, dtype: str = "float32", *,
                      ratio_embeddings: str = "auto", converters: str | os.PathLike[str] | None = None,
                      samples: str | os.PathLike[str] | None = None,
-                     sharding: jax.sharding.Sharding | None = None) -> LoadedModel:
+                     sharding: jax.sharding.Sharding | None = None, ignore_keys: Collection[str] = ()) -> LoadedModel:
     """An order model from wherever it is.
 
     Args:
       source: `default` (comes with marsjax), a checkpoint folder of marsjax, a folder with `config.json` and
-        `model.safetensors`, or `owner/name` on the Hugging Face Hub.
+        `model.safetensors` (or shards with their index), or `owner/name` on the Hugging Face Hub.
       revision: commit, branch or tag on the hub.
       dtype: of parameters and matrix products: float32 or bfloat16.
       ratio_embeddings: published models hold two tables that the reference's class does not read, likely embeddings
@@ -108,18 +117,20 @@ def load_order_model(source: str | os.PathLike[str] = DEFAULT, revision: str | N
         beside) the model's folder.
       samples: folder of validation samples that `auto` chooses by, likewise from `validation-samples/`.
       sharding: where the parameters go; by default one device.
+      ignore_keys: unknown keys of a published `config.json` to pass over, since they do not change the model.
 
     Raises:
       InputError: a file is broken or does not fit the others, or `auto` has no samples to choose by.
       OSError: a file or repository is missing or cannot be reached.
     """
     place = _packaged(DEFAULT) if source == DEFAULT else pathlib.Path(source)
-    if (place / checkpoint_folder.SPEC).is_file():
-        found = _own(place, sharding, converters, {"revision": revision, "samples": samples,
-                                                   "ratio_embeddings": ratio_embeddings})
+    if checkpoint_folder.is_checkpoint(place):
+        found = _own(place, sharding, converters, {
+            "revision": revision, "samples": samples, "ratio_embeddings": ratio_embeddings,
+            "ignore_keys": ", ".join(ignore_keys) or None})
     else:
         found = importer.import_published(source, revision, dtype, ratio_embeddings=ratio_embeddings,
-                                          converters=converters, samples=samples)
+                                          converters=converters, samples=samples, ignore_keys=ignore_keys)
     model = found.model.replace(compute=ComputeSpec(dtype=dtype))
     model = jax.device_put(jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), model), sharding)
     return LoadedModel(model, found.converters, found.about)

@@ -7,6 +7,7 @@ not used.
 """
 
 import dataclasses
+import io
 import math
 import pathlib
 import pickletools
@@ -16,12 +17,17 @@ from typing import Any
 import numpy as np
 import zstandard
 
-from marsjax.core.errors import InputError
+from marsjax.core import files
+from marsjax.core.errors import InputError, brief
 
 MAX_BYTES = 2**28
 """Most bytes of a pickle, decompressed."""
 MAX_STEPS = 2**24
 """Most opcodes of a pickle; with `MAX_BYTES` this bounds time and memory."""
+
+# A file of numbers has about one opcode for a byte of zstd, and unpacks to a few bytes; what is made to swell has more.
+_STEPS_A_BYTE, _BYTES_A_BYTE = 2, 64
+_HARMLESS_STEPS, _HARMLESS_BYTES = 2**20, 2**26
 
 # A run of 4 bytes can stand for 128 KiB, so this many compressed bytes become 32 MiB at most.
 _CHUNK_BYTES = 1024
@@ -36,6 +42,7 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_DTYPE_STATES = (1, 2, 3, 4)
 _PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}
 _GETS = {"GET", "BINGET", "LONG_BINGET"}
 
@@ -77,36 +84,46 @@ def load_zstd(path: str | pathlib.Path, allowed: Collection[tuple[str, str]] = (
 
     `allowed` holds (module, name) of the classes whose instances become `Record`s. Raises UnsafePickleError (a
     InputError) with the file and the name that is refused; InputError with the file and the reason where it is no
-    zstd file, is cut off or broken, or grows past `max_bytes` or `max_steps`; OSError where it cannot be read.
+    zstd file, is cut off or broken, or grows past `max_bytes` or `max_steps`, or past what a file of its size can
+    hold; OSError where it cannot be read.
     """
-    return loads(_decompress(pathlib.Path(path), max_bytes), str(path), allowed, max_steps)
+    size = files.check_regular(path)
+    data = _decompress(pathlib.Path(path), min(max_bytes, max(_HARMLESS_BYTES, _BYTES_A_BYTE * size)))
+    return _read(data, str(path), allowed, min(max_steps, max(_HARMLESS_STEPS, _STEPS_A_BYTE * size)))
 
 
 def loads(data: bytes | bytearray, where: str = "pickle", allowed: Collection[tuple[str, str]] = (),
           max_steps: int = MAX_STEPS) -> Any:
     """The data in a pickle given as bytes; `where` names it in errors, which are those of `load_zstd`."""
+    return _read(io.BytesIO(data), where, allowed, max_steps)
+
+
+def _read(data: io.BytesIO, where: str, allowed: Collection[tuple[str, str]], max_steps: int) -> Any:
     try:
-        return _Machine(frozenset(allowed), _COPIES * len(data), max_steps).run(data)
+        return _Machine(frozenset(allowed), _COPIES * len(data.getbuffer()), max_steps).run(data)
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{where}: {error}") from None
-    except ValueError as error:
-        raise InputError(f"{where}: broken pickle: {error}") from error
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{where}: broken pickle: {brief(error, 160)}") from error
 
 
-def _decompress(path: pathlib.Path, max_bytes: int) -> bytearray:
-    data, frame = bytearray(), zstandard.ZstdDecompressor().decompressobj()
+def _decompress(path: pathlib.Path, max_bytes: int) -> io.BytesIO:
+    data, frame = io.BytesIO(), zstandard.ZstdDecompressor().decompressobj()
     with path.open("rb") as file:
+        files.refuse_stand_in(path, file.read(64))
+        file.seek(0)
         while not frame.eof and (chunk := file.read(_CHUNK_BYTES)):
             try:
-                data += frame.decompress(chunk)
+                data.write(frame.decompress(chunk))
             except zstandard.ZstdError as error:
-                raise InputError(f"{path}: not a zstd file, or a broken one: {error}") from error
-            if len(data) > max_bytes:
+                raise InputError(f"{path}: not a zstd file, or a broken one: {brief(error)}") from error
+            if data.tell() > max_bytes:
                 raise InputError(f"{path}: more than {max_bytes} bytes when decompressed")
         if not frame.eof:
             raise InputError(f"{path}: the zstd data is cut off after {file.tell()} bytes")
         if frame.unused_data or file.read(1):
             raise InputError(f"{path}: something follows the end of the zstd data")
+    data.seek(0)
     return data
 
 
@@ -119,7 +136,7 @@ class _Machine:
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, data: bytes | bytearray) -> Any:
+    def run(self, data: io.BytesIO) -> Any:
         for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if step >= self.max_steps:
                 raise InputError(f"it has more than {self.max_steps} steps")
@@ -149,9 +166,10 @@ class _Machine:
         return self.stack[0]
 
     def refused(self, what: str) -> UnsafePickleError:
-        admitted = ", ".join(f"{module}.{name}" for module, name in sorted(self.allowed)) or "no class"
-        return UnsafePickleError(f"refused {what}; expected numbers, text, bytes, lists, tuples, "
-                                 f"dictionaries, NumPy arrays of numbers, and of classes: {admitted}")
+        names = [f"{module}.{name}" for module, name in sorted(self.allowed)]
+        admitted = ", ".join(names[:2]) + ", ..." * (len(names) > 2) or "none"
+        return UnsafePickleError(f"refused {what}; expected numbers, text, lists, dictionaries, NumPy arrays of "
+                                 f"numbers, and of classes: {admitted}")
 
     def top(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
@@ -224,7 +242,7 @@ class _Machine:
 
     def push_name(self, module: str, name: str) -> None:
         if (module, name) not in self.allowed and (module, name) not in _CALLS and (module, name) not in _WORDS:
-            raise self.refused(f"global {module!r}.{name!r}")
+            raise self.refused(f"global {brief(module)}.{brief(name)}")
         self.stack.append(_Name(module, name))
 
     def call(self, _: Any) -> None:
@@ -262,8 +280,8 @@ class _Machine:
             raise self.refused(f"a state of a {type(target).__name__}")
 
     def set_byte_order(self, target: _NumberType, state: Any) -> None:
-        if type(state) is not tuple or len(state) < 5 or state[1] not in ("<", ">", "=", "|") or any(
-                part is not None for part in state[2:5]):
+        is_known = type(state) is tuple and len(state) >= 5 and state[0] in _DTYPE_STATES
+        if not is_known or state[1] not in ("<", ">", "=", "|") or any(part is not None for part in state[2:5]):
             raise self.refused("a dtype that is no plain number")
         target.dtype = target.dtype.newbyteorder(state[1])
 
@@ -320,7 +338,7 @@ class _Machine:
                 or math.prod(n for n in shape if n) > _MAX_ITEMS):
             raise self.refused("an array of an impossible shape")
         if math.prod(shape) * dtype.dtype.itemsize != len(data):
-            raise InputError(f"an array of shape {shape} and {dtype.dtype} has {len(data)} bytes of data")
+            raise InputError(f"an array of shape {shape[:4]} and {dtype.dtype} has {len(data)} bytes of data")
         self.spend(len(data))
         array.__setstate__((1, shape, dtype.dtype, is_fortran, bytes(data)))  # type: ignore[arg-type]
 

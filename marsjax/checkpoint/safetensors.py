@@ -1,4 +1,4 @@
-"""The reference's checkpoints: `config.json` and `model.safetensors` <-> a model of NumPy arrays.
+"""The reference's checkpoints: `config.json` and `model.safetensors` (or shards) <-> a model of NumPy arrays.
 
 `tensors` is the one table that says which weight of the model each tensor of the file is; reading and writing both
 walk it. Reference: order model.
@@ -8,23 +8,24 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
-from marsjax.core.errors import InputError
+from marsjax.checkpoint import tensor_files
+from marsjax.checkpoint.tensor_files import WEIGHTS, Stored, TensorFiles
+from marsjax.core import files
+from marsjax.core.errors import InputError, brief
 from marsjax.core.records import Array
 from marsjax.core.specs import ModelSpec, TokenSpec
 from marsjax.model import layers, llama
 from marsjax.model.llama import OrderModel
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 DTYPES = ("float32", "bfloat16")
 """What parameters can be kept in."""
 _SIZES = {"emb_dim": "ModelSpec.embed_dim", "num_layers": "ModelSpec.layers", "num_heads": "ModelSpec.heads",
@@ -44,8 +45,9 @@ _RATIOS = {"embedding.volume_ratio": f"{_TOKENIZER}.emb_volume_ratio.weight",
 # Words in a table's name that tell feature 2 (what share of the order traded) from feature 1.
 _TRADE_WORDS = ("trans", "trade", "traded", "fill", "exec", "deal")
 _OURS = {"marsjax": "ratio_embeddings"}  # in the file's metadata: the names above mean what they say
-_MAX_CONFIG_BYTES = 2**20
-_MAX_HEADER_BYTES = 2**22
+# What old versions of transformers store of the rotation: it is computed from the sizes, and nothing is learnt in it.
+_ROTARY = re.compile(r"(.*\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)")
+_LISTED = 8
 _ROWS = 16
 _KINDS = ("F32", "F16", "BF16")
 
@@ -55,14 +57,16 @@ class Imported:
     """What `read` found in a folder."""
 
     where: pathlib.Path
-    """The file of the tensors."""
+    """The file of the tensors, or the index of their shards."""
+    files: tuple[pathlib.Path, ...]
+    """All that was read."""
     model: OrderModel
     """Of NumPy arrays; without the tables below unless the file says which is which."""
     dropout: float
     used: tuple[str, ...]
     """Tensors that became parameters."""
     unused: tuple[str, ...]
-    """Tensors that the reference stores and never reads."""
+    """Tensors that the reference stores and never reads, and those that are computed from the sizes."""
     described: tuple[str, ...]
     """Keys of the config that say nothing about the model's sizes."""
     ratio_tables: dict[str, np.ndarray]
@@ -92,21 +96,25 @@ def read_config(path: pathlib.Path, ignored: Collection[str] = ()) -> tuple[Mode
 
     InputError names the file, the key, its value and what was expected; OSError if it cannot be read.
     """
-    config = read_json(path)
+    config = files.read_json(path)
     missing = sorted((set(_SIZES) | {"dropout"}) - set(config))
     if missing:
-        raise InputError(f"{path}: expected the keys {', '.join(missing)}, found {', '.join(sorted(config)) or 'none'}")
+        found = ", ".join(brief(key)[1:-1] for key in sorted(config)[:_LISTED]) or "none"
+        raise InputError(f"{path}: expected the keys {', '.join(missing)}, found {found}")
     described = sorted(set(config) - set(_SIZES) - {"dropout"})
-    for key in described:
-        if key not in _DESCRIPTIONS and key not in ignored:
-            raise InputError(f"{path}: {key}={config[key]!r:.80}: unknown key; expected {', '.join(sorted(_SIZES))}, "
-                             "dropout. If it does not change the model, name it in ignore_keys")
+    unknown = sorted(set(described) - _DESCRIPTIONS - {ignored if isinstance(ignored, str) else "", *ignored})
+    if unknown:
+        first, also = unknown[0], f", and {len(unknown) - 1} more" if unknown[1:] else ""
+        names = ",".join(unknown)
+        raise InputError(f"{path}: {first}={brief(config[first], 40)}{also}: unknown key; expected "
+                         f"{', '.join(sorted(_SIZES))}, dropout. If it does not change the model, name it in "
+                         f"ignore_keys (of a program: --config.ignore_keys={brief(names, 60)[1:-1]})")
     for key in _SIZES:
         if type(config[key]) is not int:
-            raise InputError(f"{path}: {key}: expected an integer, got {config[key]!r:.80}")
+            raise InputError(f"{path}: {key}: expected an integer, got {brief(config[key])}")
     dropout = config["dropout"]
     if type(dropout) not in (int, float) or not 0 <= dropout < 1:
-        raise InputError(f"{path}: dropout: expected a number from 0 to below 1, got {dropout!r:.80}")
+        raise InputError(f"{path}: dropout: expected a number from 0 to below 1, got {brief(dropout)}")
     try:
         width, layers, heads, context_length, *bins = (config[key] for key in _SIZES)
         spec = ModelSpec(width, layers, heads, context_length, TokenSpec(*bins))
@@ -114,19 +122,6 @@ def read_config(path: pathlib.Path, ignored: Collection[str] = ()) -> tuple[Mode
         message = functools.reduce(lambda text, item: text.replace(item[1], item[0]), _SIZES.items(), str(error))
         raise InputError(f"{path}: {message}") from None
     return spec, float(dropout), tuple(described)
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object from a small file; InputError names file and reason."""
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise InputError(f"{path}: expected at most {_MAX_CONFIG_BYTES} bytes, got {path.stat().st_size}")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{path}: expected a JSON object, got a {type(record).__name__}")
-    return record
 
 
 def tensors(spec: ModelSpec, weights: Mapping[str, Array]) -> Iterator[tuple[str, np.ndarray]]:
@@ -163,98 +158,75 @@ def read(folder: pathlib.Path, dtype: str = "float32", ignore_keys: Collection[s
     """A published model. Tensors are read one by one into arrays of the final layout.
 
     Args:
-      folder: with `config.json` and `model.safetensors` (float32, float16 or bfloat16).
+      folder: with `config.json`, and `model.safetensors` or its shards and their index (float32, float16 or bfloat16).
       dtype: of the parameters, float32 or bfloat16.
       ignore_keys: unknown keys of the config to pass over.
 
     Raises:
       FileNotFoundError: one of the files is missing.
-      InputError: a file is broken or no such file, or the two do not fit: names all tensors that are missing,
-        unexpected or of another shape.
+      InputError: a file is broken or no such file, or they do not fit: says how many tensors are missing, unexpected
+        or of another shape, and names the first of them.
     """
-    path = folder / WEIGHTS
-    for file in (folder / CONFIG, path):
-        if not file.is_file():
-            raise FileNotFoundError(f"{folder}: no file {file.name}; expected {CONFIG} and {WEIGHTS}")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one with {CONFIG} and {WEIGHTS}")
+    if not (folder / CONFIG).exists():
+        raise FileNotFoundError(f"{folder}: no file {CONFIG}; expected {CONFIG} and {WEIGHTS}")
+    parts = tensor_files.of_folder(folder)
     spec, dropout, described = read_config(folder / CONFIG, ignore_keys)
-    _check_header(path)
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            found = {name: (tuple(piece.get_shape()), piece.get_dtype())
-                     for name in file.keys() for piece in [file.get_slice(name)]}  # noqa: SIM118 - it is no dict
-            if (file.metadata() or {}).items() >= _OURS.items() and set(_RATIOS.values()) <= set(found):
-                spec = dataclasses.replace(spec, ratio_embeddings=True)
-            shapes = abstract(spec, dtype)
-            ratios, by_name = _accounted(path, found, spec, shapes)
-            weights = {name: np.empty(x.shape, x.dtype) for name, x in shapes.items()}
-            used = tuple(_fill(path, file, spec, weights))
-            tables = {name: _tensor(path, file, name).astype(jnp.dtype(dtype)) for name in ratios}
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}") from None
-    unused = tuple(name for name in unused_tensors(spec) if name in found)
-    return Imported(path, OrderModel(spec, weights), dropout, used, unused, described, tables, by_name)
+    with tensor_files.opened(folder) as source:
+        if source.metadata.items() >= _OURS.items() and set(_RATIOS.values()) <= set(source.kinds):
+            spec = dataclasses.replace(spec, ratio_embeddings=True)
+        shapes = abstract(spec, dtype)
+        ratios, by_name = _accounted(source, spec, shapes)
+        weights = {name: np.empty(x.shape, x.dtype) for name, x in shapes.items()}
+        used = tuple(_fill(source, spec, weights))
+        tables = {name: source.read(name).astype(jnp.dtype(dtype)) for name in ratios}
+    unused = tuple(name for name in unused_tensors(spec) if name in source.kinds)
+    unused += tuple(sorted(filter(_ROTARY.fullmatch, source.kinds)))
+    return Imported(source.where, (folder / CONFIG, *parts), OrderModel(spec, weights), dropout, used, unused,
+                    described, tables, by_name)
 
 
-def _check_header(path: pathlib.Path) -> None:
-    """Looks at the first bytes before any library does; InputError says what else the file may be."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(8)
-    length = int.from_bytes(start, "little")
-    if start[:2] == b"PK" or (start[:1] == b"\x80" and length > size):
-        raise InputError(f"{path}: expected safetensors, got a pickle (or a PyTorch file, which holds one); refused, "
-                         "since reading a pickle runs it")
-    if len(start) < 8 or length > size - 8:
-        raise InputError(f"{path}: cut off, or no safetensors file: {size} bytes, and a header of {length} expected")
-    if length > _MAX_HEADER_BYTES:
-        raise InputError(f"{path}: expected a header of at most {_MAX_HEADER_BYTES} bytes, got {length}")
-
-
-def _accounted(path: pathlib.Path, found: dict[str, tuple[tuple[int, ...], str]], spec: ModelSpec,
-               shapes: Mapping[str, jax.ShapeDtypeStruct]) -> tuple[list[str], bool]:
-    """Checks that every tensor of a file has its use; the names of the two tables of unknown use, if they are there.
+def _accounted(source: TensorFiles, spec: ModelSpec, shapes: Mapping[str, jax.ShapeDtypeStruct]
+               ) -> tuple[list[str], bool]:
+    """Checks that every tensor has its use; the names of the two tables of unknown use, if they are there.
 
     Also whether their names tell them apart. InputError names all tensors that are missing, unexpected or misshapen.
     """
+    found: dict[str, Stored] = source.kinds
     # One number, seen in every shape that is needed, stands for the arrays that are not there yet.
     hollow = {name: np.broadcast_to(np.zeros((), x.dtype), x.shape) for name, x in shapes.items()}
     expected = {name: view.shape for name, view in tensors(spec, hollow)}
     known = expected | unused_tensors(spec)
-    unexpected = {name for name in found if name not in known}
+    unexpected = {name for name in found if name not in known and not _ROTARY.fullmatch(name)}
     ratios = sorted(name for name in unexpected
-                    if name.startswith(f"{_TOKENIZER}.") and found[name][0] == (layers.RATIO_ROWS, spec.embed_dim))
+                    if name.startswith(f"{_TOKENIZER}.") and found[name].shape == (layers.RATIO_ROWS, spec.embed_dim))
     if len(ratios) == 2 and not spec.ratio_embeddings:
         unexpected -= set(ratios)
     else:
         ratios = []
     wrong = [f"{name} is missing" for name in expected if name not in found]
-    wrong += [f"{name} {list(found[name][0])} is unexpected" for name in sorted(unexpected)]
-    wrong += [f"{name} is {list(found[name][0])}, expected {list(shape)}" for name, shape in known.items()
-              if name in found and found[name][0] != shape]
-    wrong += [f"{name} is {found[name][1]}, expected {', '.join(_KINDS)}" for name in [*expected, *ratios]
-              if name in found and found[name][1] not in _KINDS]
+    wrong += [f"{brief(name)[1:-1]} {list(found[name].shape)} is unexpected" for name in sorted(unexpected)]
+    wrong += [f"{name} is {list(found[name].shape)}, expected {list(shape)}" for name, shape in known.items()
+              if name in found and found[name].shape != shape]
+    wrong += [f"{name} is {found[name].dtype}, expected {', '.join(_KINDS)}" for name in [*expected, *ratios]
+              if name in found and found[name].dtype not in _KINDS]
     if wrong:
-        raise InputError(f"{path}: {len(wrong)} tensors do not fit {CONFIG}: {'; '.join(wrong)}")
+        more = [f"and {len(wrong) - _LISTED} more"] if len(wrong) > _LISTED else []
+        raise InputError(f"{source.where}: {len(wrong)} tensors do not fit {CONFIG}: "
+                         f"{'; '.join(wrong[:_LISTED] + more)}")
     trades = [any(word in name.lower() for word in _TRADE_WORDS) for name in ratios]
     return sorted(ratios, key=lambda name: trades[ratios.index(name)]), sum(trades) == 1
 
 
-def _fill(path: pathlib.Path, file: Any, spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> Iterator[str]:
+def _fill(source: TensorFiles, spec: ModelSpec, weights: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Copies every tensor into its place in the arrays of `weights`."""
     for name, place in tensors(spec, weights):
-        tensor = _tensor(path, file, name)
+        tensor = source.read(name)
         # Most are turned on the way, which is faster a few rows at a time: these stay in the processor's cache.
         for start in range(0, len(tensor), _ROWS):
             place[start : start + _ROWS] = tensor[start : start + _ROWS]
         yield name
-
-
-def _tensor(path: pathlib.Path, file: Any, name: str) -> np.ndarray:
-    tensor = np.asarray(file.get_tensor(name))
-    # The sum of squares would overflow; minimum and maximum see every NaN and infinity without another copy.
-    if not (np.isfinite(tensor.min()) and np.isfinite(tensor.max())):
-        raise InputError(f"{path}: {name}: expected finite numbers, found NaN or infinity")
-    return tensor
 
 
 def write(folder: pathlib.Path, model: OrderModel, dropout: float = 0.0) -> None:

@@ -7,6 +7,7 @@ as the publishers' model gave them. Reference: order model.
 
 import csv
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from marsjax.checkpoint import pickle as safe_pickle
-from marsjax.core.errors import InputError
+from marsjax.core import files
+from marsjax.core.errors import InputError, brief
 from marsjax.core.records import Array
 from marsjax.core.specs import ModelSpec, TokenSpec
 from marsjax.model.llama import OrderModel
@@ -26,8 +28,8 @@ from marsjax.tokens.bins import Converter
 MAX_LEVEL_BINS = 1024
 """Of lob-volume, where no converter says how many there are."""
 _BATCH = 16
-# Windows of orders compress well, nothing as well as this; a bomb does.
-_MOST_RATIO, _MOST_BYTES = 256, 2**31
+_MOST_LINE = 2**12
+_MOST_BYTES = 2**31
 
 
 class Loaded(Protocol):
@@ -130,16 +132,14 @@ def read(folder: str | pathlib.Path, spec: ModelSpec, most_level: int = MAX_LEVE
 
 
 def _read_file(path: pathlib.Path, spec: ModelSpec, most_level: int, most: int | None) -> Samples:
-    limit = min(_MOST_BYTES, max(2**26, _MOST_RATIO * path.stat().st_size))
-    record = safe_pickle.load_zstd(path, max_bytes=limit)
+    record = safe_pickle.load_zstd(path, max_bytes=_MOST_BYTES)
     if not isinstance(record, list | tuple) or not record:
-        raise InputError(f"{path}: expected a list of samples, got a {type(record).__name__} "
-                         f"{'without any' if isinstance(record, list | tuple) else ''}")
+        raise InputError(f"{path}: expected a list of samples, got {brief(record)}")
     rows: list[np.ndarray] = []
     labels: list[int] = []
     for i, sample in enumerate(record[:most]):
         if not isinstance(sample, list | tuple) or len(sample) != 2 or not isinstance(sample[0], np.ndarray):
-            raise InputError(f"{path}: sample {i}: expected a pair of features and labels, got {_brief(sample)}")
+            raise InputError(f"{path}: sample {i}: expected a pair of features and labels, got {brief(sample)}")
         row = sample[0]
         if row.ndim == 1 and row.size % encoding.COLUMNS == 0:
             row = row.reshape(-1, encoding.COLUMNS)
@@ -147,12 +147,12 @@ def _read_file(path: pathlib.Path, spec: ModelSpec, most_level: int, most: int |
                 0 < len(row) <= spec.context_length):
             raise InputError(f"{path}: sample {i}: expected features of one shape, [1 to {spec.context_length}, "
                              f"{encoding.COLUMNS}], got {list(sample[0].shape)}")
-        rows.append(row)
+        try:
+            rows.append(check_features(spec, row[None], most_level)[0])
+        except ValueError as error:
+            raise InputError(f"{path}: {str(error).replace('features[0,', f'features[{i},')}") from None
         labels.append(_last_label(f"{path}: sample {i}", sample[1], spec.tokens))
-    try:
-        features = check_features(spec, np.stack(rows), most_level)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+    features = np.stack(rows)
     found = np.array(labels, np.int32)
     return Samples(features, found, _published(path, found, spec.tokens.classes))
 
@@ -167,7 +167,9 @@ def check_features(spec: ModelSpec, features: np.ndarray, most_level: int) -> np
         raise InputError(f"features: expected integers [B, T, {encoding.COLUMNS}], got {features.dtype} "
                          f"{list(features.shape)}")
     if features.shape[-1] == encoding.COLUMNS:
-        features = features.astype(np.int64)
+        # Columns of 64 bits without a sign would turn round in int64.
+        features = np.minimum(features, 2**62).astype(np.int64) if features.dtype.kind == "u" else (
+            features.astype(np.int64))
         np.clip(features[..., 3], -encoding.CHANGE_LIMIT, encoding.CHANGE_LIMIT, out=features[..., 3])
     checked = encoding.check_array(spec.tokens, features, most_level)
     if checked.ndim != 3:
@@ -182,7 +184,7 @@ def _last_label(where: str, labels: Any, spec: TokenSpec) -> int:
     last = labels.reshape(-1)[-1:].tolist() if isinstance(labels, np.ndarray) else labels
     last = last[-1] if isinstance(last, list) and last else last
     if type(last) is not int or not 0 <= last < spec.classes:
-        raise InputError(f"{where}: expected a last label from 0 to {spec.classes - 1}, got {_brief(labels)}")
+        raise InputError(f"{where}: expected a last label from 0 to {spec.classes - 1}, got {brief(labels)}")
     return last
 
 
@@ -192,16 +194,7 @@ def _published(path: pathlib.Path, labels: np.ndarray, classes: int) -> np.ndarr
     beside = _csv_of(path)
     if beside is None:
         return found
-    try:
-        with beside.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
-        names = [name.strip().lower() for name in rows.pop(0)] if rows and not rows[0][0].strip().isdigit() else []
-        label_at = next((i for i, name in enumerate(names) if "label" in name), 0)
-        greedy_at = next((i for i, name in enumerate(names) if "pred" in name or "greedy" in name), label_at + 1)
-        table = np.array([[int(row[label_at]), int(row[greedy_at])] for row in rows], np.int64).reshape(-1, 2)
-    except (ValueError, IndexError, OverflowError, csv.Error) as error:
-        raise InputError(f"{beside}: expected a header, then rows of label and greedy prediction: {error}") from None
-    table = table[: len(labels)]
+    table = _table(beside, len(labels))
     wrong = np.flatnonzero((table[:, 0] != labels[: len(table)]) | (table[:, 1] < 0) | (table[:, 1] >= classes))
     if wrong.size:
         at = int(wrong[0])
@@ -211,15 +204,32 @@ def _published(path: pathlib.Path, labels: np.ndarray, classes: int) -> np.ndarr
     return found
 
 
+def _table(path: pathlib.Path, most: int) -> np.ndarray:
+    """The first rows of a CSV of labels and greedy predictions, int64 [at most `most`, 2]."""
+    rows = (row for row in csv.reader(files.text_lines(path, _MOST_LINE)) if row)
+    table: list[tuple[int, int]] = []
+    label_at, greedy_at = 0, 1
+    try:
+        for number, row in enumerate(itertools.islice(rows, most + 1)):
+            if number == 0 and not row[0].strip().isdigit():
+                names = [name.strip().lower() for name in row]
+                label_at = next((i for i, name in enumerate(names) if "label" in name), 0)
+                greedy_at = next((i for i, name in enumerate(names) if "pred" in name or "greedy" in name),
+                                 label_at + 1)
+            elif len(table) < most:
+                table.append((int(row[label_at]), int(row[greedy_at])))
+        return np.array(table, np.int64).reshape(-1, 2)
+    except InputError:
+        raise
+    except (ValueError, IndexError, OverflowError, csv.Error) as error:
+        raise InputError(f"{path}: expected a header, then rows of label and greedy prediction: {brief(error)}"
+                         ) from None
+
+
 def _csv_of(path: pathlib.Path) -> pathlib.Path | None:
     """`x.output.csv` or `x.csv` for `x.zstd`, or the only CSV in a folder with one file of samples."""
     named = [path.with_name(path.name.removesuffix(".zstd") + end) for end in (".output.csv", ".csv")]
     if len(list(path.parent.glob("*.zstd"))) == 1 and len(alone := list(path.parent.glob("*.csv"))) == 1:
         named += alone
-    return next((file for file in named if file.is_file()), None)
+    return next((file for file in named if file.exists()), None)
 
-
-def _brief(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {list(value.shape)}"
-    return f"{type(value).__name__} {value!r:.60}"

@@ -10,6 +10,7 @@ Constants: `NO_ID`, `NO_ACCOUNT`, `NO_PRICE`, `EMPTY_PRICE` stand where there is
 the largest of one order.
 Enums:
   `Kind`: what an order asks for.
+  `Condition`: what a limit order asks for beside its limit.
   `Side`: row of a book's arrays.
   `Status`: what became of an order.
   `Phase`: what the exchange does with an order that comes at some time.
@@ -50,6 +51,7 @@ from marsjax.core.records import (
     NO_PRICE,
     Book,
     BookView,
+    Condition,
     Conservation,
     Counters,
     Int64,
@@ -70,8 +72,8 @@ from marsjax.core.specs import AuctionRule, CacheSpec, ComputeSpec, MarketSpec, 
 
 __all__ = [
     "ACCELERATOR", "CPU", "EMPTY_PRICE", "MAX_PRICE", "MAX_VOLUME", "NO_ACCOUNT", "NO_ID", "NO_PRICE", "AuctionRule",
-    "Book", "BookView", "CacheSpec", "ComputeSpec", "Conservation", "Counters", "InputError", "Int64", "Kernels",
-    "Kind", "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "Period", "Phase", "Report", "Session", "Side",
-    "Status", "Time", "Token", "TokenSpec", "Trades", "Uncross", "Units", "chinese_session", "continuous_session",
-    "files", "int64", "kernels", "sessions", "times",
+    "Book", "BookView", "CacheSpec", "ComputeSpec", "Condition", "Conservation", "Counters", "InputError", "Int64",
+    "Kernels", "Kind", "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "Period", "Phase", "Report",
+    "Session", "Side", "Status", "Time", "Token", "TokenSpec", "Trades", "Uncross", "Units", "chinese_session",
+    "continuous_session", "files", "int64", "kernels", "sessions", "times",
 ]  # fmt: skip

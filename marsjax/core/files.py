@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from marsjax.core.errors import InputError, brief
 
 MOST_RATIO = 200
-"""Most bytes that a byte of a gzip file may stand for: tables of orders stay below 30, one byte repeated has 1000."""
+"""Most bytes that a byte of a gzip file may stand for: tables of depth reach 50, one byte repeated has 1000."""
 MOST_LINE = 2**16
 """Most characters of a line of text."""
 MOST_JSON = 2**20
@@ -71,6 +71,14 @@ def read_bytes(path: str | os.PathLike[str], most_bytes: int) -> bytes:
         raise InputError(f"{path}: expected at most {most_bytes} bytes")
     refuse_stand_in(path, data[:64])
     return data
+
+
+def read_text(path: str | os.PathLike[str], most_bytes: int) -> str:
+    """A small text file (UTF-8); errors of `read_bytes`, and InputError where it is no UTF-8."""
+    try:
+        return read_bytes(path, most_bytes).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: expected text in UTF-8: {brief(error)}") from None
 
 
 def read_json(path: str | os.PathLike[str], most_bytes: int = MOST_JSON) -> dict[str, Any]:

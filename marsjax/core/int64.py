@@ -12,7 +12,7 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Int64
 
 _LOW16 = 0xFFFF
-# Sums of up to 2**15 numbers below 2**16 fit in an int32: the sums below add halves of words.
+# Sums of up to 2**15 numbers below 2**16 fit in an int32: the sums below add halves of words, longer axes by blocks.
 _MOST_TERMS = 2**15
 
 
@@ -95,8 +95,10 @@ def only(condition: Array, a: Int64) -> Int64:
 
 
 def total(volume: Array, axis: int = -1) -> Int64:
-    """Exact sum of int32 numbers >= 0 over one axis of at most 2**15 entries."""
-    volume = _bounded(volume, axis)
+    """Exact sum of int32 numbers >= 0 over one axis."""
+    volume = jnp.asarray(volume, jnp.int32)
+    if volume.shape[axis] > _MOST_TERMS:
+        return add_up(total(_blocks(volume, axis)))
     low = jnp.sum(volume & _LOW16, axis=axis, dtype=jnp.int32)
     high = jnp.sum(volume >> 16, axis=axis, dtype=jnp.int32)
     return _join(high, low)
@@ -104,45 +106,64 @@ def total(volume: Array, axis: int = -1) -> Int64:
 
 def add_up(a: Int64, axis: int = -1) -> Int64:
     """Sum over one axis of at most 2**15 entries."""
+    if a.hi.shape[axis] > _MOST_TERMS:
+        raise InputError(f"exact sum: expected at most {_MOST_TERMS} terms on axis {axis}, got shape {a.hi.shape}")
     low = jnp.asarray(a.lo, jnp.uint32)
-    of_low_words = _join(jnp.sum(_bounded(low >> 16, axis), axis=axis, dtype=jnp.int32),
-                         jnp.sum(_bounded(low & _LOW16, axis), axis=axis, dtype=jnp.int32))
+    of_low_words = _join(jnp.sum((low >> 16).astype(jnp.int32), axis=axis, dtype=jnp.int32),
+                         jnp.sum((low & _LOW16).astype(jnp.int32), axis=axis, dtype=jnp.int32))
     return Int64(of_low_words.hi + jnp.sum(jnp.asarray(a.hi, jnp.int32), axis=axis, dtype=jnp.int32), of_low_words.lo)
 
 
 def running(volume: Array, axis: int = -1) -> Int64:
-    """Exact inclusive running sum of int32 numbers >= 0 over one axis of at most 2**15 entries."""
-    volume = _bounded(volume, axis)
+    """Exact inclusive running sum of int32 numbers >= 0 over one axis."""
+    volume = jnp.asarray(volume, jnp.int32)
+    if volume.shape[axis] > _MOST_TERMS:
+        return _running_by_blocks(volume, axis)
     low = jnp.cumsum(volume & _LOW16, axis=axis, dtype=jnp.int32)
     high = jnp.cumsum(volume >> 16, axis=axis, dtype=jnp.int32)
     return _join(high, low)
 
 
+def _running_by_blocks(volume: jax.Array, axis: int) -> Int64:
+    inside = running(_blocks(volume, axis))
+    before, sums = of_int32(jnp.zeros_like(inside.hi[..., 0, -1])), []
+    for block in range(inside.hi.shape[-2]):
+        sums.append(add(jax.tree.map(lambda x, i=block: x[..., i, :], inside),
+                        jax.tree.map(lambda x: x[..., None], before)))
+        before = jax.tree.map(lambda x: x[..., -1], sums[-1])
+    count = volume.shape[axis]
+    return jax.tree.map(lambda *x: jnp.moveaxis(jnp.concatenate(x, axis=-1)[..., :count], -1, axis), *sums)
+
+
+def _blocks(terms: jax.Array, axis: int) -> jax.Array:
+    """[..., N, ...] -> [..., blocks, terms of one], the axis moved to the end and filled up with zeros."""
+    terms = jnp.moveaxis(terms, axis, -1)
+    missing = -terms.shape[-1] % _MOST_TERMS
+    filled = jnp.pad(terms, [(0, 0)] * (terms.ndim - 1) + [(0, missing)])
+    return filled.reshape(*terms.shape[:-1], -1, _MOST_TERMS)
+
+
 def total_product(price: Array, volume: Array, axis: int = -1) -> Int64:
-    """Exact sum of price x volume (int32 >= 0) over one axis of at most 2**15 entries."""
-    price, volume = _bounded(price, axis).astype(jnp.uint32), _bounded(volume, axis).astype(jnp.uint32)
+    """Exact sum of price x volume (int32 >= 0, of one shape) over one axis."""
+    price, volume = jnp.asarray(price, jnp.int32), jnp.asarray(volume, jnp.int32)
+    if volume.shape[axis] > _MOST_TERMS:
+        return add_up(total_product(_blocks(jnp.broadcast_to(price, volume.shape), axis), _blocks(volume, axis)))
+    price, volume = price.astype(jnp.uint32), volume.astype(jnp.uint32)
     p_low, p_high, v_low, v_high = price & _LOW16, price >> 16, volume & _LOW16, volume >> 16
     low, cross_1, cross_2 = p_low * v_low, p_high * v_low, p_low * v_high
 
-    def add_up(x: jax.Array) -> jax.Array:
+    def add_up_words(x: jax.Array) -> jax.Array:
         return jnp.sum(x.astype(jnp.int32), axis=axis, dtype=jnp.int32)
 
-    at_0 = add_up(low & _LOW16)
+    at_0 = add_up_words(low & _LOW16)
     middle = (low >> 16) + (cross_1 & _LOW16) + (cross_2 & _LOW16)
-    at_16 = add_up(middle & _LOW16)
-    at_32 = add_up((cross_1 >> 16) + (cross_2 >> 16) + (middle >> 16))
+    at_16 = add_up_words(middle & _LOW16)
+    at_32 = add_up_words((cross_1 >> 16) + (cross_2 >> 16) + (middle >> 16))
     # Only the low 32 bits of the highest products lie inside the 64 bits of the result, so wrapping is exact.
-    high = add_up(p_high * v_high)
+    high = add_up_words(p_high * v_high)
     at_16 = at_16 + (at_0 >> 16)
     result = _join(at_16, at_0 & _LOW16)
     return Int64(result.hi + at_32 + high, result.lo)
-
-
-def _bounded(volume: Array, axis: int) -> jax.Array:
-    volume = jnp.asarray(volume, jnp.int32)
-    if volume.shape[axis] > _MOST_TERMS:
-        raise InputError(f"exact sum: expected at most {_MOST_TERMS} terms on axis {axis}, got shape {volume.shape}")
-    return volume
 
 
 def _join(high: jax.Array, low: jax.Array) -> Int64:

@@ -47,6 +47,29 @@ class Side(enum.IntEnum):
     BID = 1
 
 
+class Condition(enum.IntEnum):
+    """What a limit order asks for beside its limit; other than REST only where `MarketSpec.conditions` is set."""
+
+    REST = 0
+    """What does not trade at once rests: a plain limit order."""
+    IMMEDIATE_OR_CANCEL = 1
+    """What does not trade at once is dropped."""
+    FILL_OR_KILL = 2
+    """All of it trades at once, or it is refused."""
+    POST_ONLY = 3
+    """It rests, or is refused where something of it would trade at once."""
+    MARKET = 4
+    """No limit, the price is not read; what does not trade at once is dropped."""
+    OWN_BEST = 5
+    """The limit is the best price of its own side when it comes; the price is not read (Shenzhen: type U)."""
+    OPPOSITE_BEST = 6
+    """The limit is the best price of the other side when it comes; the price is not read (Shenzhen: type 1)."""
+
+
+UNPRICED = (Condition.MARKET, Condition.OWN_BEST, Condition.OPPOSITE_BEST)
+"""Conditions of orders whose own price is not read."""
+
+
 class Status(enum.IntEnum):
     """What became of an order. Anything but ACCEPTED has changed nothing in the book."""
 
@@ -77,6 +100,16 @@ class Status(enum.IntEnum):
     """A call auction should have been held before this order: call `exchange.advance` first, or use `exchange.step`."""
     NOTHING_TO_CANCEL = 13
     """A cancel of many orders that hits none: no message is sent to the exchange (reference: background agent)."""
+    BAD_CONDITION = 14
+    """Not a `Condition`, or one other than REST in a market that takes none: set `MarketSpec.conditions`."""
+    NOT_IN_AUCTION = 15
+    """A condition about trading at once, in a call auction: nothing trades before its end."""
+    NOT_FILLED = 16
+    """FILL_OR_KILL, and less would trade at once than all of it."""
+    WOULD_TRADE = 17
+    """POST_ONLY, and something of it would trade at once."""
+    NO_BEST_PRICE = 18
+    """MARKET, OWN_BEST or OPPOSITE_BEST, and the side of the book that its price comes from is empty."""
 
     @property
     def is_refusal(self) -> bool:
@@ -127,6 +160,8 @@ class Order:
     """[], id of the cancelled order; not read for limit orders."""
     account: Array
     """[], account that the order belongs to, or NO_ACCOUNT."""
+    condition: Array
+    """[], a `Condition`; not read for cancels."""
 
 
 @jax.tree_util.register_dataclass
@@ -258,7 +293,7 @@ class Counters:
     submitted: Int64
     """[2], shares of accepted limit orders by `Side`."""
     cancelled: Int64
-    """[2], shares taken off by `Side`."""
+    """[2], shares by `Side` that were taken off, or dropped as they neither traded at once nor may rest."""
     traded: Int64
     """[], shares traded, auctions included."""
     value: Int64
@@ -286,7 +321,8 @@ class Market:
     next_id: Array
     """[], id that the next order without one will get."""
     previous_close: Array
-    """[], last resort of the auctions' tie-break, NO_PRICE if not known."""
+    """[], last resort of the auctions' tie-break, NO_PRICE if not known; by Shenzhen's rule the price of an auction
+    takes its place."""
 
 
 @jax.tree_util.register_dataclass
@@ -316,6 +352,9 @@ class Report:
     order_id: Array
     """[], id of the order, NO_ID if it was not accepted."""
     trades: Trades
+    price: Array
+    """[], its limit price: as sent, or that of its `Condition` if it was accepted (MARKET: the worst that it traded
+    at)."""
 
 
 @jax.tree_util.register_dataclass

@@ -73,9 +73,10 @@ class AuctionRule(enum.Enum):
     REFERENCE = "reference"
     """One of the orders' own prices: the smallest imbalance, the nearest to the reference price, the lowest."""
     SHANGHAI = "shanghai"
-    """The one that leaves the fewest shares unmatched; of several the middle one."""
+    """Of the orders' own prices the one that leaves the fewest shares unmatched; of two the middle between them."""
     SHENZHEN = "shenzhen"
-    """The one that leaves the fewest shares unmatched; of several the nearest to the last close or trade."""
+    """Of all prices the one that leaves the fewest shares unmatched; of several the nearest to the last close or
+    trade."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +119,15 @@ class MarketSpec:
     session: Session = dataclasses.field(default_factory=continuous_session)
     auction_rule: AuctionRule = AuctionRule.REFERENCE
     """Of its call auctions."""
+    conditions: bool = False
+    """Whether orders may have a `Condition` other than REST; where not, one that has is answered with BAD_CONDITION."""
     units: Units = Units()
     """What prices and volumes stand for; no computation depends on it."""
     kernels: Kernels | None = None
     """The ways that the book computes in; None for those of JAX's default device. The results are the same."""
 
     def __post_init__(self) -> None:
-        _check_ints(self, {"tick": (1, 10**6), "capacity": (1, 32768), "levels": (1, 1024), "accounts": (1, 1024)})
+        _check_ints(self, {"tick": (1, 10**6), "capacity": (1, 2**17), "levels": (1, 1024), "accounts": (1, 1024)})
         if cast(int | None, self.trade_width) is None:
             object.__setattr__(self, "trade_width", min(_TRADE_WIDTH, self.capacity))
         _check_ints(self, {"trade_width": (1, 32768)})
@@ -138,6 +141,8 @@ class MarketSpec:
             if not isinstance(getattr(self, name), kind):
                 raise InputError(f"MarketSpec.{name}: expected a value of {kind.__name__}, got "
                                  f"{getattr(self, name)!r}")
+        if not isinstance(self.conditions, bool):
+            raise InputError(f"MarketSpec.conditions: expected a bool, got {self.conditions!r}")
         if self.kernels is not None and not isinstance(self.kernels, Kernels):
             raise InputError(f"MarketSpec.kernels: expected Kernels or None, got {self.kernels!r}")
 

@@ -3,6 +3,8 @@
 Every function works elementwise on any batch shape.
 """
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -76,3 +78,22 @@ def draw_uniform(bits: Array, low_ns: int, width_ns: int) -> Time:
     per_second = SECOND_NS // unit_ns
     drawn = Time((units // per_second).astype(jnp.int32), (units % per_second).astype(jnp.int32) * unit_ns)
     return add(of_ns(low_ns), drawn)
+
+
+def clock(ns: np.ndarray | int, digits: int = 9) -> np.ndarray:
+    """Nanoseconds since midnight, int64 [...], as text [...] HH:MM:SS with `digits` decimals (cut, not rounded)."""
+    ns = np.asarray(ns, np.int64)
+    text = np.datetime_as_string(np.atleast_1d(ns).view("M8[ns]"), unit="ns")
+    width = len("HH:MM:SS") + (digits + 1 if digits else 0)
+    # As characters: the date before the T, and the decimals that are not wanted, are cut off every one.
+    letters = np.ascontiguousarray(text).view("U1").reshape(text.size, text.itemsize // 4)[:, 11 : 11 + width]
+    return np.ascontiguousarray(letters).view(f"U{width}").reshape(ns.shape)
+
+
+def of_clock(text: str) -> int:
+    """A time HH:MM[:SS[.fraction, up to 9 digits]] as nanoseconds since midnight; InputError for any other text."""
+    found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,9}))?)?", str(text).strip())
+    if not found:
+        raise InputError(f"time: expected HH:MM:SS, got {text!r}")
+    hour, minute, second = (int(part or 0) for part in found.groups()[:3])
+    return (hour * 3600 + minute * 60 + second) * SECOND_NS + int((found[4] or "").ljust(9, "0"))

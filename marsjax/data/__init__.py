@@ -1,10 +1,16 @@
 """Readers of market data: exchange files in, chunks of orders out.
 
 Readers, each a module with a `read` that yields `FeedChunk`s (they import pandas when first used):
+  `coinbase`: level-3 messages and books of a crypto exchange.
+  `databento`: market-by-order records of stocks and futures, CSV or DBN.
   `lobster`: NASDAQ, LOBSTER message and order book files.
   `sse`: Shanghai, order and trade files; also `read_snapshots`.
+  `szse`: Shenzhen, order and trade files.
   `neutral`: plain CSV of one order a line; also writes orders, transactions and snapshots.
-Their `days` finds the files of a folder; `sources.open_days` does so of any source.
+Their `days` finds the files of a folder; `open_days` of `sources` does so of any source. `frames` makes a feed of a
+DataFrame, and a DataFrame of a feed.
+A writer:
+  `lobster_files`: orders and what they did as LOBSTER's two files, for other people's tools.
 What they yield:
   `DayFeed`: the orders of one symbol on one day, which can be opened again and again; `Venue` is what it knows of its
     market.
@@ -20,10 +26,10 @@ from types import ModuleType
 
 from marsjax.data.feed import AUCTION, DayFeed, FeedChunk, FeedError, PublishedFills, Snapshots, Venue
 
-__all__ = ["AUCTION", "DayFeed", "FeedChunk", "FeedError", "PublishedFills", "Snapshots", "Venue", "lobster", "neutral",
-           "sources", "sse"]  # fmt: skip
+__all__ = ["AUCTION", "DayFeed", "FeedChunk", "FeedError", "PublishedFills", "Snapshots", "Venue", "coinbase",
+           "databento", "frames", "lobster", "lobster_files", "neutral", "sources", "sse", "szse"]  # fmt: skip
 
-_READERS = ("lobster", "neutral", "sources", "sse")
+_READERS = ("coinbase", "databento", "frames", "lobster", "lobster_files", "neutral", "sources", "sse", "szse")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from marsjax.core import files
 from marsjax.core.errors import InputError
 from marsjax.core.records import Order
 from marsjax.core.sessions import Session, continuous_session
@@ -65,7 +66,10 @@ class FeedChunk:
     ignored: dict[str, int] = dataclasses.field(default_factory=dict)
     """Messages of this chunk that became no order, by reason."""
     adapted: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Messages of this chunk whose order is not what they literally say, by reason."""
+    """Messages of this chunk whose order is not what they literally say, and orders of the reader, by reason."""
+    is_synthetic: np.ndarray | None = None
+    """bool [N]: orders that nobody sent, by which the reader keeps the book right (a starting book, levels that come
+    into view). The exchange needs them; a model should not learn from them. None: there are none."""
 
     @classmethod
     def of(cls, orders: Order) -> "FeedChunk":
@@ -106,6 +110,8 @@ class Venue:
     units: Units = dataclasses.field(default_factory=Units)
     accounts: int = 1
     """Accounts that its orders name: 0 to accounts - 1."""
+    conditions: bool = False
+    """Whether its orders have a `Condition` other than REST."""
     capacity: int = 4096
     """Resting orders a side that have been enough for such feeds."""
     trade_width: int = 128
@@ -166,9 +172,14 @@ def chosen(days: list[DayFeed], symbols: Sequence[str], date: str, where: str) -
 
 
 def check_arguments(chunk_rows: int, *paths: Path) -> None:
-    """InputError where `chunk_rows` is below 1, FileNotFoundError for a path that is no file."""
+    """InputError where `chunk_rows` is below 1; FileNotFoundError, or OSError for a path that is no plain file."""
     if chunk_rows < 1:
         raise InputError(f"chunk_rows: expected at least 1, got {chunk_rows}")
     for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
+        files.check_regular(path)
+
+
+def check_tick(tick: int) -> None:
+    """InputError where a tick is no whole number from 1 to 1000000."""
+    if type(tick) is not int or not 1 <= tick <= 10**6:
+        raise InputError(f"tick: expected a whole number from 1 to {10**6}, in 1e-4 of the currency, got {tick!r}")

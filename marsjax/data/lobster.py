@@ -11,35 +11,52 @@ that left the 50 levels, was deleted there unseen, and came back to the touch).
   order can reach it: its shares are cancelled instead (`out_of_turn`, 24). Matching the first in line would leave two
   wrong orders behind, and cost 5,300 rows of level 1.
 - 5 hidden execution (2,201), 6 cross trade (0), 7 halt (0): no order, counted in `FeedChunk.ignored`.
+- Orders above the highest price of the exchange (stub quotes) are kept beside the book (`beyond_price_limit`, 0).
 - Ids from before the file stand for the seed of their price and side if that has the shares left (`redirected`, 38).
   Otherwise (46), and where less is left than is taken (0), they are passed on as they are, executions as cancels,
   and the exchange answers UNKNOWN_ID or OVER_CANCEL (`unknown`). Most are orders that were sent beyond the 50 levels,
   which the file does not show.
+
+With `follow` the book file of N levels is read beside the messages, and the book is after each of them what it shows:
+levels that come into view are filled up or cancelled down by orders of the reader (`refilled`, `pruned`), messages
+about orders that it has not are about the others at their price (`redirected`), and a row that differs from what its
+message says is an error, trading halts and cross trades left out (`rows_put_right`, `crossed_rows`).
 
 `grouped` puts back together what one aggressive order did: executions of one time and direction in turn (hidden ones
 between them do not matter) are one order with the worst price (4,043 become 3,281), and a new order of the aggressor's
 side at that time that follows at once, at the worst price or beyond it, is its rest (23).
 """
 
+import dataclasses
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from marsjax.core.errors import InputError
 from marsjax.core.records import MAX_VOLUME
 from marsjax.core.sessions import continuous_session
-from marsjax.data.csv_rows import Rows, first_line, read_rows
+from marsjax.core.times import DAY_NS
+from marsjax.data.csv_rows import Rows, read_rows
 from marsjax.data.feed import DayFeed, FeedChunk, FeedError, Venue, check_arguments, chosen
-from marsjax.data.lobster_stream import ASK, BID, FIRST_OWN_ID, HIDDEN, NEW, Stream
+from marsjax.data.lobster_book import BookFile, Messages, WindowMove, read_first
+from marsjax.data.lobster_follow import FollowedStream
+from marsjax.data.lobster_stream import FIRST_OWN_ID, HIDDEN, NEW, Stream
+from marsjax.data.order_ids import SeenIds
+from marsjax.data.resting import ASK, BID
 
 _COLUMNS = ("time", "type", "order_id", "size", "price", "direction")
-VENUE = Venue(session=continuous_session())
-_MAX_PRICE = 2**31 - 1  # stub quotes pass the exchange's limit; it answers them with BAD_PRICE
+_CHUNK_ROWS = 50_000  # of `days`: a row of a book file has up to 200 columns
+_MAX_PRICE = 2**31 - 1  # stub quotes pass the exchange's limit; they are kept beside the book
+_NAME = re.compile(r"(?P<symbol>.+?)_(?P<date>\d{4}-\d\d-\d\d|\d{8})(?:_(?P<start>\d+)_(?P<end>\d+))?_message_"
+                   r"(?P<levels>.+?)\.csv(?:\.gz)?")
 
 
 def read(message_path: str | Path, orderbook_path: str | Path | None = None, *, grouped: bool = True,
-         chunk_rows: int = 200_000, account: int = 0) -> Iterator[FeedChunk]:
+         follow: bool = False, chunk_rows: int = 200_000, account: int = 0) -> Iterator[FeedChunk]:
     """Messages of one symbol and day as chunks of orders (rules: the head of this file).
 
     Args:
@@ -47,59 +64,138 @@ def read(message_path: str | Path, orderbook_path: str | Path | None = None, *, 
       orderbook_path: L levels after each message, same rows; its first row seeds the book, one order a level.
         `sequence` is -1 for seeds, else the row of the message, from 0.
       grouped: one order per aggressor; False gives one order a message.
+      follow: whether the book is kept as the book file shows it after every message.
       chunk_rows: lines held at a time; the orders do not depend on it.
       account: account of every order.
 
-    Raises FeedError where a file is damaged, FileNotFoundError where it is missing.
+    Raises FeedError where a file is damaged or the two contradict each other, FileNotFoundError where one is missing,
+    InputError where there is no book file to follow.
     """
     paths = [Path(path) for path in (message_path, orderbook_path) if path is not None]
     check_arguments(chunk_rows, *paths)
-    return _chunks(paths[0], paths[1] if len(paths) > 1 else None, grouped, chunk_rows, account)
+    if follow and orderbook_path is None:
+        raise InputError("follow: expected the path of a book file, got None")
+    book = BookFile(paths[1], chunk_rows) if follow else None
+    return _chunks(paths, book, grouped, chunk_rows, account)
 
 
-def days(path: Path, symbols: Sequence[str] = (), date: str = "", grouped: bool = True) -> list[DayFeed]:
+def days(path: Path, symbols: Sequence[str] = (), date: str = "", grouped: bool = True, follow: bool = True
+         ) -> list[DayFeed]:
     """The days of a folder: SYMBOL_DATE_START_END_message_LEVELS.csv[.gz], and _orderbook_ beside it if it is there.
 
-    Arguments as of `sources.open_days`; `grouped` as of `read`. Raises FileNotFoundError where there are none.
+    A file _orderbook_LEVELS.csv[.gz] is followed; one whose name goes on (a part of it, such as its first rows) seeds
+    the book. The session is that of the file name, START to END; the tick 1 where a price needs it, else 100. Where a
+    folder has several files of one symbol and day, their names end in what tells them apart: the levels, the times.
+
+    Arguments as of `sources.open_days`, `grouped` and `follow` as of `read`. Raises FileNotFoundError where there are
+    none, InputError where two files would have one name.
     """
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such folder")
-    found = []
-    for message in sorted([*path.glob("*_message_*.csv"), *path.glob("*_message_*.csv.gz")]):
-        prefix, levels = message.name.split(".")[0].split("_message_")
-        symbol, day = prefix.split("_")[:2]
-        books = sorted(path.glob(f"{prefix}_orderbook_{levels}*.csv*"))
-        opened = functools.partial(read, message, books[0] if books else None, grouped=grouped)
-        found.append(DayFeed(symbol, day, opened, VENUE))
-    return chosen(found, symbols, date, f"{path}: SYMBOL_DATE_START_END_message_LEVELS.csv[.gz]")
+    found, parts = [], []
+    for file in sorted(path.glob("*_message_*.csv*")):
+        match = _NAME.fullmatch(file.name)
+        if match is None:
+            raise InputError(f"{file}: expected a name SYMBOL_DATE_START_END_message_LEVELS.csv[.gz]: rename it")
+        parts.append((file, match))
+    for file, match in parts:
+        same = [other for _, other in parts if other["symbol"] == match["symbol"] and other["date"] == match["date"]]
+        variant = "_".join(
+            [f"levels{match['levels']}"] * (len({other["levels"] for other in same}) > 1)
+            + [f"{match['start']}_{match['end']}"] * (len({(other["start"], other["end"]) for other in same}) > 1))
+        book, is_whole = _book_of(file)
+        opened = functools.partial(read, file, book, grouped=grouped, follow=follow and is_whole,
+                                   chunk_rows=_CHUNK_ROWS)
+        found.append(DayFeed(match["symbol"], match["date"], opened, _session(match), variant=variant))
+    where = f"{path}: SYMBOL_DATE_START_END_message_LEVELS.csv[.gz]"
+    return [_with_tick(day) for day in chosen(found, symbols, date, where)]
 
 
-def _chunks(path: Path, orderbook_path: Path | None, grouped: bool, chunk_rows: int,
-            account: int) -> Iterator[FeedChunk]:
-    stream = Stream(grouped)
-    last_ns, count = 0, 0
-    for rows in read_rows(path, _COLUMNS, chunk_rows, header=False):
+def _book_of(message: Path) -> tuple[Path | None, bool]:
+    """The book file beside a message file, and whether it is the whole one."""
+    name = message.name.replace("_message_", "_orderbook_")
+    plain = name.removesuffix(".gz").removesuffix(".csv")
+    for candidate in (message.with_name(name), message.with_name(f"{plain}.csv"), message.with_name(f"{plain}.csv.gz")):
+        if candidate.is_file():
+            return candidate, True
+    parts = sorted(message.parent.glob(f"{plain}_*.csv*"))
+    return (parts[0], False) if parts else (None, False)
+
+
+def _session(match: re.Match[str]) -> Venue:
+    """All of the time that the name of a file says (milliseconds after midnight), without it the whole day."""
+    start, end = (int(match[name]) * 1_000_000 if match[name] else None for name in ("start", "end"))
+    if start is None or end is None or not start < end <= DAY_NS:
+        return Venue()
+    return Venue(session=continuous_session(start, min(end, DAY_NS - 1)))
+
+
+def _with_tick(day: DayFeed) -> DayFeed:
+    """A stock below 1 USD has prices in steps of 0.0001; the whole file is looked through for one."""
+    message = day.read.args[0]  # type: ignore[attr-defined]
+    for rows in read_rows(message, _COLUMNS, 200_000, header=False):
+        price, kind = rows.numbers("price"), rows.numbers("type")
+        if ((price % 100 > 0) & (kind < HIDDEN)).any():
+            return dataclasses.replace(day, venue=dataclasses.replace(day.venue, tick=1))
+    return day
+
+
+def _chunks(paths: list[Path], book: BookFile | None, grouped: bool, chunk_rows: int, account: int
+            ) -> Iterator[FeedChunk]:
+    stream = FollowedStream(grouped) if book else Stream(grouped)
+    last_ns, count, seen = 0, 0, SeenIds()
+    for rows in read_rows(paths[0], _COLUMNS, chunk_rows, header=False):
         columns = _checked(rows)
-        rows.require(np.diff(columns[0], prepend=last_ns) >= 0, "time", "no time before that of the message before it")
-        last_ns = int(columns[0][-1])
-        messages = list(zip(*(column.tolist() for column in columns), strict=True))
-        if not count and orderbook_path is not None:
-            _seed(stream, orderbook_path, *messages[0])
-        for row, message in enumerate(messages):
-            # A seeded book already holds what message 0 did.
-            if (count or orderbook_path is None) and not stream.take(count, *message):
-                raise rows.error(row, "order_id", "a new order (one with this id rests)")
-            count += 1
+        rows.require(np.diff(columns.time_ns, prepend=last_ns) >= 0, "time",
+                     "no time before that of the message before it")
+        is_new = np.flatnonzero(columns.kind == NEW)
+        if (twice := seen.add(columns.order_id[is_new])) is not None:
+            raise rows.error(int(is_new[twice]), "order_id", "a new order (one with this id came before)")
+        last_ns = int(columns.time_ns[-1])
+        is_first_seeded = False
+        if not count and isinstance(stream, FollowedStream) and book:
+            stream.begin(int(columns.time_ns[0]), *book.first(columns))
+        elif not count and len(paths) > 1:
+            _seed(stream, paths[1], _Message(*(int(column[0]) for column in columns)))
+            is_first_seeded = True  # a seeded book already holds what message 0 did
+        _take(stream, rows, columns, book, count + is_first_seeded, is_first_seeded)
+        count += len(columns.time_ns)
         yield stream.chunk(account)
     if not count:
-        raise FeedError(f"{path}: line 1: expected messages, got an empty file")
+        raise FeedError(f"{paths[0]}: line 1: expected messages, got an empty file")
+    if book:
+        book.end()
     stream.close()
-    if stream.events:
+    if len(stream):
         yield stream.chunk(account)
 
 
-def _checked(rows: Rows) -> tuple[np.ndarray, ...]:
-    """time_ns, type, order id, size, price, direction, int64 [N] each."""
+def _take(stream: Stream, rows: Rows, columns: Messages, book: BookFile | None, number: int, skipped: int) -> None:
+    """A block of messages, from the number `number` on, the first `skipped` left out."""
+    messages = zip(*(column[skipped:].tolist() for column in columns), strict=True)
+    if not isinstance(stream, FollowedStream) or book is None:
+        for row, message in enumerate(messages, number):
+            if not stream.take(row, *message):
+                raise rows.error(row - number + skipped, "order_id", "a new order (one with this id rests)")
+        return
+    for row, (message, sight) in enumerate(zip(messages, book.beside(columns), strict=True), number):
+        stream.take(row, *message)
+        if sight is not None:
+            (stream.move if isinstance(sight, WindowMove) else stream.put_right)(row, message[0], *sight)
+
+
+class _Message(NamedTuple):
+    """One of `Messages`."""
+
+    time_ns: int
+    kind: int
+    order_id: int
+    size: int
+    price: int
+    direction: int
+
+
+def _checked(rows: Rows) -> Messages:
     time = rows.numbers("time")
     rows.require((time >= 0) & (time < 86_400), "time", "seconds after midnight")
     kind = rows.integers("type", 1, 7)
@@ -112,30 +208,20 @@ def _checked(rows: Rows) -> tuple[np.ndarray, ...]:
     rows.require((direction != 0) | is_ignored, "direction", "1 (buy) or -1 (sell)")
     order_id = rows.integers("order_id", -1, FIRST_OWN_ID - 1)
     rows.require((order_id >= 0) | is_ignored, "order_id", f"0 to {FIRST_OWN_ID - 1}")
-    return np.rint(time * 1e9).astype(np.int64), kind, order_id, size, price, direction
+    return Messages(np.rint(time * 1e9).astype(np.int64), kind, order_id, size, price, direction)
 
 
-def _seed(stream: Stream, path: Path, time_ns: int, kind: int, order_id: int, size: int, price: int, direction: int
-          ) -> None:
-    """The book after message 0 (the last arguments): one order a level, then message 0's own order if it is new."""
-    width = first_line(path).count(",") + 1
-    if width % 4:
-        raise FeedError(f"{path}: line 1: expected four columns a level, got {width} columns")
-    names = [f"{name}_{level + 1}" for level in range(width // 4)
-             for name in ("ask_price", "ask_size", "bid_price", "bid_size")]
-    row = next(read_rows(path, names, 1, header=False))
-    own_side = BID if direction == 1 else ASK
-    for level in range(1, width // 4 + 1):
-        for side, name in ((ASK, "ask"), (BID, "bid")):
-            volume = int(row.integers(f"{name}_size_{level}", 0, MAX_VOLUME)[0])
-            if not volume:  # no such level; its price is a dummy
-                continue
-            level_price = int(row.integers(f"{name}_price_{level}", 1, _MAX_PRICE)[0])
-            if kind == NEW and (side, level_price) == (own_side, price):
-                volume -= size
+def _seed(stream: Stream, path: Path, first: _Message) -> None:
+    """The book after message 0: one order a level, then message 0's own order if it is new."""
+    row, levels = read_first(path)
+    own_side = BID if first.direction == 1 else ASK
+    for side, name in enumerate(("ask", "bid")):
+        for level, (price, volume) in enumerate(levels[side].items(), 1):
+            if first.kind == NEW and (side, price) == (own_side, first.price):
+                volume -= first.size
                 if volume < 0:
-                    raise row.error(0, f"{name}_size_{level}", f"the {size} shares of message 0 or more")
+                    raise row.error(0, f"{name}_size_{level}", f"the {first.size} shares of message 0 or more")
             if volume:
-                stream.seed(time_ns, side, level_price, volume)
-    if kind == NEW:
-        stream.take(0, time_ns, kind, order_id, size, price, direction)
+                stream.seed(first.time_ns, side, price, volume)
+    if first.kind == NEW:
+        stream.take(0, *first)

@@ -1,5 +1,6 @@
 """Plain CSV of orders, transactions and snapshots, in no exchange's own layout: that of the golden files."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,10 @@ import pandas as pd
 
 from marsjax.core import int64, times
 from marsjax.core.errors import InputError
-from marsjax.core.records import NO_ID, BookView, Kind, Order, Side, Trades
+from marsjax.core.records import NO_ID, UNPRICED, BookView, Condition, Kind, Order, Side, Trades
 from marsjax.core.times import DAY_NS
-from marsjax.data.csv_rows import read_rows
+from marsjax.data import file_names, starting_book
+from marsjax.data.csv_rows import Rows, read_rows
 from marsjax.data.feed import (
     LARGEST_ID,
     DayFeed,
@@ -23,61 +25,118 @@ from marsjax.data.feed import (
     check_arguments,
     chosen,
 )
+from marsjax.data.order_ids import SeenIds
 from marsjax.market import orders as order_records
 
 COLUMNS = ("time_ns", "type", "price", "volume", "order_id", "cancel_type", "cancel_id", "agent_id")
 """Of an order file; `phase` and any other column are ignored."""
+CONDITION = "condition"
+"""A further column, of names of `Condition`; it is written where an order has one other than REST."""
 VENUE = Venue(accounts=16, capacity=1024, trade_width=64)
+"""Accounts, tick and conditions are then those of the file."""
 _KINDS = {"S": Kind.SELL, "B": Kind.BUY, "C": Kind.CANCEL}
 _SIDES = {"S": Side.ASK, "B": Side.BID, "None": NO_ID}
+_CONDITIONS = {"": Condition.REST, **{entry.name: entry for entry in Condition}}
 _LETTERS = np.array(["S", "B", "C"])
+_TICKS = (100, 10, 1)
 
 
-def read(path: str | Path, *, chunk_rows: int = 200_000) -> Iterator[FeedChunk]:
+def read(path: str | Path, *, book: str | Path | None = None, chunk_rows: int = 200_000) -> Iterator[FeedChunk]:
     """Orders as they stand in the file, `agent_id` as account, without fills; `sequence` is the row, from 0.
 
-    Numbers need only fit in an int32: the exchange judges prices and volumes. Raises FeedError where the file is
-    damaged or its time runs backwards, FileNotFoundError where it is missing.
+    Args:
+      path: CSV, plain or gzip, with a header that names COLUMNS. Numbers need only fit in an int32: the exchange judges
+        prices and volumes.
+      book: CSV of the orders that rest before the first, prices in 1e-4 (`starting_book.chunk`); their `sequence` is
+        -1.
+      chunk_rows: lines held at a time; the orders do not depend on it.
+
+    Raises FeedError where a file is damaged, an id comes twice or time runs backwards, FileNotFoundError where a file
+    is missing.
     """
-    check_arguments(chunk_rows, Path(path))
-    return _chunks(Path(path), chunk_rows)
+    paths = [Path(path), *([] if book is None else [Path(book)])]
+    check_arguments(chunk_rows, *paths)
+    return _chunks(paths[0], paths[1] if book is not None else None, chunk_rows)
 
 
-def days(path: Path, symbols: Sequence[str] = (), date: str = "") -> list[DayFeed]:
-    """The one feed of a file <symbol>_<date>..., or of any other name, which is then the symbol.
+def days(path: Path, symbols: Sequence[str] = (), date: str = "", book: str | Path | None = None) -> list[DayFeed]:
+    """The one feed of a file, or those of all CSV files of a folder: <symbol>_<date>, or any name, then the symbol.
 
-    Arguments as of `sources.open_days`.
+    Arguments as of `sources.open_days`; `book` as of `read`, for one file. Reads all accounts, prices and conditions.
     """
-    check_arguments(1, path)
-    name = path.name.split(".")[0]
-    dated = re.fullmatch(r"(.+)_(\d{8}|\d{4}-\d\d-\d\d)", name)
-    symbol, day = dated.groups() if dated else (name, "")
-    feed = DayFeed(symbol, day, functools.partial(read, path), VENUE)
-    return chosen([feed], symbols, date, str(path))
+    paths = [file for _, file in file_names.matching(path, ".*")] if path.is_dir() else [path]
+    if book is not None and path.is_dir():
+        raise InputError(f"book {book}: expected one file of orders that it belongs to, got the folder {path}")
+    found = []
+    for file in paths:
+        name = file_names.stem(file)
+        dated = re.fullmatch(r"(.+)_(\d{8}|\d{4}-\d\d-\d\d)", name)
+        symbol, day = dated.groups() if dated else (name, "")
+        if (symbols and symbol not in symbols) or date not in ("", day):
+            continue
+        check_arguments(1, file, *([] if book is None else [Path(book)]))
+        venue = _venue(file)
+        if book is not None:
+            in_book = int(np.max(_start(Path(book), 0).orders.account, initial=0)) + 1
+            venue = dataclasses.replace(venue, accounts=max(venue.accounts, in_book))
+        found.append(DayFeed(symbol, day, functools.partial(read, file, book=book), venue))
+    return chosen(found, symbols, date, str(path))
 
 
-def _chunks(path: Path, chunk_rows: int) -> Iterator[FeedChunk]:
+def _venue(path: Path) -> Venue:
+    """What a file says of its market."""
+    accounts, tick, conditions = 1, _TICKS[0], False
+    for rows in read_rows(path, COLUMNS, 200_000, optional=(CONDITION,)):
+        kind, condition = rows.codes("type", _KINDS), _condition(rows)
+        accounts = max(accounts, int(rows.integers("agent_id", -LARGEST_ID - 1, LARGEST_ID).max()) + 1)
+        conditions |= bool(condition.any())
+        price = rows.integers("price", -LARGEST_ID - 1, LARGEST_ID)
+        price = price[(kind != Kind.CANCEL) & ~np.isin(condition, UNPRICED)]
+        tick = next((step for step in _TICKS if step <= tick and not (price % step).any()), 1)
+    return dataclasses.replace(VENUE, accounts=accounts, tick=tick, conditions=conditions)
+
+
+def _start(book: Path, time_ns: int) -> FeedChunk:
+    return starting_book.chunk(starting_book.read_book(book), str(book), (1.0, 1, 1.0), time_ns, "line")
+
+
+def _condition(rows: Rows) -> np.ndarray:
+    if CONDITION not in rows.columns:
+        return np.full(len(rows.line), Condition.REST, np.int64)
+    return rows.codes(CONDITION, _CONDITIONS)
+
+
+def _chunks(path: Path, book: Path | None, chunk_rows: int) -> Iterator[FeedChunk]:
     last_ns, count = 0, 0
-    for rows in read_rows(path, COLUMNS, chunk_rows):
-        codes = {}
-        for name, letters in (("type", _KINDS), ("cancel_type", _SIDES)):
-            text = rows.text(name)
-            rows.require(np.isin(text, list(letters)), name, f"one of {', '.join(letters)}")
-            codes[name] = np.array([int(letters[letter]) for letter in text], np.int64)
-        is_open = (codes["type"] == Kind.CANCEL) & (codes["cancel_type"] == NO_ID)
-        rows.require(~is_open, "cancel_type", "the side of the cancelled order, S or B")
-        time_ns = rows.integers("time_ns", 0, DAY_NS - 1)
+    seen = SeenIds()
+    for rows in read_rows(path, COLUMNS, chunk_rows, optional=(CONDITION,)):
+        order = _orders(rows)
+        time_ns = times.to_ns(order.time)
         rows.require(np.diff(time_ns, prepend=last_ns) >= 0, "time_ns", "no time before that of the order before it")
-        numbers = {name: rows.integers(name, -LARGEST_ID - 1, LARGEST_ID)
-                   for name in ("price", "volume", "order_id", "cancel_id", "agent_id")}
-        order = order_records.from_columns(
-            time_ns=time_ns, kind=codes["type"], price=numbers["price"], volume=numbers["volume"],
-            order_id=numbers["order_id"], cancel_side=codes["cancel_type"], cancel_id=numbers["cancel_id"],
-            account=numbers["agent_id"])
+        if not count and book is not None:
+            start = _start(book, int(time_ns[0]))
+            seen.add(np.asarray(start.orders.order_id))
+            yield start
+        given = np.flatnonzero((order.kind != Kind.CANCEL) & (order.order_id != NO_ID))
+        if (again := seen.add(np.asarray(order.order_id)[given])) is not None:
+            raise rows.error(int(given[again]), "order_id", "an id that no order before it has had")
         yield FeedChunk(order, PublishedFills.none(), np.arange(count, count + len(time_ns)))
         last_ns, count = int(time_ns[-1]), count + len(time_ns)
     if not count:
         raise FeedError(f"{path}: line 2: expected orders, got only a header")
+
+
+def _orders(rows: Rows) -> Order:
+    """A block of the file as orders."""
+    kind, cancel_side = rows.codes("type", _KINDS), rows.codes("cancel_type", _SIDES)
+    is_open = (kind == Kind.CANCEL) & (cancel_side == NO_ID)
+    rows.require(~is_open, "cancel_type", "the side of the cancelled order, S or B")
+    numbers = {name: rows.integers(name, -LARGEST_ID - 1, LARGEST_ID)
+               for name in ("price", "volume", "order_id", "cancel_id", "agent_id")}
+    return order_records.from_columns(
+        time_ns=rows.integers("time_ns", 0, DAY_NS - 1), kind=kind, price=numbers["price"], volume=numbers["volume"],
+        order_id=numbers["order_id"], cancel_side=cancel_side, cancel_id=numbers["cancel_id"],
+        account=numbers["agent_id"], condition=_condition(rows))
 
 
 def write(path: str | Path, orders: Order) -> None:
@@ -86,7 +145,7 @@ def write(path: str | Path, orders: Order) -> None:
 
 
 def frame(orders: Order) -> pd.DataFrame:
-    """Orders (arrays [N]) -> a table of COLUMNS; InputError for padding in them."""
+    """Orders (arrays [N]) -> a table of COLUMNS, and of CONDITION where it is needed; InputError for padding."""
     kind = np.asarray(orders.kind)
     odd = ~np.isin(kind, (Kind.SELL, Kind.BUY, Kind.CANCEL))
     if odd.any():
@@ -96,7 +155,11 @@ def frame(orders: Order) -> pd.DataFrame:
     side = np.where(np.asarray(orders.cancel_side) == Side.BID, "B", "S")
     columns = (times.to_ns(orders.time), _LETTERS[kind], orders.price, orders.volume, orders.order_id,
                np.where(is_cancel, side, "None"), orders.cancel_id, orders.account)
-    return pd.DataFrame({name: np.asarray(column) for name, column in zip(COLUMNS, columns, strict=True)})
+    table = pd.DataFrame({name: np.asarray(column) for name, column in zip(COLUMNS, columns, strict=True)})
+    if np.any(orders.condition):
+        names = np.array([entry.name for entry in Condition])
+        table[CONDITION] = names[np.where(is_cancel, Condition.REST, orders.condition)]
+    return table
 
 
 def transactions(orders: Order, trades: Trades) -> pd.DataFrame:

@@ -4,19 +4,27 @@ To add a source, write a reader with a `days`, and put it on the list.
 """
 
 import importlib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from marsjax.core.errors import InputError
 from marsjax.data.feed import DayFeed
 
-_READERS = {"csv": "neutral", "lobster": "lobster", "sse": "sse"}
+_READERS = {"coinbase": "coinbase", "csv": "neutral", "databento": "databento", "lobster": "lobster", "sse": "sse",
+            "szse": "szse"}
 
 
 def names() -> list[str]:
     """The sources that can be opened, sorted."""
     return sorted(_READERS)
+
+
+def options(source: str) -> list[str]:
+    """What the reader of a source takes beside path, symbols and date."""
+    return list(inspect.signature(_reader(source).days).parameters)[3:]
 
 
 def open_days(source: str, path: str | Path, symbols: Sequence[str] = (), date: str = "", **options: Any
@@ -25,15 +33,18 @@ def open_days(source: str, path: str | Path, symbols: Sequence[str] = (), date: 
 
     Args:
       source: one of `names()`.
-      path: a folder of files named as the source names them; of csv the file.
+      path: a folder of files named as the source names them; of csv the file, of databento one or the other.
       symbols: those wanted; none: all that are there.
       date: the one wanted, as in the file names; empty: all.
       **options: of the reader's `days`.
 
     Raises InputError for an unknown source, FileNotFoundError where there is nothing to read.
     """
+    found: list[DayFeed] = _reader(source).days(Path(path), symbols, date, **options)
+    return found
+
+
+def _reader(source: str) -> ModuleType:
     if source not in _READERS:
         raise InputError(f"source: expected {', '.join(names())}, got {source!r}")
-    reader = importlib.import_module(f"marsjax.data.{_READERS[source]}")
-    found: list[DayFeed] = reader.days(Path(path), symbols, date, **options)
-    return found
+    return importlib.import_module(f"marsjax.data.{_READERS[source]}")

@@ -5,6 +5,7 @@ what is left under the same id; `read` puts these together again into one limit 
 whole only the worst price it paid is known, which becomes its limit: it trades the same and nothing is left to rest.
 """
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ import numpy as np
 
 from marsjax.core.records import MAX_VOLUME, NO_ID, Kind, Side
 from marsjax.core.sessions import chinese_session
+from marsjax.core.specs import AuctionRule
+from marsjax.data import file_names
 from marsjax.data.csv_rows import read_rows
 from marsjax.data.feed import (
     AUCTION,
@@ -25,27 +28,30 @@ from marsjax.data.feed import (
     Snapshots,
     Venue,
     check_arguments,
+    check_tick,
     chosen,
 )
-from marsjax.data.sse_messages import ADD, DELETE, TRADE, groups, is_continued
+from marsjax.data.sse_messages import ADD, DELETE, TRADE, ZONE_S, Rising, groups, is_continued
 from marsjax.market import orders
 
 LEVELS = 10
 """Levels a side in the published snapshots."""
-VENUE = Venue(session=chinese_session())
-"""Of shares; funds and B shares have finer ticks."""
+VENUE = Venue(session=chinese_session(), auction_rule=AuctionRule.SHANGHAI)
+"""Of shares; of funds and B shares see `tick_of`."""
+_FINE_TICKS = re.compile(r"(?:5\d{5}|900\d{3})(?:\D.*)?")
 _NEVER = LARGEST_SEQUENCE + 1
 
 
-def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 200_000, account: int = 0
-         ) -> Iterator[FeedChunk]:
+def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 200_000, account: int = 0,
+         tick: int = VENUE.tick) -> Iterator[FeedChunk]:
     """One day of one symbol as chunks of orders, both files merged by ApplSeqNum.
 
     Args:
-      orders_path: adds and deletes, .csv or .csv.gz with a header; further columns are ignored.
+      orders_path: adds and deletes, CSV with a header, plain or gzip; further columns are ignored.
       trades_path: trades, alike; may hold none.
       chunk_rows: lines of each file held at a time; the orders do not depend on it.
       account: account of every order.
+      tick: smallest price step, 1e-4 of the currency; prices are rounded to it, or refused where they are none.
 
     Returns:
       Chunks in exchange order; N differs from chunk to chunk. Cancels carry the price of the deleted order.
@@ -54,18 +60,24 @@ def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 
     """
     paths = Path(orders_path), Path(trades_path)
     check_arguments(chunk_rows, *paths)
-    return _chunks(*paths, chunk_rows, account)
+    check_tick(tick)
+    return _chunks(*paths, chunk_rows, account, tick)
 
 
-def read_snapshots(path: str | Path) -> Snapshots:
+def tick_of(symbol: str) -> int:
+    """The tick that the exchange sets for a code, in 1e-4: 10 for funds (5.....) and B shares (900...), else 100."""
+    return 10 if _FINE_TICKS.fullmatch(symbol) else 100
+
+
+def read_snapshots(path: str | Path, tick: int = VENUE.tick) -> Snapshots:
     """All snapshots that the exchange published in a day, L = 10; FeedError where the file is damaged."""
     columns = {name: [f"{name}{level + 1}" for level in range(LEVELS)]
                for name in ("SellPrice", "SellOrderQty", "BuyPrice", "BuyOrderQty")}
     names = ["MDTime", "NumTrades", "TotalVolumeTrade", "LastPx", *(name for side in columns.values() for name in side)]
     blocks = [
-        (rows.clock_ns("MDTime"), rows.integers("TotalVolumeTrade", 0, LARGEST_SEQUENCE),
-         rows.integers("NumTrades", 0, LARGEST_SEQUENCE), rows.price("LastPx", low=0),
-         *(np.stack([rows.price(name, low=0) if "Price" in side else rows.integers(name, 0, LARGEST_SEQUENCE)
+        (rows.clock_ns("MDTime", ZONE_S), rows.integers("TotalVolumeTrade", 0, LARGEST_SEQUENCE),
+         rows.integers("NumTrades", 0, LARGEST_SEQUENCE), rows.price("LastPx", tick, low=0),
+         *(np.stack([rows.price(name, tick, low=0) if "Price" in side else rows.integers(name, 0, LARGEST_SEQUENCE)
                      for name in columns[side]], axis=1) for side in columns))
         for rows in read_rows(Path(path), names, chunk_rows=100_000)]
     if not blocks:
@@ -73,19 +85,20 @@ def read_snapshots(path: str | Path) -> Snapshots:
     return Snapshots(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
-def days(path: Path, symbols: Sequence[str] = (), date: str = "") -> list[DayFeed]:
+def days(path: Path, symbols: Sequence[str] = (), date: str = "", tick: int | None = None) -> list[DayFeed]:
     """The days of a folder: pairs of files `<symbol>_<date>_orders.csv[.gz]` and `<symbol>_<date>_trades.csv[.gz]`.
 
-    Arguments as of `sources.open_days`. Raises FileNotFoundError where there are none.
+    Arguments as of `sources.open_days`; `tick` as of `read`, None: that of `tick_of`. Raises FileNotFoundError where
+    there are none, or where one of a pair is missing.
     """
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder")
-    matches = (re.fullmatch(r"(.+)_(\d+)_orders\.csv(\.gz)?", file.name) for file in path.iterdir())
-    named = sorted({(match[1], match[2]) for match in matches if match})
-    pairs = {day: files(path, *day) for day in named}
-    found = [DayFeed(*day, functools.partial(read, *pair), VENUE, publishes_fills=True) for day, pair in pairs.items()
-             if pair[1].is_file()]
-    return chosen(found, symbols, date, f"{path}: <symbol>_<date>_orders.csv[.gz] with their trades")
+    pairs = file_names.pairs(path, symbols, date, ("orders", "trades"))
+    found = []
+    for (symbol, day), pair in pairs.items():
+        step = tick_of(symbol) if tick is None else tick
+        venue = dataclasses.replace(VENUE, tick=step)
+        found.append(DayFeed(symbol, day, functools.partial(read, *pair, tick=step), venue, publishes_fills=True))
+    return chosen(found, symbols, date, f"{path}: <symbol>_<date>_orders.csv[.gz] with their trades"
+                  + file_names.others(path, file_names.form("orders", "trades")))
 
 
 def files(folder: Path, symbol: str, date: str) -> tuple[Path, Path]:
@@ -98,18 +111,11 @@ def _file(folder: Path, symbol: str, date: str, what: str) -> Path:
     return plain if plain.is_file() else plain.with_suffix(".csv.gz")
 
 
-def _chunks(orders_path: Path, trades_path: Path, chunk_rows: int, account: int) -> Iterator[FeedChunk]:
+def _chunks(orders_path: Path, trades_path: Path, chunk_rows: int, account: int, tick: int) -> Iterator[FeedChunk]:
     known = _Known(orders_path, trades_path)
-    last = {"sequence": -1, "time_ns": 0}
-    for messages in groups(orders_path, trades_path, chunk_rows):
-        # Each file rises by itself, so a number that does not rise here stands in both.
-        for name, column, step, what in (("sequence", "ApplSeqNum", 1, "a number that the other file does not hold"),
-                                         ("time_ns", "MDTime", 0, "no time before that of the message before it")):
-            bad = np.diff(messages[name], prepend=last[name]) < step
-            if bad.any():
-                row = int(np.argmax(bad))
-                raise known.error(messages[row], column, what, int(messages[name][row]))
-            last[name] = int(messages[name][-1])
+    rising = Rising("MDTime")
+    for messages in groups(orders_path, trades_path, chunk_rows, tick):
+        rising.check(messages, known.error)
         yield _chunk(messages, known, account)
 
 

@@ -13,17 +13,25 @@ Programs, each with a config of its name in configs/:
   `benchmark`: speed.
 What they share:
   `launcher`: command line, errors, exit codes.
+  `interrupts`: the end of a program by a signal.
   `config`, `config_parts`, `config_help`: config files, the keys that several share, and what `:help` prints.
-  `setup`: a config as specs, feeds and an order model.
-  `run_folder`, `replay_writer`, `trace_files`: files of a run, of a replayed market, of a trace.
+  `setup`, `markets`: a config as specs and an order model; as feeds and their markets.
+  `run_folder`, `replay_writer`: files of a run, of a replayed market.
+  `table_files`, `trace_files`: tables of a run, the trace of a run.
 """
 
 import importlib
 from types import ModuleType
 
+from marsjax.experiments import interrupts
+
 __all__ = ["benchmark", "config", "config_help", "config_parts", "context_length", "forecast", "forecast_evaluation",
-           "import_checkpoint", "launcher", "market_impact", "realism", "replay", "replay_writer", "run_folder",
-           "setup", "simulate", "stylized_facts", "trace_files", "train"]
+           "import_checkpoint", "interrupts", "launcher", "market_impact", "markets", "realism", "replay",
+           "replay_writer", "run_folder", "setup", "simulate", "stylized_facts", "table_files", "trace_files",
+           "train"]
+
+if interrupts.is_program():  # before the imports of the program, which take seconds
+    interrupts.install(is_first=True)
 
 
 def __getattr__(name: str) -> ModuleType:

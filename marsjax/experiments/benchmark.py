@@ -8,12 +8,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.records import Order
 from marsjax.core.specs import MarketSpec
 from marsjax.data import neutral
-from marsjax.experiments import launcher, setup
-from marsjax.experiments.run_folder import output_folder, write_json
+from marsjax.experiments import launcher, run_folder, setup
+from marsjax.experiments.run_folder import write_json
 from marsjax.sim.initial import Warmup
 from marsjax.studies import benchmark_book, benchmark_parts, benchmark_rollout, starts
 from marsjax.studies.benchmark_book import BookBenchmark
@@ -30,18 +31,20 @@ def main(config: ConfigDict) -> int:
     if config.what not in kinds:
         raise InputError(f"config.what: expected book or rollout, got {config.what!r}")
     device = jax.devices()[0]
-    with output_folder(config.output, config.overwrite) as folder:
+    output = run_folder.of_config(config, f"benchmark_{config.what}")
+    with output as folder:
         found = kinds[config.what](config)
         write_json(folder / "results.json", {"device": device.device_kind, "platform": device.platform,
                                              "jax": jax.__version__, "config": config, **found})
-    print(f"results in {config.output}")
+    print(f"results in {output.path}")
     return 0
 
 
 def _books(config: ConfigDict) -> dict[str, Any]:
     for key in ("books", "capacity"):
-        if min(config[key], default=0) < 1:
-            raise InputError(f"config.{key}: expected numbers of at least 1, got {config[key]}")
+        if not 1 <= min(config[key], default=0) <= max(config[key]) <= limits.TRAJECTORIES:
+            raise InputError(f"config.{key}: expected numbers of at least 1, at most {limits.TRAJECTORIES}, got "
+                             f"{config[key]}")
     spec, stream = setup.spec_of(BookBenchmark, config), _stream(config.stream)
     rows = [benchmark_book.measure(stream, count, capacity, spec)
             for count, capacity in itertools.product(config.books, config.capacity)]

@@ -7,8 +7,9 @@ import importlib.util
 import inspect
 import pathlib
 import re
+import traceback
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -16,12 +17,21 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
 import marsjax
-from marsjax.core.errors import InputError
+from marsjax.core import files
+from marsjax.core.errors import InputError, brief
 
 Value = str | int | float | bool
+Ignored = Mapping[str, Sequence[str]]
+"""Keys by the mode in which they have no effect."""
 
 HELP = "help"
 """The word in a config's argument that asks for its keys instead of a run."""
+
+
+_MOST_BYTES = 2**20
+# What running somebody's config file may raise.
+_FAULTS = (ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError, NameError,
+           OSError, RuntimeError, SyntaxError, SystemExit, TypeError, ValueError)
 
 
 class UsageError(InputError):
@@ -36,12 +46,13 @@ class HelpRequest(Exception):  # noqa: N818 - not an error, it tells the launche
         self.known = known
 
 
-def parse_arg(arg: str | None, modes: Sequence[str] = (), /, **defaults: Value) -> ConfigDict:
+def parse_arg(arg: str | None, modes: Sequence[str] = (), ignored: Ignored = types.MappingProxyType({}), /,
+              **defaults: Value) -> ConfigDict:
     """The argument of a config file, `mode,key=value,flag`, as a locked ConfigDict typed like `defaults`.
 
     `modes` are the words that may stand first, the first of them the default; the one given is the result's `mode`.
-    A key without a value turns a bool on. Raises UsageError with the known words where one is unknown or has the
-    wrong type.
+    `ignored` are the keys that have no effect in a mode. A key without a value turns a bool on. Raises UsageError with
+    the known words where one is unknown, has the wrong type, or no effect.
     """
     words = [word.strip() for word in (arg or "").split(",") if word.strip()]
     if HELP in words:
@@ -54,10 +65,16 @@ def parse_arg(arg: str | None, modes: Sequence[str] = (), /, **defaults: Value) 
         if key not in defaults:
             choices = [*modes, *(f"{name}=" for name in defaults)]
             raise UsageError(f"config argument {word!r} is unknown; known are: {', '.join(choices) or 'none'}")
+        if modes and key in ignored.get(config.mode, ()):
+            raise _without_effect(f"config argument {word!r}", config.mode)
         if not given and not isinstance(defaults[key], bool):
             raise UsageError(f"config argument {word!r}: expected {key}=value")
         _set(config, key, text if given else "true", f"config argument {key}")
     return config
+
+
+def _without_effect(word: str, mode: str) -> UsageError:
+    return UsageError(f"{word} has no effect with {mode}; leave it out, or name another source first")
 
 
 def named_configs() -> dict[str, pathlib.Path]:
@@ -75,7 +92,8 @@ def find(reference: str) -> tuple[pathlib.Path, str]:
     if by_path:
         path = pathlib.Path(by_path[1])
         if not path.is_file():
-            raise UsageError(f"config file {by_path[1]} does not exist (current folder: {pathlib.Path.cwd()})")
+            what = "is no plain file" if path.exists() else "does not exist"
+            raise UsageError(f"config file {by_path[1]} {what} (current folder: {pathlib.Path.cwd()})")
         return path, by_path[2] or ""
     name, _, arg = reference.partition(":")
     known = named_configs()
@@ -97,11 +115,45 @@ def load(path: pathlib.Path, arg: str = "") -> ConfigDict:
         raise UsageError(f"{path}: takes no argument, got {arg!r}")
     try:
         config = get_config(arg) if takes_arg else get_config()
-    except ValueError as error:
+    except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
+    except _FAULTS as error:
+        raise _fault(path, error) from error
     if not isinstance(config, ConfigDict):
         raise UsageError(f"{path}: expected get_config to return a ConfigDict, got {type(config).__name__}")
     return config.lock()
+
+
+def check_experiment(name: str, path: pathlib.Path, arg: str, config: ConfigDict) -> None:
+    """UsageError unless a config is one of the experiment `name`: not another's, and with every key that it reads."""
+    known = named_configs()
+    own = known.pop(name, None)
+    if own is None or path.resolve() == own.resolve():
+        return
+    other = next((stem for stem, file in known.items() if file.resolve() == path.resolve()), None)
+    if other:
+        raise UsageError(f"{path}: is a config of {other}, not of {name}: run marsjax.experiments.{other}, or "
+                         f"give --config={name}")
+    try:
+        expected = load(own, arg)
+    except UsageError:  # the file has an argument of its own
+        expected = load(own)
+    missing = [key for key in expected if key not in config]
+    if missing:
+        raise UsageError(f"{path}: is no config of {name}: it lacks {', '.join(missing[:5])}"
+                         f"{', ...' * (len(missing) > 5)}; all that it needs: --config={name}:help")
+
+
+def check_effect(path: pathlib.Path, config: ConfigDict, arguments: Sequence[str]) -> None:
+    """UsageError for a `--config.key=value` that has no effect in the mode of the config, by IGNORED of its file.
+
+    The file says there, as for `parse_arg`, which keys have none, and by MODE which key holds the mode.
+    """
+    module = _module(path)
+    mode = config.get(getattr(module, "MODE", ""), "")
+    for argument in arguments:
+        if argument.removeprefix("--config.").partition("=")[0] in getattr(module, "IGNORED", {}).get(mode, ()):
+            raise _without_effect(argument, mode)
 
 
 def _module(path: pathlib.Path) -> types.ModuleType:
@@ -110,10 +162,20 @@ def _module(path: pathlib.Path) -> types.ModuleType:
         raise UsageError(f"{path}: cannot be read as a Python file")
     module = importlib.util.module_from_spec(spec)
     try:
+        files.check_regular(path, _MOST_BYTES)
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UsageError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except _FAULTS as error:
+        raise _fault(path, error) from error
     return module
+
+
+def _fault(path: pathlib.Path, error: BaseException) -> UsageError:
+    """What a config file raised, by the line of it that did so last."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    lines += [error.lineno] if isinstance(error, SyntaxError) and error.lineno else []
+    at = f", line {lines[-1]}" if lines else ""
+    told = "" if isinstance(error, InputError | SyntaxError) else f"{type(error).__name__}: "
+    return UsageError(f"{path}{at}: {told}{brief(error, 160)}")
 
 
 def override(config: ConfigDict, arguments: Sequence[str]) -> None:

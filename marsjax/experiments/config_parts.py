@@ -8,6 +8,7 @@ def add_order_model(config: ConfigDict, model: str) -> None:
     config.model = model  # default, a folder, or owner/name on the hub
     config.revision = ""  # commit, branch or tag on the hub
     config.converters = ""  # folder of bin converters, if they are not beside the model
+    config.ignore_keys = ()  # unknown keys of a published model's config.json to pass over
     config.dtype = "float32"  # of the model: float32 or bfloat16
     config.context = "auto"  # rolling (one layer), refresh or recompute; auto: rolling for one layer, else refresh
     config.refresh_every = 448  # steps between two refreshes of a context, in refresh
@@ -24,14 +25,46 @@ def add_rollouts(config: ConfigDict, most_at_once: int | None = None) -> None:
         config.most_at_once = most_at_once  # trajectories in one batch, at least those of one start
 
 
-def add_market(config: ConfigDict, capacity: int, trade_width: int, session: str) -> None:
-    """The market before the futures."""
-    config.tick = 100  # smallest price step, 1e-4 of the currency
-    config.capacity = capacity  # resting orders a side in the orders before a start
-    config.trade_width = trade_width  # transactions listed per order, and orders that one listed cancel may hit
-    config.session = session  # chinese (call auctions) or continuous
-    config.start_time = "09:30:00"  # of a continuous session and of the noise agent
-    config.end_time = "16:00:00"  # of a continuous session, included
+def add_feed(config: ConfigDict, chosen: ConfigDict, source: str) -> None:
+    """Which days of real orders; `chosen` holds FEED_ARGUMENTS."""
+    config.source = source  # noise, or a kind of feed: csv, sse, lobster ... (docs/feeds.md)
+    config.folder = chosen.folder or f"data/{source}"  # where the files of the days are
+    config.file = chosen.file  # csv, databento: one file instead
+    config.symbol = chosen.symbol  # one symbol, several joined by +, or all
+    config.date = chosen.date  # one date as in the file names; empty: all
+    config.grouped = True  # lobster, databento: executions of one aggressor become one order (else one a message)
+    config.follow = True  # lobster: the book file beside the messages puts the book right after every row
+    config.time_zone = ""  # databento: of the exchange; empty: as the data set says
+    config.book = ""  # csv: a file of the orders that rest before the first one
+
+
+FEED_ARGUMENTS = {"folder": "", "file": "", "symbol": "all", "date": ""}
+"""Of a config that has days of real orders."""
+FEED_IGNORED = {"noise": tuple(FEED_ARGUMENTS), "csv": ("folder", "symbol", "date")} | dict.fromkeys(
+    ("coinbase", "lobster", "sse", "szse"), ("file",))
+"""Those of them that have no effect, by the source."""
+
+
+def add_market(config: ConfigDict, is_noise: bool, trade_width: int = 0) -> None:
+    """The market that the orders are replayed in: that of the feed, but for what is set here."""
+    config.tick = 100 if is_noise else 0  # smallest price step, in price_unit; 0: as the feed says
+    config.capacity = 256 if is_noise else 0  # resting orders a side before the futures; 0: as the feed says
+    # Transactions listed per order, and orders that one listed cancel may hit; 0: as the feed says.
+    config.trade_width = trade_width
+    config.session = "continuous" if is_noise else "feed"  # chinese (call auctions), continuous, or as the feed says
+    config.auction_rule = "feed"  # of call auctions: reference, shanghai, shenzhen, or as the feed says
+    # Of a continuous session and of the noise agent, HH:MM:SS; empty: from the first trading of the feed's session.
+    config.start_time = "09:30:00" if is_noise else ""
+    config.end_time = "16:00:00" if is_noise else ""  # of a continuous session, included; empty: as start_time
+    config.price_unit = ""  # currency that one unit of a price stands for; empty: as the feed says, or 0.0001
+    config.volume_unit = ""  # shares, coins or contracts that one unit of a volume stands for; empty: likewise, or 1
+    config.currency = ""  # its code, for the tables; empty: as the feed says
+
+
+def add_tables(config: ConfigDict) -> None:
+    """The form of the tables."""
+    config.tables = "csv"  # csv, or parquet (which needs pyarrow: pip install 'marsjax[parquet]')
+    config.prices = "integer"  # integer: numbers of price_unit and volume_unit, which the tables name; or currency
 
 
 def add_noise(config: ConfigDict) -> None:

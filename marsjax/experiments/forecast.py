@@ -3,16 +3,20 @@
 import time
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from marsjax.analysis import forecast, forecast_report
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
-from marsjax.experiments import forecast_evaluation, launcher, setup
-from marsjax.experiments.run_folder import output_folder, write_json
+from marsjax.data.feed import DayFeed
+from marsjax.experiments import forecast_evaluation, launcher, markets, run_folder, setup, table_files
+from marsjax.experiments.run_folder import write_json
 from marsjax.experiments.trace_files import TraceFiles
-from marsjax.sim.rollout import Saving
-from marsjax.studies import forecasts, futures, order_model, rollout_summary
+from marsjax.sim.result import Rollout
+from marsjax.sim.resume import Saving
+from marsjax.sim.saved_states import SavedStates
+from marsjax.studies import forecasts, futures, order_model, rollout_summary, starts
 from marsjax.studies.forecast_evaluation import LabelSpec, threshold
 from marsjax.studies.forecasts import ForecastStart
 from marsjax.studies.futures import FuturesSpec
@@ -25,51 +29,100 @@ def main(config: ConfigDict) -> int:
     if config.evaluate:
         return forecast_evaluation.main(config)
     began = time.perf_counter()
-    market, spec, labels_spec = (setup.market_spec(config), setup.spec_of(FuturesSpec, config),
-                                 setup.spec_of(LabelSpec, config))
-    start_ns = setup.noise_market(config).end_ns if config.source == "noise" else setup.time_ns(config, "time")
-    check_time(market.session, start_ns, config.minutes)
-    with output_folder(config.output, config.overwrite) as folder:
-        prepared = setup.load_order_model(config)
+    spec, labels_spec = setup.spec_of(FuturesSpec, config), setup.spec_of(LabelSpec, config)
+    table_files.check_form(config.tables)
+    market, feed, start_ns = _market(config)
+    prepared = setup.load_order_model(config)
+    _check_saving(config)
+    output = run_folder.of_config(config, f"forecast_{config.source}")
+    with output as folder:
         print(order_model.headline(prepared, config.model), flush=True)
-        at = _start(config, market, prepared, start_ns)
-        facts = forecasts.describe(market, at)
-        print(f"{at.name} at {facts['time']}: mid {facts['mid'] / 10_000:g}, {facts['bids']} bids and {facts['asks']} "
-              f"asks rest, the model sees {facts['orders_seen']} orders", flush=True)
+        at = _start(config, market, prepared, start_ns, feed)
+        refused, problems = markets.refused(at.name, at.refused)
+        facts = forecasts.describe(market, at) | {"feed": refused}
+        mid = facts["mid"] * float(market.units.price)
+        print(f"{at.name} at {facts['time']}: mid {mid:g}, {facts['bids']} bids and {facts['asks']} asks rest, the "
+              f"model sees {facts['orders_seen']} orders", flush=True)
         limit = threshold(labels_spec, market.session, at.past, 0, start_ns)
         prepared_s = time.perf_counter() - began
-        saving = Saving(config.save_folder, config.save_every_s) if config.save_folder else None
-        (run,) = futures.simulate(prepared, market, spec, [at.start], on_trace=TraceFiles(folder) if config.trace
-                                 else None, saving=saving)
+        run = _run(config, market, prepared, spec, at, folder)
         labels = rollout_summary.labels(run)
         result = forecast.distribution(labels, limit, config.quantiles)
         summary = rollout_summary.summarize([run], [at.start])
         realized = forecasts.realized(at, config.minutes, limit)
-        forecasts.label_table(run, labels).to_csv(folder / "labels.csv", index=False)
-        forecast.minute_table(run.bars).to_csv(folder / "minutes.csv.gz", index=False)
+        _write_tables(config, market, start_ns, run, labels, folder)
         if config.picture:
-            forecasts.fan(at, run, config.minutes, Path(config.model).name).savefig(folder / "fan.png", dpi=110)
+            forecasts.fan(at, run, config.minutes, Path(config.model).name, float(market.units.price)).savefig(
+                folder / "fan.png", dpi=110)
         total_s = time.perf_counter() - began
         write_json(folder / "metrics.json", {
             "forecast": forecast_report.record(result), "threshold": limit, "realized": realized, "start": facts,
             "rollouts": summary, "seconds": {"prepared": prepared_s, "total": total_s},
             **setup.about(config, prepared)})
     print("\n".join(forecast_report.lines(result, limit, realized)))
-    print(f"{rollout_summary.summary_line(summary, total_s)}; results in {config.output}")
-    problems, cut = rollout_summary.problems(summary), summary["exceeded"]["truncated_lists"]
+    print(f"{rollout_summary.summary_line(summary, total_s)}; results in {output.path}")
+    cut = summary["exceeded"]["truncated_lists"]
     if config.trace and cut:
         problems.append(f"the trades of {cut} orders are cut in the trace: raise config.trade_width")
-    return launcher.finish(problems)
+    return launcher.finish(problems + rollout_summary.problems(summary))
 
 
-def _start(config: ConfigDict, market: MarketSpec, prepared: PreparedModel, start_ns: int) -> ForecastStart:
-    """The state of the one market that the config names."""
-    feeds = setup.open_noise_or_days(config, market)
+def _market(config: ConfigDict) -> tuple[MarketSpec, DayFeed | None, int]:
+    """The market, the day that is read (None: the noise agent makes one), and the time of the start."""
+    accounts = futures.ACCOUNT + 1
+    if config.source == markets.NOISE:
+        market, end_ns = markets.noise_spec(config, accounts), setup.noise_market(config).end_ns
+        check_time(market.session, end_ns, config.minutes)
+        return market, None, end_ns
+    feeds, start_ns = markets.open_feeds(config, or_noise=True), setup.time_ns(config, "time")
+    market = markets.one_market(config, feeds, accounts)
+    check_time(market.session, start_ns, config.minutes)
     if len(feeds) > 1:
         raise InputError(f"config.symbol, config.date: expected one day of one symbol, got {config.symbol!r} and "
                          f"{config.date!r}: {', '.join(each.name for each in feeds)}")
-    minutes = 0 if config.source == "noise" else config.minutes
-    return forecasts.read_start(market, prepared, feeds[0], start_ns, minutes)
+    return market, feeds[0], start_ns
+
+
+def _run(config: ConfigDict, market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, at: ForecastStart,
+         folder: Path) -> Rollout:
+    """The futures, with their trace in the folder if it is asked for."""
+    where = Path(config.save_folder) if config.save_folder else folder
+    trace = TraceFiles(where, market, config.prices) if config.trace else None
+    saving = Saving(config.save_folder, config.save_every_s, trace) if config.save_folder else None
+    (run,) = futures.simulate(prepared, market, spec, [at.start], on_trace=trace, saving=saving)
+    if trace and saving:
+        trace.copy_to(folder)
+    if trace and config.tables == table_files.PARQUET:
+        for name in trace.names():
+            table_files.as_parquet(folder, name)
+    return run
+
+
+def _write_tables(config: ConfigDict, market: MarketSpec, start_ns: int, run: Rollout, labels: np.ndarray, folder: Path
+                  ) -> None:
+    """A row a trajectory, and a row a minute of each."""
+    by_label, by_minute = forecasts.label_table(run, labels, market, start_ns), forecasts.minute_table(
+        run, market, start_ns, config.prices)
+    table_files.write_table(folder, "labels", by_label, config.tables)
+    table_files.write_table(folder, "minutes", by_minute, config.tables, ".csv.gz")
+
+
+def _check_saving(config: ConfigDict) -> None:
+    """Before anything takes time: whether states can be kept where the config says, by this run alone."""
+    if config.save_folder:
+        with setup.named("config.save_every_s"):
+            Saving(config.save_folder, config.save_every_s)
+        with setup.named("config.save_folder"), SavedStates(config.save_folder):
+            pass
+
+
+def _start(config: ConfigDict, market: MarketSpec, prepared: PreparedModel, start_ns: int, feed: DayFeed | None
+           ) -> ForecastStart:
+    """The state of the market, and what came after it in a real day."""
+    if feed is None:
+        (sent,) = starts.noise_orders(market, setup.noise_market(config))
+        return forecasts.read_start(market, prepared, starts.feed_of("noise", sent), start_ns, 0)
+    return forecasts.read_start(market, prepared, feed, start_ns, config.minutes)
 
 
 if __name__ == "__main__":

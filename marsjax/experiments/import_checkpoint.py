@@ -8,7 +8,6 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,8 +21,7 @@ from marsjax.checkpoint.validation import Scores
 from marsjax.core.errors import InputError
 from marsjax.core.specs import ComputeSpec
 from marsjax.experiments import config as configs
-from marsjax.experiments import launcher
-from marsjax.experiments.run_folder import output_folder
+from marsjax.experiments import launcher, run_folder
 
 NAME = "import_checkpoint"
 
@@ -33,20 +31,22 @@ def main(config: ConfigDict) -> int:
     if not config.source:
         raise InputError("config.source: expected a folder, or owner/name on the hub (--source=...), got ''")
     began = time.perf_counter()
+    found = importer.import_published(
+        config.source, config.revision or None, config.dtype, ratio_embeddings=config.ratio_embeddings,
+        converters=config.converters or None, samples=config.validation or None,
+        ignore_keys=config.ignore_keys, max_samples=config.max_samples)
+    output = run_folder.of_config(config, "import_checkpoint")
     with contextlib.ExitStack() as folders:
-        folder = folders.enter_context(output_folder(config.output, config.overwrite))
-        exported = folders.enter_context(output_folder(config.export, config.overwrite)) if config.export else None
-        found = importer.import_published(
-            config.source, config.revision or None, config.dtype, ratio_embeddings=config.ratio_embeddings,
-            converters=config.converters or None, samples=config.validation or None,
-            ignore_keys=config.ignore_keys, max_samples=config.max_samples)
+        folder = folders.enter_context(output)
+        exported = (folders.enter_context(run_folder.output_folder(config.export, config.overwrite, "config.export"))
+                    if config.export else None)
         scores = _scores(config, found)
         about = {**found.about, "validation": dataclasses.asdict(scores) if scores else None}
         checkpoint_folder.write(folder, found.model, found.converters, about)
         if exported:
             safetensors_layout.write(exported, found.model, found.about["import"]["dropout"])
     print("\n".join(_report(found, scores)))
-    print(f"checkpoint in {Path(config.output)} after {time.perf_counter() - began:.1f} s"
+    print(f"checkpoint in {output.path} after {time.perf_counter() - began:.1f} s"
           + (f"; exported to {config.export}" if config.export else ""))
     return 0
 

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from marsjax.core.errors import InputError
 from marsjax.experiments import config as configs
-from marsjax.experiments import config_help
+from marsjax.experiments import config_help, interrupts
 
 FAILED = 1
 USAGE = 2
@@ -54,7 +54,17 @@ class Command(NamedTuple):
 
 def run(name: str, main: Callable[[ConfigDict], int | None], argv: Sequence[str] | None = None) -> NoReturn:
     """Runs `main` under the config that the command line names, and exits; `argv` is without the program's name."""
+    if argv is None:
+        interrupts.install()
     words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        _run(name, main, words)
+    except SystemExit as left:
+        interrupts.leave_with(left.code if isinstance(left.code, int) else 0)
+        raise
+
+
+def _run(name: str, main: Callable[[ConfigDict], int | None], words: list[str]) -> NoReturn:
     try:
         app.run(functools.partial(_execute, name, main), [name, *words],
                 flags_parser=lambda arguments: parse(name, arguments[1:]))
@@ -118,7 +128,9 @@ def parse(name: str, argv: Sequence[str]) -> Command:
     if configs.HELP in (part.strip() for part in arg.split(",")):
         return Command(None, config_help.describe(path, arg), verbose.value)
     config = configs.load(path, arg)
+    configs.check_experiment(name, path, arg, config)
     configs.override(config, overrides)
+    configs.check_effect(path, config, overrides)
     return Command(config, "", verbose.value)
 
 

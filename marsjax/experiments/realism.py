@@ -1,45 +1,58 @@
 """Realism of an order model by numbers: rollouts against the real minutes that they begin with. configs/realism.py."""
 
+import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from marsjax.analysis import realism_plots, realism_report, realism_table
+from marsjax.core import files, limits
 from marsjax.core.errors import InputError
 from marsjax.data.feed import DayFeed
-from marsjax.experiments import launcher, setup
-from marsjax.experiments.run_folder import output_folder, write_json
+from marsjax.experiments import launcher, markets, run_folder, setup
+from marsjax.experiments.run_folder import write_json
 from marsjax.studies import futures, order_model, realism, rollout_summary, starts
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.realism import StretchSpec
-from marsjax.studies.session_times import spell
+from marsjax.studies.session_times import hours, spell
 
 TRAINED = "trained"
 """Symbol that stands for the days that the checkpoint names."""
+_MOST_CARD_BYTES = 2**22
 
 
 def main(config: ConfigDict) -> int:
     """Compares; returns 0, or INCOMPLETE with the reasons on stderr."""
     began = time.perf_counter()
-    market, spec, stretch = setup.market_spec(config), setup.spec_of(FuturesSpec, config), _stretch_spec(config)
-    times = stretch.times(market.session)
-    noise_times = realism.noise_times(market.session, config.minutes, setup.at_least(config, "noise_minutes", 1),
-                                      len(times))
-    with output_folder(config.output, config.overwrite) as folder:
-        prepared = setup.load_order_model(config)
+    spec, stretch = setup.spec_of(FuturesSpec, config), _stretch_spec(config)
+    prepared = setup.load_order_model(config)
+    feeds, missing = _open_days(config, prepared)
+    market = markets.one_market(config, feeds, futures.ACCOUNT + 1)
+    session = hours(market.session, *feeds)
+    times = stretch.times(session)
+    noise_minutes = setup.at_least(config, "noise_minutes", 1, limits.MINUTES)
+    noise_times = realism.noise_times(session, config.minutes, noise_minutes, len(times))
+    if missing:
+        raise _missing(config, missing)
+    output = run_folder.of_config(config, "realism")
+    with output as folder:
         print(order_model.headline(prepared, config.model), flush=True)
-        days = [realism.read(market, prepared, feed, stretch) for feed in _open_days(config, prepared)]
+        days = [realism.read(market, prepared, feed, stretch, session) for feed in feeds]
+        refused = {day.name: markets.refused(day.name, day.refused) for day in days}
         print(f"{', '.join(day.name for day in days)}: {len(times)} starts each, {spell(times[0])} to "
               f"{spell(times[-1])}; bins by the orders before {spell(times[0])}", flush=True)
         agent = starts.noise_agent(config.init_price, config.interval_s)
-        floor = realism.read_noise(market, prepared, agent, noise_times, config.noise_seed)
+        floor = realism.read_noise(dataclasses.replace(market, session=session), prepared, agent, noise_times,
+                                   config.noise_seed)
         states, sent = [one for day in days for one in day.starts], realism.SentOrders()
         seconds = {"prepared": time.perf_counter() - began}
         runs = futures.simulate(prepared, market, spec, states, on_trace=sent)
         seconds["simulated"] = time.perf_counter() - began
-        summary = rollout_summary.summarize(runs, states) | {"cancels_not_listed": sent.unlisted}
+        summary = rollout_summary.summarize(runs, states) | {
+            "cancels_not_listed": sent.unlisted, "feeds": {name: record for name, (record, _) in refused.items()}}
         compared = realism.compare(days, runs, sent.by_trajectory(len(states) * config.trajectories), floor,
                                    config.minutes)
         table = realism_table.table(compared, config.minutes, config.seed, config.resamples)
@@ -48,8 +61,8 @@ def main(config: ConfigDict) -> int:
             title = f"{config.model} against history, mean over {len(days)} markets"
             realism_plots.figure(table, title).savefig(folder / "realism.png", dpi=110)
         if config.card:
-            card = Path(config.card).read_text(encoding="utf-8")
-            Path(config.card).write_text(realism_report.with_section(card, table), encoding="utf-8")
+            card = files.read_text(config.card, _MOST_CARD_BYTES)
+            run_folder.write_whole(config.card, realism_report.with_section(card, table))
         seconds["total"] = time.perf_counter() - began
         write_json(folder / "metrics.json", {
             "realism": realism_report.record(table), "markets": [day.name for day in days], "starts": len(times),
@@ -58,36 +71,45 @@ def main(config: ConfigDict) -> int:
     print("\n".join(realism_report.lines(table)))
     if sent.unlisted:
         print(f"{sent.unlisted} cancels not listed, part of no number: a higher config.trade_width lists them")
-    print(f"{rollout_summary.summary_line(summary, seconds['total'])}; results in {config.output}")
-    return launcher.finish(rollout_summary.problems(summary))
+    print(f"{rollout_summary.summary_line(summary, seconds['total'])}; results in {output.path}")
+    return launcher.finish([problem for _, lost in refused.values() for problem in lost]
+                           + rollout_summary.problems(summary))
 
 
 def _stretch_spec(config: ConfigDict) -> StretchSpec:
-    if config.card and not Path(config.card).is_file():
+    if config.card and not Path(config.card).exists():
         raise FileNotFoundError(f"config.card: no file {config.card}")
-    setup.at_least(config, "resamples", 2)
+    if config.card:  # it is written to at the end of a long run
+        with setup.named("config.card"):
+            files.read_text(config.card, _MOST_CARD_BYTES)
+    setup.at_least(config, "resamples", 2, limits.RESAMPLES)
     last_ns = setup.time_ns(config, "last_time") if config.last_time else None
     return setup.spec_of(StretchSpec, config, first_ns=setup.time_ns(config, "first_time"), last_ns=last_ns)
 
 
-def _open_days(config: ConfigDict, prepared: PreparedModel) -> list[DayFeed]:
-    """The days that the config names, or by `trained` those that the checkpoint says it is trained on."""
-    if config.source != "sse":
-        raise InputError(f"config.source: expected sse, got {config.source!r}")
+def _open_days(config: ConfigDict, prepared: PreparedModel) -> tuple[list[DayFeed], list[str]]:
+    """The days that the config names, or by `trained` those that the checkpoint says it is trained on.
+
+    And of these the names of days that are not there; the first list is not empty.
+    """
     if config.symbol != TRAINED:
-        return setup.open_feeds(config)
+        return markets.open_feeds(config), []
     names = realism.trained_days(prepared.model.about)
     if not names:
         raise InputError(f"config.symbol: the checkpoint {config.model} names no days that it is trained on "
                          "(<symbol>_<date>): name the symbols to compare, symbol=A+B or symbol=all")
     chosen = config.copy_and_resolve_references()
     chosen.symbol = "all"
-    found = [feed for feed in setup.open_feeds(chosen) if feed.name in names]
+    found = [feed for feed in markets.open_feeds(chosen) if feed.name in names]
     missing = sorted(set(names) - {feed.name for feed in found})
-    if missing:
-        raise FileNotFoundError(f"config.folder {config.folder}: no {', '.join(missing)}, which the checkpoint "
-                                f"{config.model} is trained on: name the symbols to compare, symbol=A+B or symbol=all")
-    return found
+    if not found:
+        raise _missing(config, missing)
+    return found, missing
+
+
+def _missing(config: ConfigDict, names: Sequence[str]) -> FileNotFoundError:
+    return FileNotFoundError(f"config.folder {config.folder}: no {', '.join(names)}, which the checkpoint "
+                             f"{config.model} is trained on: name the symbols to compare, symbol=A+B or symbol=all")
 
 
 if __name__ == "__main__":

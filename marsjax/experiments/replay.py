@@ -2,19 +2,16 @@
 
 import contextlib
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from marsjax.analysis import market_summary
-from marsjax.core.specs import MarketSpec
-from marsjax.data.feed import DayFeed
-from marsjax.experiments import launcher, setup
-from marsjax.experiments.replay_writer import ReplayWriter
-from marsjax.experiments.run_folder import output_folder, write_json
+from marsjax.experiments import launcher, markets, run_folder, setup, table_files
+from marsjax.experiments.markets import MarketGroup
+from marsjax.experiments.replay_writer import ReplayWriter, WriterOptions, WrittenMarket
+from marsjax.experiments.run_folder import write_json
 from marsjax.sim import replay
 from marsjax.studies import starts
 
@@ -22,35 +19,47 @@ from marsjax.studies import starts
 def main(config: ConfigDict) -> int:
     """Runs a replay; returns 0, or INCOMPLETE with the reasons on stderr."""
     began = time.perf_counter()
-    spec = setup.market_spec(config, config.accounts)
-    with output_folder(config.output, config.overwrite) as folder:
-        feeds = _open(config, spec)
-        writers = [ReplayWriter(folder / feed.name, feed.name, config.write_orders, config.write_snapshots,
-                                feed.publishes_fills) for feed in feeds]
-        closing = _run(config, spec, feeds, writers)
-        markets = {writer.name: writer.finish(jax.tree.map(lambda x, m=m: x[m], closing.markets), config.picture)
-                   for m, writer in enumerate(writers)}
-        total = _total(markets, closing) | {"seconds": round(time.perf_counter() - began, 3)}
-        write_json(folder / "summary.json", {"total": total, "markets": markets, "config": config})
-    for name, market in markets.items():
+    table_files.check_form(config.tables)
+    opened, output = _open(config), run_folder.of_config(config, f"replay_{config.source}")
+    with output as folder:
+        done: dict[str, WrittenMarket] = {}
+        seconds = {"compile_s": 0.0, "replay_s": 0.0}
+        for group in opened:
+            writers = [ReplayWriter(folder / feed.name, feed, group.market, _options(config)) for feed in group.feeds]
+            closing = _run(config, group, writers)
+            done |= {writer.name: writer.finish(jax.tree.map(lambda x, m=m: x[m], closing.markets))
+                     for m, writer in enumerate(writers)}
+            seconds["compile_s"] += closing.compile_s
+            seconds["replay_s"] += closing.run_s
+        summaries = {name: replayed.summary for name, replayed in done.items()}
+        total = _total(summaries, seconds) | {"seconds": round(time.perf_counter() - began, 3)}
+        write_json(folder / "summary.json", {"total": total, "markets": summaries, "config": config})
+    for name, market in summaries.items():
         print(_line(name, market))
     print(f"{total['orders_per_s']} orders/s ({total['replay_s']} s, compiled in {total['compile_s']} s, "
-          f"{total['seconds']} s in all) on {total['device']}; results in {Path(config.output)}")
-    return launcher.finish([f"{name}: {problem}" for name, market in markets.items() for problem in _problems(market)])
+          f"{total['seconds']} s in all) on {total['device']}; results in {output.path}")
+    return launcher.finish([f"{name}: {problem}" for name, replayed in done.items() for problem in replayed.problems])
 
 
-def _open(config: ConfigDict, spec: MarketSpec) -> list[DayFeed]:
-    if config.source != "noise":
-        return setup.open_feeds(config)
+def _options(config: ConfigDict) -> WriterOptions:
+    return WriterOptions(config.write_orders, config.write_snapshots, config.tables, config.prices,
+                         config.write_lobster, config.picture)
+
+
+def _open(config: ConfigDict) -> list[MarketGroup]:
+    if config.source != markets.NOISE:
+        return markets.groups(config, markets.open_feeds(config, or_noise=True))
+    spec = markets.noise_spec(config)
     noise = setup.noise_market(config, "minutes", "seed")
-    return starts.noise_feeds(spec, noise, setup.at_least(config, "markets", 1))
+    return [MarketGroup(spec, starts.noise_feeds(spec, noise, setup.at_least(config, "markets", 1)))]
 
 
-def _run(config: ConfigDict, spec: MarketSpec, feeds: list[DayFeed], writers: list[ReplayWriter]) -> replay.Closing:
+def _run(config: ConfigDict, group: MarketGroup, writers: list[ReplayWriter]) -> replay.Closing:
     with contextlib.ExitStack() as files, tqdm(unit=" orders", unit_scale=True, desc="replay", disable=None) as bar:
         for writer in writers:
             files.callback(writer.close)
-        for event in replay.replay(spec, [feed.read() for feed in feeds], chunk_orders=config.chunk_orders):
+        for event in replay.replay(group.market, [feed.read() for feed in group.feeds],
+                                   chunk_orders=config.chunk_orders):
             match event:
                 case replay.Stretch():
                     writers[event.market].stretch(event)
@@ -64,31 +73,24 @@ def _run(config: ConfigDict, spec: MarketSpec, feeds: list[DayFeed], writers: li
     raise ValueError("replay: ended before its close")
 
 
-def _total(markets: dict[str, Any], closing: replay.Closing) -> dict[str, Any]:
-    sums = {key: sum(market[key] for market in markets.values())
+def _total(found: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    sums = {key: sum(market[key] for market in found.values())
             for key in ("orders", "accepted", "rejected", "trades", "volume", "value")}
     device = jax.devices()[0]
     return sums | {
-        "conserved": all(market["conserved"] for market in markets.values()), "compile_s": round(closing.compile_s, 3),
-        "replay_s": round(closing.run_s, 3), "orders_per_s": round(sums["orders"] / max(closing.run_s, 1e-9)),
+        "conserved": all(market["conserved"] for market in found.values()),
+        **{name: round(value, 3) for name, value in seconds.items()},
+        "orders_per_s": round(sums["orders"] / max(seconds["replay_s"], 1e-9)),
         "device": f"{device.device_kind} ({device.platform})", "jax": jax.__version__}
-
-
-def _problems(market: dict[str, Any]) -> list[str]:
-    """Why the result is not all that was asked for."""
-    found = market_summary.problems(market)
-    if market["cut_transaction_lists"]:
-        found.append(f"{market['cut_transaction_lists']} lists of transactions were cut: raise config.trade_width")
-    fills = market.get("published_fills")
-    if fills and not fills["equal"]:
-        found.append(f"differs from the published trades: {fills['first_difference']}")
-    return found
 
 
 def _line(name: str, market: dict[str, Any]) -> str:
     fills = market.get("published_fills")
     return (f"{name}: {market['orders']} orders, {market['trades']} trades, {market['volume']} shares, "
-            f"rejected {market['rejected']} {market['rejected_by_status'] or ''}, most resting "
+            f"rejected {market['rejected']} {market['rejected_by_status'] or ''}, "
+            + "".join(f"{what} {market[key]}, " for what, key in (
+                ("without an order", "ignored_messages"), ("adapted", "adapted_messages")) if market[key])
+            + f"most resting "
             f"{market['most_resting_bids']} bids / {market['most_resting_asks']} asks of {market['capacity']}"
             + (f", {fills['compared']} fills and {fills['auctions_compared']} auctions "
                f"{'equal' if fills['equal'] else 'NOT equal'} to those published" if fills else ""))

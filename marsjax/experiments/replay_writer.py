@@ -1,11 +1,7 @@
 """Writes what a replayed market does into its folder, as it happens, and its summary."""
 
-import collections
-import contextlib
-import dataclasses
-import gzip
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,84 +9,128 @@ import pandas as pd
 
 from marsjax.analysis import day, market_summary, plots
 from marsjax.analysis.fills import FillCheck
-from marsjax.core import int64
-from marsjax.core.records import NO_ID, Market, Side
-from marsjax.data import neutral
+from marsjax.core import int64, times
+from marsjax.core.records import Market
+from marsjax.core.specs import MarketSpec
+from marsjax.data.feed import DayFeed
+from marsjax.data.lobster_files import LobsterFiles
+from marsjax.experiments import markets
+from marsjax.experiments.table_files import TableFiles
+from marsjax.observers import market_tables
+from marsjax.observers.market_tables import INTEGER, STATUSES, Table, presented
+from marsjax.sim import frames
+from marsjax.sim.refusals import Refusals
 from marsjax.sim.replay import CallAuction, Published, Stretch
 
-_FAST = 1  # gzip level: much faster than the default, for twice the bytes
+
+class WriterOptions(NamedTuple):
+    """What is written."""
+
+    orders: bool
+    snapshots: bool
+    tables: str
+    """csv or parquet."""
+    prices: str
+    """integer or currency (`market_tables.presented`)."""
+    lobster: bool
+    """Whether in LOBSTER's format, too."""
+    picture: bool
+
+
+class WrittenMarket(NamedTuple):
+    """The end of one market."""
+
+    summary: dict[str, Any]
+    problems: list[str]
+    """Why the result is not all that was asked for."""
 
 
 class ReplayWriter:
     """The files of one market: orders, transactions, snapshots, auctions and the picture of the day."""
 
-    def __init__(self, folder: Path, name: str, write_orders: bool, write_snapshots: bool, check_fills: bool) -> None:
-        self.name = name
-        self._folder = folder
-        self._files: dict[str, gzip.GzipFile] = {}
-        self._open_files = contextlib.ExitStack()
-        self._optional = {"orders": write_orders, "snapshots": write_snapshots}
+    def __init__(self, folder: Path, feed: DayFeed, market: MarketSpec, options: WriterOptions) -> None:
+        self.name = feed.name
+        self._folder, self._market, self._options = folder, market, options
         self._minutes: list[pd.DataFrame] = []
         self._auctions: list[dict[str, Any]] = []
         self._rows = 0
-        self._feed = {"ignored_messages": collections.Counter[str](), "adapted_messages": collections.Counter[str]()}
-        self._check = FillCheck() if check_fills else None
+        self._refused = Refusals(market, feed.publishes_fills)
+        self._check = FillCheck() if feed.publishes_fills else None
         folder.mkdir()
+        self._files = TableFiles(folder, options.tables)
+        self._lobster = LobsterFiles(folder, market, _word(feed.symbol or feed.name), _word(feed.date or "undated"),
+                                     market.levels) if options.lobster else None
 
     def stretch(self, event: Stretch) -> None:
         """Orders and what came of them."""
         if event.views is None:
             raise ValueError("replay writer: expected the views of a replay")
-        answered = event.reports
-        given = np.where(answered.order_id == NO_ID, event.orders.order_id, answered.order_id)
-        sent = dataclasses.replace(event.orders, order_id=given)
-        self._write("orders", neutral.frame(sent))
-        self._write("transactions", self._numbered(neutral.transactions(sent, answered.trades)))
-        if self._optional["snapshots"]:
-            self._write("snapshots", self._numbered(neutral.snapshots(event.views)))
-        self._minutes.append(day.minutes(event.orders, answered, event.views))
-        self._rows += len(event.orders.kind)
+        sent, answered = event.orders, event.reports
+        if self._options.orders:
+            self._write("orders", market_tables.orders(sent, answered, None, self._rows,
+                                                     self._market.conditions))
+        self._write("transactions", market_tables.transactions(sent, answered, self._rows))
+        if self._options.snapshots:
+            of = {"i": self._rows + np.arange(len(sent.kind)), "time_ns": times.to_ns(sent.time),
+                  "status": STATUSES[np.asarray(answered.status)]}
+            self._write("snapshots", of | market_tables.levels(event.views))
+        self._minutes.append(day.minutes(sent, answered, event.views))
+        self._rows += len(sent.kind)
+        self._refused.add(sent, answered.status)
         if self._check:
             self._check.compute(answered)
+        if self._lobster:
+            self._lobster.orders(sent, answered)
 
     def published(self, event: Published) -> None:
         """What the feed says that the exchange did, and what it left out."""
-        self._feed["ignored_messages"].update(event.ignored)
-        self._feed["adapted_messages"].update(event.adapted)
+        self._refused.messages(event.ignored, event.adapted)
         if self._check:
             self._check.publish(event.fills)
 
     def auction(self, event: CallAuction) -> None:
         """A call auction: its price, and what each order traded."""
         result = event.uncross
-        side, slot = np.nonzero(result.fill)
+        traded = frames.auctions([(event.number, event.time_ns, result)])
         volume = int(int64.to_numpy(result.volume))
         self._auctions.append({"time_ns": event.time_ns, "price": int(result.price), "volume": volume,
-                               "orders": len(side)})
-        self._write("auctions", pd.DataFrame({
-            "auction": event.number, "time_ns": event.time_ns, "price": int(result.price),
-            "type": np.where(side == Side.BID, "B", "S"), "order_id": result.order_id[side, slot],
-            "volume": result.fill[side, slot]}))
+                               "orders": len(traded["order_id"])})
+        self._write("auctions", traded)
         self._minutes.append(day.auction_minute(event.time_ns, result, event.view))
+        if self._lobster:
+            self._lobster.auction(event.time_ns, result)
         if self._check:
             self._check.uncross(event.time_ns, result)
 
-    def finish(self, market: Market, picture: bool) -> dict[str, Any]:
-        """Closes the files, draws the picture, and returns the summary of the market (scalars on the device)."""
+    def finish(self, market: Market) -> WrittenMarket:
+        """Closes the files, draws the picture, and sums the market up (scalars on the device)."""
         self.close()
-        if picture and self._minutes:
+        if self._options.picture and self._minutes:
             table = day.join(self._minutes)
             if len(table):
-                plots.day(table, self.name).savefig(self._folder / "day.png", dpi=110)
+                plots.day(table, self.name, float(self._market.units.price)).savefig(self._folder / "day.png", dpi=110)
         if self._check:
             self._check.finish()
         summary = market_summary.summarize(jax.tree.map(lambda x: x[None], market))
-        return (summary | {"last_price": market_summary.last_price(market), "auctions": self._auctions} | self._feed
-                | self._fills_summary())
+        summary |= {"last_price": market_summary.last_price(market), "auctions": self._auctions,
+                    "price_unit": self._market.units.price, **self._refused.record(), **self._fills_summary()}
+        return WrittenMarket(summary, self._problems(summary))
+
+    def _problems(self, summary: dict[str, Any]) -> list[str]:
+        found = self._refused.problems(markets.KEYS)
+        if not summary["conserved"]:
+            found.append("shares or cash were not conserved")
+        if summary["cut_transaction_lists"]:
+            found.append(f"{summary['cut_transaction_lists']} lists of transactions were cut: raise config.trade_width")
+        if self._check and not self._check.equal:
+            found.append(f"differs from the published trades: {self._check.first_difference}")
+        return found
 
     def close(self) -> None:
         """Closes the files; nothing more can be written."""
-        self._open_files.close()
+        self._files.close()
+        if self._lobster:
+            self._lobster.close()
 
     def _fills_summary(self) -> dict[str, Any]:
         if not self._check:
@@ -101,15 +141,13 @@ class ReplayWriter:
             "auctions_compared": check.auctions_compared, "auctions_different": check.auctions_different,
             "first_difference": check.first_difference}}
 
-    def _numbered(self, table: pd.DataFrame) -> pd.DataFrame:
-        return table.assign(i=table["i"] + self._rows)
+    def _write(self, name: str, table: Table) -> None:
+        shown = presented(self._market, table, self._options.prices)
+        if name == "orders" and self._options.prices == INTEGER:
+            shown["price"] = table["price"]  # whole numbers, as the plain CSV of orders has them
+        self._files.write(name, frames.frame(shown))
 
-    def _write(self, name: str, table: pd.DataFrame) -> None:
-        if not self._optional.get(name, True):
-            return
-        is_new = name not in self._files
-        if is_new:
-            path = self._folder / f"{name}.csv.gz"
-            file = gzip.open(path, "wb", compresslevel=_FAST)  # noqa: SIM115 - the stack closes it
-            self._files[name] = self._open_files.enter_context(file)
-        table.to_csv(self._files[name], index=False, header=is_new, mode="wb")
+
+def _word(name: str) -> str:
+    """A name without what separates the parts of a file's name in LOBSTER's format."""
+    return name.replace("_", "-").replace("/", "-")

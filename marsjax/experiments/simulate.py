@@ -9,11 +9,12 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from marsjax.analysis import bars, forecast_plots, market_summary
+from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
-from marsjax.experiments import launcher, setup
-from marsjax.experiments.run_folder import output_folder, write_json
+from marsjax.experiments import launcher, markets, run_folder, setup
+from marsjax.experiments.run_folder import write_json
 from marsjax.observers.bars import Bars
 from marsjax.sim.initial import NoiseRun
 from marsjax.studies import noise_bars
@@ -25,12 +26,13 @@ _ON_A_CPU, _ELSEWHERE = 64, 1000
 def main(config: ConfigDict) -> int:
     """Runs noise markets; returns 0, or INCOMPLETE with the reasons on stderr."""
     began = time.perf_counter()
-    market, noise = setup.market_spec(config, accounts=1), setup.noise_market(config, "minutes", "seed")
-    warmup = dataclasses.replace(noise.warmup, steps_per_call=setup.at_least(config, "chunk_steps", 1))
-    noise = dataclasses.replace(noise, warmup=warmup)
+    market, noise = markets.noise_spec(config), setup.noise_market(config, "minutes", "seed")
+    steps = setup.at_least(config, "chunk_steps", 1, limits.STEPS_OF_A_CALL)
+    noise = dataclasses.replace(noise, warmup=dataclasses.replace(noise.warmup, steps_per_call=steps))
     books = setup.at_least(config, "books", 0) or (_ON_A_CPU if jax.default_backend() == "cpu" else _ELSEWHERE)
     date = _date(config)
-    with output_folder(config.output, config.overwrite) as folder:
+    output = run_folder.of_config(config, "simulate")
+    with output as folder:
         run = _run(market, noise, books)
         table = noise_bars.as_table(run.kept, noise, date, config.symbol, config.source)
         bars.write(folder / "bars.csv.gz", table)
@@ -48,7 +50,7 @@ def main(config: ConfigDict) -> int:
           f"{total['most_resting_asks']} asks of {market.capacity}, "
           f"{'nothing lost' if total['conserved'] else 'NOT conserved'}")
     print(f"{total['orders_per_s']} orders/s ({total['run_s']} s, compiled in {total['compile_s']} s, "
-          f"{total['seconds']} s in all); results in {config.output}")
+          f"{total['seconds']} s in all); results in {output.path}")
     return launcher.finish(market_summary.problems(total))
 
 

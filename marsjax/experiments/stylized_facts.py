@@ -2,18 +2,20 @@
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from ml_collections import ConfigDict
 
 from marsjax.analysis import bars, fact_plots, panel, rollout_info, stylized_facts, verdicts
+from marsjax.analysis.bars import MinuteBars
+from marsjax.core import limits
 from marsjax.core.errors import InputError
-from marsjax.experiments import launcher, setup
-from marsjax.experiments.run_folder import output_folder, write_json
+from marsjax.data import sources
+from marsjax.experiments import launcher, markets, run_folder, setup
+from marsjax.experiments.run_folder import write_json
 from marsjax.studies import bars as made_bars
-from marsjax.studies import order_model
+from marsjax.studies import futures, order_model
 from marsjax.studies.bars import Gathered
 from marsjax.studies.futures import FuturesSpec
 
@@ -23,11 +25,18 @@ _FILES = ("bars", "rollout_info")
 def main(config: ConfigDict) -> int:
     """Writes the report; returns 0, or INCOMPLETE with the reasons on stderr."""
     began = time.perf_counter()
-    with output_folder(config.output, config.overwrite) as folder:
-        gathered = gather(config)
-        rollouts, left_out = panel.dense(gathered.bars, config.minutes)
+    setup.at_least(config, "resamples", 2, limits.RESAMPLES)
+    setup.at_least(config, "seed", 0, limits.SEED)
+    setup.at_least(config, "minutes", 0, limits.MINUTES)
+    output = run_folder.of_config(config, f"stylized_facts_{config.source}")
+    # Files are looked at before the output; what is simulated comes after it, as it takes time.
+    read = gather(config) if config.source in _FILES else None
+    with output as folder:
+        gathered = read or gather(config)
+        minutes = config.minutes or panel.usual_minutes(gathered.bars)
+        rollouts, left_out = panel.dense(gathered.bars, minutes)
         if not left_out.kept:
-            raise InputError("; ".join(left_out.lines()) + f": expected complete rollouts of {config.minutes} minutes")
+            raise InputError("; ".join(left_out.lines()) + f": expected complete rollouts of {minutes} minutes")
         if config.source not in _FILES:
             bars.write(folder / "bars.csv.gz", gathered.bars)
         tables = stylized_facts.tables(rollouts)
@@ -43,20 +52,20 @@ def main(config: ConfigDict) -> int:
         seconds = time.perf_counter() - began
         write_json(folder / "verdicts.json", {
             "verdicts": [dataclasses.asdict(verdict) | {"answer": str(verdict.answer)} for verdict in found],
-            "answers": answers, "rollouts": left_out.kept, "excluded": left_out.counts(),
+            "answers": answers, "rollouts": left_out.kept, "minutes": minutes, "excluded": left_out.counts(),
             "decay_exponents": stylized_facts.decay_exponents(tables["cont6"]), "input": gathered.about,
             "seconds": round(seconds, 3), **setup.about(config)})
     print("\n".join([*left_out.lines(), *lines]))
     for source, counts in answers.items():
         print(f"{source}: " + ", ".join(f"{count} {answer}" for answer, count in counts.items()))
     print(f"paper: 9 present in both, 3 and 9 absent; intervals of 95%, margins in verdicts.json; {seconds:.1f} s; "
-          f"results in {Path(config.output)}")
+          f"results in {output.path}")
     return launcher.finish(gathered.problems)
 
 
 def gather(config: ConfigDict) -> Gathered:
     """The bars that a config names; InputError or OSError where there are none."""
-    readers = {"bars": _files, "rollout_info": _archive, "sse": _days, "noise": _noise}
+    readers = {"bars": _files, "rollout_info": _archive, "noise": _noise, **dict.fromkeys(sources.names(), _days)}
     if config.source not in readers:
         raise InputError(f"config.source: expected {', '.join(readers)}, got {config.source!r}")
     return readers[config.source](config)
@@ -81,20 +90,29 @@ def _archive(config: ConfigDict) -> Gathered:
 
 def _days(config: ConfigDict) -> Gathered:
     """Stretches of real days; with `config.trajectories` also futures of an order model from their beginnings."""
-    market, feeds = setup.market_spec(config, accounts=config.accounts), setup.open_feeds(config)
-    about: dict[str, Any] = {"days": [feed.name for feed in feeds]}
-    real = made_bars.replayed(market, feeds, config.minutes, config.chunk_orders)
-    if not config.trajectories:
-        return Gathered(bars.join(real), about, [])
-    prepared, feeds = setup.load_order_model(config), setup.open_feeds(config)
-    made = made_bars.of_days(setup.market_spec(config), prepared, _futures_spec(config), feeds, config.minutes)
-    return Gathered(bars.join([*real, made.bars]), about | _about(config, made, prepared), made.problems)
+    groups = markets.groups(config, markets.open_feeds(config), futures.ACCOUNT + 1)
+    prepared = setup.load_order_model(config) if config.trajectories else None
+    about: dict[str, Any] = {"days": [feed.name for group in groups for feed in group.feeds], "feeds": {}}
+    parts: list[MinuteBars] = []
+    problems: list[str] = []
+    for group in groups:
+        real = made_bars.replayed(group.market, group.feeds, config.minutes, config.chunk_orders)
+        parts += real.bars
+        for name, refusals in real.refused.items():
+            about["feeds"][name], lost = markets.refused(name, refusals)
+            problems += lost
+        if prepared:
+            made = made_bars.of_days(group.market, prepared, _futures_spec(config), group.feeds, config.minutes)
+            parts.append(made.bars)
+            about |= _about(config, made, prepared)
+            problems += made.problems
+    return Gathered(bars.join(parts), about, problems)
 
 
 def _noise(config: ConfigDict) -> Gathered:
     prepared = setup.load_order_model(config)
-    made = made_bars.of_noise(setup.market_spec(config), prepared, _futures_spec(config), setup.noise_market(config),
-                              setup.at_least(config, "markets", 1))
+    made = made_bars.of_noise(markets.noise_spec(config, futures.ACCOUNT + 1), prepared, _futures_spec(config),
+                              setup.noise_market(config), setup.at_least(config, "markets", 1))
     return made._replace(about=_about(config, made, prepared))
 
 

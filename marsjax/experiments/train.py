@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.core.errors import InputError
 from marsjax.core.specs import ComputeSpec, ModelSpec, TokenSpec
-from marsjax.experiments import launcher, setup
-from marsjax.experiments.run_folder import output_folder, write_json
+from marsjax.experiments import launcher, markets, run_folder, setup
+from marsjax.experiments.run_folder import write_json
 from marsjax.studies import model_training
 from marsjax.studies.model_training import ModelTraining
 from marsjax.training import fit, loop, prepare, report, structured
@@ -33,9 +33,11 @@ def main(config: ConfigDict) -> int:
     """Trains, evaluates and writes."""
     began = time.perf_counter()
     training = _training(config)
+    markets.open_feeds(config)  # the days are there: errors of the input come before those of the output
     _check_folders(config)
     data = _prepare(config, training.model)
     print(f"{data.counts()}; {time.perf_counter() - began:.0f} s", flush=True)
+    refused = {name: markets.refused(name, each) for name, each in data.refused.items()}
     identity = json.loads(json.dumps({key: value for key, value in config.to_dict().items() if key not in MAY_DIFFER}))
     fitted, is_complete = model_training.run(training, data, _state_folder(config), identity)
     if not is_complete:
@@ -52,10 +54,11 @@ def main(config: ConfigDict) -> int:
                        config.limits)
     curve, refit = fitted[0].curve, fitted[1].curve if config.refit else []
     with contextlib.ExitStack() as folders:
-        output = folders.enter_context(output_folder(config.output, config.overwrite))
+        output = folders.enter_context(run_folder.output_folder(config.output, config.overwrite))
         places = [output / "checkpoint"]
         if config.checkpoint:
-            places.append(folders.enter_context(output_folder(config.checkpoint, config.overwrite)))
+            places.append(folders.enter_context(
+                run_folder.output_folder(config.checkpoint, config.overwrite, "config.checkpoint")))
         for place in places:
             place.mkdir(exist_ok=True)
             checkpoint_folder.write(place, models[-1], data.converters, json.loads(json.dumps(about)))
@@ -63,11 +66,12 @@ def main(config: ConfigDict) -> int:
         rows = curve + [{"refit": True, **row} for row in refit]
         (output / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         report.curve(curve, refit, losses).savefig(output / "curve.png", dpi=120)
-        write_json(output / "report.json", {**facts, "losses": losses, "config": config})
+        write_json(output / "report.json", {**facts, "losses": losses, "config": config,
+                                             "feeds": {name: record for name, (record, _) in refused.items()}})
     shutil.rmtree(_state_folder(config))
     print(report.table(losses))
     print(f"kept step {facts['best']['step']} of {facts['steps']} after {facts['seconds']:.0f} s; {config.output}")
-    return 0
+    return launcher.finish([problem for _, lost in refused.values() for problem in lost])
 
 
 def _training(config: ConfigDict) -> ModelTraining:
@@ -101,8 +105,8 @@ def _state_folder(config: ConfigDict) -> Path:
 def _check_folders(config: ConfigDict) -> None:
     """Before anything takes time: whether what is there may be replaced, or gone on from."""
     for key in ("output", "checkpoint"):
-        if config[key] and Path(config[key]).exists() and not config.overwrite:
-            raise InputError(f"config.{key}: {config[key]} exists; name another folder, or allow overwriting it")
+        if config[key]:
+            run_folder.output_folder(config[key], config.overwrite, f"config.{key}").check()
     state = _state_folder(config)
     if config.resume and not state.is_dir():
         raise InputError(f"config.resume: there is no state of a training in {state}")
@@ -113,15 +117,15 @@ def _check_folders(config: ConfigDict) -> None:
 
 def _prepare(config: ConfigDict, spec: ModelSpec) -> Prepared:
     held_out = [symbol for symbol in config.held_out_symbols.split("+") if symbol]
-    opened = setup.open_feeds(config)
-    again = setup.open_feeds(config) if config.mirror else [None] * len(opened)
-    feeds = [Feed(feed.name, feed.read(), image.read() if image else None, feed.symbol in held_out)
-             for feed, image in zip(opened, again, strict=True)]
+    opened = markets.open_feeds(config)
+    market = markets.one_market(config, opened)
+    feeds = [Feed(feed.name, feed.read(), feed.read() if config.mirror else None, feed.symbol in held_out)
+             for feed in opened]
     unknown = set(held_out) - {feed.symbol for feed in opened}
     if unknown:
         raise InputError(f"config.held_out_symbols: no day of {', '.join(sorted(unknown))} among "
                          f"{', '.join(feed.name for feed in feeds)}")
-    return prepare.prepare(setup.market_spec(config, config.accounts), spec.tokens, feeds,
+    return prepare.prepare(market, spec.tokens, feeds,
                            level_bins=config.level_bins, length=config.context_length,
                            validation_from_ns=setup.time_ns(config, "validation_from"),
                            held_from_ns=setup.time_ns(config, "held_from"))

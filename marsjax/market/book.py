@@ -5,6 +5,7 @@ finds the fills, one shift removes them, and one shift inserts what is left. All
 them over thousands.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from marsjax.core.records import (
     Array,
     Book,
     BookView,
+    Condition,
     Int64,
     Kind,
     Order,
@@ -31,7 +33,7 @@ from marsjax.core.records import (
     Trades,
 )
 from marsjax.core.specs import MarketSpec
-from marsjax.market import orders
+from marsjax.market import conditions, orders
 from marsjax.market.refusals import first_reason
 from marsjax.market.slots import NOTHING, Row, on_head, pack, prefix_count, saturating_prefix_sum
 
@@ -84,12 +86,16 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
     own_is_bid = jnp.where(is_cancel, order.cancel_side, order.kind) == Side.BID
     opposite, own = _row(book, ~own_is_bid), _row(book, own_is_bid)
 
+    order = dataclasses.replace(order, price=limit_price(spec, book, order))
     wanted = jnp.where(is_limit, jnp.maximum(order.volume, 0), 0)
     match = _match(chosen(spec.kernels), spec.trade_width, opposite, own_is_bid, order.price,
                    jnp.where(matching, wanted, 0))
     rest = wanted - match.filled
+    if spec.conditions:
+        rest = jnp.where(conditions.may_rest(order.condition), rest, 0)
     named = _find(own, order.cancel_id)
-    status = _status(spec, order, named, is_duplicate=jnp.any((book.order_id == order.order_id) & (book.volume > 0)),
+    status = _status(spec, order, named, jnp.logical_not(matching), match.filled,
+                     is_duplicate=jnp.any((book.order_id == order.order_id) & (book.volume > 0)),
                      is_full=(own.volume[-1] > 0) & (rest > 0))
     traded, cancelled = (status == Status.ACCEPTED) & is_limit, (status == Status.ACCEPTED) & is_cancel
     match = jax.tree.map(lambda x: jnp.where(traded, x, jnp.zeros_like(x)), match)
@@ -104,6 +110,15 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
     last_price = jnp.where(match.fills > 0, match.last_price, book.last_price)
     trades = _trades(order, match, named, cancelled, own_is_bid, rest)
     return Book(*sides, last_price), trades, status
+
+
+def limit_price(spec: MarketSpec, book: Book, order: Order) -> Array:
+    """The limit price, int32 [], that the order has in this book: its own, or that of its `Condition`."""
+    if not spec.conditions:
+        return order.price
+    is_buy = order.kind == Kind.BUY
+    ask, bid = best(book)
+    return conditions.limit_price(order, jnp.where(is_buy, bid, ask), jnp.where(is_buy, ask, bid))
 
 
 def cancel(spec: MarketSpec, book: Book, side: Array | int, order_id: Array | int, volume: Array | int
@@ -226,19 +241,25 @@ def _find(own: Row, order_id: Array) -> _Named:
     return _Named(jnp.any(named), *(_sum(jnp.where(named, x, 0)) for x in (slot, own.price, own.volume, own.account)))
 
 
-def _status(spec: MarketSpec, order: Order, named: _Named, is_duplicate: jax.Array, is_full: jax.Array) -> jax.Array:
-    """The first reason to reject, or ACCEPTED."""
+def _status(spec: MarketSpec, order: Order, named: _Named, collects: Array, filled: Array,
+            is_duplicate: jax.Array, is_full: jax.Array) -> jax.Array:
+    """The first reason to reject, or ACCEPTED; the order's price is its `limit_price`."""
     is_cancel = order.kind == Kind.CANCEL
     is_limit = (order.kind == Kind.SELL) | (order.kind == Kind.BUY)
     known_side = (order.cancel_side == Side.ASK) | (order.cancel_side == Side.BID)
     bad_price = (order.price <= 0) | (order.price > MAX_PRICE) | (order.price % spec.tick != 0)
+    early: tuple[conditions.Reason, ...] = ((order.condition != Condition.REST, Status.BAD_CONDITION),)
+    late: tuple[conditions.Reason, ...] = ()
+    if spec.conditions:
+        bad_price &= conditions.names_price(order.condition)
+        early, late = conditions.before_price(order, order.price, collects), conditions.after_matching(order, filled)
+    of_limits = (*early, (bad_price, Status.BAD_PRICE), (is_duplicate, Status.DUPLICATE_ID), *late,
+                 (is_full, Status.SIDE_FULL))
     return first_reason(
         (order.kind == Kind.NONE, Status.NO_ORDER),
         (~is_limit & ~(is_cancel & known_side), Status.BAD_KIND),
         (order.volume <= 0, Status.BAD_VOLUME),
-        (is_limit & bad_price, Status.BAD_PRICE),
-        (is_limit & is_duplicate, Status.DUPLICATE_ID),
-        (is_limit & is_full, Status.SIDE_FULL),
+        *((is_limit & holds, status) for holds, status in of_limits),
         (is_cancel & ~named.found, Status.UNKNOWN_ID),
         (is_cancel & (order.volume > named.volume), Status.OVER_CANCEL),
         otherwise=jnp.int32(Status.ACCEPTED))

@@ -33,8 +33,8 @@ from marsjax.core.records import (
     Uncross,
 )
 from marsjax.core.sessions import Period, Phase
-from marsjax.core.specs import MarketSpec
-from marsjax.market import accounts, auction
+from marsjax.core.specs import AuctionRule, MarketSpec
+from marsjax.market import accounts, auction, conditions, orders
 from marsjax.market import book as books
 from marsjax.market.refusals import first_reason
 
@@ -72,22 +72,23 @@ def submit(spec: MarketSpec, market: Market, order: Order) -> tuple[Market, Repo
     order_id = jnp.where(order.order_id == NO_ID, market.next_id, order.order_id)
     refused = _refusal(spec, market, order, phase)
     kind = jnp.where(refused == Status.ACCEPTED, order.kind, jnp.int32(Kind.NONE))
-    taken = Order(order.time, kind, order.price, order.volume, order_id, order.cancel_side, order.cancel_id,
-                  order.account)
+    limit = books.limit_price(spec, market.book, order)
+    taken = dataclasses.replace(order, kind=kind, order_id=order_id, price=limit)
     book, trades, status = books.submit(spec, market.book, taken, matching=phase == Phase.CONTINUOUS)
     status = jnp.where(refused == Status.ACCEPTED, status, refused)
     accepted = status == Status.ACCEPTED
 
     after = Market(
         book=book, ledgers=accounts.settle(spec, market.ledgers, market.book, taken, trades),
-        counters=_count(market.counters, book, order, trades, status),
+        counters=_count(spec, market.counters, book, order, trades, status),
         time=times.select(times.before(market.time, order.time) & (order.kind != Kind.NONE), order.time,
                                market.time),
         next_id=jnp.where(accepted, jnp.maximum(market.next_id, order_id + 1), market.next_id),
         previous_close=market.previous_close)
     is_auction_cancel = (phase != Phase.CONTINUOUS) & (kind == Kind.CANCEL)
     shown = _without_price(trades, is_auction_cancel)
-    return after, Report(status, jnp.where(accepted, order_id, NO_ID), shown)
+    price = conditions.of_report(order, limit, book.last_price, accepted) if spec.conditions else order.price
+    return after, Report(status, jnp.where(accepted, order_id, NO_ID), shown, price)
 
 
 def cancel_many(spec: MarketSpec, market: Market, take: Array, time: Time, asked: Array | bool = True
@@ -114,7 +115,7 @@ def cancel_many(spec: MarketSpec, market: Market, take: Array, time: Time, asked
     take = jnp.where(asked, jnp.clip(take, 0, market.book.volume), 0)
     sent = jnp.sum(take > 0, dtype=jnp.int32)
     phase = sessions.phase_at(spec.session, time)
-    probe = Order(time, none + Kind.CANCEL, none, none, none, none, none, none + NO_ACCOUNT)
+    probe = dataclasses.replace(orders.no_order(time), kind=none + Kind.CANCEL)
     refused = _refusal(spec, market, probe, phase)
     collects = (phase != Phase.CONTINUOUS) & (refused == Status.ACCEPTED)
     status = first_reason(
@@ -134,7 +135,8 @@ def cancel_many(spec: MarketSpec, market: Market, take: Array, time: Time, asked
     after = dataclasses.replace(
         market, book=book, ledgers=accounts.release(spec, market.ledgers, market.book, take), counters=counters,
         time=times.select(count > 0, time, market.time), next_id=market.next_id + count)
-    return after, Report(jnp.stack([status, status]), jnp.where(trades.count > 0, first, NO_ID), trades)
+    return after, Report(jnp.stack([status, status]), jnp.where(trades.count > 0, first, NO_ID), trades,
+                         jnp.stack([none, none]) + EMPTY_PRICE)
 
 
 def advance(spec: MarketSpec, market: Market, time: Time) -> Market:
@@ -153,7 +155,11 @@ def is_due(spec: MarketSpec, market: Market, time: Time) -> jax.Array:
 
 
 def uncross(spec: MarketSpec, market: Market) -> tuple[Market, Uncross]:
-    """Holds the next call auction of the session (reference: call auctions); nothing happens if none is left."""
+    """Holds the next call auction of the session (reference: call auctions); nothing happens if none is left.
+
+    Its reference price is that of the last continuous trade; before the first the previous close, or by Shenzhen's rule
+    the price of the auction before.
+    """
     number = market.counters.auctions
     held = number < len(_auctions(spec))
     last = market.book.last_price
@@ -167,9 +173,12 @@ def uncross(spec: MarketSpec, market: Market) -> tuple[Market, Uncross]:
     counters = dataclasses.replace(
         market.counters, traded=int64.add(market.counters.traded, result.volume),
         value=int64.add(market.counters.value, value), auctions=jnp.where(held, number + 1, number))
+    close = market.previous_close
+    if spec.auction_rule == AuctionRule.SHENZHEN:
+        close = jnp.where(result.price > 0, result.price, close)
     return dataclasses.replace(
         market, book=book, ledgers=accounts.settle_auction(spec, market.ledgers, result), counters=counters,
-        time=time), result
+        time=time, previous_close=close), result
 
 
 def conservation(market: Market) -> Conservation:
@@ -206,13 +215,17 @@ def _refusal(spec: MarketSpec, market: Market, order: Order, phase: jax.Array) -
         otherwise=jnp.int32(Status.ACCEPTED))
 
 
-def _count(counters: Counters, book: Book, order: Order, trades: Trades, status: jax.Array) -> Counters:
+def _count(spec: MarketSpec, counters: Counters, book: Book, order: Order, trades: Trades, status: jax.Array
+           ) -> Counters:
     accepted = status == Status.ACCEPTED
     is_cancel = order.kind == Kind.CANCEL
     sides = jnp.arange(2, dtype=jnp.int32)
     submitted = jnp.where((sides == order.kind) & accepted & ~is_cancel, order.volume, 0)
     cancelled = jnp.where((sides == trades.side) & accepted & is_cancel, order.volume, 0)
     traded = accepted & ~is_cancel
+    if spec.conditions:
+        dropped = order.volume - int64.to_int32(trades.volume) - trades.rest
+        cancelled += jnp.where((sides == order.kind) & traded, dropped, 0)
     resting = jnp.sum(book.volume > 0, axis=-1, dtype=jnp.int32)
     return dataclasses.replace(
         counters,

@@ -58,7 +58,8 @@ class Event:
     source: Array
     """int32, who sent it: 0 the background agent (or a feed), 1 + i the i-th other agent."""
     order: Order
-    """As it reached the exchange; of a cancel by price, `cancel_side` is the side that it took shares off."""
+    """As it reached the exchange, at the limit price that it came to have (`Report.price`); of a cancel by price,
+    `cancel_side` is the side that it took shares off."""
     is_by_price: Array
     """bool, a cancel that names a price and a volume; its transactions are cancels of single orders."""
     status: Array
@@ -121,11 +122,12 @@ def process(spec: MarketSpec, table: TokenTables | None, state: MarketState, ord
     single = dataclasses.replace(order, kind=jnp.where(goes, order.kind, jnp.int32(Kind.NONE)))
     market, report = exchange.submit(spec, state.market, single)
     report = dataclasses.replace(report, status=jnp.where(is_foreign, jnp.int32(Status.UNKNOWN_ID), report.status))
-    sent, count = order, (report.status == Status.ACCEPTED).astype(jnp.int32)
+    sent = dataclasses.replace(order, price=jnp.where(goes, report.price, order.price)) if spec.conditions else order
+    count = (report.status == Status.ACCEPTED).astype(jnp.int32)
     if by_price is not None:
         market, taken, side = _cancel_by_price(spec, state.market.book, market, order, by_price, asked)
         report = jax.tree.map(lambda new, old: jnp.where(asked, new, old), taken, report)
-        sent = dataclasses.replace(order, cancel_side=jnp.where(asked, side, order.cancel_side))
+        sent = dataclasses.replace(sent, cancel_side=jnp.where(asked, side, order.cancel_side))
         count = jnp.where(asked, report.trades.count, count)
     view, token_state, encoded = state.view, state.token_state, NOT_MADE
     if view is not NOT_MADE:

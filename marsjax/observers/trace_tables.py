@@ -1,32 +1,34 @@
-"""A trace as tables: its orders, one row each, cancels by price one row for each order that they hit, and trades."""
+"""A trace as tables: its orders, one row each, cancels by price one row for each order that they hit, and trades.
+
+Columns as in `market_tables`, with the trajectory of each row before them; `i` counts the orders of a trajectory from
+its start on, over all chunks.
+"""
+
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from marsjax.core import int64, times
-from marsjax.core.records import NO_ID, Array, Int64, Kind, Side, Status
-from marsjax.observers.trace import Log
-
-Table = dict[str, np.ndarray]
+from marsjax.core.records import NO_ID, Array, BookView, Int64, Kind, Side
+from marsjax.observers.market_tables import STATUSES, Table
+from marsjax.observers.trace import Log, orders_of
 
 
 def orders(log: Log, numbers: np.ndarray) -> Table:
     """The orders of a log [B, ...] in sequence, trajectory by trajectory.
 
-    Columns: trajectory (from `numbers` [B]), time_ns since midnight, source (0 the background agent, 1 + i the i-th
+    Columns: trajectory (from `numbers` [B]), i, time_ns since midnight, source (0 the background agent, 1 + j the j-th
     other), type (S, B, C), price (1e-4 of the currency; of a cancel, of the order that it hit), volume (shares),
     order_id, cancel_type, cancel_id, agent_id (the account), status (a name of `Status`), and after it: traded
     (shares), mid_twice, spread, ask, bid, ask_volume, bid_volume (shares at the best prices, 0 for none), and before
     it mid_twice_before. The cancels of one decision come at one time, and each of their rows shows the book before the
     first and after the last of them.
     """
-    b, i = _places(log)
+    places = _order_places(log)
+    b, i, k = places.row, places.event, places.k
     event = log.events
-    by_price = np.asarray(event.is_by_price)[b, i]
-    # One row for each order, or one for each cancel that a cancel by price came to.
-    listed = np.minimum(np.asarray(event.trades.count), np.asarray(event.trades.price).shape[-1])[b, i]
-    b, i, k = _repeated(b, i, np.where(by_price, listed, 1))
-    by_price = np.asarray(event.is_by_price)[b, i]
+    by_price = np.asarray(event.is_by_price & (event.trades.count > 0))[b, i]
 
     def single(x: Array) -> np.ndarray:
         return np.asarray(x)[b, i]
@@ -39,9 +41,8 @@ def orders(log: Log, numbers: np.ndarray) -> Table:
 
     order, kind = event.order, single(event.order.kind)
     is_cancel = kind == Kind.CANCEL
-    names = np.array([entry.name for entry in Status])
     return {
-        "trajectory": np.asarray(numbers)[b], "time_ns": times.to_ns(order.time)[b, i],
+        "trajectory": np.asarray(numbers)[b], "i": places.number, "time_ns": times.to_ns(order.time)[b, i],
         "source": single(event.source), "type": np.array(["S", "B", "C"])[kind],
         "price": np.where(is_cancel, each(event.trades.price), single(order.price)),
         "volume": np.where(by_price, each(event.trades.volume_each), single(order.volume)),
@@ -49,7 +50,7 @@ def orders(log: Log, numbers: np.ndarray) -> Table:
         "cancel_type": np.where(is_cancel, np.where(single(order.cancel_side) == Side.ASK, "S", "B"), "None"),
         "cancel_id": np.where(by_price, each(event.trades.resting_id),
                               np.where(is_cancel, single(order.cancel_id), NO_ID)),
-        "agent_id": single(order.account), "status": names[single(event.status)],
+        "agent_id": single(order.account), "status": STATUSES[single(event.status)],
         "traded": np.where(is_cancel, 0, int64.to_numpy(event.trades.volume)[b, i]),
         "mid_twice": single(event.view.mid_price_twice), "spread": single(event.view.spread),
         "ask": single(event.view.ask_price[..., 0]), "bid": single(event.view.bid_price[..., 0]),
@@ -60,20 +61,73 @@ def orders(log: Log, numbers: np.ndarray) -> Table:
 def trades(log: Log, numbers: np.ndarray) -> Table:
     """The trades of a log [B, ...], in sequence, trajectory by trajectory.
 
-    Columns: trajectory, order_id (of the aggressor), type (S, B: its side), price, volume, resting_id,
-    resting_agent_id. Lists longer than `MarketSpec.trade_width` are cut (`Rollout.counters`).
+    Columns: trajectory, i (of the aggressor's order), k (its k-th trade), time_ns, order_id (of the aggressor), type
+    (S, B: its side), price, volume, resting_id, agent_id, resting_agent_id, status. Lists longer than
+    `MarketSpec.trade_width` are cut (`Rollout.counters`).
     """
     b, i = _places(log)
-    found = log.events.trades
+    event, found = log.events, log.events.trades
     width = np.asarray(found.price).shape[-1]
     kind = np.asarray(found.kind)[b, i]
     count = np.where((kind == Kind.BUY) | (kind == Kind.SELL), np.minimum(np.asarray(found.count)[b, i], width), 0)
-    b, i, k = _repeated(b, i, count)
+    number = _numbers(log, b, i)
+    b, i, k, number = *_repeated(b, i, count), np.repeat(number, count)
     kind = np.asarray(found.kind)[b, i]
-    return {"trajectory": np.asarray(numbers)[b], "order_id": np.asarray(log.events.order_id)[b, i],
+    return {"trajectory": np.asarray(numbers)[b], "i": number, "k": k, "time_ns": times.to_ns(event.order.time)[b, i],
+            "order_id": np.asarray(event.order_id)[b, i],
             "type": np.array(["S", "B"])[kind], "price": np.asarray(found.price)[b, i, k],
             "volume": np.asarray(found.volume_each)[b, i, k], "resting_id": np.asarray(found.resting_id)[b, i, k],
-            "resting_agent_id": np.asarray(found.resting_account)[b, i, k]}
+            "agent_id": np.asarray(event.order.account)[b, i],
+            "resting_agent_id": np.asarray(found.resting_account)[b, i, k],
+            "status": STATUSES[np.asarray(event.status)[b, i]]}
+
+
+def views(log: Log, numbers: np.ndarray) -> tuple[Table, BookView]:
+    """The book after each order of a log [B, ...], a row as in `orders`: what they are of, and the views [N]."""
+    places = _order_places(log)
+    b, i = places.row, places.event
+    event = log.events
+    return ({"trajectory": np.asarray(numbers)[b], "i": places.number, "time_ns": times.to_ns(event.order.time)[b, i],
+             "status": STATUSES[np.asarray(event.status)[b, i]]},
+            jax.tree.map(lambda x: np.asarray(x)[b, i], event.view))
+
+
+def shown(table: Table) -> Table:
+    """`orders` as `market_tables` has them: prices that are not there are 0, and no mid or spread of a lone side."""
+    both = (table["ask"] > 0) & (table["bid"] > 0) & (table["ask"] > table["bid"])
+    rest = {name: column for name, column in table.items() if not name.startswith("mid_twice")}
+    return rest | {"mid_price": np.where(both, (table["ask"].astype(np.int64) + table["bid"]) / 2, 0),
+                   "spread": np.where(both, table["spread"], 0)}
+
+
+class _Places(NamedTuple):
+    """Where the rows of a table come from, NumPy arrays [N]."""
+
+    row: np.ndarray
+    event: np.ndarray
+    k: np.ndarray
+    """Which of an event's orders."""
+    number: np.ndarray
+    """Running number of the order in its trajectory."""
+
+
+def _order_places(log: Log) -> _Places:
+    """One row for each order, or one for each cancel that a cancel by price came to."""
+    b, i = _places(log)
+    number, count = _numbers(log, b, i), _orders_of(log)[b, i]
+    b, i, k = _repeated(b, i, count)
+    return _Places(b, i, k, np.repeat(number, count) + k)
+
+
+def _orders_of(log: Log) -> np.ndarray:
+    """int [B, N], orders of each event."""
+    return np.asarray(orders_of(log.events))
+
+
+def _numbers(log: Log, b: np.ndarray, i: np.ndarray) -> np.ndarray:
+    """Running number of the first order of events at places [N]."""
+    orders = _orders_of(log)
+    return (np.asarray(log.first).astype(np.int64)[:, None] + np.cumsum(orders, axis=1) - orders)[b, i]
 
 
 def _places(log: Log) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,9 @@ What a user needs, each imported when it is first used:
   `Rollout`: what it came to.
   `Environment`, `Outside`: the same engine with orders from outside (module `env`).
   `replay`: given orders through the exchange, and what happens as it happens (`replay.replay`).
+  `replay_day`, `Replayed`: a day whole, and its tables.
+  `Fees`: what a venue charges, for tables of accounts.
+  `refusals`: what was refused of given orders, and which setting would have let it through.
   `initial`: starting states, from given orders or the noise agent.
   `Start`: one of these.
 How it works, for those who change it:
@@ -17,7 +20,7 @@ How it works, for those who change it:
   `event_queue`: which event of a trajectory is next, and what an agent sees and sends at it.
   `scheduler`: more trajectories than run at a time.
   `checks`: what is checked before a rollout runs.
-  `resume`: the state of a rollout on disk.
+  `resume`, `saved_states`: the state of a rollout, and of any run, on disk.
 """
 
 import importlib
@@ -25,23 +28,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marsjax.sim.env import Environment, Outside
+    from marsjax.sim.frames import Fees
     from marsjax.sim.initial import Start
+    from marsjax.sim.replayed import Replayed, replay_day
     from marsjax.sim.result import Rollout
-    from marsjax.sim.rollout import Hooks, Saving
+    from marsjax.sim.resume import Saving
+    from marsjax.sim.rollout import Hooks
     from marsjax.sim.simulator import Simulator
     from marsjax.sim.specs import RolloutSpec, SimulationSpec
     from marsjax.sim.state import SimState
 
 __all__ = [
-    "Environment", "Hooks", "Outside", "Rollout", "RolloutSpec", "Saving", "SimState", "SimulationSpec", "Simulator",
-    "Start", "checks", "env", "event_loop", "event_queue", "initial", "replay", "resume", "rollout", "scheduler",
-    "state", "step",
+    "Environment", "Fees", "Hooks", "Outside", "Replayed", "Rollout", "RolloutSpec", "Saving", "SimState",
+    "SimulationSpec", "Simulator", "Start", "checks", "env", "event_loop", "event_queue", "initial", "refusals",
+    "replay", "replay_day", "resume", "rollout", "saved_states", "scheduler", "state", "step",
 ]  # fmt: skip
 
 # Where the records are; the other public names are modules.
 _HOMES = {
-    "Environment": "env", "Hooks": "rollout", "Outside": "env", "Rollout": "result", "RolloutSpec": "specs",
-    "Saving": "rollout", "SimState": "state", "SimulationSpec": "specs", "Simulator": "simulator", "Start": "initial",
+    "Environment": "env", "Fees": "frames", "Hooks": "rollout", "Outside": "env", "Replayed": "replayed",
+    "Rollout": "result", "RolloutSpec": "specs", "Saving": "resume", "SimState": "state", "SimulationSpec": "specs",
+    "Simulator": "simulator", "Start": "initial", "replay_day": "replayed",
 }  # fmt: skip
 
 

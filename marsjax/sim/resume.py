@@ -1,63 +1,101 @@
-"""The state of a rollout on disk, so that one that was killed goes on as if it had not been (Orbax)."""
+"""The state of a rollout on disk, and what grows beside it: one that was killed goes on as if it had not been."""
 
-import json
+import contextlib
+import dataclasses
+import math
 import os
-import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from marsjax.core.errors import InputError
+from marsjax.sim.saved_states import SavedStates
 
-_ABOUT = "about"
-_STATE = "state"
-
-
-def save(folder: str | os.PathLike[str], number: int, about: Mapping[str, Any], state: Any) -> None:
-    """Writes a pytree of arrays, and what it belongs to, JSON values, as save `number`; keeps the newest two.
-
-    A save that was cut off is none: Orbax renames a folder into place when it is whole.
-    """
-    import orbax.checkpoint as ocp
-
-    with _manager(folder) as manager:
-        manager.save(number, args=ocp.args.Composite(**{
-            _STATE: ocp.args.StandardSave(state), _ABOUT: ocp.args.JsonSave(dict(about))}), force=True)
+_LEAST_S, _MOST_S = 1e-3, 1e9
 
 
-def newest(folder: str | os.PathLike[str]) -> int | None:
-    """The number of the newest save, or None if there is none."""
-    if not pathlib.Path(folder).is_dir():
-        return None
-    with _manager(folder) as manager:
-        found = manager.latest_step()
-    return None if found is None else int(found)
+class Beside(Protocol):
+    """Something on disk that grows with a rollout, as a trace does, and belongs to each of its states."""
+
+    def mark(self) -> Any:
+        """Makes sure that all of it so far outlives the process; what `go_back` finds this moment by, JSON values."""
+
+    def go_back(self, mark: Any) -> None:
+        """Takes it back to the moment of a mark, None to its beginning.
+
+        Raises DamagedError, and changes nothing, where it is not what it was at that moment.
+        """
 
 
-def load(folder: str | os.PathLike[str], about: Mapping[str, Any], like: Any) -> tuple[dict[str, Any], Any]:
-    """What was saved last, and its arrays, shaped as `like`.
+@dataclasses.dataclass(frozen=True)
+class Saving:
+    """Where a rollout keeps its state, to be taken up again after a kill."""
 
-    InputError naming the first entry of `about` that differs: another run's state does not fit. FileNotFoundError if
-    there is none.
-    """
-    import orbax.checkpoint as ocp
+    folder: str | os.PathLike[str]
+    """Of this rollout alone; no other process may use it meanwhile (`SavedStates`)."""
+    every_s: float = 60.0
+    """Seconds between two saves, at the end of a chunk; 0: at the end of each."""
+    beside: Beside | None = None
+    """What belongs to the states, most often where `Hooks.on_trace` writes to."""
 
-    with _manager(folder) as manager:
-        number = manager.latest_step()
-        if number is None:
-            raise FileNotFoundError(f"resume: {folder}: no saved state")
-        found = dict(manager.restore(number, args=ocp.args.Composite(**{_ABOUT: ocp.args.JsonRestore()}))[_ABOUT])
-        for key, value in json.loads(json.dumps(dict(about))).items():
-            if found.get(key) != value:
-                raise InputError(f"resume: {folder}: was saved by another run: {key}: expected {value!r}, found "
-                                 f"{found.get(key)!r}")
-        state = manager.restore(number, args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(like)}))[_STATE]
-    return found, jax.tree.map(lambda x, y: jax.device_put(x, y.sharding) if y.sharding else x, state, like)
+    def __post_init__(self) -> None:
+        if not (self.every_s == 0 or _LEAST_S <= self.every_s <= _MOST_S) or math.isnan(self.every_s):
+            raise InputError(f"Saving.every_s: expected 0, or {_LEAST_S:g} to {_MOST_S:g} seconds, got {self.every_s}")
 
 
-def _manager(folder: str | os.PathLike[str]) -> Any:
-    import orbax.checkpoint as ocp
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What a rollout has done, beside its state."""
 
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(pathlib.Path(folder).absolute(), options=options)
+    steps: int
+    decided: int
+    dropped: np.ndarray
+    """int32 [B], events that found no room in the trace."""
+
+
+class Resumable:
+    """The saved states of one rollout, open."""
+
+    def __init__(self, saving: Saving, states: SavedStates) -> None:
+        self.every_s, self._beside, self._states = saving.every_s, saving.beside, states
+
+    def take_up(self, identity: dict[str, Any], like: Any, trajectories: int) -> tuple[Done, Any] | None:
+        """The newest state that is whole and what was done by then, or None where there is none.
+
+        Args:
+          identity: all that the rollout's result depends on, JSON values.
+          like: shapes, dtypes and shardings of the state.
+          trajectories: B.
+
+        Raises the errors of `SavedStates.newest`.
+        """
+        self._states.belong_to(identity)
+        tree = {"state": like, "dropped": jax.ShapeDtypeStruct((trajectories,), np.int32)}
+        found = self._states.newest(tree, lambda record: self._go_back(record["beside"]))
+        if found is None:
+            self._go_back(None)
+            return None
+        state = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), found.arrays["state"], like)
+        return Done(found.record["steps"], found.record["decided"], found.arrays["dropped"]), state
+
+    def save(self, done: Done, state: Any) -> None:
+        """Writes the state, once what lies beside it is on disk."""
+        mark = self._beside.mark() if self._beside else None
+        self._states.save(done.steps, {"steps": done.steps, "decided": done.decided, "beside": mark},
+                          {"state": state, "dropped": done.dropped})
+
+    def _go_back(self, mark: Any) -> None:
+        if self._beside:
+            self._beside.go_back(mark)
+
+
+@contextlib.contextmanager
+def opened(saving: Saving | None) -> Iterator[Resumable | None]:
+    """The states of a rollout while it runs, None without `saving`; errors are those of `SavedStates`."""
+    if saving is None:
+        yield None
+        return
+    with SavedStates(saving.folder) as states:
+        yield Resumable(saving, states)

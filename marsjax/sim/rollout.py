@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,11 +19,13 @@ from marsjax.observers.bars import MinuteBarObserver
 from marsjax.observers.trace import Log, TraceObserver
 from marsjax.sim import checks, resume
 from marsjax.sim import step as sim_step
+from marsjax.sim.frames import Before
 from marsjax.sim.initial import Start
-from marsjax.sim.result import Rollout
+from marsjax.sim.result import Rollout, Trace
+from marsjax.sim.resume import Done, Resumable, Saving
 from marsjax.sim.scheduler import NOBODY, Given, Scheduler
 from marsjax.sim.simulator import Simulator
-from marsjax.sim.specs import RolloutSpec
+from marsjax.sim.specs import RolloutSpec, SimulationSpec
 from marsjax.sim.state import SimState
 from marsjax.tokens.encoding import TokenState
 
@@ -45,15 +46,6 @@ class RolloutProgress:
 
 
 @dataclasses.dataclass(frozen=True)
-class Saving:
-    """Where a rollout keeps its state, to be taken up again after a kill."""
-
-    folder: str | os.PathLike[str]
-    every_s: float = 60.0
-    """Seconds between two saves, at the end of a chunk."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Hooks:
     """What a rollout does between its chunks, beside its own work."""
 
@@ -62,8 +54,8 @@ class Hooks:
     """Called with the chunk's events, NumPy `Log` [R, ...], and whose they are, int [R]: a trajectory's place among
     the B, or -1 where there are none."""
     saving: Saving | None = None
-    """A folder with the state of the same run is taken up: the result is the same as if it had never stopped (the
-    trace goes on after the chunk that was saved)."""
+    """A folder with the state of the same run is taken up: the result is the same as if it had never stopped. What
+    `on_trace` was given before the chunk that was saved is not given again: let `Saving.beside` keep it."""
 
 
 NO_HOOKS = Hooks()
@@ -95,42 +87,45 @@ def rollout(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_star
     inner = _observed(simulator, spec, hooks)
     checks.check_agents(inner.spec, starts, agent_starts)
     numbers = np.asarray(spec.first + np.arange(spec.trajectories) if spec.numbers is None else spec.numbers, np.int32)
-
-    began, seed = time.perf_counter(), np.uint32(spec.seed)
     scheduler = Scheduler(inner, Given(starts, numbers, tuple(agent_starts), until), slots)
-    shape = scheduler.shape()
+    with resume.opened(hooks.saving) as states:
+        return _run(simulator, inner, spec, scheduler, hooks, states)
+
+
+def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: Scheduler, hooks: Hooks,
+         states: Resumable | None) -> Rollout:
+    """The host loop; `inner` is the simulator with the rollout's own observers."""
+    began, seed = time.perf_counter(), np.uint32(spec.seed)
+    shape, starts = scheduler.shape(), scheduler.given.starts
     # As plain arrays beside their structure: a call then costs the host less than one with a tree of modules.
     arrays, structure = jax.tree.flatten(inner)
     run = _chunk.lower(structure, spec.chunk_steps, arrays, shape, seed).compile()
-    checks.check_memory(run, simulator.model, slots)
-    state, done = _first_state(scheduler, shape, hooks.saving, _about(inner, spec, scheduler, hooks))
-    before = jax.tree.map(np.asarray, (_mid_twice(simulator.spec.market, starts.market),
-                                       _counts(starts.market, starts.token_state)))
+    checks.check_memory(run, simulator.model, scheduler.slots)
+    state, done = _first_state(scheduler, shape, states, _identity(inner, spec, scheduler) if states else {})
+    ledgers, mids, counts = jax.tree.map(np.asarray, (
+        starts.market.ledgers, _mid_twice(simulator.spec.market, starts.market),
+        _counts(starts.market, starts.token_state)))
+    keeper = _Keeper(simulator.spec, is_whole=not done.steps)
     clock = _Clock(time.perf_counter() - began)
-    dropped = np.zeros(spec.trajectories, np.int32)
     goes_on = scheduler.goes_on(np.asarray(state.end))
     while goes_on:
         state, active = run(arrays, state, seed)
         # Together: one after the other, each would wait for a transfer of its own.
         made, end, at = jax.device_get((active, state.end, state.time))
-        done = _Done(done.steps + spec.chunk_steps, done.decided + int(made))
+        dropped = _traced(scheduler, state.observed[-1], hooks.on_trace) if hooks.on_trace else 0
+        done = Done(done.steps + spec.chunk_steps, done.decided + int(made), done.dropped + dropped)
         goes_on = scheduler.goes_on(end)
-        if hooks.on_trace:
-            dropped += _traced(scheduler, state, hooks.on_trace)
+        keeper.keep(scheduler, state)
         if hooks.on_chunk:
             hooks.on_chunk(RolloutProgress(done.steps, *scheduler.progress(end, at), done.decided, clock.run_s))
-        if hooks.saving and goes_on and clock.since_save_s >= hooks.saving.every_s:
-            _save(hooks.saving, _about(inner, spec, scheduler, hooks), done, state)
+        if states and goes_on and clock.since_save_s >= states.every_s:
+            states.save(done, state)
             clock.saved()
         state = scheduler.change(state, end)
     state = scheduler.result(state)
-    return _outcome(simulator, state, before, dropped, (done.steps, clock.compile_s, clock.run_s))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Done:
-    steps: int = 0
-    decided: int = 0
+    kept = (Before(ledgers, mids), keeper.trace(starts))
+    return _outcome(simulator, state, kept, counts, done.dropped + keeper.dropped,
+                    (done.steps, clock.compile_s, clock.run_s))
 
 
 class _Clock:
@@ -176,29 +171,25 @@ def _starts(start: Start, trajectories: int, slots: int) -> Start:
     return jax.device_put(starts) if slots == trajectories else starts
 
 
-def _first_state(scheduler: Scheduler, shape: SimState, saving: Saving | None, about: dict[str, Any]
-                 ) -> tuple[SimState, _Done]:
+def _first_state(scheduler: Scheduler, shape: SimState, states: Resumable | None, identity: dict[str, Any]
+                 ) -> tuple[SimState, Done]:
     """The state to go on from: that of a save, or of the beginning."""
-    if not saving or resume.newest(saving.folder) is None:
-        return scheduler.begin(), _Done()
     where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shape)
-    found, state = resume.load(saving.folder, about, like)
-    return scheduler.resumed(state), _Done(found["steps"], found["decided"])
+    found = states.take_up(identity, like, scheduler.count) if states else None
+    if found is None:
+        return scheduler.begin(), Done(0, 0, np.zeros(scheduler.count, np.int32))
+    return scheduler.resumed(found[1]), found[0]
 
 
-def _save(saving: Saving, about: dict[str, Any], done: _Done, state: SimState) -> None:
-    resume.save(saving.folder, done.steps, about | dataclasses.asdict(done), state)
-
-
-def _about(simulator: Simulator, spec: RolloutSpec, scheduler: Scheduler, hooks: Hooks) -> dict[str, Any]:
+def _identity(simulator: Simulator, spec: RolloutSpec, scheduler: Scheduler) -> dict[str, Any]:
     """All that a rollout's result depends on, by name: another run's state is not taken up."""
-    if not hooks.saving:
-        return {}
     given = scheduler.given
     sizes = {name: getattr(spec, name) for name in ("seed", "trajectories", "minutes", "chunk_steps", "nearest_minutes",
                                                     "trace_room")}
-    return {**sizes, "simulation": repr(simulator.spec), "numbers": np.asarray(given.number).tolist(),
+    is_traced = any(isinstance(observer, TraceObserver) for observer in simulator.spec.observers)
+    return {**sizes, "trace": is_traced, "simulation": repr(simulator.spec),
+            "numbers": np.asarray(given.number).tolist(),
             "model": _digest(simulator.model), "table": _digest(simulator.table),
             "draws": _digest(simulator.draws), "start": _digest(given.starts), "until": _digest(given.until),
             "agent_starts": _digest(given.agent_starts)}
@@ -214,31 +205,58 @@ def _digest(tree: Any) -> str:
     return total.hexdigest()
 
 
-def _traced(scheduler: Scheduler, state: SimState, on_trace: Callable[[np.ndarray, Log], None]) -> np.ndarray:
+class _Keeper:
+    """Keeps the events of the user's own `TraceObserver` on the host."""
+
+    def __init__(self, spec: SimulationSpec, is_whole: bool) -> None:
+        self._at = next((place for place, observer in enumerate(spec.observers) if isinstance(observer, TraceObserver)),
+                        None)
+        self._is_whole = is_whole
+        self._chunks: list[tuple[np.ndarray, Log]] = []
+        self.dropped: np.ndarray | int = 0
+
+    def keep(self, scheduler: Scheduler, state: SimState) -> None:
+        if self._at is not None:
+            log = state.observed[self._at]
+            self.dropped = self.dropped + _traced(scheduler, log, lambda *chunk: self._chunks.append(chunk))
+
+    def trace(self, starts: Start) -> Trace:
+        if self._at is None:
+            return Trace()
+        missing = ""
+        if not self._is_whole:
+            missing = "the run was taken up from a saved state; take the trace by hooks.on_trace, into files"
+        elif np.any(self.dropped):
+            missing = (f"{int(np.sum(self.dropped))} events found no room: give TraceObserver a larger room, or set "
+                       "fewer RolloutSpec.chunk_steps")
+        return Trace(tuple(self._chunks), missing, jax.tree.map(np.asarray, (starts.market.book, starts.time)))
+
+
+def _traced(scheduler: Scheduler, log: Any, on_trace: Callable[[np.ndarray, Log], None]) -> np.ndarray:
     """Hands the events of a chunk over; how many found no room, int32 [B]."""
-    log = jax.tree.map(np.asarray, state.observed[-1])
+    log = jax.tree.map(np.asarray, log)
     taken, dropped = scheduler.who != NOBODY, np.zeros(scheduler.count, np.int32)
     dropped[scheduler.who[taken]] = log.dropped[taken]
     on_trace(scheduler.who.copy(), log)
     return dropped
 
 
-def _outcome(simulator: Simulator, state: SimState, before: tuple[np.ndarray, tuple[np.ndarray, ...]],
+def _outcome(simulator: Simulator, state: SimState, kept: tuple[Before, Trace], counts: tuple[np.ndarray, ...],
              dropped: np.ndarray, spent: tuple[int, float, float]) -> Rollout:
-    """What trajectories came to that have ended, with twice their mids and their counts `before`."""
+    """What trajectories came to that have ended, with what they had and their counts before, and the kept events."""
     spec = simulator.spec
     status, truncated, clipped = (
-        now - then for now, then in zip(jax.tree.map(np.asarray, _counts(state.market, state.token_state)), before[1],
+        now - then for now, then in zip(jax.tree.map(np.asarray, _counts(state.market, state.token_state)), counts,
                                         strict=True))
     bars = jax.tree.map(np.asarray, state.observed[len(spec.observers)])
-    observed = tuple(jax.vmap(observer.end)(kept, state.market, state.view, state.time)
-                     for observer, kept in zip(spec.observers, state.observed, strict=False))
+    observed = tuple(jax.vmap(observer.end)(own, state.market, state.view, state.time)
+                     for observer, own in zip(spec.observers, state.observed, strict=False))
     refreshes = 0 if state.cache is None else state.cache.refreshes
     exceeded = {"truncated_lists": truncated, "clipped_seconds": clipped, "early_refreshes": np.asarray(refreshes),
                 "trace_dropped": dropped}
     steps, compile_s, run_s = spent
-    return Rollout(dataclasses.replace(state, observed=observed), bars, before[0], status, exceeded,
-                   tuple(agent.name for agent in spec.agents), steps=steps, compile_s=compile_s, run_s=run_s)
+    return Rollout(dataclasses.replace(state, observed=observed), bars, kept[0].mid_twice, status, exceeded, spec,
+                   *kept, steps=steps, compile_s=compile_s, run_s=run_s)
 
 
 def _counts(market: Market, token_state: TokenState) -> tuple[Array, Array, Array]:

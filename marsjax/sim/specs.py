@@ -1,8 +1,10 @@
 """Sizes of simulations and rollouts: frozen, hashable, checked; the static arguments of their compiled calls."""
 
 import dataclasses
+import math
 
 from marsjax.agents.base import Agent
+from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.kernels import Kernels
 from marsjax.core.specs import CacheSpec, MarketSpec
@@ -39,8 +41,7 @@ class SimulationSpec:
         if not 0 <= self.account < self.market.accounts:
             raise InputError(f"SimulationSpec.account: expected 0 to {self.market.accounts - 1} (MarketSpec.accounts), "
                              f"got {self.account}")
-        if not self.temperature > 0:
-            raise InputError(f"SimulationSpec.temperature: expected a number above 0, got {self.temperature}")
+        limits.check_temperature("SimulationSpec.temperature", self.temperature)
         if self.end_ns is not None and self.end_ns < 0:
             raise InputError(f"SimulationSpec.end_ns: expected at least 0, got {self.end_ns}")
         if not 1 <= self.burst <= 1024:
@@ -92,13 +93,15 @@ class RolloutSpec:
     trade."""
 
     def __post_init__(self) -> None:
-        for name, low in (("trajectories", 1), ("minutes", 1), ("chunk_steps", 1), ("seed", 0), ("first", 0),
-                          ("slots", 1), ("trace_room", 1)):
+        for name, low, high in (("trajectories", 1, limits.TRAJECTORIES), ("minutes", 1, limits.MINUTES),
+                                ("chunk_steps", 1, limits.STEPS_OF_A_CALL), ("seed", 0, limits.SEED),
+                                ("first", 0, limits.SEED), ("slots", 1, limits.TRAJECTORIES),
+                                ("trace_room", 1, limits.TRAJECTORIES)):
             value = getattr(self, name)
             if value is None and name in ("slots", "trace_room"):
                 continue
-            if isinstance(value, bool) or int(value) != value or not low <= value < 2**31:
-                raise InputError(f"RolloutSpec.{name}: expected a whole number of {low} to {2**31 - 1}, got {value!r}")
+            if isinstance(value, bool) or not math.isfinite(value) or int(value) != value or not low <= value <= high:
+                raise InputError(f"RolloutSpec.{name}: expected a whole number of {low} to {high}, got {value!r}")
         if self.numbers is not None and (len(self.numbers) != self.trajectories or min(self.numbers) < 0
                                          or max(self.numbers) >= 2**31):
             raise InputError(f"RolloutSpec.numbers: expected {self.trajectories} of 0 to {2**31 - 1}, got "

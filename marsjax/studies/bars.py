@@ -9,15 +9,17 @@ from marsjax.analysis import bars
 from marsjax.analysis.bars import MinuteBars, OrderTrace
 from marsjax.core import times
 from marsjax.core.errors import InputError
+from marsjax.core.sessions import Session
 from marsjax.core.specs import MarketSpec
 from marsjax.data.feed import DayFeed
 from marsjax.sim import replay
 from marsjax.sim.initial import Start
+from marsjax.sim.refusals import Refusals
 from marsjax.sim.result import Rollout
 from marsjax.studies import futures, rollout_summary, starts
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.session_times import MINUTE_NS, continuous
+from marsjax.studies.session_times import MINUTE_NS, continuous, hours
 from marsjax.studies.starts import NoiseMarket
 
 _NO_DATE = np.datetime64("1970-01-01", "s")
@@ -34,28 +36,40 @@ class Gathered(NamedTuple):
     """Why they are not all that was asked for."""
 
 
-def replayed(market: MarketSpec, feeds: Sequence[DayFeed], minutes: int, chunk_orders: int) -> list[MinuteBars]:
+class ReplayedBars(NamedTuple):
+    """Bars of real days."""
+
+    bars: list[MinuteBars]
+    refused: dict[str, Refusals]
+    """Of the orders of each day, by its name."""
+
+
+def replayed(market: MarketSpec, feeds: Sequence[DayFeed], minutes: int, chunk_orders: int) -> ReplayedBars:
     """Stretches of `minutes` bars, one after the other from the beginning of each period of continuous trading.
 
     The stretches of one feed are its rollouts.
     """
     length_ns = (minutes - 1) * MINUTE_NS
     traces: list[list[OrderTrace]] = [[] for _ in feeds]
+    refused = [Refusals(market, feed.publishes_fills) for feed in feeds]
     for event in replay.replay(market, [feed.read() for feed in feeds], chunk_orders=chunk_orders):
         if isinstance(event, replay.Stretch) and event.views is not None:
             traces[event.market].append(bars.trace(event.orders, event.reports, event.views))
+            refused[event.market].add(event.orders, event.reports.status)
+        elif isinstance(event, replay.Published):
+            refused[event.market].messages(event.ignored, event.adapted)
     parts = []
     for feed, trace in zip(feeds, traces, strict=True):
         date = _NO_DATE if feed.day is None else feed.day
         parts += [bars.of_traces(trace, date, feed.symbol, rollout=number, from_ns=begin, until_ns=begin + length_ns)
-                  for number, begin in enumerate(stretches(market, minutes))] if trace else []
-    return parts
+                  for number, begin in enumerate(stretches(hours(market.session, feed), minutes))] if trace else []
+    return ReplayedBars(parts, {feed.name: each for feed, each in zip(feeds, refused, strict=True)})
 
 
-def stretches(market: MarketSpec, minutes: int) -> list[int]:
+def stretches(session: Session, minutes: int) -> list[int]:
     """When stretches of `minutes` bars begin, nanoseconds since midnight; they are a minute shorter than their bars."""
     length_ns = (minutes - 1) * MINUTE_NS
-    return [begin for period in continuous(market.session)
+    return [begin for period in continuous(session)
             for begin in range(period.start_ns, period.end_ns + 1 - length_ns, length_ns)]
 
 
@@ -70,13 +84,14 @@ def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feed
       feeds: the days.
       minutes: bars of a stretch.
     """
-    begins = stretches(market, minutes)[1:]
-    if not begins:
-        raise InputError(f"minutes: expected stretches that begin after the first, got one of {minutes}")
     found: list[Start] = []
     names: list[tuple[str, np.datetime64]] = []
     for feed in feeds:
-        found += starts.states_of_feed(market, prepared, feed.read(), begins)[0]
+        begins = stretches(hours(market.session, feed), minutes)[1:]
+        if not begins:
+            raise InputError(f"{feed.name}: minutes: expected stretches that begin after the first, got one of "
+                             f"{minutes}")
+        found += starts.states_of_feed(market, prepared, feed, begins).starts
         day = _NO_DATE if feed.day is None else feed.day.astype("datetime64[s]")
         names += [(feed.symbol, day)] * len(begins)
     runs = futures.simulate(prepared, market, spec, found)

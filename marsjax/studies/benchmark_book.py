@@ -15,7 +15,7 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import Book, Order, Status
 from marsjax.core.specs import MarketSpec
 from marsjax.market import book as books
-from marsjax.studies.checks import check_least
+from marsjax.studies.checks import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class BookBenchmark:
     """Timed runs; the median counts."""
 
     def __post_init__(self) -> None:
-        check_least(self, repeats=1, unroll=1)
+        check_numbers(self, repeats=(1, 1000), unroll=(1, 1024))
         if self.returned not in ("all", "best"):
             raise InputError(f"BookBenchmark.returned: expected all or best, got {self.returned!r}")
 

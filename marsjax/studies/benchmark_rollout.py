@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from marsjax.checkpoint.load import LoadedModel
-from marsjax.core import kernels, times
+from marsjax.core import kernels, limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Kind, Order
 from marsjax.core.specs import CacheSpec, ComputeSpec, MarketSpec, ModelSpec, TokenSpec
@@ -25,7 +25,7 @@ from marsjax.sim.rollout import Hooks
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.state import SimState
 from marsjax.studies import benchmark_parts, futures, starts
-from marsjax.studies.checks import check_least
+from marsjax.studies.checks import check_numbers
 from marsjax.studies.futures import Batch, FuturesSpec
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.starts import NoiseMarket
@@ -57,7 +57,8 @@ class RolloutBenchmark:
     """Whether the parts of a step are timed too, each compiled apart."""
 
     def __post_init__(self) -> None:
-        check_least(self, chunk_steps=1, chunks=1, repeats=1, minutes=1)
+        check_numbers(self, chunk_steps=(1, limits.STEPS_OF_A_CALL), chunks=(1, 10**6), repeats=(1, 1000),
+                      minutes=(1, limits.MINUTES), seed=(0, limits.SEED))
 
 
 class Case(NamedTuple):
@@ -84,6 +85,7 @@ def case(text: str, context_length: int, platform: str) -> Case:
     match = re.fullmatch(r"(2m|(\d+)x(\d+)):(\d+)", text)
     if not match or int(match[4]) < 1:
         raise InputError(f"expected MODEL:TRAJECTORIES, as 2m:128 or 24x1024:128, got {text!r}")
+    limits.check_whole(f"trajectories of {text}", int(match[4]), 1, limits.TRAJECTORIES)
     width = int(match[3] or 16)
     spec = ModelSpec(embed_dim=width, layers=int(match[2] or 1), heads=max(2, width // 64),
                      context_length=context_length)

@@ -1,11 +1,9 @@
 """Checks of the specs of studies."""
 
+from marsjax.core import limits
 
-from marsjax.core.errors import InputError
 
-
-def check_least(spec: object, **least: int) -> None:
-    """InputError that names the first field which is below its least value."""
-    for name, low in least.items():
-        if getattr(spec, name) < low:
-            raise InputError(f"{type(spec).__name__}.{name}: expected at least {low}, got {getattr(spec, name)}")
+def check_numbers(spec: object, **ranges: tuple[int, int]) -> None:
+    """InputError that names the first field which is no whole number of its range, the last included."""
+    for name, (low, high) in ranges.items():
+        limits.check_whole(f"{type(spec).__name__}.{name}", getattr(spec, name), low, high)

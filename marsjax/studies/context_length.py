@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from marsjax.core import kernels
+from marsjax.core import kernels, limits
 from marsjax.core.errors import InputError
 from marsjax.core.specs import CacheSpec, ComputeSpec, MarketSpec, ModelSpec, TokenSpec
 from marsjax.data.feed import DayFeed
 from marsjax.model import kv_cache, llama
 from marsjax.model.llama import OrderModel
+from marsjax.sim.refusals import Refusals
+from marsjax.studies.checks import check_numbers
 from marsjax.tokens import encoding
 from marsjax.training import converters, days, loop, loss
 
@@ -39,6 +41,9 @@ class TrainingSpec:
     every: int = 50
     """Steps between two looks at the held-out loss."""
 
+    def __post_init__(self) -> None:
+        check_numbers(self, steps=(1, 10**9), batch=(1, limits.TRAJECTORIES), seed=(0, limits.SEED))
+
 
 @dataclasses.dataclass(frozen=True)
 class CacheComparison:
@@ -52,16 +57,17 @@ class CacheComparison:
     margin: int
 
 
-def tokens(market: MarketSpec, spec: TokenSpec, feeds: Sequence[DayFeed], held_out: float) -> tuple[Days, Days]:
-    """Training and held-out parts of the days' tokens; bins are fitted on complete days."""
+def tokens(market: MarketSpec, spec: TokenSpec, feeds: Sequence[DayFeed], held_out: float
+           ) -> tuple[tuple[Days, Days], dict[str, Refusals]]:
+    """Training and held-out parts of the days' tokens, and what was refused; bins are fitted on complete days."""
     if not 0 < held_out < 1:
         raise InputError(f"held_out: expected a fraction between 0 and 1, got {held_out}")
-    replayed = days.replay_days(market, [feed.read() for feed in feeds])
+    replayed = days.replay_days(market, [feed.read() for feed in feeds], [feed.name for feed in feeds])
     table = encoding.tables(spec, converters.fit_as_published(replayed, spec))
     features = [days.day_tokens(market, spec, table, day).features for day in replayed]
     ends = [round(len(x) * (1 - held_out)) for x in features]
-    return ([x[:end] for x, end in zip(features, ends, strict=True)],
-            [x[end:] for x, end in zip(features, ends, strict=True)])
+    return (([x[:end] for x, end in zip(features, ends, strict=True)],
+             [x[end:] for x, end in zip(features, ends, strict=True)]), {day.name: day.refused for day in replayed})
 
 
 def train(spec: ModelSpec, training: TrainingSpec, parts: tuple[Days, Days]

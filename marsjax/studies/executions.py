@@ -16,7 +16,7 @@ from marsjax.agents.twap import LOT, Twap, check_target
 from marsjax.agents.vwap import Vwap
 from marsjax.analysis import forecast
 from marsjax.analysis.impact import Runs
-from marsjax.core import int64
+from marsjax.core import int64, limits
 from marsjax.core.errors import InputError
 from marsjax.core.records import Status
 from marsjax.core.specs import MarketSpec
@@ -24,7 +24,7 @@ from marsjax.sim.initial import Start, resize
 from marsjax.sim.result import Rollout
 from marsjax.sim.rollout import Hooks
 from marsjax.studies import futures, rollout_summary
-from marsjax.studies.checks import check_least
+from marsjax.studies.checks import check_numbers
 from marsjax.studies.futures import Batch, FuturesSpec
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.progress import FuturesProgress
@@ -76,7 +76,8 @@ class ExecutionSpec:
     """Futures that run at a time; 0: 64 on a CPU, as many as there are without an execution elsewhere."""
 
     def __post_init__(self) -> None:
-        check_least(self, seeds=1, after_minutes=0, slots=0)
+        check_numbers(self, seeds=(1, limits.TRAJECTORIES), after_minutes=(0, limits.MINUTES),
+                      slots=(0, limits.TRAJECTORIES))
         if not self.sides or len(set(self.sides)) < len(self.sides) or not set(self.sides) <= set(SIGNS):
             raise InputError(f"ExecutionSpec.sides: expected buy, sell or both, got {self.sides!r}")
         for target in self.targets:

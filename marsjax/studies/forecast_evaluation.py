@@ -10,13 +10,15 @@ import pandas as pd
 from marsjax.analysis import forecast, forecast_baselines, forecast_scores
 from marsjax.analysis.evaluation_table import CLASSES, MODEL
 from marsjax.analysis.forecast import Distribution, History, Move
+from marsjax.core import limits
 from marsjax.core.errors import InputError
-from marsjax.core.sessions import Session
+from marsjax.core.sessions import Phase, Session
 from marsjax.core.specs import MarketSpec
 from marsjax.data.feed import DayFeed
 from marsjax.sim.initial import Start
+from marsjax.sim.refusals import Refusals
 from marsjax.studies import starts
-from marsjax.studies.checks import check_least
+from marsjax.studies.checks import check_numbers
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import MINUTE_NS, past_times, spell, start_times
 
@@ -35,7 +37,7 @@ class LabelSpec:
     """Between two past labels that are fitted on."""
 
     def __post_init__(self) -> None:
-        check_least(self, minutes=1, fit_every_s=1)
+        check_numbers(self, minutes=(1, limits.MINUTES), fit_every_s=(1, 60 * limits.MINUTES))
         forecast.distribution(np.zeros(1), max(self.threshold, 0.0), self.quantiles)
 
 
@@ -54,7 +56,7 @@ class EvaluationSpec:
     """Bins of P(up) in the reliability table."""
 
     def __post_init__(self) -> None:
-        check_least(self, first_minute=1, every_minutes=1)
+        check_numbers(self, first_minute=(1, limits.MINUTES), every_minutes=(1, limits.MINUTES))
         if not 0 < self.fit_fraction < 1:
             raise InputError(f"EvaluationSpec.fit_fraction: expected a fraction between 0 and 1, got "
                              f"{self.fit_fraction}")
@@ -85,6 +87,8 @@ class EvaluatedDay(NamedTuple):
     threshold: float
     fit_ns: np.ndarray
     """int64 [N], times whose labels end before the first start."""
+    refused: Refusals
+    """Of the orders of the day."""
 
 
 class Method(NamedTuple):
@@ -101,12 +105,13 @@ def read_day(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, spec: L
     """One pass over a day, of the times of `EvaluationSpec.times`."""
     fit, judged = times
     last_ns = judged[-1] + spec.minutes * MINUTE_NS
-    found, passed = starts.states_of_feed(market, prepared, feed.read(), [*judged, last_ns])
+    found, passed, refused = starts.states_of_feed(market, prepared, feed, [*judged, last_ns])
     seen, at = forecast.history(passed), np.array(judged, np.int64)
     return EvaluatedDay(feed.name, found[:-1], at, seen,
                         forecast.labels_of_history(seen, at, spec.minutes * MINUTE_NS),
                         threshold(spec, market.session, seen, fit[0], judged[0]),
-                        past_times(market.session, fit[0], judged[0], spec.fit_every_s, spec.minutes))
+                        past_times(market.session, fit[0], judged[0], spec.fit_every_s, spec.minutes),
+                        refused)
 
 
 def threshold(spec: LabelSpec, session: Session, seen: History, first_ns: int, end_ns: int) -> float:
@@ -127,7 +132,9 @@ def forecast_table(day: EvaluatedDay, forecasts: Sequence[Distribution], spec: L
     came = np.full(len(day.realized), -1)
     came[has_label] = forecast.classes(day.realized[has_label], day.threshold)
     table = pd.DataFrame({
-        "market": day.name, "time": [spell(int(ns)) for ns in day.times_ns], "threshold": day.threshold,
+        "market": day.name, "time": [spell(int(ns)) for ns in day.times_ns], "time_ns": day.times_ns,
+        "phase": Phase.CONTINUOUS.name, "status": np.where(has_label, "LABELLED", "NO_LABEL"),
+        "label_unit": "share of the mid at the start", "threshold": day.threshold,
         "realized": day.realized, "class": ["" if move < 0 else CLASSES[move] for move in came],
         "with_label": [each.count for each in forecasts], "without_label": [each.without for each in forecasts]})
     for level in spec.quantiles:

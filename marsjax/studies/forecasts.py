@@ -9,10 +9,14 @@ from matplotlib.figure import Figure
 
 from marsjax.analysis import forecast, forecast_plots
 from marsjax.analysis.forecast import History, Move
+from marsjax.core import times
 from marsjax.core.specs import MarketSpec
 from marsjax.data.feed import DayFeed
 from marsjax.market import book as books
+from marsjax.observers import market_tables
+from marsjax.sim import frames
 from marsjax.sim.initial import Start
+from marsjax.sim.refusals import Refusals
 from marsjax.sim.result import Rollout
 from marsjax.sim.step import End
 from marsjax.studies import rollout_summary, starts
@@ -29,15 +33,17 @@ class ForecastStart(NamedTuple):
     past: History
     seen: History | None
     """The past and what really came; None where nothing did."""
+    refused: Refusals
+    """Of the orders up to the last of these times."""
 
 
 def read_start(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, time_ns: int, minutes: int
                ) -> ForecastStart:
     """The state of a market at a time; of real days what came in the `minutes` after it, too (0: nothing did)."""
-    times = [time_ns, time_ns + minutes * MINUTE_NS] if minutes else [time_ns]
-    found, passed = starts.states_of_feed(market, prepared, feed.read(), times)
+    stops = [time_ns, time_ns + minutes * MINUTE_NS] if minutes else [time_ns]
+    found, passed, refused = starts.states_of_feed(market, prepared, feed, stops)
     return ForecastStart(feed.name, found[0], time_ns, forecast.history(passed[:1]),
-                         forecast.history(passed) if minutes else None)
+                         forecast.history(passed) if minutes else None, refused)
 
 
 def describe(market: MarketSpec, at: ForecastStart) -> dict[str, Any]:
@@ -58,18 +64,36 @@ def realized(at: ForecastStart, minutes: int, threshold: float) -> dict[str, Any
     return {"label": label, "class": move, "mids": forecast.minute_mids(at.seen, at.time_ns, minutes)}
 
 
-def label_table(run: Rollout, labels: np.ndarray) -> pd.DataFrame:
-    """A row a trajectory: label, orders, and why it ended."""
+def label_table(run: Rollout, labels: np.ndarray, market: MarketSpec, start_ns: int) -> pd.DataFrame:
+    """A row a trajectory: label (a share of the mid at the start), orders, and why it ended; times are of the start."""
     ends = np.asarray(run.state.end)
-    return pd.DataFrame({"trajectory": np.arange(len(labels)), "label": labels,
-                         "orders": np.asarray(run.bars.orders).sum(axis=1), "end": [End(end).name for end in ends]})
+    at = np.full(len(labels), start_ns)
+    return pd.DataFrame({"trajectory": np.arange(len(labels)), "time_ns": at, "clock": times.clock(at),
+                         "phase": market_tables.phases(market.session, at), "label": labels,
+                         "orders": np.asarray(run.bars.orders).sum(axis=1), "end": [End(end).name for end in ends],
+                         "label_unit": "share of the mid at the start"})
 
 
-def fan(at: ForecastStart, run: Rollout, minutes: int, model: str) -> Figure:
+def minute_table(run: Rollout, market: MarketSpec, start_ns: int, prices: str) -> pd.DataFrame:
+    """`forecast.minute_table` with the times at which minutes end, and units (`market_tables.presented`).
+
+    The status is the end of the trajectory.
+    """
+    table = forecast.minute_table(run.bars)
+    columns = {str(name): table[name].to_numpy() for name in table}
+    ends = np.array([End(end).name for end in np.asarray(run.state.end)])
+    columns = {"trajectory": columns.pop("trajectory"), "minute": columns["minute"],
+               "time_ns": start_ns + columns.pop("minute") * MINUTE_NS} | columns
+    columns["status"] = ends[columns["trajectory"]]
+    return frames.frame(market_tables.presented(market, columns, prices))
+
+
+def fan(at: ForecastStart, run: Rollout, minutes: int, model: str, unit: float = 1e-4) -> Figure:
     """The mids before the start, those of the trajectories that are not lost, and what came."""
     is_shown = at.past.time_ns > at.time_ns - 3 * minutes * MINUTE_NS
     since = (at.past.time_ns[is_shown] - at.time_ns) / MINUTE_NS
     before = np.where(at.past.mid_twice[is_shown] > 0, at.past.mid_twice[is_shown] / 2, np.nan)
     ahead = forecast.mids_of_bars(run.bars, run.mid_twice_start)[~rollout_summary.is_lost(run)]
     came = None if at.seen is None else forecast.minute_mids(at.seen, at.time_ns, minutes)
-    return forecast_plots.fan(since, before, ahead, came, f"{at.name} from {spell(at.time_ns)}, order model {model}")
+    return forecast_plots.fan(since, before, ahead, came, f"{at.name} from {spell(at.time_ns)}, order model {model}",
+                              unit)

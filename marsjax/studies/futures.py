@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from marsjax.agents.base import Agent
+from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.records import Status, Time
 from marsjax.core.specs import MarketSpec
@@ -16,9 +17,10 @@ from marsjax.observers.trace import Log
 from marsjax.sim import rollout
 from marsjax.sim.initial import Start, resize
 from marsjax.sim.result import Rollout
-from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress, Saving
+from marsjax.sim.resume import Saving
+from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress
 from marsjax.sim.specs import BACKGROUND_ACCOUNT, RolloutSpec
-from marsjax.studies.checks import check_least
+from marsjax.studies.checks import check_numbers
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.progress import FuturesProgress
 
@@ -55,11 +57,12 @@ class FuturesSpec:
     """Whether bars round order times to the nearest minute, as `MinuteBarObserver.nearest`."""
 
     def __post_init__(self) -> None:
-        check_least(self, trajectories=1, minutes=1, chunk_steps=1, rollout_capacity=0)
-        if not 0 <= self.seed < 2**31:
-            raise InputError(f"FuturesSpec.seed: expected 0 to {2**31 - 1}, got {self.seed}")
-        if not 0 < self.temperature < float("inf"):
-            raise InputError(f"FuturesSpec.temperature: expected a number above 0, got {self.temperature}")
+        check_numbers(self, trajectories=(1, limits.TRAJECTORIES), minutes=(1, limits.MINUTES),
+                      chunk_steps=(1, limits.STEPS_OF_A_CALL), rollout_capacity=(0, _MOST),
+                      most_at_once=(1, limits.TRAJECTORIES))
+        if not 0 <= self.seed <= limits.SEED:
+            raise InputError(f"FuturesSpec.seed: expected 0 to {limits.SEED}, got {self.seed}")
+        limits.check_temperature("FuturesSpec.temperature", self.temperature)
 
 
 class Batch(NamedTuple):

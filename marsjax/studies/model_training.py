@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.specs import ComputeSpec, ModelSpec
 from marsjax.model import llama
@@ -44,6 +45,7 @@ class ModelTraining:
     """Devices that share a step; None: one."""
 
     def __post_init__(self) -> None:
+        limits.check_whole("ModelTraining.seed", self.seed, 0, limits.SEED)
         if self.head not in ("structured", "joint"):
             raise InputError(f"ModelTraining.head: expected structured or joint, got {self.head!r}")
 

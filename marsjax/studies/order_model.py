@@ -10,7 +10,7 @@ import numpy as np
 
 from marsjax.agents.base import Agent
 from marsjax.checkpoint.load import LoadedModel
-from marsjax.core import kernels
+from marsjax.core import kernels, limits
 from marsjax.core.errors import InputError
 from marsjax.core.specs import CacheSpec, MarketSpec
 from marsjax.model.llama import OrderModel
@@ -37,8 +37,7 @@ class DecodingSpec:
     """Trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of a batch elsewhere."""
 
     def __post_init__(self) -> None:
-        if self.rows < 0:
-            raise InputError(f"DecodingSpec.rows: expected at least 0, got {self.rows}")
+        limits.check_whole("DecodingSpec.rows", self.rows, 0, limits.TRAJECTORIES)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

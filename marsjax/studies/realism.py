@@ -13,6 +13,7 @@ from marsjax.analysis import order_events, quantities
 from marsjax.analysis.order_events import Arrivals
 from marsjax.analysis.quantities import OF_STRETCHES, OrderEvents
 from marsjax.analysis.realism_table import Compared, Fixed, Values, fix, values
+from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.records import Status
 from marsjax.core.sessions import Period, Session
@@ -23,9 +24,10 @@ from marsjax.observers import trace_tables
 from marsjax.observers.trace import Log
 from marsjax.observers.trace_tables import Table
 from marsjax.sim.initial import Start, Warmup
+from marsjax.sim.refusals import Refusals
 from marsjax.sim.result import Rollout
 from marsjax.studies import rollout_summary, starts
-from marsjax.studies.checks import check_least
+from marsjax.studies.checks import check_numbers
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import MINUTE_NS, check_time, continuous, past_times, spell
 from marsjax.studies.starts import NoiseMarket
@@ -49,7 +51,7 @@ class StretchSpec:
     """Between two starts."""
 
     def __post_init__(self) -> None:
-        check_least(self, minutes=1, every_minutes=1)
+        check_numbers(self, minutes=(1, limits.MINUTES), every_minutes=(1, limits.MINUTES))
 
     def times(self, session: Session) -> list[int]:
         """The starts, nanoseconds since midnight; InputError unless there are two, and minutes before the first."""
@@ -84,6 +86,8 @@ class Day(NamedTuple):
     fixed: Fixed
     earlier_ns: np.ndarray
     """int64 [K], starts of stretches as long as a rollout that end before the first start."""
+    refused: Refusals
+    """Of the orders of the day."""
 
 
 class Floor(NamedTuple):
@@ -101,18 +105,18 @@ def trained_days(about: Mapping[str, Any]) -> list[str]:
     return sorted(set(re.findall(r"\b[0-9A-Za-z]+_\d{8}\b", str(about.get("source", "")))))
 
 
-def read(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, spec: StretchSpec) -> Day:
-    """One pass over a day; InputError, under its name, where it cannot be used."""
-    times_ns, before = spec.times(market.session), spec.before(market.session)
+def read(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, spec: StretchSpec, session: Session) -> Day:
+    """One pass over a day, whose stretches lie in `session`; InputError, under its name, where it cannot be used."""
+    times_ns, before = spec.times(session), spec.before(session)
     stops = sorted({*times_ns, times_ns[-1] + spec.minutes * MINUTE_NS})
     try:
-        found, passed = starts.states_of_feed(market, prepared, feed.read(), stops, on_host=True)
+        found, passed, refused = starts.states_of_feed(market, prepared, feed, stops, on_host=True)
         events = order_events.of_passed(passed)
         fixed = fix(events, before, spec.minutes)
     except InputError as error:
         raise InputError(f"{feed.name}: {error}") from error
     return Day(feed.name, events, order_events.arrivals_of(passed), found[: len(times_ns)], times_ns, fixed,
-               before[spec.minutes])
+               before[spec.minutes], refused)
 
 
 class SentOrders:
@@ -169,7 +173,7 @@ def read_noise(market: MarketSpec, prepared: PreparedModel, agent: NoiseSpec, ti
     market, end_ns = dataclasses.replace(market, session=Session((period,))), int(times_ns[-1])
     noise = NoiseMarket(agent, Warmup(start_ns=period.start_ns, duration_ns=end_ns - period.start_ns), seed)
     (feed,) = starts.noise_feeds(market, noise, 1, on_host=True)
-    _, passed = starts.states_of_feed(market, prepared, feed.read(), [end_ns], on_host=True)
+    passed = starts.states_of_feed(market, prepared, feed, [end_ns], on_host=True).passed
     return Floor(order_events.of_passed(passed), times_ns[:-1], agent.init_price)
 
 

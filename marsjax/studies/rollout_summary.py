@@ -38,7 +38,7 @@ def summarize(runs: Sequence[Rollout], starts: Sequence[Start]) -> dict[str, Any
                         - int64.to_numpy(getattr(one.market.counters, name))).sum())
                    for run, one in zip(runs, starts, strict=True))
 
-    run_s, orders = sum(run.run_s for run in runs), sum(run.orders for run in runs)
+    run_s, orders = sum(run.run_s for run in runs), sum(run.order_count for run in runs)
     return {
         "trajectories": sum(len(run.mid_twice_start) for run in runs), "orders": orders,
         "rejected": added("rejected"), "ended": added("ended"), "lost": sum(int(is_lost(run).sum()) for run in runs),

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from marsjax.core import times
 from marsjax.core.errors import InputError
-from marsjax.core.sessions import Period, Phase, Session
-from marsjax.core.times import SECOND_NS
+from marsjax.core.sessions import Period, Phase, Session, continuous_session
+from marsjax.core.times import DAY_NS, SECOND_NS
+from marsjax.data.feed import DayFeed
 
 MINUTE_NS = 60 * SECOND_NS
 
@@ -12,6 +14,30 @@ MINUTE_NS = 60 * SECOND_NS
 def continuous(session: Session) -> list[Period]:
     """The periods of continuous trading, in order."""
     return [period for period in session.periods if period.phase == Phase.CONTINUOUS]
+
+
+def hours(session: Session, *feeds: DayFeed) -> Session:
+    """The session in which all feeds have orders: their own, or, where that is all of a day, from first to last order.
+
+    That takes a pass over them; whole minutes that they have in common. InputError where there are none.
+    """
+    (first, *more) = session.periods
+    if more or first.phase != Phase.CONTINUOUS or first.end_ns - first.start_ns < DAY_NS - MINUTE_NS:
+        return session
+    spans = [_span(feed) for feed in feeds]
+    begin_ns = max(max(begin for begin, _ in spans) // MINUTE_NS * MINUTE_NS, first.start_ns)
+    end_ns = min(-(-min(end for _, end in spans) // MINUTE_NS) * MINUTE_NS, first.end_ns)
+    if end_ns <= begin_ns:
+        raise InputError(f"{' and '.join(feed.name for feed in feeds)}: expected hours in common, got none")
+    return continuous_session(begin_ns, end_ns)
+
+
+def _span(feed: DayFeed) -> tuple[int, int]:
+    """Times of a feed's first and last order."""
+    ends = [times.to_ns(chunk.orders.time)[[0, -1]] for chunk in feed.read() if len(chunk.orders.kind)]
+    if not ends:
+        raise InputError(f"{feed.name}: expected orders, got none")
+    return int(ends[0][0]), int(ends[-1][1])
 
 
 def spell(time_ns: int) -> str:

@@ -2,19 +2,23 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from marsjax.agents.noise import NoiseSpec
+from marsjax.core import limits
+from marsjax.core.errors import InputError
 from marsjax.core.records import Order
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed, FeedChunk
 from marsjax.sim import initial
 from marsjax.sim.initial import Passed, Start, Warmup
+from marsjax.sim.refusals import Refusals
 from marsjax.studies.order_model import PreparedModel
 
 
@@ -26,6 +30,10 @@ class NoiseMarket:
     warmup: Warmup = dataclasses.field(default_factory=Warmup)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= limits.SEED:
+            raise InputError(f"NoiseMarket.seed: expected seed of 0 to {limits.SEED}, got {self.seed}")
+
     @property
     def end_ns(self) -> int:
         """When it ends, nanoseconds since midnight."""
@@ -34,6 +42,8 @@ class NoiseMarket:
 
 def noise_agent(init_price: int, interval_s: float) -> NoiseSpec:
     """The noise agent around a price (1e-4 of the currency), with a mean time between two wake-ups."""
+    if not math.isfinite(interval_s):
+        raise InputError(f"NoiseSpec.interval_ns: expected a finite time, got {interval_s} s")
     return NoiseSpec(init_price=init_price, interval_ns=round(interval_s * SECOND_NS))
 
 
@@ -66,22 +76,45 @@ def start_after(market: MarketSpec, prepared: PreparedModel, orders: Order, time
                                 chunk_orders)
 
 
-def states_of_feed(market: MarketSpec, prepared: PreparedModel, orders: Iterator[FeedChunk], times_ns: Sequence[int],
-                   on_host: bool = False) -> tuple[list[Start], list[Passed]]:
-    """The states of one market at times that rise, and the orders before each since the one before, in one pass.
+class FeedStates(NamedTuple):
+    """The states of one market at some times."""
+
+    starts: list[Start]
+    passed: list[Passed]
+    """The orders before each since the one before."""
+    refused: Refusals
+    """What was refused of them, and what the feed left out."""
+
+
+def states_of_feed(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, times_ns: Sequence[int],
+                   on_host: bool = False) -> FeedStates:
+    """The states of one market at times that rise, in one pass; orders refused are counted, and the states lack them.
+
+    All orders become those of account 0, which the order model may take back; the others are for those who trade then.
 
     Args:
       market: sizes and session.
       prepared: the order model that is to go on from them.
-      orders: of the day.
+      feed: the day.
       times_ns: nanoseconds since midnight.
       on_host: whether a CPU does it: one order after another takes an accelerator longer.
     """
     table = jax.tree.map(np.asarray, prepared.table)
     with _host_device() if on_host else contextlib.nullcontext():
-        found = list(initial.from_feed_at(market, table, orders, times_ns, prepared.model.spec.context_length))
+        found = list(initial.from_feed_at(market, table, _of_one_account(feed), times_ns,
+                                          prepared.model.spec.context_length, allow_refused=True))
     starts, passed = zip(*found, strict=True)
-    return list(starts), list(passed)
+    refused = Refusals(market, feed.publishes_fills)
+    for part in passed:
+        refused.add(part.orders, part.status)
+        refused.messages(part.ignored, part.adapted)
+    return FeedStates(list(starts), list(passed), refused)
+
+
+def _of_one_account(feed: DayFeed) -> Iterator[FeedChunk]:
+    for chunk in feed.read():
+        account = np.zeros_like(np.asarray(chunk.orders.account))
+        yield dataclasses.replace(chunk, orders=dataclasses.replace(chunk.orders, account=account))
 
 
 def _host_device() -> contextlib.AbstractContextManager[Any]:

@@ -299,11 +299,12 @@ def encode_stream(market: MarketSpec, table: TokenTables, state: TokenState, ord
     earlier = jax.tree.map(lambda first, later: jnp.concatenate([jnp.asarray(first)[None], later[:-1]]), before, views)
     counts = (reports.status == Status.ACCEPTED) & continuous
 
-    def one(state: TokenState, x: tuple[Order, Trades, BookView, BookView, Array]) -> tuple[TokenState, Encoded]:
-        order, trades, before, after, counts = x
+    def one(state: TokenState, x: tuple[Order, Array, Trades, BookView, BookView, Array]) -> tuple[TokenState, Encoded]:
+        order, price, trades, before, after, counts = x
+        order = dataclasses.replace(order, price=price)
         return encode(market, table, state, order, trades, before, after, counts)
 
-    return jax.lax.scan(one, state, (orders, reports.trades, earlier, views, counts))
+    return jax.lax.scan(one, state, (orders, reports.price, reports.trades, earlier, views, counts))
 
 
 def collect(encoded: Encoded) -> tuple[Token, np.ndarray]:

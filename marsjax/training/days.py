@@ -14,11 +14,12 @@ import numpy as np
 
 from marsjax.core import int64, sessions, times
 from marsjax.core.errors import InputError
-from marsjax.core.records import NO_PRICE, Array, BookView, Kind, Order, Report, Status
+from marsjax.core.records import NO_PRICE, UNPRICED, Array, BookView, Kind, Order, Report, Status
 from marsjax.core.sessions import Phase
 from marsjax.core.specs import MarketSpec, TokenSpec
 from marsjax.data.feed import FeedChunk
 from marsjax.sim.initial.given_orders import Chunk, PassSpec, opening, pass_feeds
+from marsjax.sim.refusals import Refusals
 from marsjax.tokens import bins, encoding
 from marsjax.tokens.encoding import Encoded, TokenState, TokenTables
 
@@ -34,7 +35,9 @@ class ReplayedDay:
     chunks: tuple[Chunk, ...]
     """Of all these markets, on the device."""
     continuous: np.ndarray
-    """bool [N], which orders came in continuous trading."""
+    """bool [N], which orders someone sent in continuous trading: not those by which a reader keeps its book right."""
+    refused: Refusals
+    """Of its orders."""
 
     @property
     def orders(self) -> Order:
@@ -95,35 +98,55 @@ def replay_days(market: MarketSpec, feeds: Sequence[Iterator[FeedChunk]], names:
                 ) -> list[ReplayedDay]:
     """Replays feeds; of the transactions only the first of each order is kept, which is all that tokens need.
 
-    Raises InputError if a side was full or a feed held no orders, under the feed's name, by default `feed 0` and so on.
+    Orders that are refused make no token; `ReplayedDay.refused` counts them. Raises InputError if a side was full or a
+    feed held no orders, under the feed's name, by default `feed 0` and so on.
     """
     names = list(names) or [f"feed {number}" for number in range(len(feeds))]
     spec = PassSpec(dataclasses.replace(market, trade_width=1))
-    chunks = tuple(passed for passed in pass_feeds(spec, feeds) if isinstance(passed, Chunk))
-    days = []
+    found: list[Chunk] = []
+    refused = [Refusals(market) for _ in feeds]
+    sent_by_none: list[list[np.ndarray]] = [[] for _ in feeds]
+    for passed in pass_feeds(spec, feeds):
+        if isinstance(passed, Chunk):
+            found.append(passed)
+        elif isinstance(passed, list):
+            for place, part in passed:
+                refused[place].messages(part.ignored, part.adapted)
+                none = np.zeros(len(part.orders.kind), bool)
+                sent_by_none[place].append(none if part.is_synthetic is None else part.is_synthetic)
+    chunks, days = tuple(found), []
     for place, name in enumerate(names):
         if not any(len(chunk.orders[place].kind) for chunk in chunks):
             raise InputError(f"training: {name} holds no orders")
-        full = sum(int(np.sum(np.asarray(chunk.answers.report.status[place]) == Status.SIDE_FULL)) for chunk in chunks)
-        if full:
+        for chunk in chunks:
+            sent = chunk.orders[place]
+            refused[place].add(sent, np.asarray(chunk.answers.report.status[place])[: len(sent.kind)])
+        if full := refused[place].counts.get(Status.SIDE_FULL.name):
             raise InputError(f"training: {name}: {full} orders refused, a side was full: set capacity above "
                              f"{market.capacity}")
         is_open = [np.asarray(sessions.phase_at(market.session, chunk.orders[place].time)) == Phase.CONTINUOUS
                    for chunk in chunks]
-        days.append(ReplayedDay(name, place, chunks, np.concatenate(is_open)))
+        # Of a feed that was not read to its end the flags go on behind the orders.
+        learned = np.concatenate(is_open)
+        learned &= ~np.concatenate(sent_by_none[place])[:len(learned)]
+        days.append(ReplayedDay(name, place, chunks, learned, refused[place]))
     return days
 
 
 def day_tokens(market: MarketSpec, spec: TokenSpec, table: TokenTables, day: ReplayedDay) -> DayTokens:
-    """The tokens of a day; auction orders make none, merged cancels one."""
+    """The tokens of a day; auction orders and those that nobody sent make none, merged cancels one."""
     narrow = dataclasses.replace(market, trade_width=1)
     opened = opening(narrow)
     state, before = opened.token_state, opened.view
     parts: list[Encoded] = []
+    passed = 0
     for chunk in day.chunks:
         count = len(chunk.orders[day.place].kind)
+        learned = np.zeros(chunk.padded.kind.shape[1], bool)
+        learned[:count] = day.continuous[passed:passed + count]
+        passed += count
         (state, before), encoded = _encode(narrow, table, (state, before), chunk.padded, chunk.answers.report,
-                                           chunk.answers.view, np.array([day.place, count], np.int32))
+                                           chunk.answers.view, np.array([day.place, count], np.int32), learned)
         parts.append(jax.tree.map(lambda x, count=count: np.asarray(x)[:count], encoded))
     every = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     made, after = encoding.collect(every)
@@ -135,14 +158,16 @@ def day_tokens(market: MarketSpec, spec: TokenSpec, table: TokenTables, day: Rep
 
 @functools.partial(jax.jit, static_argnums=0)
 def _encode(market: MarketSpec, table: TokenTables, carry: tuple[TokenState, BookView], orders: Order,
-            reports: Report, views: BookView, which: Array) -> tuple[tuple[TokenState, BookView], Encoded]:
-    """The tokens of the first orders of one market, of answers [S, N]; `which` is the market and how many they are."""
+            reports: Report, views: BookView, which: Array, learned: Array
+            ) -> tuple[tuple[TokenState, BookView], Encoded]:
+    """The tokens of the first orders of one market, of answers [S, N]; `which` is the market and how many they are.
+
+    `learned`, bool [N], says which of them make tokens.
+    """
     place, count = which[0], which[1]
     sent, reports, views = jax.tree.map(lambda x: jnp.asarray(x)[place], (orders, reports, views))
-    is_open = sessions.phase_at(market.session, sent.time) == Phase.CONTINUOUS
     state, before = carry
-    state, encoded = encoding.encode_stream(market, table, state, sent, reports, views, before,
-                                            is_open & (jnp.arange(len(sent.kind)) < count))
+    state, encoded = encoding.encode_stream(market, table, state, sent, reports, views, before, learned)
     last = jax.tree.map(lambda new, old: jnp.where(count > 0, new[jnp.maximum(count - 1, 0)], old), views,
                         before)
     return (state, last), encoded
@@ -159,11 +184,12 @@ def mirrored(feed: Iterator[FeedChunk]) -> Iterator[FeedChunk]:
         orders = chunk.orders
         kind, price, side = (np.asarray(x) for x in (orders.kind, orders.price, orders.cancel_side))
         limit = (kind == Kind.SELL) | (kind == Kind.BUY)
-        if centre is None and limit.any():
-            centre = int(price[limit][0])
-        reflected = np.where(limit, 2 * (centre or 0) - price, price)
-        if (reflected[limit] <= 0).any():
-            raise InputError(f"mirrored day: price {price[limit].max()} has no reflection about {centre} above 0")
+        priced = limit & ~np.isin(orders.condition, UNPRICED)
+        if centre is None and priced.any():
+            centre = int(price[priced][0])
+        reflected = np.where(priced, 2 * (centre or 0) - price, price)
+        if (reflected[priced] <= 0).any():
+            raise InputError(f"mirrored day: price {price[priced].max()} has no reflection about {centre} above 0")
         swapped = dataclasses.replace(
             orders, kind=np.where(limit, 1 - kind, kind).astype(kind.dtype), price=reflected.astype(price.dtype),
             cancel_side=np.where(side >= 0, 1 - side, side).astype(side.dtype))

@@ -48,10 +48,10 @@ class TrainSpec:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "length", "peak_rate", "clip", "accumulate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"TrainSpec.{name}: expected a positive number, got {getattr(self, name)}")
         for name in ("warmup", "decay"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"TrainSpec.{name}: expected at least 0, got {getattr(self, name)}")
         if not 0 <= self.average < 1:
             raise InputError(f"TrainSpec.average: expected at least 0 and below 1, got {self.average}")

@@ -8,6 +8,7 @@ import numpy as np
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec, TokenSpec
 from marsjax.data.feed import FeedChunk
+from marsjax.sim.refusals import Refusals
 from marsjax.tokens import encoding
 from marsjax.tokens.bins import Converter
 from marsjax.training import converters, days
@@ -30,6 +31,8 @@ class Prepared:
 
     split: Split
     converters: dict[str, Converter]
+    refused: dict[str, Refusals]
+    """Of the orders of each day, by its name."""
 
     def counts(self) -> str:
         """One line on the sizes of the parts."""
@@ -78,4 +81,5 @@ def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level
     reflected = [[day.features[: int(np.searchsorted(day.time_ns, until))] for day in images]
                  for until in (validation_from_ns, held_from_ns)]
     return Prepared(dataclasses.replace(parts, training=parts.training + reflected[0],
-                                        refit=parts.refit + reflected[1]), fitted)
+                                        refit=parts.refit + reflected[1]), fitted,
+                    {day.name: day.refused for day in replayed[: len(feeds)]})

@@ -124,6 +124,18 @@ def replaced(column: str, value: str) -> str:
     (replaced("rollout", "1.5"), "line 3, column rollout: expected a whole number, got '1.5'"),
     (replaced("rollout", ""), "line 3, column rollout: expected a whole number, got ''"),
     (replaced("rollout", "inf"), "line 3, column rollout: expected a whole number, got 'inf'"),
+    (replaced("rollout", "1e300"), "line 3, column rollout: expected a number below 2**53, got '1e300'"),
+    (replaced("rollout", "-1e19"), "line 3, column rollout: expected a number below 2**53, got '-1e19'"),
+    (replaced("volume", "1e300"), "line 3, column volume: expected a number below 2**53, got '1e300'"),
+    (replaced("price_last", "9007199254740992"), "line 3, column price_last: expected a number below 2**53"),
+    (replaced("symbol", "x" * 65), "line 3, column symbol: expected at most 64 characters, got 'xxx"),
+    (replaced("symbol", "x" * 5000), "line 3: expected at most 4096 characters"),
+    (replaced("symbol", "a\0b"), "line 3: expected text, got a zero byte at character 2"),
+    (replaced("time", "2024-13-06 10:23:00"), "line 3, column time: expected a time"),
+    (replaced("volume", "5\n\n000001,0,Replay"), "line 5: expected 9 fields, got 3"),
+    (replaced("volume", "5,6"), "line 3: expected 9 fields, got 10"),
+    (replaced("symbol", '"a'), "line 3: expected a CSV of minute bars: unexpected end of data"),
+    (replaced("time", "").replace("price_mid,", "price_last,"), "missing: price_mid, unknown: price_last"),
     (replaced("time", "10:23"), "line 3, column time: expected a time like 2024-03-06 10:23:00, got '10:23'"),
     (replaced("time", "").replace("volume\n", "volume,size\n"), "missing: none, unknown: size"),
     ("symbol,rollout\nA,1\n", "missing: source, time, price_last"),
@@ -139,7 +151,7 @@ def test_a_bad_file_is_named_with_its_row(tmp_path: Path, text: str, message: st
 
 def test_a_broken_gzip_and_a_missing_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "cut.csv.gz").write_bytes(GOLDEN.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"cut.csv.gz: expected a CSV of minute bars"):
+    with pytest.raises(ValueError, match=r"cut\.csv\.gz: expected a whole gzip file"):
         bars.read(tmp_path / "cut.csv.gz")
     with pytest.raises(FileNotFoundError, match=r"none\.csv: no such file"):
         bars.read(tmp_path / "none.csv")

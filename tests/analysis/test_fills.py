@@ -34,7 +34,7 @@ def reports() -> Report:
 
     def one(now: Any, order: Any) -> Any:
         now, trades, status = book.submit(SPEC, now, order)
-        return now, Report(status, order.order_id, trades)
+        return now, Report(status, order.order_id, trades, order.price)
 
     return jax.tree.map(np.asarray, jax.lax.scan(one, book.empty(SPEC), stream)[1])
 

@@ -91,3 +91,15 @@ def test_nothing_left_is_no_error_here() -> None:
     assert panel.dense(as_bars(GOLDEN[:0]))[1].kept == 0
     with pytest.raises(ValueError, match="expected at least 3 minutes a rollout, got 2"):
         panel.dense(as_bars(GOLDEN), minutes=2)
+
+
+def test_the_usual_number_of_minutes_is_that_of_most_rollouts() -> None:
+    def of(*counts: int) -> int:
+        rows = [(number, minute) for number, count in enumerate(counts) for minute in range(count)]
+        number, minute = np.array(rows, np.int64).reshape(-1, 2).T
+        ones = np.ones(len(rows))
+        time = np.datetime64("2024-01-02T09:30:00", "s") + minute * np.timedelta64(60, "s")
+        names = [np.full(len(rows), name) for name in ("A", "S")]
+        return panel.usual_minutes(MinuteBars(names[0], number, names[1], time, ones, ones, ones, ones, ones))
+
+    assert (of(31, 31, 5), of(4, 5), of(1, 1, 2), of()) == (31, 5, panel.MINUTES, panel.MINUTES)

@@ -126,6 +126,11 @@ def test_what_is_no_archive_is_named_with_its_place(tmp_path: Path) -> None:
             ([one._replace(symbol=5)], "entry 0: expected a symbol, got 5"),
             ([one._replace(replay_minutes=3)], "entry 0, Replay: expected a list of MinuteInfo, got a int"),
             ([with_first(price_last="1")], "entry 0, Replay, minute 0, price_last: expected a number, got '1'"),
+            ([one._replace(symbol="x" * 65)], "entry 0: expected a symbol, got 'xxx"),
+            ([with_first(volume=1e300)], "minute 0, volume: expected a number below 2**53, got 1e+300"),
+            ([with_first(price_mid=10**400)], "minute 0, price_mid: expected a number below 2**53, got an integer of"),
+            ([with_first(time=pd.NaT)], "pandas._libs.tslibs.nattype"),
+            ([with_first(time=pd.Timestamp("2260-01-01"))], "expected a time from 1700 to 2240, got 9151"),
             ([with_first(time=3)], "entry 0, Replay, minute 0: expected a time, got a int")]:
         with pytest.raises(ValueError, match=r"rollouts\.zstd") as raised:
             rollout_info.read(write(tmp_path, record))

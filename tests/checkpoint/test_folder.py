@@ -4,11 +4,13 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import marsjax
-from marsjax.checkpoint import converter_files, importer
+from marsjax.checkpoint import converter_files, importer, manifest
 from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.checkpoint import safetensors as safetensors_layout
 from marsjax.core.errors import InputError
@@ -263,13 +265,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory, converters: dict[str, bins.C
 
 @pytest.mark.parametrize(
     ("part", "expected"),
-    [("spec.json", "no checkpoint of marsjax"), ("about.json", "incomplete checkpoint: about.json is missing"),
-     ("params", "incomplete checkpoint: params is missing"),
-     ("converters", "incomplete checkpoint: converters is missing"),
-     ("converters/price.npz", "no .zstd or .npz file of these converters: price"),
-     ("params/manifest.ocdbt", "incomplete checkpoint: params/manifest.ocdbt is missing"),
-     ("params/d", "incomplete checkpoint: params/d/"),
-     ("params/_METADATA", "incomplete checkpoint: params/_METADATA is missing")],
+    [("spec.json", "no checkpoint of marsjax"), ("about.json", "incomplete: about.json is missing"),
+     ("params", "incomplete: params/_CHECKPOINT_METADATA is missing, which manifest.json names"),
+     ("converters", "incomplete: converters/lob-spread.npz is missing"),
+     ("converters/price.npz", "incomplete: converters/price.npz is missing"),
+     ("params/manifest.ocdbt", "incomplete: params/manifest.ocdbt is missing"),
+     ("params/d", "incomplete: params/d/"), ("manifest.json", "incomplete checkpoint: manifest.json is missing"),
+     ("params/_METADATA", "incomplete: params/_METADATA is missing")],
 )
 def test_a_missing_part_is_named(tmp_path: Path, saved: Path, part: str, expected: str) -> None:
     broken = Path(shutil.copytree(saved, tmp_path / "broken"))
@@ -291,11 +293,116 @@ def test_damaged_arrays_are_seen(tmp_path: Path, saved: Path, change: str) -> No
         checkpoint_folder.restore(broken)
 
 
+def whole_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_flipped_bit_of_any_file_is_found(tmp_path: Path, saved: Path) -> None:
+    broken, rng = Path(shutil.copytree(saved, tmp_path / "broken")), np.random.default_rng(0)
+    for path in whole_files(broken):
+        whole = path.read_bytes()
+        for place in {0, len(whole) - 1, *rng.integers(len(whole), size=6).tolist()}:
+            data = bytearray(whole)
+            data[place] ^= 1 << rng.integers(8)
+            path.write_bytes(data)
+            if path.name == "manifest.json" and json_of(data) == json_of(whole):
+                continue  # white space between its parts
+            with pytest.raises((InputError, FileNotFoundError), match=f"^{re.escape(str(broken))}.*") as error:
+                checkpoint_folder.restore(broken)
+            assert "\n" not in str(error.value) and len(str(error.value)) < len(str(path)) + 250
+        path.write_bytes(whole)
+    assert checkpoint_folder.restore(broken).about == {"source": "test"}
+
+
+def json_of(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def test_files_that_change_places_are_found_and_a_changed_one_is_sealed(tmp_path: Path, saved: Path) -> None:
+    broken = Path(shutil.copytree(saved, tmp_path / "broken"))
+    one, two = broken / "converters" / "price.npz", broken / "converters" / "lob-spread.npz"
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second), two.write_bytes(first)
+    with pytest.raises(InputError, match=r"lob-spread\.npz: cut off or changed: its SHA-256 begins with"):
+        marsjax.load_order_model(broken)
+    one.write_bytes(first), two.write_bytes(second)
+    (broken / "about.json").write_text('{"source": "mine"}')
+    (broken / "notes.txt").write_text("whatever is put beside does not matter")
+    with pytest.raises(InputError, match=r"about\.json: cut off or changed"):
+        marsjax.load_order_model(broken)
+    checkpoint_folder.seal(broken)
+    assert marsjax.load_order_model(broken).about == {"source": "mine"}
+    one.unlink(), os.mkfifo(one)
+    with pytest.raises(OSError, match="expected a file, got a pipe"):
+        marsjax.load_order_model(broken)
+
+
+def older(folder: Path) -> Path:
+    """The folder as marsjax wrote it before there were manifests."""
+    (folder / "manifest.json").unlink()
+    record, params = json.loads((folder / "spec.json").read_text()), folder / "params"
+    crcs = {path.relative_to(params).as_posix(): f"{path.stat().st_size}:{zlib.crc32(path.read_bytes()):08x}"
+            for path in whole_files(params)}
+    (folder / "spec.json").write_text(json.dumps(record | {"format": "marsjax checkpoint 1", "files": crcs}))
+    return folder
+
+
+def test_a_folder_without_a_manifest_is_read_and_its_arrays_are_checked(tmp_path: Path, saved: Path) -> None:
+    folder = older(Path(shutil.copytree(saved, tmp_path / "older")))
+    assert_same(checkpoint_folder.restore(folder).model, checkpoint_folder.restore(saved).model)
+    for path in whole_files(folder / "params"):
+        whole = bytearray(path.read_bytes())
+        whole[len(whole) // 2] ^= 4
+        path.write_bytes(whole)
+        with pytest.raises(InputError, match=f"{re.escape(path.name)}: cut off or changed: expected size and CRC-32"):
+            checkpoint_folder.restore(folder)
+        whole[len(whole) // 2] ^= 4
+        path.write_bytes(whole)
+    (folder / "params" / "_METADATA").unlink()
+    with pytest.raises(FileNotFoundError, match="incomplete checkpoint: params/_METADATA is missing"):
+        checkpoint_folder.restore(folder)
+
+
+@pytest.mark.parametrize(("record", "expected"), [
+    ({}, "expected format 'marsjax manifest 1' and sha256"), ({"sha256": []}, "sha256 a list of 0"),
+    ({"sha256": {"spec.json": "0" * 63}}, "expected names of files in the folder"),
+    ({"sha256": {"../spec.json": "0" * 64}}, "got '../spec.json'"), ({"sha256": {"/etc/fstab": "0" * 64}}, "got '/etc"),
+    ({"sha256": {"": "0" * 64}}, "expected a file, got a folder"), ({"more": 1}, "expected format"),
+    ({"sha256": {}}, "expected the hash of about.json too, which spec.json asks for")])
+def test_a_manifest_that_is_none_is_named(tmp_path: Path, saved: Path, record: dict[str, Any], expected: str) -> None:
+    broken = Path(shutil.copytree(saved, tmp_path / "broken"))
+    whole = {"format": "marsjax manifest 1"} | ({} if "more" not in record else {"sha256": {}})
+    (broken / "manifest.json").write_text(json.dumps(whole | record))
+    with pytest.raises((InputError, OSError), match=re.escape(expected)):
+        checkpoint_folder.restore(broken)
+
+
+def test_a_spec_that_asks_for_more_than_there_is_takes_no_memory(tmp_path: Path, saved: Path) -> None:
+    broken = Path(shutil.copytree(saved, tmp_path / "broken"))
+    record = json.loads((broken / "spec.json").read_text())
+    record["model"] |= {"embed_dim": 65536, "layers": 1024}
+    (broken / "spec.json").write_text(json.dumps(record))
+    checkpoint_folder.seal(broken)
+    with pytest.raises(InputError, match=r"spec\.json asks for \d{14,} bytes of parameters, here are \d{5}"):
+        checkpoint_folder.restore(broken)
+
+
+def test_the_checkpoint_that_comes_with_marsjax_has_hashes_of_all_its_files() -> None:
+    default = ROOT / "checkpoints" / "default"
+    listed = manifest.check(default)
+    there = {path.relative_to(default).as_posix() for path in whole_files(default)}
+    assert set(listed) == there - {"README.md", "manifest.json"}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
-    [("format", "other", "format: expected 'marsjax checkpoint 1', got 'other'"),
+    [("format", "other", "format: expected 'marsjax checkpoint 2', got 'other'"),
      ("dtype", "float64", "files: expected float32 or bfloat16, a list"),
-     ("converters", None, "a list and an object"), ("model", [], "model: expected the keys context_length, embed_dim"),
+     ("converters", None, "a list of names and an object"),
+     ("model", [], "model: expected the keys context_length, embed_dim"),
      ("model.embed_dim", 16, "embedding.change: spec.json asks for ((4001, 16), 'float32'), stored is ((4001, 8), 'fl"),
      ("model.layers", 3, "layers.attention_norm: spec.json asks for ((3, 8)"),
      ("dtype", "bfloat16", "'bfloat16'), stored is"),
@@ -314,6 +421,9 @@ def test_a_spec_that_does_not_fit_is_named(tmp_path: Path, saved: Path, key: str
         section = section[name]
     section[last] = value
     (broken / "spec.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"spec\.json: cut off or changed"):
+        checkpoint_folder.restore(broken)
+    checkpoint_folder.seal(broken)
     with pytest.raises(ValueError) as error:
         checkpoint_folder.restore(broken)
     assert str(broken) in str(error.value)

@@ -164,6 +164,7 @@ def test_a_repository_without_a_model(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "repo" / "config.json").write_text("{}")
     fake = published.FakeHub(tmp_path / "cache", {("some/model", "model"): tmp_path / "repo"})
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fake.file)
     with pytest.raises(FileNotFoundError, match=r"some/model: the repository has no file model\.safetensors"):
         hub.fetch("some/model")
     with pytest.raises(ValueError, match="expected a folder, or owner/name"):
@@ -226,7 +227,7 @@ def bad_samples() -> dict[str, tuple[object, str]]:
     label = np.array([1], np.int32)
     return {
         "no list": ({"a": 1}, "expected a list of samples, got a dict"),
-        "none": ([], "expected a list of samples, got a list without any"),
+        "none": ([], "expected a list of samples, got a list of 0"),
         "no pair": ([(good,)], "sample 0: expected a pair"), "no array": ([([1], label)], "sample 0: expected a pair"),
         "label": ([(good, np.array([768]))], "sample 0: expected a last label from 0 to 767"),
         "no label": ([(good, np.zeros(0, np.int32))], "sample 0: expected a last label"),

@@ -59,7 +59,7 @@ def test_what_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
         files.read_json(path)
     assert len(str(error.value)) < len(str(path)) + 150
     path.write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(InputError, match=f"^{path}: not a JSON file"):
+    with pytest.raises(InputError, match=f"^{path}: (not a JSON file|expected text in UTF-8)"):
         files.read_json(path)
     path.write_text(json.dumps({"a": [{"b": None}]}))
     assert files.read_json(path) == {"a": [{"b": None}]}
@@ -100,7 +100,7 @@ def test_a_file_that_swells_is_left_early(tmp_path: Path, unit: bytes) -> None:
     try:
         with files.open_bounded(path) as stream, pytest.raises(InputError, match="swells to more than 200 times"):
             sizes.extend(map(len, iter(functools.partial(stream.read, 2**16), b"")))
-        assert sum(sizes) < 2**23
+        assert sum(sizes) < 2**25
         if unit[-1:] != b"\n":
             with pytest.raises(InputError, match=f"^{path}: line 1: expected"):
                 next(files.text_lines(path))

@@ -100,7 +100,7 @@ def test_sums_equal_int64(price: np.ndarray, volume: np.ndarray) -> None:
     assert_sums(price, volume)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2**15])
+@pytest.mark.parametrize("count", [0, 1, 2**15, 2**15 + 1, 2**17])
 def test_sums_of_the_most_and_largest_terms_are_exact(count: int) -> None:
     most = np.full(count, 2**31 - 1, np.int64)
     assert_sums(most, most)
@@ -139,11 +139,18 @@ def test_sums_of_the_most_int64_are_exact() -> None:
         assert_wide(int64.add_up(int64.from_numpy(many)), many.sum())
 
 
-@pytest.mark.parametrize("function", [int64.total, int64.running, lambda x: int64.total_product(x, x),
-                                      lambda x: int64.add_up(int64.of_int32(x))])
-def test_sums_of_too_many_terms_are_refused(function: object) -> None:
+def test_long_sums_go_along_the_axis_that_is_named() -> None:
+    volume = np.random.default_rng(0).integers(0, 2**31, (2, 2**15 + 5, 3))
+    narrow = volume.astype(np.int32)
+    for axis in (1, -2):
+        assert_wide(int64.total(narrow, axis), volume.sum(axis))
+        assert_wide(int64.running(narrow, axis), np.cumsum(volume, axis))
+        assert_wide(int64.total_product(narrow, narrow, axis), (volume * volume).sum(axis))
+
+
+def test_too_many_int64_are_not_added_up() -> None:
     with pytest.raises(ValueError, match=r"at most 32768 terms.*\(32769,\)"):
-        function(np.zeros(2**15 + 1, np.int32))
+        int64.add_up(int64.of_int32(np.zeros(2**15 + 1, np.int32)))
 
 
 @laws

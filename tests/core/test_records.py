@@ -8,6 +8,7 @@ from marsjax.core.records import (
     NO_ACCOUNT,
     NO_ID,
     NO_PRICE,
+    Condition,
     Kind,
     Side,
     Status,
@@ -23,7 +24,11 @@ def test_kinds_are_numbered_as_in_the_tokens_and_sides_as_the_orders_that_rest_t
 def test_statuses_keep_their_numbers() -> None:
     assert [x.name for x in Status] == [
         "ACCEPTED", "NO_ORDER", "UNKNOWN_ID", "OVER_CANCEL", "BAD_VOLUME", "BAD_PRICE", "BAD_KIND", "SIDE_FULL",
-        "DUPLICATE_ID", "CLOSED", "BAD_ACCOUNT", "BAD_TIME", "AUCTION_DUE", "NOTHING_TO_CANCEL"]
+        "DUPLICATE_ID", "CLOSED", "BAD_ACCOUNT", "BAD_TIME", "AUCTION_DUE", "NOTHING_TO_CANCEL",
+        "BAD_CONDITION", "NOT_IN_AUCTION", "NOT_FILLED", "WOULD_TRADE", "NO_BEST_PRICE"]
+    assert [x.name for x in Condition] == [
+        "REST", "IMMEDIATE_OR_CANCEL", "FILL_OR_KILL", "POST_ONLY", "MARKET", "OWN_BEST", "OPPOSITE_BEST"]
+    assert [x.value for x in Condition] == list(range(len(Condition)))
     assert [x.value for x in Status] == list(range(len(Status)))
     assert [(x.name, x.value) for x in Phase] == [
         ("CLOSED", 0), ("OPEN_AUCTION", 1), ("CONTINUOUS", 2), ("CLOSE_AUCTION", 3)]

@@ -16,7 +16,7 @@ from marsjax.core.times import DAY_NS, SECOND_NS
 @pytest.mark.parametrize(("field", "value"), [
     *((field, value) for field in ("tick", "capacity", "trade_width", "levels", "accounts")
       for value in (0, -1, 2**31, 1.0, 16.5, "16", None, True) if (field, value) != ("trade_width", None)),
-    ("tick", 10**6 + 1), ("capacity", 32769), ("trade_width", 32769), ("levels", 1025), ("accounts", 1025),
+    ("tick", 10**6 + 1), ("capacity", 2**17 + 1), ("trade_width", 32769), ("levels", 1025), ("accounts", 1025),
     ("session", None), ("session", "chinese"), ("kernels", "cpu"), ("kernels", 0),
 ])
 def test_bad_market_specs_name_the_field_and_the_value(field: str, value: Any) -> None:
@@ -26,7 +26,7 @@ def test_bad_market_specs_name_the_field_and_the_value(field: str, value: Any) -
 
 
 @pytest.mark.parametrize(("field", "values"), [
-    ("tick", (1, 10**6)), ("capacity", (1, 32768)), ("trade_width", (1, 32768)), ("levels", (1, 1024)),
+    ("tick", (1, 10**6)), ("capacity", (1, 2**17)), ("trade_width", (1, 32768)), ("levels", (1, 1024)),
     ("accounts", (1, 1024))])
 def test_limits_themselves_are_allowed(field: str, values: tuple[int, int]) -> None:
     for value in values:

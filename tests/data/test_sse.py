@@ -6,10 +6,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from marsjax.core.records import NO_ID, Kind, Side
+from marsjax.analysis.fills import FillCheck
+from marsjax.core.errors import InputError
+from marsjax.core.records import NO_ID, NO_PRICE, Kind, Side
 from marsjax.core.sessions import chinese_session
+from marsjax.core.specs import AuctionRule
 from marsjax.data import sse
 from marsjax.data.feed import AUCTION, FeedError
+from marsjax.sim.replay import CallAuction, Published, Stretch, replay
 
 ORDERS = "MDDate,MDTime,OrderType,OrderPrice,OrderQty,OrderBSFlag,ApplSeqNum,OrderNO,SecurityID"
 TRADES = "MDDate,MDTime,TradeBuyNo,TradeSellNo,TradeBSFlag,TradePrice,TradeQty,ApplSeqNum,SecurityID"
@@ -79,7 +83,7 @@ DAMAGE = {
     "large id": (replaced(ADDS, 2, "09:15:00.020,2,10.00,50,1,3,4294967296"), FILLS,
         r"column OrderNO.*got 4294967296"),
     "off tick": (replaced(ADDS, 2, "09:15:00.020,2,10.005,50,1,3,5"), FILLS,
-        r"column OrderPrice.*steps of 0.01, got 10.005"),
+        r"column OrderPrice.*steps of 0.01 .*, got 10.005"),
     "no price": (replaced(ADDS, 2, "09:15:00.020,2,0,50,1,3,5"), FILLS,
         r"column OrderPrice: expected a price above 0, got 0"),
     "time": (replaced(ADDS, 2, "09:15:00.02x,2,10.00,50,1,3,5"), FILLS, r"line 4, column MDTime.*got 09:15:00.02x"),
@@ -150,7 +154,7 @@ def test_truncated_gzip(tmp_path):
     whole = orders.read_bytes()
     for damaged in (whole[:-20], b"no gzip at all", whole[:30] + b"\0\0\0\0" + whole[34:]):
         orders.write_bytes(damaged)
-        with pytest.raises(FeedError, match=r"orders.csv.gz: line \d+: expected a whole gzip file"):
+        with pytest.raises(FeedError, match=r"orders.csv.gz: line \d+: expected a (whole )?gzip file"):
             list(sse.read(orders, trades))
 
 
@@ -166,7 +170,6 @@ def test_extra_columns_blank_lines_and_no_trades(tmp_path, end_to_end):
 
 def test_days_of_a_folder(tmp_path):
     write(tmp_path, suffix=".csv.gz")
-    (tmp_path / "600001_20230711_orders.csv").write_text("alone")
     (day,) = sse.days(tmp_path)
     assert (day.symbol, day.date, day.name, day.publishes_fills) == ("600000", "20230711", "600000_20230711", True)
     assert day.day == np.datetime64("2023-07-11")
@@ -175,6 +178,76 @@ def test_days_of_a_folder(tmp_path):
     assert day.venue.market().session == chinese_session()
     with pytest.raises(FileNotFoundError, match=r"symbol=600001.*found: 600000_20230711"):
         sse.days(tmp_path, ["600001"])
+    (tmp_path / "600001_20230711_orders.csv").write_text("alone")
+    assert len(sse.days(tmp_path, ["600000"])) == 1
+    with pytest.raises(FileNotFoundError, match=r"600001_20230711_orders.csv: no 600001_20230711_trades.csv"):
+        sse.days(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["600000.SH_20230711_{}.csv", "a b_c_2023-07-11_{}.CSV", "浦发银行_20230711_{}.csv.gz",
+                                  "600000_20230711_{}.TXT"])
+def test_files_of_any_name_are_found_or_named(tmp_path, name):
+    for path, what in zip(write(tmp_path), ("orders", "trades"), strict=True):
+        text = path.read_bytes()
+        path.unlink()
+        (tmp_path / name.format(what)).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    (day,) = sse.days(tmp_path)
+    assert name.startswith(f"{day.symbol}_{day.date}_")
+    assert sum(len(chunk.sequence) for chunk in day.read()) == 6
+    for path in tmp_path.iterdir():
+        path.rename(f"{path}.zst")
+    with pytest.raises(FileNotFoundError, match=r"not named so: .*orders.*\.zst"):
+        sse.days(tmp_path)
+
+
+@pytest.mark.parametrize(("symbol", "tick"), [
+    ("600000", 100), ("688981", 100), ("510300", 10), ("588000.SH", 10), ("900901", 10), ("9009011", 100),
+    ("ABC", 100)])
+def test_tick_of_a_code(symbol, tick):
+    assert sse.tick_of(symbol) == tick
+
+
+def test_a_given_tick_is_that_of_the_files(tmp_path, end_to_end):
+    adds = [ADDS[0], *(row.replace("10.0", "2.34") for row in ADDS[1:3])]
+    write(tmp_path, [row.replace("2.340", "2.345") for row in adds], [])
+    with pytest.raises(FeedError, match=r"OrderPrice: expected a price of at least 0 in steps of 0.01 .*, got 2.34"):
+        list(sse.days(tmp_path)[0].read())
+    (day,) = sse.days(tmp_path, tick=10)
+    assert end_to_end(list(day.read()))["price"].tolist() == [100100, 23420, 23450]
+    assert day.venue.tick == day.venue.market().tick == 10
+    with pytest.raises(InputError, match="tick: expected a whole number from 1 to 1000000"):
+        list(sse.days(tmp_path, tick=0)[0].read())
+
+
+def test_line_ends_quotes_and_marks_do_not_matter(tmp_path, end_to_end):
+    orders, trades = write(tmp_path)
+    expected = end_to_end(list(sse.read(orders, trades)))
+    text = trades.read_text()
+    for form in (text.replace("\n", "\r"), text.replace("\n", "\r\n"), "\ufeff" + text, text.rstrip("\n"),
+                 "\n".join(",".join(f'"{x}"' for x in line.split(",")) for line in text.splitlines())):
+        trades.write_text(form, newline="")
+        got = end_to_end(list(sse.read(orders, trades)))
+        assert all(np.array_equal(got[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("form", ["{}+08:00", "2023-07-11T{}", "2023.07.11 {}", "number", "utc"])
+def test_times_in_other_forms_are_the_same_times(tmp_path, end_to_end, form):
+    orders, trades = write(tmp_path)
+    expected = end_to_end(list(sse.read(orders, trades)))
+    for path in (orders, trades):
+        lines = path.read_text().splitlines()
+        for i, line in enumerate(lines[1:], 1):
+            date, time, rest = line.split(",", 2)
+            if form == "number":
+                time = str(int(time.replace(":", "").replace(".", "")))
+            elif form == "utc":
+                time = f"2023-07-11T{int(time[:2]) - 8:02}{time[2:]}Z"
+            else:
+                time = form.format(time)
+            lines[i] = f"{date},{time},{rest}"
+        path.write_text("\n".join(lines) + "\n")
+    got = end_to_end(list(sse.read(orders, trades, chunk_rows=2)))
+    assert all(np.array_equal(got[name], expected[name]) for name in expected)
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
@@ -258,3 +331,49 @@ def test_snapshot_damage(tmp_path):
     path.write_text("MDTime,NumTrades\n09:30:00,1\n")
     with pytest.raises(FeedError, match="expected columns TotalVolumeTrade, LastPx, SellPrice1"):
         sse.read_snapshots(path)
+
+
+def replayed(day):
+    """How a day compares with what was published: the check, and the prices of its auctions."""
+    check, prices = FillCheck(), []
+    for event in replay(day.venue.market(capacity=16, trade_width=8), [day.read()], chunk_orders=32, with_views=False):
+        if isinstance(event, Stretch):
+            assert not event.reports.status.any()
+            check.compute(event.reports)
+        elif isinstance(event, Published):
+            check.publish(event.fills)
+        elif isinstance(event, CallAuction):
+            check.uncross(event.time_ns, event.uncross)
+            prices.append(int(event.uncross.price))
+    check.finish()
+    assert check.equal, check.first_difference
+    return check, prices
+
+
+def test_an_auction_takes_the_middle_of_its_prices(tmp_path):
+    """A buyer at 10.05 and a seller at 10.01: every price between trades all, the exchange takes 10.03."""
+    write(tmp_path, ["09:15:00.000,2,10.05,100,1,1,1", "09:16:00.000,2,10.01,100,2,2,2"],
+          ["09:25:00.000,1,2,0,10.03,100,3"])
+    (day,) = sse.days(tmp_path)
+    assert day.venue.auction_rule == AuctionRule.SHANGHAI
+    check, prices = replayed(day)
+    assert (check.auctions_compared, prices) == (2, [100_300, NO_PRICE])
+
+
+def test_a_fund_trades_in_thousandths(tmp_path):
+    for path in write(tmp_path, ["09:30:00.000,2,2.345,100,2,1,10", "09:30:01.000,2,2.344,100,1,2,20"],
+                      ["09:30:02.000,30,10,1,2.345,100,3"]):
+        path.rename(str(path).replace("600000", "510300"))
+    check, _ = replayed(*sse.days(tmp_path))
+    assert check.compared == 1
+
+
+@pytest.mark.parametrize("column", range(9))
+def test_a_zero_byte_is_named_with_its_column(tmp_path, column):
+    orders, trades = write(tmp_path)
+    lines = orders.read_text().splitlines()
+    fields = lines[3].split(",")
+    fields[column] = fields[column][:-1] + "\0"
+    orders.write_text("\n".join([*lines[:3], ",".join(fields), *lines[4:]]) + "\n")
+    with pytest.raises(FeedError, match=f"line 4, column {ORDERS.split(',')[column]}: expected text .*zero byte"):
+        list(sse.read(orders, trades))

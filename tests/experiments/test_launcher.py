@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,44 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(arguments: list[str], expec
     assert result.stdout == ""
 
 
+def parsed(name: str, *words: str) -> launcher.Command:
+    return launcher.parse(name, list(words))
+
+
+@pytest.mark.parametrize(("name", "words", "expected"), [
+    ("forecast", ["--config=replay:noise"], "is a config of replay, not of forecast: run marsjax.experiments.replay"),
+    ("stylized_facts", [f"--config={ROOT}/configs/simulate.py"], "is a config of simulate, not of stylized_facts"),
+    ("forecast", ["--config=mine.py"], "mine.py: is no config of forecast: it lacks trajectories; "),
+    ("forecast", ["--config=forecast:noise,time=10:30:00"], "argument 'time=10:30:00' has no effect with noise"),
+    ("forecast", ["--config=forecast:symbol=600519"], "argument 'symbol=600519' has no effect with noise"),
+    ("forecast", ["--config=forecast", "--config.time=10:30:00"], "--config.time=10:30:00 has no effect with noise"),
+    ("forecast", ["--config=forecast:sse,evaluate,time=10:00:00"], "'time=10:00:00' has no effect with evaluate"),
+    ("replay", ["--config=replay:noise,file=x.csv"], "argument 'file=x.csv' has no effect with noise"),
+    ("replay", ["--config=replay:csv,symbol=x"], "argument 'symbol=x' has no effect with csv"),
+    ("stylized_facts", ["--config=stylized_facts:bars,file=x,trajectories=4"],
+     "'trajectories=4' has no effect with bars"),
+    ("stylized_facts", ["--config=stylized_facts:sse,model=mine"], "'model=mine' has no effect without trajectories"),
+    ("benchmark", ["--config=benchmark:rollout,stream=x"], "argument 'stream=x' has no effect with rollout"),
+    ("train", ["--config=train:default,source=csv,folder=x"], "argument folder='x' has no effect with source=csv"),
+])
+def test_what_would_be_ignored_is_refused(name: str, words: list[str], expected: str, tmp_path: pathlib.Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    copied = (ROOT / "configs" / "forecast.py").read_text()
+    (tmp_path / "mine.py").write_text(copied.replace("    config.trajectories = ", "    config.futures = "))
+    with pytest.raises(configs.UsageError) as caught:
+        parsed(name, *words)
+    assert expected in str(caught.value)
+
+
+def test_a_copy_of_a_config_is_one_of_its_experiment(tmp_path: pathlib.Path) -> None:
+    for name in ("forecast", "benchmark"):
+        path = tmp_path / f"my_{name}.py"
+        path.write_text((ROOT / "configs" / f"{name}.py").read_text() + "\n# with a key more\n")
+        for argument in ("", ":rollout" if name == "benchmark" else ":sse,time=10:00:00"):
+            assert parsed(name, f"--config={path}{argument}").config is not None
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -82,6 +121,45 @@ def test_a_broken_config_file_is_one_line_and_exit_2(tmp_path: pathlib.Path, sou
     assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
     assert "broken.py" in result.stderr
     assert expected in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import no_such_module\n", "line 1: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def get_config():\n    return missing\n", "line 2: NameError: name 'missing' is not defined"),
+        ("from ml_collections import ConfigDict\n\ndef get_config():\n    config = ConfigDict()\n"
+         "    config.b = config.a + 1\n    return config\n", "line 5: AttributeError: \"'a'\""),
+        ("def get_config():\n    return {}['key']\n", "line 2: KeyError: 'key'"),
+        ("def get_config():\n    return 1 / 0\n", "line 2: ZeroDivisionError"),
+        ("def get_config():\n    assert False, 'x' * 10**6\n", "line 2: AssertionError: xxx"),
+        ("def get_config():\n    return get_config()\n", "line 2: RecursionError: maximum recursion depth"),
+        ("def get_config(a, b):\n    return a\n", "TypeError: get_config() missing 1 required"),
+        ("import sys\n\nsys.exit(0)\n", "line 3: SystemExit: 0"),
+        ("x = '\0'\n", "null byte"), ("x = 1" + " " * 2**20, "expected at most 1048576 bytes"),
+        ("(" * 10_000, "too many nested parentheses"), ("get_config = 1\n", "expected a function get_config(arg)"),
+    ],
+)
+def test_whatever_a_config_file_raises_is_named_by_its_line(tmp_path: pathlib.Path, source: str, expected: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(source)
+    with pytest.raises(configs.UsageError, match=re.escape(expected)) as error:
+        configs.load(path)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    assert len(str(error.value)) < len(str(path)) + 250
+
+
+def test_a_config_that_is_no_plain_file_is_not_opened(tmp_path: pathlib.Path) -> None:
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "bytes.py").write_bytes(b"x = '\xff'\n")
+    for name in ("pipe.py", "folder.py"):
+        with pytest.raises(configs.UsageError, match=f"{name} is no plain file"):
+            configs.find(str(tmp_path / name))
+        with pytest.raises(configs.UsageError, match="expected a file, got a"):
+            configs.load(tmp_path / name)
+    with pytest.raises(configs.UsageError, match="utf-8"):
+        configs.load(tmp_path / "bytes.py")
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ CONFIG = Path(__file__).parents[2] / "configs" / "market_impact.py"
 ARGUMENT = "twap,trajectories=4,seeds=2,minutes=1,after=1"
 SMALL = ("--config.noise_minutes=2", "--config.capacity=128", "--config.rollout_capacity=128",
          "--config.ratios=0.1,0.4", "--config.bootstrap=50", "--config.chunk_steps=32")
-FILES = {"metrics.json", "minutes.csv", "executions.csv", "impact.csv", "decay.csv", "baselines.csv", "volume.png",
-         "price.png", "impact.png"}
+FILES = {"metrics.json", "minutes.csv", "executions.csv", "impact.csv", "decay.csv", "baselines.csv",
+         "volume.png", "price.png", "impact.png", ".marsjax-run"}
 
 
 class Ran(NamedTuple):
@@ -170,7 +170,7 @@ def test_a_lost_rollout_is_counted_and_part_of_no_mean(run: Run, tmp_path: Path,
     ("--config.seeds=0", "config.seeds: expected at least 1, got 0"),
     ("--config.minutes=400", "past the end of continuous trading"),
     ("--config.after_minutes=-1", "config.after_minutes: expected at least 0"),
-    ("--config.session=chinese", "config.session: expected continuous, got 'chinese'"),
+    ("--config.session=chinese", "noise start: expected a session without a call auction before"),
 ])
 def test_bad_input_is_one_line_that_names_the_key(run: Run, tmp_path: Path, override: str, message: str) -> None:
     ran = run(override)

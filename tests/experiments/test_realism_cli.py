@@ -87,7 +87,8 @@ def test_the_days_of_the_checkpoint_are_compared_and_the_files_agree(
         write_day(tmp_path, name.split("_")[0])
     ran = run()
     assert ran.code == 0, ran.err
-    assert sorted(path.name for path in Path("out").iterdir()) == ["metrics.json", "realism.csv", "realism.png"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        ".marsjax-run", "metrics.json", "realism.csv", "realism.png"]
     table, facts = pd.read_csv("out/realism.csv"), json.loads(Path("out/metrics.json").read_text())
     assert facts["markets"] == list(DAYS) and facts["starts"] == 2 and facts["rollouts"]["trajectories"] == 8
     assert facts["rollouts"]["lost"] == 0 and facts["rollouts"]["cancels_not_listed"] == 0
@@ -143,14 +144,17 @@ def test_the_days_of_the_checkpoint_are_compared_and_the_files_agree(
     ("", "--config.last_time=09:34:59", "expected at least 2 starts whose minutes end by 09:38:00, got 1"),
     ("", "--config.every_minutes=0", "config.every_minutes: expected at least 1, got 0"),
     ("", "--config.noise_minutes=7", "noise_minutes: expected 2 minutes of trading after them, got 7"),
-    ("", "--config.source=noise", "config.source: expected sse, got 'noise'"),
+    ("", "--config.source=noise", "config.source: expected "),
     ("", "--config.folder=none", "config.folder: no folder none"),
+    ("", "--config.card=none.md", "config.card: no file none.md"),
+    ("", "--config.card=card.bin", "config.card: card.bin: expected text in UTF-8"),
     ("", "--config.overwrite=false", "600001_20230711, which the checkpoint"),
     (",symbol=600009", "--config.overwrite=false", "symbol=600009"),
 ])
 def test_bad_input_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path, argument: str, override: str, expected: str
                                                   ) -> None:
     write_day(tmp_path)
+    Path("card.bin").write_bytes(b"\xff")
     ran = run(override, argument=argument)
     assert ran.code == 1 and expected in ran.err and ran.err.count("\n") == 1, ran.err
     assert not Path("out").exists()

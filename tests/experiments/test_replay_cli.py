@@ -77,7 +77,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def table(folder: Path, market: str, name: str) -> pd.DataFrame:
-    return pd.read_csv(folder / "out" / market / f"{name}.csv.gz", keep_default_na=False)
+    return pd.read_csv(folder / "out" / market / f"{name}.csv.gz", keep_default_na=False, na_values=[""])
 
 
 def assert_files_agree(folder: Path, market: str) -> None:
@@ -102,6 +102,10 @@ def assert_files_agree(folder: Path, market: str) -> None:
     assert (aggressor["type"].to_numpy() == fills["type"].to_numpy()).all()
     own = np.where(fills["type"] == "B", fills["buy_id"], fills["sell_id"])
     assert (aggressor["order_id"].to_numpy() == own).all()
+    for found in (orders, trades, states):
+        assert {"i", "time_ns", "clock", "phase", "status", "price_unit", "volume_unit"} <= set(found)
+        for name in ("time_ns", "clock", "phase", "status"):
+            assert (found[name].to_numpy() == orders[name].iloc[found["i"]].to_numpy()).all(), name
 
 
 @pytest.mark.slow
@@ -112,7 +116,7 @@ def test_noise_by_the_command_line_writes_everything_and_the_same_again_for_a_se
     assert ran.out.startswith("replay on 1 x cpu (cpu)") and "results in out" in ran.out
     files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
     names = ("day.png", "orders.csv.gz", "snapshots.csv.gz", "transactions.csv.gz")
-    assert files == [*(f"noise_{i}/{name}" for i in range(2) for name in names), "summary.json"]
+    assert files == [".marsjax-run", *(f"noise_{i}/{name}" for i in range(2) for name in names), "summary.json"]
     whole = summary(tmp_path)
     assert whole["total"]["conserved"] and whole["config"]["seed"] == 4
     assert whole["total"]["orders"] == sum(market["orders"] for market in whole["markets"].values())
@@ -137,7 +141,18 @@ def test_a_golden_stream_comes_out_as_the_golden_transactions_and_snapshots(tmp_
     for name in ("transactions", "snapshots"):
         mine = table(tmp_path, "book_noise_orders", name)
         golden = pd.read_csv(fixture_folder() / f"book_noise_{name}.csv.gz", keep_default_na=False)
-        pd.testing.assert_frame_equal(mine, golden, check_dtype=False)
+        common = [column for column in golden if column not in ("mid_price", "spread")]
+        # In the golden files 0 and -1 stand for a price that is not there.
+        prices = [column for column in common if "price" in column]
+        assert not (mine[prices] <= 0).any(axis=None)
+        golden[prices] = golden[prices].where(golden[prices] > 0)
+        pd.testing.assert_frame_equal(mine[common], golden[common], check_dtype=False)
+        if name == "snapshots":
+            both = mine["ask_price_1"].notna() & mine["bid_price_1"].notna()
+            assert (~both).any() and mine.loc[~both, ["mid_price", "spread"]].isna().all(axis=None)
+            np.testing.assert_array_equal(mine["spread"][both], golden["spread"][both])
+            mid = (mine["ask_price_1"] + mine["bid_price_1"]) / 2
+            np.testing.assert_array_equal(mine["mid_price"][both], mid[both])
     columns = pd.read_csv(source, keep_default_na=False)
     pd.testing.assert_frame_equal(table(tmp_path, "book_noise_orders", "orders")[["time_ns", "type", "volume"]],
                                   columns[["time_ns", "type", "volume"]])
@@ -157,6 +172,33 @@ def test_a_small_shanghai_day_equals_what_was_published(tmp_path: Path, run: Run
     assert_files_agree(tmp_path, "600000_20230711")
     auctions = table(tmp_path, "600000_20230711", "auctions")
     assert auctions[["type", "order_id", "volume"]].to_numpy().tolist() == [["S", 15, 50], ["B", 5, 50]]
+
+
+def test_prices_in_the_currency_and_the_files_of_lobster(tmp_path: Path, run: Run) -> None:
+    write_csv(tmp_path, [*ROWS, "34203000000000,B,99700,30,4,None,-1,1"])
+    ran = run("csv,file=orders.csv", "--config.prices=currency", "--config.write_lobster=true", "--config.currency=USD")
+    assert ran.code == 0, ran.err
+    orders, trades, states = (table(tmp_path, "orders", name) for name in ("orders", "transactions", "snapshots"))
+    assert orders["price"].tolist() == [9.96, 9.97, 9.96, 9.97] and set(orders["price_unit"]) == {"1 USD"}
+    assert trades[["i", "type", "price", "volume"]].to_numpy().tolist() == [[2, "C", 9.96, 50], [3, "B", 9.97, 30]]
+    assert states["ask_price_1"].isna().tolist() == [True, False, False, False] and np.isnan(states["spread"][0])
+    np.testing.assert_allclose(states["mid_price"][1:], 9.965)
+    message, book = sorted((tmp_path / "out" / "orders").glob("orders_undated_*.csv"))
+    assert [line.split(",")[1:] for line in message.read_text().split()] == [
+        ["1", "1", "100", "99600", "1"], ["1", "2", "100", "99700", "-1"], ["2", "1", "50", "99600", "1"],
+        ["4", "2", "30", "99700", "-1"]]
+    assert book.read_text().split()[-1].startswith("99700,70,99600,50,9999999999,0,-9999999999,0,")
+
+
+def test_orders_outside_of_the_session_are_exit_3_and_name_the_keys(tmp_path: Path, run: Run) -> None:
+    write_csv(tmp_path, [*ROWS, "34203000000000,C,99600,10,-1,B,1,0"])
+    ran = run("csv,file=orders.csv", "--config.start_time=09:30:01")
+    assert ran.code == 3
+    closed, follow = ran.err.splitlines()
+    assert closed == ("orders: 1 orders refused as CLOSED, of 09:30:00.000 to 09:30:00.000: set config.session (or "
+                      "config.start_time, config.end_time) to the hours of the feed")
+    assert follow == "orders: 2 cancels refused as UNKNOWN_ID, of orders that were refused"
+    assert summary(tmp_path)["markets"]["orders"]["refused"] == {"UNKNOWN_ID": 2, "CLOSED": 1}
 
 
 def test_a_day_that_differs_from_what_was_published_is_written_and_named(tmp_path: Path, run: Run) -> None:
@@ -191,7 +233,7 @@ def test_agents_without_an_account_are_exit_3_and_name_the_key(tmp_path: Path, r
     write_csv(tmp_path, [*ROWS, "34203000000000,B,99600,100,4,None,-1,2"])
     ran = run("csv,file=orders.csv")
     assert ran.code == 3
-    assert ran.err == "orders: 1 orders refused, their agent has no account: raise config.accounts\n"
+    assert ran.err == "orders: 1 orders refused, their agent has no account: raise config.accounts to 3\n"
     assert summary(tmp_path)["markets"]["orders"]["rejected_by_status"] == {"BAD_ACCOUNT": 1}
 
 
@@ -250,10 +292,16 @@ def test_bad_input_is_one_line_and_leaves_no_output(tmp_path: Path, run: Run, na
 
 
 @pytest.mark.parametrize(("argument", "override", "parts"), [
-    (CSV, "--config.capacity=0", ["MarketSpec.capacity: expected 1 to 32768, got 0"]),
-    (CSV, "--config.tick=-1", ["MarketSpec.tick", "got -1"]),
-    (CSV, "--config.session=foo", ["config.session: expected chinese or continuous, got 'foo'"]),
-    (CSV, "--config.source=foo", ["config.source: expected noise, csv, ", "got 'foo'"]),
+    (CSV, "--config.capacity=-1", ["config.capacity: expected 1 to ", "got -1"]),
+    ("noise", "--config.capacity=0", ["config.capacity: expected 1 to ", "got 0"]),
+    (CSV, "--config.auction_rule=foo", ["config.auction_rule: expected feed, reference, shanghai, ", "got 'foo'"]),
+    (CSV, "--config.accounts=-1", ["config.accounts: expected at least 0", "got -1"]),
+    (CSV, "--config.tables=xml", ["config.tables: expected csv or parquet, got 'xml'"]),
+    (CSV, "--config.prices=euros", ["prices: expected currency or integer, got 'euros'"]),
+    (CSV, "--config.price_unit=0", ["Units.price: expected text of a number from 1e-12"]),
+    (CSV, "--config.tick=-1", ["config.tick", "got -1"]),
+    (CSV, "--config.session=foo", ["config.session: expected feed, chinese or continuous, got 'foo'"]),
+    (CSV, "--config.source=foo", ["config.source: expected noise, coinbase, csv, ", "got 'foo'"]),
     (CSV, "--config.start_time=9am", ["config.start_time: expected a time HH:MM:SS, got '9am'"]),
     (CSV, "--config.chunk_orders=0", ["chunk_orders of at least 1, got 0"]),
     ("noise", "--config.minutes=0", ["config.minutes: expected at least 1, got 0"]),
@@ -277,7 +325,7 @@ def test_a_bad_value_is_one_line_and_leaves_no_output(tmp_path: Path, run: Run, 
 @pytest.mark.parametrize(("argument", "override", "parts"), [
     (CSV, "--config.capacty=64", ["unknown key capacty", "capacity"]),
     (CSV, "--config.capacity=many", ["--config.capacity: expected int", "got 'many'"]),
-    ("cvs,file=orders.csv", "--config.tick=100", ["'cvs' is unknown; known are: noise, sse, lobster, csv"]),
+    ("cvs,file=orders.csv", "--config.tick=100", ["'cvs' is unknown; known are: noise, coinbase, csv, "]),
 ])
 def test_a_wrong_command_line_is_exit_2(tmp_path: Path, run: Run, argument: str, override: str,
                                         parts: list[str]) -> None:
@@ -286,18 +334,28 @@ def test_a_wrong_command_line_is_exit_2(tmp_path: Path, run: Run, argument: str,
 
 
 def test_an_output_folder_that_exists_is_kept_unless_it_may_be_replaced(tmp_path: Path, run: Run) -> None:
+    def names() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "out").iterdir())
+
     write_csv(tmp_path, ROWS)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").write_text("kept")
-    assert_one_line(run(CSV), launcher.FAILED, f"output folder {tmp_path / 'out'} exists")
-    assert (tmp_path / "out" / "precious.txt").read_text() == "kept"
+    foreign = "config.output: out exists and holds what marsjax did not write there (precious.txt)"
+    for words in ((), ("--config.overwrite=true",)):
+        assert_one_line(run(CSV, *words), launcher.FAILED, foreign)
+        assert names() == ["precious.txt"]
+    (tmp_path / "out" / "precious.txt").unlink()
+    assert run(CSV).code == 0  # into an empty folder
+    assert names() == [".marsjax-run", "orders", "summary.json"]
+    assert_one_line(run(CSV), launcher.FAILED, "config.output: out exists", "by --config.overwrite=true")
     # A run that fails does not replace it either.
     write_csv(tmp_path, [*ROWS, ROWS[0]])
+    before = (tmp_path / "out" / "summary.json").read_bytes()
     assert_one_line(run(CSV, "--config.overwrite=true"), launcher.FAILED, "line 5, column time_ns")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious.txt"]
+    assert (tmp_path / "out" / "summary.json").read_bytes() == before
     write_csv(tmp_path, ROWS)
     assert run(CSV, "--config.overwrite=true").code == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["orders", "summary.json"]
+    assert names() == [".marsjax-run", "orders", "summary.json"]
 
 
 def test_bad_input_by_the_command_line_is_one_line_and_exit_1(tmp_path: Path) -> None:

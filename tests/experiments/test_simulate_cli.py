@@ -53,7 +53,8 @@ def replayed(count: int, warmup: initial.Warmup) -> tuple[bars.MinuteBars, dict[
 def test_bars_and_totals_are_those_of_the_orders(run: Run) -> None:
     code, said, err = run("books=2,minutes=3,seed=5")
     assert code == 0, err
-    assert sorted(path.name for path in Path("out").iterdir()) == ["bars.csv.gz", "mids.png", "summary.json"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        ".marsjax-run", "bars.csv.gz", "mids.png", "summary.json"]
     expected, total = replayed(2, initial.Warmup(duration_ns=180 * SECOND_NS, steps_per_call=128))
     mine = bars.read("out/bars.csv.gz")
     pd.testing.assert_frame_equal(mine.frame(), expected.frame(), check_dtype=False, rtol=1e-13)
@@ -83,8 +84,8 @@ def test_a_full_side_is_exit_3_and_names_the_capacity(monkeypatch: pytest.Monkey
     ("--config.seed=-1", "expected seed of 0 to"),
     ("--config.date=today+1", "config.date: expected a date like 2024-03-06, got 'today+1'"),
     ("--config.interval_s=0", "NoiseSpec.interval_ns"),
-    ("--config.capacity=0", "MarketSpec.capacity: expected 1 to 32768, got 0"),
-    ("--config.session=lunar", "config.session: expected chinese or continuous, got 'lunar'"),
+    ("--config.capacity=0", "config.capacity: expected 1 to 131072, got 0"),
+    ("--config.session=lunar", "config.session: expected feed, chinese or continuous, got 'lunar'"),
 ])
 def test_bad_values_are_one_line_and_leave_no_output(run: Run, override: str, part: str) -> None:
     code, _, err = run("books=2,minutes=3,seed=5", override)

@@ -48,7 +48,7 @@ def test_a_file_of_bars_becomes_tables_figures_and_verdicts(tmp_path: Path, run:
     names = ("cont1", "cont2", "cont3", "cont5", "cont6", "cont7", "cont9", "cont10", "cont11", "cont11_difference")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([
         *(f"{name}.csv" for name in names), *(f"fact_{fact:02d}.png" for fact in range(1, 12)),
-        "excluded.csv", "verdicts.json", "verdicts.md"])
+        ".marsjax-run", "excluded.csv", "verdicts.json", "verdicts.md"])
     for name in names[:-1]:
         mine, golden = (pd.read_csv(path, dtype={"symbol": str}) for path in (
             tmp_path / "out" / f"{name}.csv", FOLDER / f"{name}.csv.gz"))
@@ -60,7 +60,7 @@ def test_a_file_of_bars_becomes_tables_figures_and_verdicts(tmp_path: Path, run:
     assert [(x["source"], x["fact"]) for x in report["verdicts"]] == [
         (source, fact) for source in ("Replay", "Simulation") for fact in range(1, 12)]
     assert {x["answer"] for x in report["verdicts"]} <= {"present", "absent", "cannot tell"}
-    assert report["rollouts"] == 300 and report["excluded"] == {} and report["config"]["minutes"] == 26
+    assert report["rollouts"] == 300 and report["excluded"] == {} and report["minutes"] == 26
 
 
 def test_bad_rollouts_are_said_counted_and_listed(tmp_path: Path, run: Run) -> None:
@@ -145,7 +145,7 @@ def test_a_replayed_day_becomes_stretches_of_its_minutes(tmp_path: Path) -> None
         text = "\n".join([first, *(f"2023.07.11,{row},600000.SH" for row in rows)]) + "\n"
         (tmp_path / f"600000_20230711_{name}.csv").write_text(text)
     chosen = config.load(CONFIG, f"sse,folder={tmp_path}")
-    config.override(chosen, ["--config.capacity=64", "--config.trade_width=16", "--config.accounts=2",
+    config.override(chosen, ["--config.capacity=64", "--config.trade_width=16",
                              "--config.chunk_orders=128", "--config.minutes=3"])
     got = experiment.gather(chosen).bars.frame()
     assert got["time"].astype(str).tolist() == ["2023-07-11 09:30:00", "2023-07-11 09:31:00"]
@@ -156,7 +156,7 @@ def test_a_replayed_day_becomes_stretches_of_its_minutes(tmp_path: Path) -> None
 @pytest.mark.parametrize("mode", ["bars", "rollout_info", "sse", "noise"])
 def test_every_mode_has_a_config_and_an_unknown_source_is_refused(mode: str) -> None:
     chosen = config.load(CONFIG, mode)
-    assert chosen.source == mode and chosen.output == f"runs/stylized_facts_{mode}"
+    assert chosen.source == mode and chosen.output == ""
     chosen.source = "foo"
-    with pytest.raises(ValueError, match=r"config\.source: expected bars, rollout_info, sse, noise, got 'foo'"):
+    with pytest.raises(ValueError, match=r"config\.source: expected bars, rollout_info, noise, .*sse.*, got 'foo'"):
         experiment.gather(chosen)

@@ -60,7 +60,8 @@ def arrays(output: pathlib.Path) -> list[np.ndarray]:
 @pytest.mark.slow
 def test_what_a_training_leaves(whole: tuple[pathlib.Path, Prepared]) -> None:
     output, data = whole
-    assert sorted(path.name for path in output.iterdir()) == ["checkpoint", "curve.png", "metrics.jsonl", "report.json"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        ".marsjax-run", "checkpoint", "curve.png", "metrics.jsonl", "report.json"]
     assert not output.with_name("train.state").exists()
     best = json.loads((output / "report.json").read_text())["best"]["step"]
     assert [(row["step"], "refit" in row) for row in rows(output)] == [
@@ -89,7 +90,7 @@ def test_broken_off_and_taken_up_it_comes_out_the_same(whole: tuple[pathlib.Path
     assert not output.exists()
     with pytest.raises(ValueError, match="was broken off; go on with it"):
         train.main(config(output))
-    with pytest.raises(ValueError, match=r"its peak_rate is 0\.005, here it is 0\.1"):
+    with pytest.raises(ValueError, match=r"peak_rate: expected 0\.1, found 0\.005"):
         train.main(config(output, resume=True, peak_rate=0.1))
     assert train.main(config(output, resume=True)) == 0
     assert rows(output) == rows(whole[0])

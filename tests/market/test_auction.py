@@ -1,5 +1,6 @@
 """The call auction equals a plain-Python twin that tries every price, ties and sides past 2**31 shares included."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -11,13 +12,15 @@ from hypothesis import strategies as st
 
 from marsjax.core import int64
 from marsjax.core.records import MAX_PRICE, MAX_VOLUME, NO_ACCOUNT, NO_PRICE, Side
-from marsjax.core.specs import MarketSpec
+from marsjax.core.specs import AuctionRule, MarketSpec
 from marsjax.market import auction
 from tests import twin_auction
 from tests.twin_auction import Collected
 
 SPEC = MarketSpec(capacity=16, trade_width=16)
 MIDDLE = 100_000
+RULES = {rule: dataclasses.replace(SPEC, auction_rule=rule) for rule in (AuctionRule.SHANGHAI, AuctionRule.SHENZHEN)}
+BY_RULE = pytest.mark.parametrize("spec", RULES.values(), ids=[rule.value for rule in RULES])
 laws = settings(max_examples=300, deadline=None)
 
 uncross = jax.jit(auction.uncross, static_argnums=0)
@@ -36,7 +39,7 @@ REFERENCES = st.one_of(st.just(NO_PRICE), st.integers(-6, 6).map(lambda x: MIDDL
 
 
 def assert_equals_twin(orders: list[Collected], reference: int, spec: MarketSpec = SPEC) -> twin_auction.Result:
-    expected = twin_auction.uncross(orders, reference)
+    expected = twin_auction.uncross(orders, reference, spec.auction_rule, spec.tick)
     before = twin_auction.as_book(spec, orders, last_price=77)
     after, result = uncross(spec, before, np.int32(reference))
     assert int(result.price) == expected.price
@@ -83,6 +86,35 @@ def test_uncross_equals_twin_on_sides_far_past_2_to_31_shares(orders: list[Colle
 @given(books(HUGE, ticks=2, centre=MAX_PRICE // 100 * 100 - 200), st.sampled_from([NO_PRICE, 1, MAX_PRICE]))
 def test_uncross_equals_twin_at_the_highest_prices(orders: list[Collected], reference: int) -> None:
     assert_equals_twin(orders, reference)
+
+
+@BY_RULE
+@laws
+@given(books(LOTS, ticks=4), REFERENCES)
+@example([], NO_PRICE)
+@example([Collected(Side.BID, MIDDLE, 100)], NO_PRICE)
+def test_rules_of_exchanges_equal_a_twin_that_tries_every_tick(spec: MarketSpec, orders: list[Collected], reference: int
+                                                               ) -> None:
+    assert_equals_twin(orders, reference, spec)
+
+
+@BY_RULE
+@settings(laws, max_examples=100)
+@given(books(HUGE, ticks=3, most=8, centre=MAX_PRICE // 100 * 100 - 300), st.sampled_from([NO_PRICE, 1, MAX_PRICE]))
+def test_rules_of_exchanges_equal_twin_at_the_highest_prices_and_volumes(
+        spec: MarketSpec, orders: list[Collected], reference: int) -> None:
+    assert_equals_twin(orders, reference, spec)
+
+
+@BY_RULE
+def test_rules_of_exchanges_equal_twin_on_thousands_of_small_books(spec: MarketSpec) -> None:
+    rng = np.random.default_rng(11)
+    between = 0
+    for _ in range(2000):
+        orders = random_orders(rng, int(rng.integers(1, 7)), 4, [100, 200])
+        result = assert_equals_twin(orders, int(rng.choice([NO_PRICE, MIDDLE - 100, MIDDLE + 130])), spec)
+        between += result.volume > 0 and result.price not in {order.price for order in orders}
+    assert between > 50
 
 
 def random_orders(rng: np.random.Generator, count: int, ticks: int, volumes: list[int]) -> list[Collected]:
@@ -135,6 +167,29 @@ def buy(price: int, volume: int) -> Collected:
 def test_price_and_volume_of_small_books(orders: list[Collected], reference: int, price: int, volume: int) -> None:
     expected = assert_equals_twin(orders, reference)
     assert (expected.price, expected.volume) == (price, volume)
+
+
+@pytest.mark.parametrize(("orders", "reference", "shanghai", "shenzhen"), [
+    # No order stands between: the middle of an even number of ticks, and of an odd one the lower of both.
+    ([buy(100_500, 100), sell(100_100, 100)], NO_PRICE, 100_300, 100_100),
+    ([buy(100_400, 100), sell(100_100, 100)], 100_300, 100_200, 100_300),
+    ([buy(100_500, 100), sell(100_100, 100)], 100_450, 100_300, 100_400),
+    ([buy(100_500, 100), sell(100_100, 100)], 100_460, 100_300, 100_500),
+    ([buy(100_500, 100), sell(100_100, 100)], 99_000, 100_300, 100_100),
+    ([buy(100_500, 100), sell(100_100, 100)], 101_000, 100_300, 100_500),
+    # 50 would be left at the lower end, none at the upper one, and none between.
+    ([buy(100_500, 100), buy(100_100, 50), sell(100_100, 100)], 99_000, 100_500, 100_200),
+    # 50 would be left at each end: the middle leaves none.
+    ([buy(100_500, 100), buy(100_100, 50), sell(100_100, 100), sell(100_500, 50)], 99_000, 100_300, 100_200),
+    # Nothing lies between the ends.
+    ([buy(100_200, 100), buy(100_100, 50), sell(100_100, 100), sell(100_200, 50)], 100_180, 100_100, 100_200),
+    ([buy(100_200, 100), buy(100_100, 50), sell(100_100, 100), sell(100_200, 40)], 99_000, 100_200, 100_200),
+    ([buy(99_900, 100), sell(100_000, 100)], MIDDLE, NO_PRICE, NO_PRICE),
+], ids=str)
+def test_prices_by_the_rules_of_exchanges(orders: list[Collected], reference: int, shanghai: int, shenzhen: int
+                                          ) -> None:
+    got = [assert_equals_twin(orders, reference, spec).price for spec in RULES.values()]
+    assert got == [shanghai, shenzhen]
 
 
 def test_at_the_price_itself_orders_fill_in_order_of_arrival() -> None:

@@ -505,3 +505,23 @@ def test_books_of_a_batch_are_looked_at_as_deep_as_the_deepest_needs(count: int,
 def one_and_view(spec: MarketSpec, before: Book, order: Order) -> tuple[Book, Trades, BookView]:
     after, trades, _ = book.submit(spec, before, order)
     return after, trades, book.view(spec, after)
+
+
+@pytest.mark.slow
+def test_a_book_of_70_000_slots_equals_twin() -> None:
+    spec = MarketSpec(capacity=70_000, trade_width=16)
+    rng, twin = np.random.default_rng(3), TwinBook(spec)
+    for side in Side:
+        for i in range(69_990):
+            distance = 100 * int(rng.integers(1, 500))
+            price = 10**6 + (distance if side == Side.ASK else -distance)
+            twin.arrivals[side].append(Resting(price, int(rng.integers(1, 9)), 100_000 * side + i, int(side)))
+    start = twin.book()
+    messages = [Message(Kind.BUY, 10**6 + 100 * 500, 2**18, 300_000, account=1),
+                Message(Kind.SELL, 10**6 - 100 * 400, 2**17, 300_001),
+                Message(Kind.CANCEL, 0, 1, 300_002, Side.BID, 100_000 + 69_989),
+                *(Message(Kind.BUY, 10**6 - 100 * i, 5, 300_003 + i) for i in range(500, 512))]
+    flow = Flow(start, stream_of(messages), np.ones(len(messages), bool),
+                stacked([expected_row(twin, twin.submit(message)) for message in messages]))
+    assert_equal(run(spec, flow), flow.expected)
+    assert flow.expected["status"].tolist()[-1] == Status.ACCEPTED and flow.expected["trades.count"].max() > 2**15

@@ -30,7 +30,7 @@ from marsjax.core.records import (
     Time,
 )
 from marsjax.core.sessions import Session
-from marsjax.core.specs import MarketSpec
+from marsjax.core.specs import AuctionRule, MarketSpec
 from marsjax.market import exchange, orders
 from tests.twin import Message
 from tests.twin_exchange import (
@@ -110,7 +110,8 @@ def flow_of(spec: MarketSpec, parameters: FlowParameters, length: int = LENGTH, 
         listed = {f"trades.{name}": x for name, x in answer.result.fields(spec.trade_width).items()}
         if listed["trades.kind"] == Kind.CANCEL:
             listed["trades.value"] = sum(price * volume for price, volume, *_ in answer.result.transactions)
-        rows.append(twin.fields() | listed | {"status": answer.status, "order_id": answer.order_id})
+        rows.append(twin.fields() | listed | {"status": answer.status, "order_id": answer.order_id,
+                                            "price": answer.price})
     expected = {name: np.stack([np.asarray(one[name], np.int64) for one in rows]) for name in rows[0]}
     return Flow(sent, expected, twin)
 
@@ -155,7 +156,9 @@ def test_random_flow_meets_every_status_both_auctions_and_cut_lists() -> None:
     small = [flow_of(dataclasses.replace(SPEC, capacity=4), FlowParameters(seed)) for seed in range(2)]
     statuses = set(np.concatenate([flow.expected["status"] for flow in flows + small]).tolist())
     # `step` holds what is due, and a cancel that names its order is sent.
-    assert statuses == set(Status) - {Status.AUCTION_DUE, Status.NOTHING_TO_CANCEL}
+    of_conditions = {Status.BAD_CONDITION, Status.NOT_IN_AUCTION, Status.NOT_FILLED, Status.WOULD_TRADE,
+                     Status.NO_BEST_PRICE}
+    assert statuses == set(Status) - {Status.AUCTION_DUE, Status.NOTHING_TO_CANCEL} - of_conditions
     assert all(flow.twin.auctions == 2 for flow in flows)
     assert any(np.any(np.diff(flow.expected["counters.auctions"]) > 0) and flow.twin.truncated_lists for flow in flows)
     auction_volume = [flow.twin.traded - int(flow.expected["trades.volume"][np.isin(
@@ -233,6 +236,31 @@ def test_the_last_price_of_an_auction_is_none_and_the_previous_close_breaks_its_
         market, result = uncross(SPEC, market)
         assert int(result.price) == price
         assert int(market.book.last_price) == NO_PRICE
+
+
+@pytest.mark.parametrize("rule", [AuctionRule.SHANGHAI, AuctionRule.SHENZHEN])
+def test_auctions_by_the_rules_of_exchanges_equal_twin_and_conserve_everything(rule: AuctionRule) -> None:
+    spec = dataclasses.replace(SPEC, auction_rule=rule)
+    for seed in range(4):
+        flow = flow_of(spec, FlowParameters(seed, odd=0.1, reach=8, start_ns=10 * SECOND), previous_close=100_300)
+        assert flow.twin.auctions == 2 and flow.twin.traded
+        steps = run(spec, exchange.open_market(spec, previous_close=100_300), stream_of(flow.sent))
+        got = fields_of(steps)
+        for name, expected in flow.expected.items():
+            np.testing.assert_array_equal(got[name], expected, err_msg=name)
+        assert_conserved(steps.lost)
+
+
+def test_in_shenzhen_the_price_of_an_auction_is_the_reference_of_the_next() -> None:
+    spec = dataclasses.replace(SPEC, auction_rule=AuctionRule.SHENZHEN)
+    sent = [*(limit(Kind.BUY, 100_800, 100, at_s) for at_s in (12, 102)),
+            *(limit(Kind.SELL, 99_900, 100, at_s) for at_s in (13, 103))]
+    for close, price in ((NO_PRICE, 99_900), (100_240, 100_200), (102_000, 100_800)):
+        market = exchange.open_market(spec, previous_close=close)
+        market, result = uncross(spec, play(spec, sent[0], sent[2], market=market)[0])
+        assert (int(result.price), int(market.previous_close)) == (price, price)
+        _, result = uncross(spec, play(spec, sent[1], sent[3], market=market)[0])
+        assert int(result.price) == price
 
 
 def test_a_due_auction_is_named_by_submit_and_held_by_step() -> None:

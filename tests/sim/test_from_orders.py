@@ -62,7 +62,8 @@ def part(first: int, end: int) -> Order:
 
 @functools.cache
 def found() -> list[tuple[Start, Passed]]:
-    return list(initial.from_feed_at(MARKET, table(), feed(day()), TIMES, 64, first_id=1000, chunk_orders=128))
+    return list(initial.from_feed_at(MARKET, table(), feed(day()), TIMES, 64, first_id=1000, chunk_orders=128,
+                                     allow_refused=True))
 
 
 def assert_equal(a: Any, b: Any) -> None:
@@ -80,7 +81,7 @@ def test_each_state_is_that_of_a_replay_up_to_its_time() -> None:
 def test_one_pass_equals_a_pass_for_each_time_however_the_orders_come() -> None:
     for time_ns, (start, _) in zip(TIMES, found(), strict=True):
         alone = initial.from_feed(MARKET, table(), feed(part(0, 90), part(90, 90), part(90, 400)), time_ns, 64,
-                                first_id=1000, chunk_orders=128)
+                                  first_id=1000, chunk_orders=128, allow_refused=True)
         assert_equal(alone, start)
 
 
@@ -136,17 +137,41 @@ def test_a_book_of_another_size_is_the_same_book() -> None:
 def test_wrong_times_are_refused(changes: dict[str, Any], message: str) -> None:
     given = {"times_ns": TIMES, "chunk_orders": 128} | changes
     with pytest.raises(ValueError, match=message):
-        list(initial.from_feed_at(MARKET, table(), feed(day()), context_length=64, **given))
+        list(initial.from_feed_at(MARKET, table(), feed(day()), context_length=64, allow_refused=True, **given))
 
 
 def test_a_full_side_is_refused_and_says_what_to_set() -> None:
     many = orders.from_columns(*(np.full(600, x) for x in (OPEN_NS, Kind.BUY, 99_000, 100, NO_ID, NO_ID, NO_ID, 0)))
-    with pytest.raises(ValueError, match="88 orders refused, a side was full: set capacity above 512"):
+    with pytest.raises(ValueError, match=r"88 orders refused, a side was full: set MarketSpec\.capacity above 512"):
         initial.from_feed(MARKET, table(), feed(many), OPEN_NS + MINUTE_NS, 64, chunk_orders=128)
+
+
+def test_refused_orders_are_heard_of_and_counted_if_they_are_allowed() -> None:
+    """Before, a start lacked its orders of the break, and cancels of orders refused, without a word."""
+    with pytest.raises(ValueError) as raised:
+        initial.from_feed(MARKET, table(), feed(day()), TIMES[-1], 64, chunk_orders=128)
+    start, passed = found()[-1][0], initial.joined([each for _, each in found()])
+    counts = {Status(int(status)).name: int(count)
+              for status, count in zip(*np.unique(passed.status[passed.status > 0], return_counts=True), strict=True)}
+    assert start.refused == counts and counts["CLOSED"] > 5 and counts["UNKNOWN_ID"] > 5
+    in_break = times.to_ns(passed.orders.time)[passed.status == Status.CLOSED]
+    assert (f"{counts['CLOSED']} orders refused as CLOSED, of {times.clock(in_break.min(), 3)} to "
+            f"{times.clock(in_break.max(), 3)}: set MarketSpec.session") in str(raised.value)
+    assert "allow_refused=True" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_messages_of_the_feed_are_passed_on() -> None:
+    parts = [dataclasses.replace(chunk, ignored={"halt": 1 + i}, adapted={"odd": 2} if i else {})
+             for i, chunk in enumerate(feed(part(0, 100), part(100, 400)))]
+    passed = [each for _, each in initial.from_feed_at(MARKET, table(), iter(parts), TIMES[:2], 64, chunk_orders=128,
+                                                       allow_refused=True)]
+    whole = initial.joined(passed)
+    assert (dict(whole.ignored), dict(whole.adapted)) == ({"halt": 3}, {"odd": 2})
 
 
 def test_a_record_of_what_passed_has_no_rows_where_nothing_did() -> None:
     quiet = [TIMES[0], TIMES[0] + 1]
-    _, passed = list(initial.from_feed_at(MARKET, table(), feed(day()), quiet, 64, chunk_orders=128))[1]
+    _, passed = list(initial.from_feed_at(MARKET, table(), feed(day()), quiet, 64, chunk_orders=128,
+                                           allow_refused=True))[1]
     assert passed.counts.shape == (0,) and passed.views.ask_price.shape == (0, MARKET.levels)
     assert dataclasses.fields(passed.views)

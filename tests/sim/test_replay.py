@@ -20,7 +20,7 @@ from marsjax.core.sessions import chinese_session
 from marsjax.core.specs import MarketSpec
 from marsjax.data import sse
 from marsjax.data.feed import AUCTION, FeedChunk, FeedError, PublishedFills, Snapshots
-from marsjax.market import exchange, orders
+from marsjax.market import deep, exchange, orders
 from marsjax.sim.replay import CallAuction, Closing, Published, ReplayEvent, Stretch, replay
 from tests.twin_exchange import SECOND, SHORT_DAY, FlowParameters, FlowSource, TwinExchange, named, row, stream_of
 
@@ -391,3 +391,36 @@ def test_every_published_snapshot_of_continuous_trading_is_a_state_of_the_replay
     assert len(observer.wanted) == 4_858
     found = [state not in observer.missing[volume] for volume, state in observer.wanted]
     assert sum(found) == 4_858
+
+
+def many_far_orders(count: int) -> Order:
+    """Limit orders up to 300 ticks from the touch, and cancels of some of them; a few sweep."""
+    rng, none = np.random.default_rng(5), np.full(count, NO_ID)
+    kind = rng.integers(0, 2, count)
+    away = rng.integers(-1, 300, count) * 100
+    price = 100_000 + np.where(kind == Kind.SELL, away, -away)
+    cancelled = rng.integers(0, np.maximum(np.arange(count) - 20, 1))
+    is_cancel = (rng.random(count) < 0.15) & (np.arange(count) > 50)
+    volume = np.where(rng.random(count) < 0.01, 20_000, 100 * rng.integers(1, 5, count))
+    return orders.from_columns(
+        np.arange(count) * 10**7 + 36_000 * SECOND, np.where(is_cancel, Kind.CANCEL, kind), price,
+        np.where(is_cancel, 100, volume), np.arange(count), np.where(is_cancel, kind[cancelled], none),
+        np.where(is_cancel, cancelled, none), none)
+
+
+@pytest.mark.slow
+def test_a_deep_market_replays_as_one_of_fewer_slots() -> None:
+    """Beyond some capacity a replay takes a market in two parts (`marsjax.market.deep`)."""
+    few = MarketSpec(tick=100, capacity=4096, levels=3)
+    many = dataclasses.replace(few, capacity=2**14)
+    assert (deep.is_worth(few), deep.is_worth(many)) == (False, True)
+    sent = many_far_orders(3000)
+    answers = [list(replay(spec, [iter([FeedChunk.of(sent)])], chunk_orders=1024)) for spec in (few, many)]
+    for one, other in zip(*answers, strict=True):
+        if isinstance(one, Stretch):
+            assert_bitwise_equal((one.reports, one.views), (other.reports, other.views))
+    closed = [answer[-1].markets for answer in answers]
+    assert int(closed[0].counters.most_resting.min()) > deep.SLOTS
+    for x, y in zip(*(jax.tree.leaves(market.book) for market in closed), strict=True):
+        np.testing.assert_array_equal(x, np.asarray(y)[..., :few.capacity] if np.ndim(y) > 1 else y)
+    assert_bitwise_equal((closed[0].ledgers, closed[0].counters), (closed[1].ledgers, closed[1].counters))

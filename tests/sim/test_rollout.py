@@ -199,7 +199,8 @@ def test_a_rollout_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path)
     assert [progress.steps for progress in seen[:4]] == [16, 32, 48, 48]
     assert seen[3].orders == seen[2].orders
     chex.assert_trees_all_equal(states(resumed), states(whole()))
-    assert (resumed.orders, resumed.rejected, resumed.ended) == (whole().orders, whole().rejected, whole().ended)
+    assert (resumed.order_count, resumed.rejected) == (whole().order_count, whole().rejected)
+    assert resumed.ended == whole().ended
     with pytest.raises(ValueError, match="saved by another run: seed: expected 4, found 3"):
         run(saving=saving, seed=4)
 
@@ -238,7 +239,7 @@ def test_a_save_that_was_cut_off_is_none(killed: Path, tmp_path: Path) -> None:
     folder = tmp_path / "state"
     shutil.copytree(killed, folder)
     first, second = sorted(int(x.name) for x in folder.iterdir() if x.name.isdigit())
-    half = folder / f"{second}.orbax-checkpoint-tmp-0"
+    half = folder / f".{second}.0123abcd.part"
     (folder / str(second)).rename(half)
     next(x for x in half.rglob("*") if x.is_file()).unlink()
     seen: list[rollout.RolloutProgress] = []
@@ -298,7 +299,7 @@ def test_every_start_has_its_own_end_in_one_compilation() -> None:
     got = run(spec=dataclasses.replace(SPEC, end_ns=None), start=both, trajectories=2, chunk_steps=128)
     last = times.to_ns(got.state.time) - np.array([half_ns, START_NS])
     assert ((last > 50 * SECOND_NS) & (last <= 60 * SECOND_NS)).all()
-    assert got.bars.orders[:, 0].sum() == got.orders
+    assert got.bars.orders[:, 0].sum() == got.order_count
 
 
 def test_trajectories_of_one_number_are_the_same() -> None:
@@ -400,3 +401,39 @@ def test_a_start_without_tokens_is_refused() -> None:
     one = jax.tree.map(lambda x: x[:1], noise_orders())
     with pytest.raises(ValueError, match="make no token"):
         initial.from_feed(MARKET, tables()[0], feed(one), START_NS, MODEL.context_length, chunk_orders=256)
+
+
+class Kept:
+    """What is kept beside the states: every event that was handed over, as a trace on disk would be."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[int]] = []
+
+    def __call__(self, who: np.ndarray, log: Log) -> None:
+        sent = np.asarray(log.events.order.volume)
+        self.rows += [[int(b), *sent[b, : log.count[b]].tolist()] for b in who]
+
+    def mark(self) -> int:
+        return len(self.rows)
+
+    def go_back(self, mark: int | None) -> None:
+        del self.rows[mark or 0 :]
+
+
+def test_trace_and_state_belong_together(tmp_path: Path) -> None:
+    """Killed in the chunk after a save: what came in it is taken back; what found no room is counted once."""
+    def kill(progress: rollout.RolloutProgress) -> None:
+        if progress.steps == 48:
+            raise KilledError
+
+    whole, kept = Kept(), Kept()
+    expected = run(trajectories=2, trace_room=12, on_trace=whole)
+    with pytest.raises(KilledError):
+        run(trajectories=2, trace_room=12, on_trace=kept, on_chunk=kill,
+            saving=rollout.Saving(tmp_path / "state", 0, kept))
+    made = len(kept.rows)
+    again = run(trajectories=2, trace_room=12, on_trace=kept, saving=rollout.Saving(tmp_path / "state", 0, kept))
+    assert made == 6 and kept.rows == whole.rows
+    assert expected.counters["trace_dropped"] > 0 and again.counters == expected.counters
+    with pytest.raises(ValueError, match="saved by another run: trace: expected False, found True"):
+        run(trajectories=2, trace_room=12, saving=rollout.Saving(tmp_path / "state"))

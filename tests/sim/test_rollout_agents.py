@@ -149,7 +149,7 @@ def test_the_tables_of_a_trace_hold_what_the_market_counted() -> None:
     orders, trades = ({name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
                       for tables in (sent, made))
     accepted = orders["status"] == "ACCEPTED"
-    assert accepted.sum() == result.orders
+    assert accepted.sum() == result.order_count
     assert (orders["status"] == "BAD_PRICE").sum() == result.rejected["BAD_PRICE"]
     traded = int64.to_numpy(result.state.market.counters.traded) - int64.to_numpy(
         begin().market.counters.traded)
@@ -206,7 +206,7 @@ def test_agents_hear_what_became_of_every_order_cancels_by_price_too() -> None:
     assert executed > 10 and heard[3, Status.ACCEPTED] >= executed  # each of these has transactions
     # A cancel by price is one event, whatever number of orders it comes to; limit orders are one each.
     limit = heard[[Kind.SELL, Kind.BUY], Status.ACCEPTED].sum()
-    assert limit < result.orders and limit + executed <= result.orders
+    assert limit < result.order_count and limit + executed <= result.order_count
     assert heard[Kind.CANCEL, Status.NOTHING_TO_CANCEL] == result.status[:, Status.NOTHING_TO_CANCEL].sum()
 
 

@@ -405,7 +405,7 @@ FIELDS = {"num_bins": 2, "bins": np.array([0, 1, 2]), "bin_values": [np.array([1
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"num_bins": 3}, "num_bins is not 2"), ({"bins": [0, 1, 2]}, "bins: expected NumPy arrays"),
+    [({"num_bins": 3}, "num_bins is 3, not 2"), ({"bins": [0, 1, 2]}, "bins: expected NumPy arrays"),
      ({"bin_values": [[1], [2]]}, "bin_values: expected"), ({"bin_probs": np.ones((2, 1))}, "bin_probs: expected"),
      ({"more": 1}, "expected a BinConverter with bin_probs, bin_values, bins, num_bins"),
      ({"bins": np.array([2, 1, 0])}, "rising order"), ({3: 4}, "expected a BinConverter")],

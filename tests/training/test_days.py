@@ -2,11 +2,13 @@
 
 import dataclasses
 import pathlib
+from collections import Counter
 
 import jax
 import numpy as np
 import pytest
 
+from marsjax.core import times
 from marsjax.core.times import SECOND_NS
 from marsjax.data import neutral
 from marsjax.tokens import bins, encoding
@@ -117,3 +119,32 @@ def test_bins_of_next_to_nothing_split_the_tail_instead() -> None:
     assert round(np.sqrt(10_000 * 400_000), -2) == 63_200
     full = np.array([50.0, 100, 200, 500, 700, 1000, 10_000, 400_000])
     np.testing.assert_array_equal(converters.finer_tail(full, values), full)  # every bin holds its share
+
+
+def test_orders_that_nobody_sent_teach_nothing(file: pathlib.Path, replayed: list[ReplayedDay]) -> None:
+    """A reader's own orders change the book, and make neither tokens nor values for bins."""
+    status = replayed[0].reports.status
+    kind = replayed[0].orders.kind
+    flagged = (np.arange(len(kind)) % 7 == 3) & (kind < 2) & (status == 0)
+
+    def feed() -> object:
+        at = 0
+        for chunk in neutral.read(file, chunk_rows=100):
+            count = len(chunk.orders.kind)
+            yield dataclasses.replace(chunk, is_synthetic=flagged[at:at + count] if at else None)
+            at += count
+
+    flagged[:100] = False
+    day, _ = days.replay_days(MARKET, [feed(), days.mirrored(neutral.read(file))])
+    np.testing.assert_array_equal(day.continuous, replayed[0].continuous & ~flagged)
+    volumes = [x.orders.volume[x.continuous & (x.reports.status == 0)] for x in (replayed[0], day)]
+    for found, expected in zip((replayed[0], day), volumes, strict=True):
+        np.testing.assert_array_equal(found.quantities()["order-volume"], expected[1:])
+    table = encoding.tables(SPEC, converters.fit(replayed, SPEC, 8))
+    whole, part = (days.day_tokens(MARKET, SPEC, table, x) for x in (replayed[0], day))
+    assert flagged.sum() > 5
+    assert len(part.features) == len(whole.features) - flagged.sum()
+    taken = Counter(np.asarray(times.to_ns(day.orders.time))[flagged].tolist())
+    assert Counter(part.time_ns.tolist()) == Counter(whole.time_ns.tolist()) - taken
+    # What is left sees the same books, those after the reader's orders included.
+    assert not Counter(map(bytes, part.features[:, 5:])) - Counter(map(bytes, whole.features[:, 5:]))

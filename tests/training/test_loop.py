@@ -155,18 +155,19 @@ def test_the_best_weights_are_kept_and_patience_ends_a_training(days: list[np.nd
 
 def test_a_state_of_another_config_or_of_other_data_is_refused(days: list[np.ndarray], tmp_path: Path) -> None:
     run(days, tmp_path, FitPlan(2, 0, 2), width=8)
-    with pytest.raises(ValueError, match="its width is 8, here it is 16"):
+    with pytest.raises(ValueError, match="width: expected 16, found 8"):
         run(days, tmp_path, FitPlan(2, 0, 0), width=16)
-    with pytest.raises(ValueError, match="its data is"):
+    with pytest.raises(ValueError, match="data: expected"):
         run([day + 1 for day in days], tmp_path, FitPlan(2, 0, 0), width=8)
 
 
 def test_a_state_whose_write_was_cut_off_is_never_taken_up(days: list[np.ndarray], tmp_path: Path) -> None:
-    """A write goes to a folder of another name first: one that is there under its step is whole."""
+    """A write goes to a folder of another name first, and its checksums come last."""
     run(days, tmp_path / "cut", FitPlan(2, 0, stop_at=4))
-    whole = max((tmp_path / "cut").iterdir(), key=lambda path: int(path.name))
+    whole = tmp_path / "cut" / "4"
     shutil.copytree(whole, tmp_path / "cut" / "6.orbax-checkpoint-tmp-0")
     (tmp_path / "cut" / "6.orbax-checkpoint-tmp-0" / "_CHECKPOINT_METADATA").unlink()
+    shutil.copytree(whole, tmp_path / "cut" / "8")  # its checksums, which are written last, are missing
     split = as_split(days)
     with StateFolder(tmp_path / "cut", {"data": digest(split.training)}) as states:
         fresh = loop.begin(TRAIN, START)

@@ -12,11 +12,11 @@ import numpy as np
 
 from marsjax.agents import noise as noise_agent
 from marsjax.agents.noise import NoiseSpec
-from marsjax.core import times
+from marsjax.core import limits, times
 from marsjax.core.errors import InputError
-from marsjax.core.records import NO_ID, Array, Book, Kind, Market, Order, Time
+from marsjax.core.records import NO_ACCOUNT, NO_ID, Array, Book, Condition, Kind, Market, Order, Time
 from marsjax.core.specs import MarketSpec
-from marsjax.core.times import SECOND_NS
+from marsjax.core.times import DAY_NS, SECOND_NS
 from marsjax.market import exchange
 from marsjax.market.process import NOT_MADE, ByPrice, Event, MarketState, process
 
@@ -39,8 +39,10 @@ class Warmup:
         if self.start_ns < 0 or self.duration_ns <= 0:
             raise InputError(f"Warmup: expected start_ns >= 0 and duration_ns > 0, got {self.start_ns}, "
                              f"{self.duration_ns}")
-        if self.steps_per_call < 1:
-            raise InputError(f"Warmup.steps_per_call: expected at least 1, got {self.steps_per_call}")
+        if self.start_ns + self.duration_ns > DAY_NS:
+            raise InputError(f"Warmup: expected an end by midnight, start_ns + duration_ns of at most {DAY_NS}, got "
+                             f"{self.start_ns + self.duration_ns}")
+        limits.check_whole("Warmup.steps_per_call", self.steps_per_call, 1, limits.STEPS_OF_A_CALL)
 
 
 class WakeUp(NamedTuple):
@@ -91,7 +93,7 @@ def noise(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, seed: int, traje
 
     Raises InputError where the session is not open, or a cancel hits more orders than `trade_width` lists.
     """
-    state, numbers = _before_noise(market, warmup, seed, trajectories)
+    state, numbers = _before_noise(market, agent, warmup, seed, trajectories)
     sent: list[list[Order]] = [[] for _ in range(trajectories)]
     last = times.from_ns(warmup.start_ns + warmup.duration_ns)
     while bool(jnp.any(times.before(state.wake, last))):
@@ -127,7 +129,7 @@ def noise_observed(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, seed: i
     Raises InputError where the session is not open. A cancel of more orders than `trade_width` lists is carried out
     whole and counted in `Counters.truncated_lists`.
     """
-    state, numbers = _before_noise(market, warmup, seed, trajectories)
+    state, numbers = _before_noise(market, agent, warmup, seed, trajectories)
     every = jax.tree.map(lambda x: jnp.array(jnp.broadcast_to(jnp.asarray(x), (trajectories, *jnp.shape(x)))), kept)
     began = time.perf_counter()
     key = jnp.asarray(seed, jnp.uint32)
@@ -143,11 +145,20 @@ def noise_observed(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, seed: i
     return NoiseRun(state.market, every, compile_s, time.perf_counter() - began)
 
 
-def _before_noise(market: MarketSpec, warmup: Warmup, seed: int, trajectories: int) -> tuple[_Warming, jax.Array]:
+def _before_noise(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, seed: int, trajectories: int
+                  ) -> tuple[_Warming, jax.Array]:
     """Empty markets [B] and their numbers."""
-    for name, value, low in (("seed", seed, 0), ("trajectories", trajectories, 1)):
-        if not low <= value < 2**31:
-            raise InputError(f"noise start: expected {name} of {low} to {2**31 - 1}, got {value}")
+    for name, value, low, high in (("seed", seed, 0, limits.SEED),
+                                   ("trajectories", trajectories, 1, limits.TRAJECTORIES)):
+        if not low <= value <= high:
+            raise InputError(f"noise start: expected {name} of {low} to {high}, got {value}")
+    wakes = warmup.duration_ns // agent.interval_ns
+    if wakes > limits.WAKE_UPS:
+        raise InputError(f"NoiseSpec.interval_ns: expected at most {limits.WAKE_UPS} wake-ups in "
+                         f"{warmup.duration_ns / 1e9:g} s, got {wakes} by an interval of {agent.interval_ns} ns")
+    if agent.init_price % market.tick:
+        raise InputError(f"NoiseSpec.init_price: expected a multiple of MarketSpec.tick={market.tick}, got "
+                         f"{agent.init_price}")
     _check_session(market, warmup)
     first = _Warming(exchange.open_market(market), jax.tree.map(jnp.asarray, times.of_ns(warmup.start_ns)),
                      jnp.zeros((), jnp.int32), jnp.zeros((), bool))
@@ -211,7 +222,8 @@ def _wake_up(spec: MarketSpec, agent: NoiseSpec, warmup: Warmup, state: _Warming
     active = times.before(wake, times.of_ns(warmup.start_ns + warmup.duration_ns))
     plan = noise_agent.act(agent, key, market.book.last_price)
     none = jnp.full_like(plan.kind, NO_ID)
-    order = Order(wake, plan.kind, plan.price, plan.volume, none, none, none, jnp.full_like(plan.kind, warmup.account))
+    order = Order(wake, plan.kind, plan.price, plan.volume, none, none, none, jnp.full_like(plan.kind, warmup.account),
+                  jnp.full_like(plan.kind, Condition.REST))
     by_price = ByPrice(plan.kind == Kind.CANCEL, (warmup.account, warmup.account), plan.upper_wins)
     after, event = process(spec, None, MarketState(market, NOT_MADE, NOT_MADE), order, happens=active,
                            by_price=by_price)
@@ -238,4 +250,5 @@ def _rows(spec: MarketSpec, made: WakeUp) -> Order:
         volume=column(listed.volume_each, order.volume, 0),
         order_id=column(event.order_id + row, event.order_id, NO_ID),
         cancel_side=column(order.cancel_side, NO_ID, NO_ID), cancel_id=column(listed.resting_id, NO_ID, NO_ID),
-        account=column(order.account, order.account, NO_ID))
+        account=column(order.account, order.account, NO_ACCOUNT),
+        condition=column(Condition.REST, order.condition, Condition.REST))

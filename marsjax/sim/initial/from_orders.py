@@ -1,7 +1,8 @@
 """The states that given orders lead to: a real day up to a time, or a warm-up replayed."""
 
+import collections
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -16,8 +17,9 @@ from marsjax.core.specs import MarketSpec
 from marsjax.data.cursor import NO_ORDERS
 from marsjax.data.feed import FeedChunk
 from marsjax.market.process import MarketState
-from marsjax.sim.initial.given_orders import Answer, Chunk, PassSpec, Stop, pass_feeds
+from marsjax.sim.initial.given_orders import Answer, Chunk, PassSpec, Stop, opening, pass_feeds
 from marsjax.sim.initial.state import Start
+from marsjax.sim.refusals import Refusals
 from marsjax.tokens import encoding
 from marsjax.tokens.encoding import Encoded, TokenTables
 
@@ -35,10 +37,14 @@ class Passed(NamedTuple):
     """bool, accepted and in continuous trading."""
     views: BookView
     """After each order."""
+    ignored: Mapping[str, int] = {}
+    """Messages of the feed that became no order, by reason."""
+    adapted: Mapping[str, int] = {}
+    """Messages of the feed that were read otherwise than they say, by reason."""
 
 
 def from_feed(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChunk], time_ns: int, context_length: int,
-              first_id: int = 0, chunk_orders: int = 4096) -> Start:
+              first_id: int = 0, chunk_orders: int = 4096, *, allow_refused: bool = False) -> Start:
     """The state that given orders lead to: book, accounts, and the tokens that a model will have seen.
 
     Args:
@@ -49,20 +55,26 @@ def from_feed(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChunk],
       context_length: most tokens kept, `ModelSpec.context_length`.
       first_id: id of the first order that comes without one.
       chunk_orders: orders of a compiled call.
+      allow_refused: whether a state without orders that were refused is wanted all the same; `Start.refused` counts
+        them.
 
-    Raises InputError if a side was full, or if the orders make no token: a model has nothing to go by.
+    Raises InputError if orders were refused that a right spec would have let in, with what to set (`sim.refusals`), or
+    if the orders make no token: a model has nothing to go by.
     """
-    return next(from_feed_at(market, table, feed, [time_ns], context_length, first_id, chunk_orders))[0]
+    return next(from_feed_at(market, table, feed, [time_ns], context_length, first_id, chunk_orders,
+                             allow_refused=allow_refused))[0]
 
 
 def after_orders(market: MarketSpec, table: TokenTables, orders: Order, time_ns: int, context_length: int,
-                 chunk_orders: int = 4096) -> Start:
+                 chunk_orders: int = 4096, *, allow_refused: bool = False) -> Start:
     """The state that orders [N] of NumPy arrays lead to at a time; arguments and errors as of `from_feed`."""
-    return from_feed(market, table, iter([FeedChunk.of(orders)]), time_ns, context_length, chunk_orders=chunk_orders)
+    return from_feed(market, table, iter([FeedChunk.of(orders)]), time_ns, context_length, chunk_orders=chunk_orders,
+                     allow_refused=allow_refused)
 
 
 def from_feed_at(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChunk], times_ns: Sequence[int],
-                 context_length: int, first_id: int = 0, chunk_orders: int = 4096) -> Iterator[tuple[Start, Passed]]:
+                 context_length: int, first_id: int = 0, chunk_orders: int = 4096, *, allow_refused: bool = False
+                 ) -> Iterator[tuple[Start, Passed]]:
     """The states at several times of one day, in one pass over its orders; each equals that of `from_feed`.
 
     Args:
@@ -73,6 +85,7 @@ def from_feed_at(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChun
       context_length: most tokens kept, `ModelSpec.context_length`.
       first_id: id of the first order that comes without one.
       chunk_orders: orders of a compiled call; no result depends on it.
+      allow_refused: as of `from_feed`.
 
     Yields each state with the orders since the one before. Raises InputError as `from_feed` does.
     """
@@ -81,17 +94,33 @@ def from_feed_at(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChun
     spec = PassSpec(market, chunk_orders, first_id=first_id)
     parts: list[Passed] = []
     made: list[Encoded] = []
+    refused = Refusals(market)
     for passed in pass_feeds(spec, [feed], table, times_ns, until_ns=times_ns[-1]):
         if isinstance(passed, Chunk):
             count = len(passed.orders[0].kind)
             answers = jax.tree.map(lambda x, count=count: np.asarray(x)[0, :count], passed.answers)
             parts.append(_passed(market, passed.orders[0], answers))
+            refused.add(parts[-1].orders, parts[-1].status)
             made.append(answers.encoded)
+        elif isinstance(passed, list):
+            for _, chunk in passed:
+                refused.messages(chunk.ignored, chunk.adapted)
+                parts.append(_nothing(market)._replace(ignored=chunk.ignored, adapted=chunk.adapted))
         elif isinstance(passed, Stop):
+            if not allow_refused and (problems := refused.problems()):
+                raise InputError(f"start: {'; '.join(problems)} (allow_refused=True starts without them)")
             made = [_joined(made)] if made else made
-            yield (_start(market, passed.states, made, passed.time_ns, context_length),
-                   _joined([_nothing(passed.states), *parts]))
+            yield (_start(passed.states, made, passed.time_ns, context_length), joined([_nothing(market), *parts]))
             parts = []
+
+
+def joined(passed: Sequence[Passed]) -> Passed:
+    """Stretches of one day, one after the other, as one; at least one."""
+    ignored, adapted = collections.Counter[str](), collections.Counter[str]()
+    for part in passed:
+        ignored.update(part.ignored)
+        adapted.update(part.adapted)
+    return Passed(*_joined([part[:4] for part in passed]), dict(ignored), dict(adapted))
 
 
 def _passed(market: MarketSpec, sent: Order, answers: Answer) -> Passed:
@@ -100,9 +129,9 @@ def _passed(market: MarketSpec, sent: Order, answers: Answer) -> Passed:
     return Passed(sent, status, (status == Status.ACCEPTED) & is_open, answers.view)
 
 
-def _nothing(states: MarketState) -> Passed:
+def _nothing(market: MarketSpec) -> Passed:
     """No orders, with views of this market's shape."""
-    views = jax.tree.map(lambda x: np.zeros((0, *x.shape[1:]), x.dtype), states.view)
+    views = jax.tree.map(lambda x: np.zeros((0, *x.shape), x.dtype), jax.eval_shape(lambda: opening(market).view))
     return Passed(NO_ORDERS, np.zeros(0, np.int32), np.zeros(0, bool), views)
 
 
@@ -110,12 +139,9 @@ def _joined(parts: list[_Parts]) -> _Parts:
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
-def _start(market: MarketSpec, states: MarketState, made: list[Encoded], time_ns: int, context_length: int) -> Start:
+def _start(states: MarketState, made: list[Encoded], time_ns: int, context_length: int) -> Start:
     # Copies: the states themselves are used up by the orders that come next.
     opened, token_state = jax.tree.map(lambda x: jnp.array(x[0]), (states.market, states.token_state))
-    refused = int(opened.counters.status[Status.SIDE_FULL])
-    if refused:
-        raise InputError(f"start: {refused} orders refused, a side was full: set capacity above {market.capacity}")
     if not int(token_state.count):
         raise InputError(f"start: the orders up to {time_ns} ns make no token; a model needs at least one")
     window, _ = encoding.collect(made[0])

@@ -8,7 +8,7 @@ are made of it.
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,14 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from marsjax.core import kernels as ways
+from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, BookView, Order, Report, Uncross
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import DAY_NS
 from marsjax.data.cursor import NO_ORDERS, OrderCursor
 from marsjax.data.feed import FeedChunk
-from marsjax.market import orders
-from marsjax.market.process import MarketState, hold_auction, open_state, process
+from marsjax.market import deep, orders
+from marsjax.market.process import Event, MarketState, hold_auction, open_state, process
 from marsjax.tokens.encoding import Encoded, TokenTables
 
 
@@ -43,8 +44,10 @@ class PassSpec:
     """Whether a compiled call takes the markets in turn or together; None: as `MarketSpec.kernels` says."""
 
     def __post_init__(self) -> None:
-        if self.chunk_orders < 1:
-            raise InputError(f"given orders: expected chunk_orders of at least 1, got {self.chunk_orders}")
+        if not 1 <= self.chunk_orders <= limits.TRAJECTORIES:
+            raise InputError(f"given orders: expected chunk_orders of at least 1, got {self.chunk_orders}"
+                             if self.chunk_orders < 1 else f"given orders: expected chunk_orders of at most "
+                             f"{limits.TRAJECTORIES}, got {self.chunk_orders}")
 
 
 class Answer(NamedTuple):
@@ -161,9 +164,17 @@ def _open(market: MarketSpec, first_id: int, count: int, with_view: bool, with_t
 def _run_chunk(spec: MarketSpec, one_by_one: bool, table: TokenTables | None, states: MarketState, chunk: Order,
                counts: Array) -> tuple[MarketState, Answer]:
     """The first `counts` [S] of orders [S, N] through markets [S] -> the markets and the answers [S, N, ...]."""
+    def answer_of(event: Event) -> Answer:
+        report = Report(event.status, event.order_id, event.trades, event.order.price)
+        return Answer(report, event.view, event.encoded)
+
     def one_order(state: MarketState, order: Order) -> tuple[MarketState, Answer]:
         state, event = process(spec, table, state, order)
-        return state, Answer(Report(event.status, event.order_id, event.trades), event.view, event.encoded)
+        return state, answer_of(event)
+
+    def one_of_deep(state: deep.Deep, order: Order) -> tuple[deep.Deep, Answer]:
+        state, event = deep.process_deep(spec, table, state, order)
+        return state, answer_of(event)
 
     def row(tree: Any, at: Any) -> Any:
         return jax.tree.map(lambda x: jnp.asarray(x)[at], tree)
@@ -177,11 +188,20 @@ def _run_chunk(spec: MarketSpec, one_by_one: bool, table: TokenTables | None, st
             state, sent, count = given
             nothing = jax.tree.map(lambda x: jnp.zeros((rows[1], *x.shape), x.dtype), shapes)
 
-            def step(i: Array, carry: tuple[MarketState, Answer]) -> tuple[MarketState, Answer]:
-                state, answer = one_order(carry[0], row(sent, i))
-                return state, jax.tree.map(lambda old, new: old.at[i].set(new), carry[1], answer)
+            def loop(one: Callable[[Any, Order], tuple[Any, Answer]], state: Any) -> tuple[Any, Answer]:
+                def step(i: Array, carry: tuple[Any, Answer]) -> tuple[Any, Answer]:
+                    state, answer = one(carry[0], row(sent, i))
+                    return state, jax.tree.map(lambda old, new: old.at[i].set(new), carry[1], answer)
 
-            return jax.lax.fori_loop(0, count, step, (state, nothing))
+                return jax.lax.fori_loop(0, count, step, (state, nothing))
+
+            def in_parts() -> tuple[MarketState, Answer]:
+                parts, answers = loop(one_of_deep, deep.split(spec, state))
+                return deep.join(spec, parts), answers
+
+            if not deep.is_worth(spec):
+                return loop(one_order, state)
+            return jax.lax.cond(deep.suits(spec, state), in_parts, lambda: loop(one_order, state))
 
         return jax.lax.map(one_market, (states, chunk, counts))
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from marsjax.core.errors import InputError
-from marsjax.core.records import EMPTY_PRICE, NO_ACCOUNT, NO_ID, Array, Market, Time, Token
+from marsjax.core.records import EMPTY_PRICE, NO_ACCOUNT, NO_ID, Array, Market, Status, Time, Token
 from marsjax.tokens.encoding import TokenState
 
 
@@ -23,6 +23,12 @@ class Start:
     """[], how many of them there are, from the first on."""
     time: Time
     """Of the first decision."""
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Orders that were refused on the way to it, by the name of their `Status`; of a batch all together."""
+        counts = np.asarray(self.market.counters.status).reshape(-1, len(Status)).sum(axis=0)
+        return {status.name: int(counts[status]) for status in Status if status.is_refusal and counts[status]}
 
 
 def resize(start: Start, capacity: int) -> Start:

@@ -1,0 +1,28 @@
+"""Times of day as text and back."""
+
+import numpy as np
+import pytest
+
+from marsjax.core import times
+from marsjax.core.times import DAY_NS
+
+
+def test_every_time_of_day_is_spelled_and_read_back() -> None:
+    ns = np.concatenate([np.random.default_rng(0).integers(0, DAY_NS, 200), [0, 1, DAY_NS - 1, 34_200 * 10**9]])
+    text = times.clock(ns)
+    assert [times.of_clock(each) for each in text] == ns.tolist() and text[-1] == "09:30:00.000000000"
+    assert times.clock(ns, 3)[-2] == "23:59:59.999" and times.clock(ns, 0)[-2] == "23:59:59"
+    assert str(times.clock(5)) == "00:00:00.000000005" and times.clock(np.zeros((0,), np.int64)).shape == (0,)
+    assert times.clock(ns.reshape(2, -1)).tolist() == text.reshape(2, -1).tolist()
+
+
+@pytest.mark.parametrize(("text", "ns"), [("9:30", 34_200 * 10**9), ("09:30:00.5", 34_200_500_000_000),
+                                          (" 00:00:01 ", 10**9)])
+def test_short_forms_are_read(text: str, ns: int) -> None:
+    assert times.of_clock(text) == ns
+
+
+@pytest.mark.parametrize("text", ["24:00:00", "9am", "09:60:00", "09:30:00.1234567891", "09:30:00+01:00", "", "0930"])
+def test_what_is_no_time_of_day_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected HH:MM:SS, got"):
+        times.of_clock(text)
