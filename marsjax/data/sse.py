@@ -24,14 +24,13 @@ from marsjax.data.feed import (
     DayFeed,
     FeedChunk,
     FeedError,
-    PublishedFills,
     Snapshots,
     Venue,
     check_arguments,
     check_tick,
     chosen,
 )
-from marsjax.data.sse_messages import ADD, DELETE, TRADE, ZONE_S, Rising, groups, is_continued
+from marsjax.data.sse_messages import ADD, DELETE, TRADE, ZONE_S, Rising, groups, is_continued, published_fills
 from marsjax.market import orders
 
 LEVELS = 10
@@ -148,17 +147,7 @@ def _chunk(messages: np.ndarray, known: "_Known", account: int) -> FeedChunk:
         order_id=np.where(is_cancel, NO_ID, first["id"]),
         cancel_side=np.where(is_cancel, np.where(is_buy, Side.BID, Side.ASK), NO_ID),
         cancel_id=np.where(is_cancel, first["id"], NO_ID), account=np.full(len(start), account))
-    return FeedChunk(order, _fills(messages[is_trade]), last["sequence"].copy())
-
-
-def _fills(trades: np.ndarray) -> PublishedFills:
-    is_sell = trades["kind"] == Kind.SELL
-    return PublishedFills(
-        time_ns=trades["time_ns"].copy(), sequence=trades["sequence"].copy(),
-        **{name: column.astype(np.int32) for name, column in (
-            ("price", trades["price"]), ("volume", trades["volume"]), ("aggressor", trades["kind"]),
-            ("buy_id", np.where(is_sell, trades["other"], trades["id"])),
-            ("sell_id", np.where(is_sell, trades["id"], trades["other"])))})
+    return FeedChunk(order, published_fills(messages[is_trade]), last["sequence"].copy())
 
 
 class _Known:

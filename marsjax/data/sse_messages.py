@@ -8,7 +8,7 @@ import numpy as np
 
 from marsjax.core.records import MAX_VOLUME, Kind
 from marsjax.data.csv_rows import Rows, read_rows
-from marsjax.data.feed import AUCTION, LARGEST_ID, LARGEST_SEQUENCE, FeedError
+from marsjax.data.feed import AUCTION, LARGEST_ID, LARGEST_SEQUENCE, FeedError, PublishedFills
 
 ADD, DELETE, TRADE = 2, 10, -1
 _ORDER_COLUMNS = ("MDTime", "OrderType", "OrderPrice", "OrderQty", "OrderBSFlag", "ApplSeqNum", "OrderNO")
@@ -141,3 +141,14 @@ def whole_groups(blocks: Iterator[np.ndarray], is_continued: Callable[[np.ndarra
             yield block
     if len(waiting):
         yield waiting
+
+
+def published_fills(trades: np.ndarray) -> PublishedFills:
+    """Trades, MESSAGE [N] -> the fills that they are."""
+    is_sell = trades["kind"] == Kind.SELL
+    return PublishedFills(
+        time_ns=trades["time_ns"].copy(), sequence=trades["sequence"].copy(),
+        **{name: column.astype(np.int32) for name, column in (
+            ("price", trades["price"]), ("volume", trades["volume"]), ("aggressor", trades["kind"]),
+            ("buy_id", np.where(is_sell, trades["other"], trades["id"])),
+            ("sell_id", np.where(is_sell, trades["id"], trades["other"])))})

@@ -38,13 +38,12 @@ from marsjax.data.feed import (
     DayFeed,
     FeedChunk,
     FeedError,
-    PublishedFills,
     Venue,
     check_arguments,
     check_tick,
     chosen,
 )
-from marsjax.data.sse_messages import Rising
+from marsjax.data.sse_messages import Rising, published_fills
 from marsjax.data.szse_messages import (
     CANCEL,
     MARKET,
@@ -138,7 +137,7 @@ def _chunk(messages: np.ndarray, known: "_OrdersLeft", account: int, tick: int) 
                "fill_or_kill": condition[kept] == Condition.FILL_OR_KILL,
                "market_rest": kept & (first["type"] == MARKET) & (condition == Condition.REST), "late_trade": late}
     return FeedChunk(
-        jax.tree.map(lambda x: x[kept], made), _fills(messages[messages["type"] == TRADE]),
+        jax.tree.map(lambda x: x[kept], made), published_fills(messages[messages["type"] == TRADE]),
         last["sequence"][kept].copy(), ignored=_counts({"dropped_rest": dropped}), adapted=_counts(adapted))
 
 
@@ -165,16 +164,6 @@ def _as_sent(messages: np.ndarray, starts: np.ndarray, tick: int) -> tuple[np.nd
     price = np.where(is_market, np.where(traded, np.where(is_buy, high, low), EMPTY_PRICE), first["price"])
     price = np.where(condition == Condition.FILL_OR_KILL, np.where(is_buy, highest, tick), price)
     return price, np.where(is_order(first), condition, Condition.REST)
-
-
-def _fills(trades: np.ndarray) -> PublishedFills:
-    is_sell = trades["kind"] == Kind.SELL
-    return PublishedFills(
-        time_ns=trades["time_ns"].copy(), sequence=trades["sequence"].copy(),
-        **{name: column.astype(np.int32) for name, column in (
-            ("price", trades["price"]), ("volume", trades["volume"]), ("aggressor", trades["kind"]),
-            ("buy_id", np.where(is_sell, trades["other"], trades["id"])),
-            ("sell_id", np.where(is_sell, trades["id"], trades["other"])))})
 
 
 class _OrdersLeft:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.core.errors import InputError
 from marsjax.core.specs import ComputeSpec, ModelSpec, TokenSpec
+from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, markets, run_folder, setup
 from marsjax.experiments.run_folder import write_json
 from marsjax.studies import model_training
@@ -33,9 +35,9 @@ def main(config: ConfigDict) -> int:
     """Trains, evaluates and writes."""
     began = time.perf_counter()
     training = _training(config)
-    markets.open_feeds(config)  # the days are there: errors of the input come before those of the output
+    feeds = markets.open_feeds(config)  # errors of the input come before those of the output
     _check_folders(config)
-    data = _prepare(config, training.model)
+    data = _prepare(config, training.model, feeds)
     print(f"{data.counts()}; {time.perf_counter() - began:.0f} s", flush=True)
     refused = {name: markets.refused(name, each) for name, each in data.refused.items()}
     identity = json.loads(json.dumps({key: value for key, value in config.to_dict().items() if key not in MAY_DIFFER}))
@@ -115,9 +117,8 @@ def _check_folders(config: ConfigDict) -> None:
                          "remove it, or name another output")
 
 
-def _prepare(config: ConfigDict, spec: ModelSpec) -> Prepared:
+def _prepare(config: ConfigDict, spec: ModelSpec, opened: Sequence[DayFeed]) -> Prepared:
     held_out = [symbol for symbol in config.held_out_symbols.split("+") if symbol]
-    opened = markets.open_feeds(config)
     market = markets.one_market(config, opened)
     feeds = [Feed(feed.name, feed.read(), feed.read() if config.mirror else None, feed.symbol in held_out)
              for feed in opened]

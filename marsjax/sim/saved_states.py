@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from marsjax.core import files
-from marsjax.core.errors import InputError
+from marsjax.core.errors import InputError, brief
 from marsjax.core.unfinished import undone_by
 
 KEPT = 2
@@ -82,8 +82,9 @@ class SavedStates:
 
         named = _named(arrays)
         about = {"identity": self._identity, "record": dict(record), "arrays": _shapes(named)}
-        with undone_by(lambda: self._remove(number)):
+        with undone_by(lambda: self._remove(number)), contextlib.ExitStack() as undo:
             self._remove(number)  # a damaged one of the same number
+            undo.callback(self._remove, number)
             try:
                 with _quiet():
                     self._manager.reload()
@@ -91,9 +92,14 @@ class SavedStates:
                         _ARRAYS: ocp.args.StandardSave(named), _ABOUT: ocp.args.JsonSave(about)}), force=True)
                     self._manager.wait_until_finished()
                 _write_whole(self._sums(number), json.dumps(_checksums(self.folder / str(number))))
-            except (OSError, ValueError, RuntimeError) as error:  # Orbax has none of its own for a full disk
-                self._remove(number)
+            except OSError as error:
                 self._fail(error)
+            except (ValueError, RuntimeError) as error:  # which of them TensorStore raises for a full disk, too
+                code = next((full for full in _NO_ROOM if os.strerror(full) in str(error)), None)
+                if code is None:
+                    raise
+                self._fail(OSError(code, os.strerror(code)))
+            undo.pop_all()
         self._good = [*(kept for kept in self._good if kept != number), number][-KEPT:]
         for other in set(self.numbers()) - set(self._good):
             self._remove(other)
@@ -218,10 +224,9 @@ class SavedStates:
                 raise InputError(f"resume: {self.folder}: was saved by another run: {key}: expected {expected}, found "
                                  f"{other}; name another folder, or remove this one")
 
-    def _fail(self, error: Exception) -> NoReturn:
-        known = error.errno if isinstance(error, OSError) else None
-        code = known or next((full for full in _NO_ROOM if os.strerror(full) in str(error)), errno.EIO)
-        raise OSError(code, f"cannot keep saved states: {os.strerror(code)}", str(self.folder)) from error
+    def _fail(self, error: OSError) -> NoReturn:
+        why = error.strerror or brief(error)
+        raise OSError(error.errno or errno.EIO, f"cannot keep saved states: {why}", str(self.folder)) from error
 
 
 @contextlib.contextmanager
@@ -231,8 +236,12 @@ def _opened(folder: pathlib.Path) -> Iterator[Any]:
     # Which states are kept is decided here: Orbax would count damaged ones too.
     options = ocp.CheckpointManagerOptions(max_to_keep=None, create=True, enable_async_checkpointing=False,
                                            cleanup_tmp_directories=True)
-    with _quiet(), ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+    with _quiet():
+        manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    try:
         yield manager
+    finally:
+        manager.close()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Saved states: whole or not there, each flipped bit is found, one run at a time, and what lies beside them fits."""
 
 import errno
+import logging
 import os
 import shutil
 import subprocess
@@ -190,3 +191,31 @@ def test_a_save_that_is_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pyte
 def test_a_time_between_saves_that_is_none_is_refused(every_s: float) -> None:
     with pytest.raises(InputError, match=r"Saving\.every_s: expected 0, or 0\.001 to 1e\+09 seconds, got"):
         Saving("state", every_s)
+
+
+@pytest.mark.parametrize(("raised", "expected"), [
+    (ValueError("ours"), ValueError), (RuntimeError("ours"), RuntimeError), (KeyError("ours"), KeyError),
+    (ValueError("RESOURCE_EXHAUSTED: writing x: No space left on device"), OSError)])
+def test_only_a_full_disk_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception,
+                                         expected: type[Exception]) -> None:
+    """An error of ours keeps its type; after either nothing is left of the save."""
+    folder = tmp_path / "state"
+    save(folder, 1)
+
+    def failing(_: Path) -> None:
+        raise raised
+
+    with SavedStates(folder, IDENTITY) as states:
+        monkeypatch.setattr(saved_states, "_checksums", failing)
+        with pytest.raises(expected, match=r"ours|cannot keep saved states: No space left on device"):
+            states.save(2, {}, arrays(2))
+        assert names(folder) == [".lock", "1", "1.sha256"]
+
+
+def test_a_rollout_s_other_messages_are_heard_while_states_are_open(tmp_path: Path) -> None:
+    logger = logging.getLogger("absl")
+    before = logger.level
+    with SavedStates(tmp_path / "state", IDENTITY) as states:
+        assert logger.level == before
+        states.save(1, {}, arrays(1))
+        assert logger.level == before
