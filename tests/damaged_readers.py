@@ -13,7 +13,6 @@ import gzip
 import io
 import json
 import pickle
-import resource
 import shutil
 import sys
 import time
@@ -37,6 +36,7 @@ from marsjax.tokens.bins import Converter
 from tests import published
 from tests.damage import KINDS, damaged
 from tests.helpers import fixture_folder
+from tests.peak_memory import peak_bytes
 
 MODULE = "market_simulation.examples.report_stylized_facts"
 
@@ -337,7 +337,7 @@ def study(name: str, count: int, folder: Path) -> dict[str, Any]:
         longest = max(longest, time.process_time() - began)
         path.write_bytes(whole[path])
     return {"refused": refused, "read": count - refused - len(faults), "faults": faults, "longest_s": longest,
-            "most_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+            "most_bytes": peak_bytes()}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import pickle
-import resource
 import struct
 import sys
 import time
@@ -24,6 +23,7 @@ import zstandard
 
 from marsjax.core.errors import InputError
 from tests.damaged_readers import CASES
+from tests.peak_memory import peak_bytes
 
 EDGES = np.arange(5.0)
 COUNTS = np.array([2, 0, 1, 1])
@@ -216,4 +216,4 @@ def study(folder: Path, light: bool) -> list[tuple[str, float, str]]:
 
 if __name__ == "__main__":
     told = study(Path(sys.argv[1]), "light" in sys.argv[2:])
-    print(json.dumps({"cases": told, "most_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    print(json.dumps({"cases": told, "most_bytes": peak_bytes()}))

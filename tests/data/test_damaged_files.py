@@ -2,7 +2,6 @@
 
 import functools
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 from marsjax.core.errors import InputError
 from marsjax.data import coinbase, databento, lobster, neutral, sse, szse
 from tests.data import damage, shenzhen_day, test_coinbase, test_databento, test_lobster_book
+from tests.peak_memory import peak_bytes
 
 WHOLE = r"[+-]?[0-9]+(?:\.0*)?(?:[eE]\+?[0-9]+)?"
 NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
@@ -157,7 +157,7 @@ def measured(reader: str, folder: str) -> None:
     """Of a process of its own: what `check` finds, and the most memory held."""
     outcomes = check(reader, Path(folder), range(1000, 2008))
     refused = sum(count for (_, outcome), count in outcomes.items() if outcome == "refused")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     print(json.dumps({"files": sum(outcomes.values()), "refused": refused, "peak_bytes": peak}))
 
 
