@@ -5,23 +5,22 @@ where the views lie.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from marsjax.core import int64, sessions, times
 from marsjax.core.errors import InputError
-from marsjax.core.records import NO_PRICE, UNPRICED, Array, BookView, Kind, Order, Report, Status
+from marsjax.core.records import NO_PRICE, UNPRICED, BookView, Kind, Order, Report, Status
 from marsjax.core.sessions import Phase
 from marsjax.core.specs import MarketSpec, TokenSpec
 from marsjax.data.feed import FeedChunk
-from marsjax.sim.initial.given_orders import Chunk, PassSpec, opening, pass_feeds
+from marsjax.sim.initial import chunk_tokens
+from marsjax.sim.initial.given_orders import Chunk, PassSpec, pass_feeds
 from marsjax.sim.refusals import Refusals
 from marsjax.tokens import bins, encoding
-from marsjax.tokens.encoding import Encoded, TokenState, TokenTables
+from marsjax.tokens.encoding import Encoded, TokenTables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,41 +135,21 @@ def replay_days(market: MarketSpec, feeds: Sequence[Iterator[FeedChunk]], names:
 def day_tokens(market: MarketSpec, spec: TokenSpec, table: TokenTables, day: ReplayedDay) -> DayTokens:
     """The tokens of a day; auction orders and those that nobody sent make none, merged cancels one."""
     narrow = dataclasses.replace(market, trade_width=1)
-    opened = opening(narrow)
-    state, before = opened.token_state, opened.view
+    between = chunk_tokens.before_all(narrow)
     parts: list[Encoded] = []
     passed = 0
     for chunk in day.chunks:
         count = len(chunk.orders[day.place].kind)
-        learned = np.zeros(chunk.padded.kind.shape[1], bool)
-        learned[:count] = day.continuous[passed:passed + count]
+        between, encoded = chunk_tokens.tokens_of(narrow, table, between, chunk, day.place,
+                                                  day.continuous[passed:passed + count])
         passed += count
-        (state, before), encoded = _encode(narrow, table, (state, before), chunk.padded, chunk.answers.report,
-                                           chunk.answers.view, np.array([day.place, count], np.int32), learned)
-        parts.append(jax.tree.map(lambda x, count=count: np.asarray(x)[:count], encoded))
+        parts.append(encoded)
     every = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     made, after = encoding.collect(every)
     makes = np.flatnonzero(every.is_new | every.replaces)
     time_ns = np.zeros(len(made.kind), np.int64)
     time_ns[after[makes] - 1] = times.to_ns(day.orders.time)[makes]  # of several the last one stays
     return DayTokens(day.name, np.asarray(encoding.to_array(spec, made)), time_ns)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(market: MarketSpec, table: TokenTables, carry: tuple[TokenState, BookView], orders: Order,
-            reports: Report, views: BookView, which: Array, learned: Array
-            ) -> tuple[tuple[TokenState, BookView], Encoded]:
-    """The tokens of the first orders of one market, of answers [S, N]; `which` is the market and how many they are.
-
-    `learned`, bool [N], says which of them make tokens.
-    """
-    place, count = which[0], which[1]
-    sent, reports, views = jax.tree.map(lambda x: jnp.asarray(x)[place], (orders, reports, views))
-    state, before = carry
-    state, encoded = encoding.encode_stream(market, table, state, sent, reports, views, before, learned)
-    last = jax.tree.map(lambda new, old: jnp.where(count > 0, new[jnp.maximum(count - 1, 0)], old), views,
-                        before)
-    return (state, last), encoded
 
 
 def mirrored(feed: Iterator[FeedChunk]) -> Iterator[FeedChunk]:

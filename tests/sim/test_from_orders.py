@@ -116,6 +116,33 @@ def test_tokens_are_those_of_the_reference() -> None:
         assert int(start.count) == 64 and int(start.token_state.count) == after[row]
 
 
+def test_orders_that_nobody_sent_make_the_book_and_no_token() -> None:
+    """A model that goes on from a start reads no order by which a reader only keeps its book right."""
+    plain, passed = next(initial.from_feed_at(MARKET, table(), feed(day()), [TIMES[-1]], 512, first_id=1000,
+                                              chunk_orders=128, allow_refused=True))
+    nobodys = (np.arange(len(day().kind)) % 5 == 3) & (day().kind != Kind.CANCEL)
+
+    def flagged() -> Any:
+        # In the first chunk there are none; the others end elsewhere than those that are compiled.
+        for first, end in ((0, 90), (90, 170), (170, 400)):
+            nobodys[:90] = False
+            yield dataclasses.replace(FeedChunk.of(part(first, end)),
+                                      is_synthetic=nobodys[first:end] if nobodys[first:end].any() else None)
+
+    start, seen = next(initial.from_feed_at(MARKET, table(), flagged(), [TIMES[-1]], 512, first_id=1000,
+                                            chunk_orders=128, allow_refused=True))
+    assert_equal(start.market, plain.market)
+    count = len(seen.counts)
+    np.testing.assert_array_equal(seen.counts, passed.counts & ~nobodys[:count])
+    told = np.flatnonzero(passed.counts)[1:]  # the first order of the day makes no token, and cancels do not merge here
+    assert int(plain.count) == len(told)
+    assert int(start.count) == int(start.token_state.count) == len(told) - int(nobodys[told].sum()) < len(told)
+    kept = jax.tree.map(lambda x: x[: len(told)][~nobodys[told]], plain.window)
+    ours = jax.tree.map(lambda x: x[: int(start.count)], start.window)
+    for name in ("kind", "price_bin", "volume_bin", "volume_ratio", "trade_ratio", "levels"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(kept, name), name)
+
+
 def test_a_book_of_another_size_is_the_same_book() -> None:
     start = found()[-1][0]
     small = initial.resize(start, 64)

@@ -17,11 +17,12 @@ from marsjax.core.specs import MarketSpec
 from marsjax.data.cursor import NO_ORDERS
 from marsjax.data.feed import FeedChunk
 from marsjax.market.process import MarketState
-from marsjax.sim.initial.given_orders import Answer, Chunk, PassSpec, Stop, opening, pass_feeds
+from marsjax.sim.initial import chunk_tokens
+from marsjax.sim.initial.given_orders import Answer, Auctions, Chunk, PassSpec, Stop, opening, pass_feeds
 from marsjax.sim.initial.state import Start
 from marsjax.sim.refusals import Refusals
 from marsjax.tokens import encoding
-from marsjax.tokens.encoding import Encoded, TokenTables
+from marsjax.tokens.encoding import Encoded, TokenState, TokenTables
 
 _Parts = TypeVar("_Parts")
 
@@ -34,7 +35,7 @@ class Passed(NamedTuple):
     status: np.ndarray
     """int32, a `Status`."""
     counts: np.ndarray
-    """bool, accepted and in continuous trading."""
+    """bool, sent by somebody, accepted and in continuous trading."""
     views: BookView
     """After each order."""
     ignored: Mapping[str, int] = {}
@@ -95,22 +96,31 @@ def from_feed_at(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChun
     parts: list[Passed] = []
     made: list[Encoded] = []
     refused = Refusals(market)
-    for passed in pass_feeds(spec, [feed], table, times_ns, until_ns=times_ns[-1]):
+    nobodys: list[np.ndarray] = []
+    between = chunk_tokens.before_all(market)
+    for passed in pass_feeds(spec, [feed], stops_ns=times_ns, until_ns=times_ns[-1]):
         if isinstance(passed, Chunk):
-            count = len(passed.orders[0].kind)
-            answers = jax.tree.map(lambda x, count=count: np.asarray(x)[0, :count], passed.answers)
-            parts.append(_passed(market, passed.orders[0], answers))
-            refused.add(parts[-1].orders, parts[-1].status)
-            made.append(answers.encoded)
+            (sent,) = passed.orders
+            ours, later = np.split(np.concatenate(nobodys), [len(sent.kind)])
+            nobodys = [later]
+            parts.append(_passed(market, sent, passed.answers, ~ours))
+            refused.add(sent, parts[-1].status)
+            between, encoded = chunk_tokens.tokens_of(market, table, between, passed, 0, parts[-1].counts)
+            made.append(encoded)
         elif isinstance(passed, list):
             for _, chunk in passed:
                 refused.messages(chunk.ignored, chunk.adapted)
                 parts.append(_nothing(market)._replace(ignored=chunk.ignored, adapted=chunk.adapted))
+                none = np.zeros(len(chunk.orders.kind), bool)
+                nobodys.append(none if chunk.is_synthetic is None else chunk.is_synthetic)
+        elif isinstance(passed, Auctions):
+            between = between._replace(before=jax.tree.map(lambda x: x[0], passed.view))
         elif isinstance(passed, Stop):
             if not allow_refused and (problems := refused.problems()):
                 raise InputError(f"start: {'; '.join(problems)} (allow_refused=True starts without them)")
             made = [_joined(made)] if made else made
-            yield (_start(passed.states, made, passed.time_ns, context_length), joined([_nothing(market), *parts]))
+            yield (_start(passed.states, between.state, made, passed.time_ns, context_length),
+                   joined([_nothing(market), *parts]))
             parts = []
 
 
@@ -123,10 +133,10 @@ def joined(passed: Sequence[Passed]) -> Passed:
     return Passed(*_joined([part[:4] for part in passed]), dict(ignored), dict(adapted))
 
 
-def _passed(market: MarketSpec, sent: Order, answers: Answer) -> Passed:
+def _passed(market: MarketSpec, sent: Order, answers: Answer, is_sent: np.ndarray) -> Passed:
     is_open = np.asarray(sessions.phase_at(market.session, sent.time)) == Phase.CONTINUOUS
-    status = np.asarray(answers.report.status)
-    return Passed(sent, status, (status == Status.ACCEPTED) & is_open, answers.view)
+    status, views = jax.tree.map(lambda x: np.asarray(x)[0, :len(sent.kind)], (answers.report.status, answers.view))
+    return Passed(sent, status, (status == Status.ACCEPTED) & is_open & is_sent, views)
 
 
 def _nothing(market: MarketSpec) -> Passed:
@@ -139,9 +149,10 @@ def _joined(parts: list[_Parts]) -> _Parts:
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
-def _start(states: MarketState, made: list[Encoded], time_ns: int, context_length: int) -> Start:
+def _start(states: MarketState, token_state: TokenState, made: list[Encoded], time_ns: int, context_length: int
+           ) -> Start:
     # Copies: the states themselves are used up by the orders that come next.
-    opened, token_state = jax.tree.map(lambda x: jnp.array(x[0]), (states.market, states.token_state))
+    opened, token_state = jax.tree.map(jnp.array, (jax.tree.map(lambda x: x[0], states.market), token_state))
     if not int(token_state.count):
         raise InputError(f"start: the orders up to {time_ns} ns make no token; a model needs at least one")
     window, _ = encoding.collect(made[0])
