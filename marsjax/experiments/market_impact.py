@@ -68,12 +68,17 @@ def main(config: ConfigDict) -> int:
 
 
 def _timed(table: pd.DataFrame, market: MarketSpec, start_ns: int) -> pd.DataFrame:
-    """A table with the time of the starts, or of the ends of its minutes, the phase then, and the units of prices."""
+    """A table with the time of the starts, or of the ends of its minutes, the phase then, the status and the units.
+
+    A row of one rollout is WHOLE or LOST, one of several a MEAN.
+    """
     minute = table["minute"].to_numpy() if "minute" in table else np.zeros(len(table), np.int64)
     at = start_ns + minute.astype(np.int64) * MINUTE_NS
     unit = f"{market.units.price} {market.units.currency}".strip()
-    return table.assign(time_ns=at, clock=times.clock(at), phase=market_tables.phases(market.session, at),
-                        price_unit=unit, volume_unit=market.units.volume)
+    status = np.where(table["lost"], "LOST", "WHOLE") if "number" in table else "MEAN"
+    phases = market_tables.phases(market.session, at)
+    return table.assign(time_ns=at, clock=times.clock(at), phase=phases, status=status, price_unit=unit,
+                        volume_unit=market.units.volume)
 
 
 def _starts(config: ConfigDict, market: MarketSpec, prepared: PreparedModel, feeds: Sequence[DayFeed], start_ns: int

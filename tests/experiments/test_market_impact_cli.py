@@ -102,7 +102,10 @@ def test_a_run_writes_tables_that_agree(run: Run, tmp_path: Path) -> None:
     group = report["groups"][1]
     mine = rows[rows["ratio"] == 0.4]
     assert abs(group["impact_bp"]["value"] - mine["impact_bp"].mean()) < 1e-9
+    assert (rows["status"] == np.where(rows["lost"], "LOST", "WHOLE")).all()
+    assert (base["status"] == np.where(base["lost"], "LOST", "WHOLE")).all()
     minutes = pd.read_csv(out / "minutes.csv")
+    assert set(minutes["status"]) == {"MEAN"}
     last = minutes[(minutes["ratio"] == 0.4) & (minutes["minute"] == 2)]
     assert abs(last["completed"].item() - mine["completed"].mean()) < 1e-9
     assert len(pd.read_csv(out / "decay.csv")) == 2 * 2
