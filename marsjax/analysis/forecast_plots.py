@@ -1,50 +1,131 @@
 """Forecasts -> figures."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from marsjax.analysis.evaluation_table import MODEL
+from marsjax.analysis.figure_style import BEFORE, CAME, INNER, MIDDLE, OUTER, PATH, name_ends, plain
 from marsjax.analysis.forecast_scores import Bin, ScoreMean
 
 _UNIT = 10_000
-_BANDS = ((0.05, 0.95), (0.25, 0.75))
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_LEAST_RANGE = 2e-3
+"""Of the mid price's axis, a share of the price: less would make much of nothing."""
+_PATHS = 20
+"""Single futures that are drawn, at most."""
 
 
-def fan(past_minutes: np.ndarray, past_mids: np.ndarray, mids: np.ndarray, realized: np.ndarray | None, title: str,
-        unit: float = 1e-4) -> Figure:
-    """Fan chart: the mid before the start, what the trajectories do after it, and what came.
+class Futures(NamedTuple):
+    """What a fan chart shows; prices in any unit."""
+
+    past_minutes: np.ndarray
+    """float64 [N], minutes after the start, none above 0."""
+    past_mids: np.ndarray
+    """float64 [N]; NaN where there is none."""
+    mids: np.ndarray
+    """float64 [B, M + 1], of the trajectories at minutes 0 to M."""
+    realized: np.ndarray | None
+    """float64 [M + 1], what really came."""
+    labels: np.ndarray
+    """float64 [B], relative change of the mean mid; NaN where there is none."""
+    label: float
+    """Of what really came, NaN if nothing did."""
+    threshold: float
+    """Labels beyond +-threshold are up and down."""
+
+
+def fan(futures: Futures, title: str, unit: float = 1e-4) -> Figure:
+    """Fan chart: the mid before the start, what the trajectories do after it, what came; beside it their labels.
+
+    The axes hold the past, what came and the band of 90% of the trajectories; a note counts those that leave them.
 
     Args:
-      past_minutes: float64 [N], minutes after the start, none above 0.
-      past_mids: float64 [N], in units of the price, as are those below; NaN where there is none.
-      mids: float64 [B, M + 1], of the trajectories at minutes 0 to M.
-      realized: float64 [M + 1], or None.
+      futures: what is shown.
       title: heading.
       unit: currency that one unit of a price stands for.
     """
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    minute = np.arange(mids.shape[1])
-    axes.plot(past_minutes, past_mids * unit, color="black", linewidth=1.0, label="before")
-    known = mids[~np.isnan(mids).any(axis=1)] * unit
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
+    axes, side = figure.subplots(1, 2, width_ratios=(3, 1))
+    minute, known = np.arange(futures.mids.shape[1]), futures.mids[~np.isnan(futures.mids).any(axis=1)] * unit
+    past, realized = futures.past_mids * unit, None if futures.realized is None else futures.realized * unit
+    ends: list[tuple[float, str, str]] = []
+    axes.plot(futures.past_minutes, past, color=BEFORE, linewidth=1.1)
+    bands = np.quantile(known, _QUANTILES, axis=0) if len(known) else np.full((len(_QUANTILES), len(minute)), np.nan)
     if len(known):
-        for low, high in _BANDS:
-            axes.fill_between(minute, *np.quantile(known, (low, high), axis=0), color="tab:blue", alpha=0.25,
-                              linewidth=0, label=f"{high - low:.0%} of {len(known)} trajectories")
-        axes.plot(minute, known.T[:, :20], color="tab:blue", alpha=0.25, linewidth=0.6)
-        axes.plot(minute, np.median(known, axis=0), color="tab:blue", linewidth=1.8, label="median")
+        for (low, high), color in zip(((0, 4), (1, 3)), (OUTER, INNER), strict=True):
+            axes.fill_between(minute, bands[low], bands[high], color=color, linewidth=0)
+        axes.plot(minute, known.T[:, :_PATHS], color=PATH, alpha=0.35, linewidth=0.5)
+        axes.plot(minute, bands[2], color=MIDDLE, linewidth=2.0)
+        ends += _quantile_names(bands[:, -1])
     if realized is not None:
-        axes.plot(minute, realized * unit, color="tab:red", linewidth=1.8, marker=".", label="what came")
-    axes.axvline(0, color="gray", linewidth=0.8)
-    axes.set(xlabel="minutes after the start", ylabel="mid price", title=title)
-    axes.grid(alpha=0.3)
-    axes.margins(x=0.01)
-    axes.legend(loc="upper left", fontsize="small")
+        axes.plot(minute, realized, color=CAME, linewidth=2.0, marker="o", markersize=3)
+        if np.isfinite(realized[-1]):
+            ends.append((float(realized[-1]), "what came", CAME))
+    axes.axvline(0, color="0.5", linewidth=0.8)
+    axes.set(xlabel="minutes after the start", ylabel="mid price")
+    axes.set_xlim(right=minute[-1])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    plain(axes)
+    shown = np.concatenate([past, bands.ravel(), *([] if realized is None else [realized])])
+    note = _limits(axes, shown[np.isfinite(shown)], known)
+    axes.set_title(f"{len(known)} futures: bands of 50% and 90%{note}", fontsize="small", loc="left", color="0.3")
+    _labels(side, futures)
+    figure.draw_without_rendering()  # the room of the axes must be known
+    name_ends(axes, minute[-1], ends)
     return figure
+
+
+def _quantile_names(heights: np.ndarray) -> list[tuple[float, str, str]]:
+    """Heights, names and colours of the quantiles; those at one height share a name."""
+    names = ["median" if each == 0.5 else f"{each:.0%}" for each in _QUANTILES]
+    found = []
+    for height in np.unique(heights):
+        here = np.flatnonzero(heights == height)
+        is_middle = len(_QUANTILES) // 2 in here
+        text = names[here[0]] if len(here) == 1 else f"{names[here[0]]} to {names[here[-1]]}"
+        found.append((float(height), text, MIDDLE if is_middle else INNER))
+    return found
+
+
+def _limits(axes: Axes, shown: np.ndarray, known: np.ndarray) -> str:
+    """Clips the axes to what must be shown [N]; says how many of the trajectories [B, M + 1] leave them."""
+    if not len(shown):
+        return ""
+    low, high = shown.min(), shown.max()
+    room = max(0.08 * (high - low), (_LEAST_RANGE * abs(high) - (high - low)) / 2)
+    axes.set_ylim(low - room, high + room)
+    leaves = ((known < low - room) | (known > high + room)).any(axis=1)
+    if not leaves.any():
+        return ""
+    far = (known[leaves] / known[leaves, :1] - 1) * 1e4
+    return f"; {leaves.sum()} leave the picture, {far.min():+.0f} to {far.max():+.0f} bp"
+
+
+def _labels(axes: Axes, futures: Futures) -> None:
+    """The distribution of the labels in basis points, with the share of each class."""
+    bp = futures.labels[np.isfinite(futures.labels)] * 1e4
+    edge = futures.threshold * 1e4
+    axes.set_title("change of the mean mid", fontsize="small", loc="left", color="0.3")
+    axes.set(xlabel="basis points", ylabel="futures")
+    plain(axes)
+    if len(bp):
+        low, high = np.quantile(bp, (0.01, 0.99))
+        inside = bp[(bp >= low) & (bp <= high)]
+        axes.hist(inside, bins=max(min(int(np.sqrt(len(bp)) * 1.5), 40), 5), color=INNER)
+        shares = ((bp < -edge).mean(), (np.abs(bp) <= edge).mean(), (bp > edge).mean())
+        words = [f"{name} {share:.0%}" for name, share in zip(("down", "flat", "up"), shares, strict=True)]
+        axes.set_title(axes.get_title(loc="left") + "\n" + ", ".join(words), fontsize="small", loc="left", color="0.3")
+    for limit in (-edge, edge):
+        axes.axvline(limit, color="0.4", linewidth=0.9, linestyle=":")
+    if np.isfinite(futures.label):
+        axes.axvline(futures.label * 1e4, color=CAME, linewidth=2.0)
 
 
 def evaluation(table: pd.DataFrame, report: Mapping[str, Any], minutes: int) -> Figure:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from marsjax.analysis.figure_style import CAME, MIDDLE, OUTER, PATH, plain
 from marsjax.analysis.impact import PowerLaw
 from marsjax.analysis.intervals import Interval
 
@@ -21,9 +22,9 @@ def volumes(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axes.plot(minute, table["target"], color="black", linestyle=":", label="target")
         if table["planned"].notna().all():
             axes.plot(minute, table["planned"], color="tab:gray", label="even schedule")
-        axes.fill_between(minute, table["completed_low"], table["completed_high"], color="tab:blue", alpha=0.3,
-                          linewidth=0, label="half of the rollouts")
-        axes.plot(minute, table["completed"], color="tab:blue", marker=".", label="traded, mean")
+        axes.fill_between(minute, table["completed_low"], table["completed_high"], color=OUTER, linewidth=0,
+                          label="half of the rollouts")
+        axes.plot(minute, table["completed"], color=MIDDLE, marker=".", label="traded, mean")
         axes.set_title(name)
     panels[0].legend(fontsize="small")
     return figure
@@ -33,7 +34,7 @@ def prices(tables: Mapping[str, pd.DataFrame], end: int) -> Figure:
     """Median mid with and without the execution, with the bands of half the rollouts; the execution ends at `end`."""
     figure, panels = _panels(len(tables), "mid price")
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
-        for column, color, label in (("baseline_mid", "tab:gray", "without"), ("mid", "tab:red", "with")):
+        for column, color, label in (("baseline_mid", PATH, "without"), ("mid", CAME, "with")):
             low, high = (table[f"{column}_{part}"] / _UNIT for part in ("low", "high"))
             axes.fill_between(table["minute"], low, high, color=color, alpha=0.25, linewidth=0)
             axes.plot(table["minute"], table[column] / _UNIT, color=color, marker=".", label=label)
@@ -55,15 +56,11 @@ def impacts(groups: Mapping[str, Sequence[tuple[float, Interval]]], laws: Mappin
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     size, time = figure.subplots(1, 2)
-    for color, (side, points) in zip(("tab:red", "tab:blue"), groups.items(), strict=False):
-        x, y = np.array([point[0] for point in points]), np.array([point[1].value for point in points])
-        low, high = (np.array([getattr(point[1], part) for point in points]) for part in ("low", "high"))
-        size.errorbar(x, y, yerr=np.maximum(np.nan_to_num([y - low, high - y]), 0), fmt="o", color=color, label=side)
-        law, at = laws[side], np.linspace(0, x.max() * 1.1, 100) if len(x) else np.zeros(0)
-        if np.isfinite(law.exponent):
-            size.plot(at, law.factor * at**law.exponent, color=color, label=f"size^{law.exponent:.2f}")
-        if np.isfinite(law.root_factor):
-            size.plot(at, law.root_factor * np.sqrt(at), color=color, linestyle=":", label="square root")
+    for color, (side, points) in zip((CAME, MIDDLE), groups.items(), strict=False):
+        _against_size(size, color, side, points, laws[side])
+    roots = [line for line in size.lines if line.get_linestyle() == ":"]
+    if roots:
+        roots[0].set_label("square root of the size")
     size.set(xlabel="shares traded over the mean volume without it", ylabel="impact at the end, basis points")
     for name, table in tables.items():
         line = time.plot(table["minute"], table["impact_bp"], marker=".", label=name)[0]
@@ -72,10 +69,25 @@ def impacts(groups: Mapping[str, Sequence[tuple[float, Interval]]], laws: Mappin
     time.axvline(end, color="black", linewidth=0.8, linestyle=":")
     time.set(xlabel="minutes after the start", ylabel="impact, basis points")
     for axes in (size, time):
-        axes.grid(alpha=0.3)
+        plain(axes)
         axes.axhline(0, color="gray", linewidth=0.8)
         axes.legend(fontsize="small")
     return figure
+
+
+def _against_size(axes: Axes, color: str, side: str, points: Sequence[tuple[float, Interval]], law: PowerLaw) -> None:
+    """Impacts of one side with their intervals, and the laws that could be fitted."""
+    known = [(size, each) for size, each in points if np.isfinite(size) and np.isfinite(each.value)]
+    x, y = np.array([size for size, _ in known]), np.array([each.value for _, each in known])
+    ends = [[np.nan_to_num(each.value - each.low) for _, each in known],
+            [np.nan_to_num(each.high - each.value) for _, each in known]]
+    fitted = f", size^{law.exponent:.2f}" if np.isfinite(law.exponent) else ", no law fitted"
+    axes.errorbar(x, y, yerr=np.maximum(ends, 0), fmt="o", color=color, capsize=3, label=f"{side}{fitted}")
+    at = np.linspace(0, x.max() * 1.1, 100) if len(x) else np.zeros(0)
+    if np.isfinite(law.exponent):
+        axes.plot(at, law.factor * at**law.exponent, color=color)
+    if np.isfinite(law.root_factor):
+        axes.plot(at, law.root_factor * np.sqrt(at), color=color, linestyle=":")
 
 
 def _panels(count: int, label: str) -> tuple[Figure, list[Axes]]:
@@ -83,6 +95,6 @@ def _panels(count: int, label: str) -> tuple[Figure, list[Axes]]:
     panels = list(np.ravel(figure.subplots(1, count, sharey=True)))
     for axes in panels:
         axes.set_xlabel("minutes after the start")
-        axes.grid(alpha=0.3)
+        plain(axes)
     panels[0].set_ylabel(label)
     return figure, panels

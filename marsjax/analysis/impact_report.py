@@ -152,6 +152,17 @@ def lines(rows: Sequence[Mapping[str, Any]], laws: Mapping[str, PowerLaw]) -> li
     table = pd.DataFrame([{"group": row["group"], "target": row["target"], "lost": row["lost"],
                            **{name: "{value:.3g} [{low:.3g}, {high:.3g}]".format(**row[name]) for name in _SHOWN},
                            "variance saved": f"{row['variance_saved']:.1f}"} for row in rows])
-    return [table.to_string(index=False), *(
-        f"{side}: impact = {law.factor:.3g} bp x size^{law.exponent:.3g} [{law.low:.3g}, {law.high:.3g}], square root: "
-        f"{law.root_factor:.3g} bp x size^0.5" for side, law in laws.items())]
+    return [table.to_string(index=False), *(f"{side}: {_law_line(law)}" for side, law in laws.items())]
+
+
+def _law_line(law: PowerLaw) -> str:
+    """A law in words, also where there is none."""
+    root = (f"square root: {law.root_factor:.3g} bp x size^0.5" if np.isfinite(law.root_factor) else
+            "a law needs two sizes, of two rollouts each that traded")
+    if not np.isfinite(law.exponent):
+        reason = "the mean impact of a size is not above 0: more rollouts or larger sizes are needed; " if (
+            np.isfinite(law.root_factor)) else ""
+        return f"no exponent fitted: {reason}{root}"
+    interval = f"[{law.low:.3g}, {law.high:.3g}]" if np.isfinite(law.low) else "[unknown]"
+    doubt = f", undefined in {law.undefined:.0%} of the resamples" if law.undefined > 0 else ""
+    return f"impact = {law.factor:.3g} bp x size^{law.exponent:.3g} {interval}{doubt}; {root}"

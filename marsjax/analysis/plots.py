@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from marsjax.analysis.figure_style import ASK, BID, INNER, MIDDLE, PATH, clock_ticks, mark_breaks, plain
+
 
 def day(table: pd.DataFrame, title: str, unit: float = 1e-4) -> Figure:
     """The picture of a day: mid, spread, depth and volume by minute.
@@ -13,33 +15,27 @@ def day(table: pd.DataFrame, title: str, unit: float = 1e-4) -> Figure:
       title: heading.
       unit: currency that one unit of a price stands for.
     """
-    minute = _without_gaps(table.index.to_numpy())
     figure = Figure(figsize=(10, 9), layout="constrained")
     mid, spread, depth, volume = figure.subplots(4, 1, sharex=True, height_ratios=(3, 1.2, 1.5, 1.2))
     figure.suptitle(title)
-    _lines(mid, minute, table["mid"] * unit, color="tab:blue")
+    minute = clock_ticks(volume, table.index.to_numpy())
+    for axes in (mid, spread, depth, volume):
+        plain(axes)
+        mark_breaks(axes, table.index.to_numpy(), "break" if axes is mid else "")
+    _lines(mid, minute, table["mid"] * unit, color=MIDDLE)
     mid.set_ylabel("mid price")
-    _lines(spread, minute, table["spread"] * unit, color="tab:gray")
+    _lines(spread, minute, table["spread"] * unit, color=PATH)
     spread.set_ylabel("spread")
-    _lines(depth, minute, table["bid_depth"], color="tab:green", label="bids")
-    _lines(depth, minute, table["ask_depth"], color="tab:red", label="asks")
+    _lines(depth, minute, table["bid_depth"], color=BID, label="bids")
+    _lines(depth, minute, table["ask_depth"], color=ASK, label="asks")
     depth.set_ylabel("shares on the\nlevels shown")
     depth.legend(loc="upper right", fontsize="small", ncols=2)
-    volume.bar(minute, table["volume"], width=1.0, color="tab:purple")
+    volume.bar(minute, table["volume"], width=1.0, color=INNER)
     volume.set_ylabel("shares traded\na minute")
     for axes in (mid, spread, depth, volume):
-        axes.grid(alpha=0.3)
         axes.margins(x=0.01)
-    places = np.linspace(0, len(minute) - 1, min(len(minute), 10)).round().astype(int)
-    volume.set_xticks(minute[places], [f"{m // 60:02d}:{m % 60:02d}" for m in table.index.to_numpy()[places]])
     volume.set_xlabel("time of day")
     return figure
-
-
-def _without_gaps(minute: np.ndarray) -> np.ndarray:
-    """Positions on an axis that closes breaks of the session (over 10 minutes) to 2 minutes."""
-    step = np.diff(minute, prepend=minute[:1])
-    return np.cumsum(np.where(step > 10, 2, step))
 
 
 def _lines(axes: object, minute: np.ndarray, values: pd.Series, **style: str) -> None:

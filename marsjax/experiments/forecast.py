@@ -52,7 +52,8 @@ def main(config: ConfigDict) -> int:
         realized = forecasts.realized(at, config.minutes, limit)
         _write_tables(config, market, start_ns, run, labels, folder)
         if config.picture:
-            forecasts.fan(at, run, config.minutes, Path(config.model).name, float(market.units.price)).savefig(
+            title = f"{at.name} from {facts['time']}, order model {Path(config.model).name}"
+            forecasts.fan(at, run, config.minutes, limit, title, float(market.units.price)).savefig(
                 folder / "fan.png", dpi=110)
         total_s = time.perf_counter() - began
         write_json(folder / "metrics.json", {

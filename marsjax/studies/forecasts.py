@@ -88,12 +88,15 @@ def minute_table(run: Rollout, market: MarketSpec, start_ns: int, prices: str) -
     return frames.frame(market_tables.presented(market, columns, prices))
 
 
-def fan(at: ForecastStart, run: Rollout, minutes: int, model: str, unit: float = 1e-4) -> Figure:
-    """The mids before the start, those of the trajectories that are not lost, and what came."""
-    is_shown = at.past.time_ns > at.time_ns - 3 * minutes * MINUTE_NS
+def fan(at: ForecastStart, run: Rollout, minutes: int, threshold: float, title: str, unit: float = 1e-4) -> Figure:
+    """The mids before the start, those of the trajectories that are not lost, what came, and the labels."""
+    is_shown = at.past.time_ns > at.time_ns - 2 * minutes * MINUTE_NS
     since = (at.past.time_ns[is_shown] - at.time_ns) / MINUTE_NS
     before = np.where(at.past.mid_twice[is_shown] > 0, at.past.mid_twice[is_shown] / 2, np.nan)
-    ahead = forecast.mids_of_bars(run.bars, run.mid_twice_start)[~rollout_summary.is_lost(run)]
-    came = None if at.seen is None else forecast.minute_mids(at.seen, at.time_ns, minutes)
-    return forecast_plots.fan(since, before, ahead, came, f"{at.name} from {spell(at.time_ns)}, order model {model}",
-                              unit)
+    kept = ~rollout_summary.is_lost(run)
+    ahead = forecast.mids_of_bars(run.bars, run.mid_twice_start)[kept]
+    came = realized(at, minutes, threshold)
+    futures = forecast_plots.Futures(since, before, ahead, None if came is None else came["mids"],
+                                     rollout_summary.labels(run)[kept], np.nan if came is None else came["label"],
+                                     threshold)
+    return forecast_plots.fan(futures, title, unit)

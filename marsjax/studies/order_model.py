@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,6 @@ from marsjax.tokens import encoding
 from marsjax.tokens.encoding import DrawTables, TokenTables
 
 _ROWS_ON_A_CPU = 64
-_QUOTED = 5
 """Held-out losses named in one line."""
 
 
@@ -86,11 +85,21 @@ def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec()) -> Prep
 def headline(prepared: PreparedModel, name: str) -> str:
     """One line about the model."""
     spec = prepared.model.spec
-    losses = list(held_out_losses(dict(prepared.model.about)).items())
-    quoted = ", ".join(f"{key} {value:.4g}" for key, value in losses[:_QUOTED]) + ", ..." * (len(losses) > _QUOTED)
-    return (f"model {name}: {spec.layers} x {spec.embed_dim}, {_count(prepared.model.model):,} parameters, window "
-            f"{spec.context_length}, context {prepared.cache.mode}; "
-            f"{quoted or 'its checkpoint names no held-out loss'}")
+    losses = held_out_losses(dict(prepared.model.about))
+    model, simple = (_loss_of_an_order(losses, of) for of in ("model", "frequencies"))
+    quoted = "no held-out loss in its checkpoint" if model is None else f"held-out loss {model:.2f} nats an order"
+    if model is not None and simple is not None:
+        quoted += f", of frequencies alone {simple:.2f}"
+    return (f"model {name}: {spec.layers} x {spec.embed_dim}, {_count(prepared.model.model):,} parameters, reads "
+            f"{spec.context_length:,} orders; {quoted}")
+
+
+def _loss_of_an_order(losses: Mapping[str, float], of: str) -> float | None:
+    """Over all days, of what `experiments.train` writes; else the only number there is."""
+    found = [value for key, value in losses.items() if key.endswith(f"{of}.all.order")]
+    if not found and of == "model" and len(losses) == 1:
+        found = list(losses.values())
+    return found[0] if found else None
 
 
 def describe(prepared: PreparedModel, name: str, revision: str = "") -> dict[str, Any]:

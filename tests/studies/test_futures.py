@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from marsjax import testing
 from marsjax.core import int64, kernels, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Status
@@ -15,7 +16,7 @@ from marsjax.core.specs import CacheSpec, MarketSpec, ModelSpec
 from marsjax.market import exchange
 from marsjax.sim import initial
 from marsjax.sim.step import End
-from marsjax.studies import futures, rollout_summary
+from marsjax.studies import futures, order_model, rollout_summary
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel, held_out_losses
 from marsjax.tokens import encoding
@@ -79,3 +80,17 @@ def test_only_numbers_of_held_out_data_are_quoted() -> None:
     about = {"source": "days", "steps": 9, "held_out": {"nats": 7.5, "days": ["a"], "ok": True},
              "x": {"held_out_loss": 1}}
     assert held_out_losses(about) == {"held_out.nats": 7.5, "x.held_out_loss": 1.0}
+
+
+@pytest.mark.parametrize(("about", "expected"), [
+    ({"losses": {"held_out": {"model": {"all": {"order": 7.067, "type": 0.9}, "a day": {"order": 6.0}},
+                              "frequencies": {"all": {"order": 8.17}}}}},
+     "held-out loss 7.07 nats an order, of frequencies alone 8.17"),
+    ({"held_out": {"nats": 7.5}}, "held-out loss 7.50 nats an order"),
+    ({"source": "somewhere"}, "no held-out loss in its checkpoint"),
+])
+def test_a_run_begins_with_one_short_line_about_its_model(about: dict[str, Any], expected: str) -> None:
+    tiny = testing.tiny_model()
+    prepared = order_model.prepare(dataclasses.replace(tiny, about=about))
+    line = order_model.headline(prepared, "mine")
+    assert line.endswith(f"orders; {expected}") and line.startswith("model mine: ") and len(line) < 160
