@@ -2,11 +2,14 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from marsjax.analysis.figure_style import round_times
 from marsjax.core import times
 from marsjax.core.errors import InputError
+from marsjax.core.times import SECOND_NS
 
 _COLUMNS, _ROWS = 600, 240
 """Most cells of the map, of time and of price."""
@@ -85,9 +88,8 @@ def _grid(of_bin: np.ndarray, price: np.ndarray, volume: np.ndarray, edges: np.n
     return total.reshape(len(edges) - 1, _COLUMNS)
 
 
-def _clock_axis(axes: object, begin_ns: int, end_ns: int) -> None:
-    places = np.linspace(0, (end_ns - begin_ns) / 1e9, 7)
-    digits = 0 if end_ns - begin_ns > 60 * 10**9 else 3
-    labels = times.clock(begin_ns + np.round(places * 1e9).astype(np.int64), digits)
-    axes.set_xticks(places, labels.tolist())  # type: ignore[attr-defined]
-    axes.set_xlabel("time of day")  # type: ignore[attr-defined]
+def _clock_axis(axes: Axes, begin_ns: int, end_ns: int) -> None:
+    at_ns = round_times(begin_ns, end_ns)
+    digits = 0 if not (at_ns % SECOND_NS).any() else 3
+    axes.set_xticks((at_ns - begin_ns) / SECOND_NS, times.clock(at_ns, digits).tolist())
+    axes.set_xlabel("time of day")

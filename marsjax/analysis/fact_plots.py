@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from marsjax.analysis import stylized_facts
+from marsjax.analysis.figure_style import BID, CAME, MIDDLE, PATH, plain
 from marsjax.analysis.verdicts import RULES
 
 FACTS = tuple(rule.fact for rule in RULES)
@@ -16,7 +17,7 @@ _LABELS = {"lag": "lag, minutes", "delta_t": "period, minutes"}
 _LOG_TICKS = (1, 2, 5, 10, 20)
 _LEAST_SHOWN = 1e-3
 """Correlation below which a logarithmic axis shows nothing."""
-_COLORS = ("tab:blue", "tab:red", "tab:green", "tab:orange")
+_COLORS = (MIDDLE, CAME, BID, PATH)
 
 
 def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -33,7 +34,8 @@ def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
         _boxes(axes, table)
         return drawn
     entry = next(entry for entry in stylized_facts.TABLES if entry.name == rule.table)
-    _means(axes, table, entry.key)
+    draw = _points if fact == 8 else _means
+    draw(axes, table, entry.key)
     if fact == 11:
         _means(axes, tables["cont11_difference"], entry.key, "--", " (tau less -tau)")
         axes.axvline(0, color="gray", linestyle=":", linewidth=0.8)
@@ -46,12 +48,12 @@ def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if fact == 8:
-        axes.set_yscale("log", nonpositive="clip")
-        axes.set_ylim(bottom=_LEAST_SHOWN)
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.8 * _LEAST_SHOWN)
     else:
         axes.axhline(0, color="gray", linewidth=0.8)
     axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
+    plain(axes)
     return drawn
 
 
@@ -61,12 +63,26 @@ def _means(axes: Axes, table: pd.DataFrame, key: str, style: str = "-", label: s
         axes.fill_between(rows[key], rows["low"], rows["high"], color=color, alpha=0.2, linewidth=0)
 
 
+def _points(axes: Axes, table: pd.DataFrame, key: str) -> None:
+    """Means with their intervals on a logarithmic axis; a triangle at its foot where a mean is not above it."""
+    for place, (color, (source, rows)) in enumerate(zip(_cycle(table), stylized_facts.summary(table).groupby("source"),
+                                                        strict=False)):
+        x = rows[key].to_numpy() * (1 + 0.03 * place)  # beside one another
+        mean, low, high = (np.maximum(rows[name].to_numpy(), _LEAST_SHOWN) for name in ("mean", "low", "high"))
+        is_above = rows["mean"].to_numpy() > _LEAST_SHOWN
+        axes.errorbar(x[is_above], mean[is_above], [(mean - np.minimum(low, mean))[is_above],
+                                                    (np.maximum(high, mean) - mean)[is_above]],
+                      fmt="o", markersize=4, color=color, elinewidth=0.8, capsize=2, label=str(source))
+        is_below = rows["mean"].to_numpy() <= _LEAST_SHOWN
+        axes.plot(x[is_below], mean[is_below], "v", markersize=5, color=color)
+
+
 def _boxes(axes: Axes, table: pd.DataFrame) -> None:
     groups = {str(source): rows["fano_factor"].dropna().to_numpy() for source, rows in table.groupby("source")}
     axes.boxplot(list(groups.values()), orientation="horizontal", tick_labels=list(groups), showmeans=True, widths=0.6)
     axes.axvline(1, color="gray", linestyle="--", linewidth=0.8)
     axes.set_xlabel("Fano factor of extreme returns an hour, by symbol")
-    axes.grid(alpha=0.3)
+    plain(axes)
 
 
 def _cycle(table: pd.DataFrame) -> list[str]:

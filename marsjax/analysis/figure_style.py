@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from marsjax.core.times import SECOND_NS
+
 BEFORE, CAME, MIDDLE, INNER, OUTER, PATH = "#222222", "#c1272d", "#0b3c6f", "#4a90c4", "#b9d6ea", "#5b7083"
 """Of what was before, what really came, a median, bands of 50% and 90%, and single futures."""
 BID, ASK = "#1b7837", "#b2182b"
@@ -48,6 +50,16 @@ def apart(places: np.ndarray, least: float) -> np.ndarray:
         blocks.append((mean, count))
     return np.concatenate([np.full(count, mean) for mean, count in blocks]) + least * np.arange(len(places)) if (
         blocks) else target
+
+
+def round_times(begin_ns: int, end_ns: int) -> np.ndarray:
+    """At most ten round times of day between two, int64 [N] nanoseconds since midnight; both ends if there are none."""
+    steps = [int(10.0**power * digit) for power in range(9) for digit in (1, 2, 5)]
+    steps += [seconds * SECOND_NS for seconds in (1, 2, 5, 10, 15, 30)]
+    steps += [minutes * _HOUR * SECOND_NS for minutes in (*_TICK_MINUTES, 360)]
+    every = next((each for each in steps if (end_ns - begin_ns) / each < _MOST_TICKS), steps[-1])
+    found = np.arange(begin_ns + -begin_ns % every, end_ns + 1, every)
+    return found if len(found) > 1 else np.array([begin_ns, end_ns])
 
 
 def clock_ticks(axes: Axes, minutes: np.ndarray) -> np.ndarray:

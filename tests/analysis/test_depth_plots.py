@@ -25,7 +25,7 @@ def test_each_cell_holds_what_stood_after_the_last_order_of_its_time() -> None:
     assert cells[0, :299].tolist() == [100] * 299 and cells[0, 300:].tolist() == [400] * 300
     assert cells[1].mask.all() and cells[2, :479].tolist() == [300] * 479 and cells[2].mask[480:].all()
     assert cells[3, 480:].tolist() == [50] * 119 + [20] and cells[3].mask[:479].all()
-    assert [text.get_text() for text in axes.get_xticklabels()][::6] == ["09:30:00.000", "09:31:00.000"]
+    assert [text.get_text() for text in axes.get_xticklabels()][::6] == ["09:30:00", "09:31:00"]
     lines = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
     assert np.unique(lines["best ask"]).tolist() == [10.02, 10.03] and set(lines["best bid"]) == {10.0}
 

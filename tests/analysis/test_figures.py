@@ -105,6 +105,17 @@ def test_a_day_has_ticks_at_round_times_and_a_marked_break() -> None:
     assert "break" not in texts(plots.day(day().iloc[:7], "a start"))
 
 
+@pytest.mark.parametrize(("begin", "end", "first", "step"), [
+    ("09:30:00.000", "15:00:00.000", "10:00:00", 3600), ("09:31:12.500", "09:59:00.000", "09:35:00", 300),
+    ("10:00:00.250", "10:00:07.000", "10:00:01", 1), ("10:00:00.001", "10:00:00.006", "10:00:00.001", 0.001)])
+def test_times_of_an_axis_are_round(begin: str, end: str, first: str, step: float) -> None:
+    low, high = (round(pd.Timedelta(each).value) for each in (begin, end))
+    found = figure_style.round_times(low, high)
+    assert found[0] == pd.Timedelta(first).value
+    assert (np.diff(found) == round(step * 1e9)).all() and 2 <= len(found) <= 10
+    assert low <= found[0] and found[-1] <= high
+
+
 def law(exponent: float = 0.6, root: float = 30.0) -> PowerLaw:
     return PowerLaw(20.0, exponent, 0.4, 0.8, 0.0, root)
 
