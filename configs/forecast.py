@@ -1,24 +1,27 @@
 """Forecasts the mean mid price of the next minutes: many futures of one market, written by an order model.
 
     python -m marsjax.experiments.forecast --config=configs/forecast.py
+    python -m marsjax.experiments.forecast --config=configs/forecast.py:quiet,trajectories=512
     python -m marsjax.experiments.forecast --config=configs/forecast.py:sse,folder=data/sse,symbol=600761,time=10:30:00
     python -m marsjax.experiments.forecast --config=configs/forecast.py:sse,folder=data/sse,symbol=600761,evaluate
 
-Starts from half an hour of the noise agent, or from a real day of any feed at a time of it. Writes labels.csv (the
-label of every trajectory), minutes.csv.gz (its minutes), fan.png, and metrics.json with the distribution, what really
-came, and all that a repetition needs.
+Starts from a day that an order model has written and that comes with it (default, quiet, busy), from half an hour
+of the noise agent, or from a real day of any feed at a time of it. Writes labels.csv (the label of every trajectory),
+minutes.csv.gz (its minutes), fan.png, and metrics.json with the distribution, what really came, and all that a
+repetition needs.
 
 With `evaluate` it forecasts from many times of every day that is named, and writes evaluation.csv, evaluation.png and
 metrics.json: how far the forecasts agree with what came, beside forecasts that need no model. That is a rollout for
 every start, half a day of them: on a CPU set fewer trajectories and starts (--config.every_minutes=30).
 
-Argument: the source first (noise or a kind of feed), then `folder`, `file`, `symbol`, `date`, `time`, `evaluate`,
-`model`, `trajectories`, `minutes`, `seed`, `output`. Exit code 3: written, but trajectories or orders were lost.
+Argument: the source first (a day's name, noise or a kind of feed), then `folder`, `file`, `symbol`, `date`, `time`,
+`evaluate`, `model`, `trajectories`, `minutes`, `seed`, `output`. Exit code 3: written, but trajectories or orders were
+lost.
 """
 
 from ml_collections import ConfigDict
 
-from marsjax.data import sources
+from marsjax.data import made_days, sources
 from marsjax.experiments.config import UsageError, parse_arg
 from marsjax.experiments.config_parts import (
     FEED_ARGUMENTS,
@@ -32,14 +35,15 @@ from marsjax.experiments.config_parts import (
 )
 
 MODE = "source"
-IGNORED = FEED_IGNORED | {"noise": (*FEED_IGNORED["noise"], "time")}
+IGNORED = FEED_IGNORED | dict.fromkeys(made_days.NAMES, (*FEED_ARGUMENTS, "time", "evaluate")) | {
+    "noise": (*FEED_ARGUMENTS, "time")}
 """Keys that have no effect, by the source."""
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a forecast; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, ("noise", *sources.names()), IGNORED, **FEED_ARGUMENTS, time="", evaluate=False,
-                       model="default", trajectories=128, minutes=5, seed=0, output="")
+    chosen = parse_arg(arg, (*made_days.NAMES, "noise", *sources.names()), IGNORED, **FEED_ARGUMENTS, time="",
+                       evaluate=False, model="default", trajectories=128, minutes=5, seed=0, output="")
     if chosen.evaluate and chosen.time:
         raise UsageError(f"config argument 'time={chosen.time}' has no effect with evaluate; leave one of them out")
     is_noise = chosen.mode == "noise"

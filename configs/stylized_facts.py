@@ -1,5 +1,6 @@
 """Cont's eleven stylized facts of returns, from minute bars of historical and simulated rollouts.
 
+    python -m marsjax.experiments.stylized_facts --config=configs/stylized_facts.py
     python -m marsjax.experiments.stylized_facts --config=configs/stylized_facts.py:bars,file=bars.csv.gz
     python -m marsjax.experiments.stylized_facts --config=configs/stylized_facts.py:bars,file=real.csv.gz+mine.csv.gz
     python -m marsjax.experiments.stylized_facts --config=stylized_facts:rollout_info,file=rollout_info_25_minutes.zstd
@@ -7,11 +8,12 @@
     python -m marsjax.experiments.stylized_facts --config=stylized_facts:sse,folder=data/sse,trajectories=4
     python -m marsjax.experiments.stylized_facts --config=stylized_facts:noise,model=default
 
-Argument: where the bars come from first. `bars`: CSV files with the columns symbol, rollout, source, time, price_last,
-price_mean, price_mid, price_mid_last, volume. `rollout_info`: the archive of the reference. `noise`: rollouts of an
-order model from noise markets. `sse`, `csv` or another kind of feed: stretches of real days, and with `trajectories` so
-many futures of an order model from where each of them begins. Then `file`, `folder`, `symbol`, `date`, `model`,
-`trajectories`, `markets`, `seed`, `output`. Bars made here are written, so that two runs can be put into one report.
+Argument: where the bars come from first. `default`: futures of the order model from the days that come with it, each a
+symbol. `bars`: CSV files with the columns symbol, rollout, source, time, price_last, price_mean, price_mid,
+price_mid_last, volume. `rollout_info`: the archive of the reference. `noise`: rollouts of an order model from noise
+markets. `sse`, `csv` or another kind of feed: stretches of real days, and with `trajectories` so many futures of an
+order model from where each of them begins. Then `file`, `folder`, `symbol`, `date`, `model`, `trajectories`, `markets`,
+`seed`, `output`. Bars made here are written, so that two runs can be put into one report.
 """
 
 from ml_collections import ConfigDict
@@ -31,13 +33,13 @@ from marsjax.experiments.config_parts import (
 MODE = "source"
 _MADE = ("folder", "symbol", "date", "model", "trajectories", "markets")
 IGNORED = {source: (*FEED_IGNORED.get(source, ()), "markets") for source in sources.names()} | {
-    "bars": _MADE, "rollout_info": _MADE, "noise": FEED_IGNORED["noise"]}
+    "bars": _MADE, "rollout_info": _MADE, "noise": FEED_IGNORED["noise"], "default": (*FEED_ARGUMENTS, "markets")}
 """Keys that have no effect, by the source."""
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a report; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, ("bars", "rollout_info", "noise", *sources.names()), IGNORED, **FEED_ARGUMENTS,
+    chosen = parse_arg(arg, ("default", "bars", "rollout_info", "noise", *sources.names()), IGNORED, **FEED_ARGUMENTS,
                        model="default", trajectories=0, markets=20, seed=0, output="")
     if chosen.mode in sources.names() and chosen.model != "default" and not chosen.trajectories:
         raise UsageError(f"config argument 'model={chosen.model}' has no effect without trajectories")
@@ -58,8 +60,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.chunk_orders = 8192  # of real days: orders of each market in one compiled call
 
     config.markets = chosen.markets  # noise: markets to start from, each a symbol of the report
-    # Rollouts of an order model, of each market of noise, or from the beginning of each stretch of real days; 0: none.
-    config.trajectories = chosen.trajectories or (8 if is_noise else 0)
+    # Rollouts of an order model, of each market of noise or day made, or from each stretch of real days; 0: none.
+    config.trajectories = chosen.trajectories or {"noise": 8, "default": 32}.get(chosen.mode, 0)
     add_noise(config)
     add_order_model(config, chosen.model)
     add_rollouts(config, most_at_once=1024)

@@ -123,7 +123,7 @@ def load_order_model(source: str | os.PathLike[str] = DEFAULT, revision: str | N
       InputError: a file is broken or does not fit the others, or `auto` has no samples to choose by.
       OSError: a file or repository is missing or cannot be reached.
     """
-    place = _packaged(DEFAULT) if source == DEFAULT else pathlib.Path(source)
+    place = folder_of(source)
     if checkpoint_folder.is_checkpoint(place):
         found = _own(place, sharding, converters, {
             "revision": revision, "samples": samples, "ratio_embeddings": ratio_embeddings,
@@ -155,6 +155,11 @@ def _own(place: pathlib.Path, sharding: jax.sharding.Sharding | None, converters
     except ValueError as error:
         raise InputError(f"converters {converters}: {error}") from None
     return dataclasses.replace(found, converters=given)
+
+
+def folder_of(source: str | os.PathLike[str]) -> pathlib.Path:
+    """Where an order model lies, `source` as of `load_order_model`; FileNotFoundError where the default is missing."""
+    return _packaged(DEFAULT) if source == DEFAULT else pathlib.Path(source)
 
 
 def _packaged(name: str) -> pathlib.Path:

@@ -9,6 +9,8 @@ Readers, each a module with a `read` that yields `FeedChunk`s (they import panda
   `neutral`: plain CSV of one order a line; also writes orders, transactions and snapshots.
 Their `days` finds the files of a folder; `open_days` of `sources` does so of any source. `frames` makes a feed of a
 DataFrame, and a DataFrame of a feed.
+Days that an order model has written:
+  `made_days`: those that come with a checkpoint, to start from.
 A writer:
   `lobster_files`: orders and what they did as LOBSTER's two files, for other people's tools.
 What they yield:
@@ -27,9 +29,11 @@ from types import ModuleType
 from marsjax.data.feed import AUCTION, DayFeed, FeedChunk, FeedError, PublishedFills, Snapshots, Venue
 
 __all__ = ["AUCTION", "DayFeed", "FeedChunk", "FeedError", "PublishedFills", "Snapshots", "Venue", "coinbase",
-           "databento", "frames", "lobster", "lobster_files", "neutral", "sources", "sse", "szse"]  # fmt: skip
+           "databento", "frames", "lobster", "lobster_files", "made_days", "neutral", "sources", "sse",
+           "szse"]
 
-_READERS = ("coinbase", "databento", "frames", "lobster", "lobster_files", "neutral", "sources", "sse", "szse")
+_READERS = ("coinbase", "databento", "frames", "lobster", "lobster_files", "made_days", "neutral", "sources", "sse",
+            "szse")
 
 
 def __getattr__(name: str) -> ModuleType:

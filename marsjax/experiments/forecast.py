@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from marsjax.analysis import forecast, forecast_report
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
-from marsjax.data.feed import DayFeed
 from marsjax.experiments import forecast_evaluation, launcher, markets, run_folder, setup, table_files
+from marsjax.experiments.markets import Where
 from marsjax.experiments.run_folder import write_json
 from marsjax.experiments.trace_files import TraceFiles
 from marsjax.sim.result import Rollout
@@ -31,13 +31,14 @@ def main(config: ConfigDict) -> int:
     began = time.perf_counter()
     spec, labels_spec = setup.spec_of(FuturesSpec, config), setup.spec_of(LabelSpec, config)
     table_files.check_form(config.tables)
-    market, feed, start_ns = _market(config)
+    where = _where(config)
+    market, start_ns = where.market, where.time_ns
     prepared = setup.load_order_model(config)
     _check_saving(config)
     output = run_folder.of_config(config, f"forecast_{config.source}")
     with output as folder:
         print(order_model.headline(prepared, config.model), flush=True)
-        at = _start(config, market, prepared, start_ns, feed)
+        at = _start(config, prepared, where)
         refused, problems = markets.refused(at.name, at.refused)
         facts = forecasts.describe(market, at) | {"feed": refused}
         mid = facts["mid"] * float(market.units.price)
@@ -68,20 +69,14 @@ def main(config: ConfigDict) -> int:
     return launcher.finish(problems + rollout_summary.problems(summary))
 
 
-def _market(config: ConfigDict) -> tuple[MarketSpec, DayFeed | None, int]:
-    """The market, the day that is read (None: the noise agent makes one), and the time of the start."""
-    accounts = futures.ACCOUNT + 1
-    if config.source == markets.NOISE:
-        market, end_ns = markets.noise_spec(config, accounts), setup.noise_market(config).end_ns
-        check_time(market.session, end_ns, config.minutes)
-        return market, None, end_ns
-    feeds, start_ns = markets.open_feeds(config, or_noise=True), setup.time_ns(config, "time")
-    market = markets.one_market(config, feeds, accounts)
-    check_time(market.session, start_ns, config.minutes)
-    if len(feeds) > 1:
+def _where(config: ConfigDict) -> Where:
+    """The market, the day that is read (none: the noise agent makes one), and the time of the start."""
+    where = markets.where(config, futures.ACCOUNT + 1)
+    check_time(where.market.session, where.time_ns, config.minutes)
+    if len(where.feeds) > 1:
         raise InputError(f"config.symbol, config.date: expected one day of one symbol, got {config.symbol!r} and "
-                         f"{config.date!r}: {', '.join(each.name for each in feeds)}")
-    return market, feeds[0], start_ns
+                         f"{config.date!r}: {', '.join(each.name for each in where.feeds)}")
+    return where
 
 
 def _run(config: ConfigDict, market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, at: ForecastStart,
@@ -117,13 +112,14 @@ def _check_saving(config: ConfigDict) -> None:
             pass
 
 
-def _start(config: ConfigDict, market: MarketSpec, prepared: PreparedModel, start_ns: int, feed: DayFeed | None
-           ) -> ForecastStart:
+def _start(config: ConfigDict, prepared: PreparedModel, where: Where) -> ForecastStart:
     """The state of the market, and what came after it in a real day."""
-    if feed is None:
-        (sent,) = starts.noise_orders(market, setup.noise_market(config))
-        return forecasts.read_start(market, prepared, starts.feed_of("noise", sent), start_ns, 0)
-    return forecasts.read_start(market, prepared, feed, start_ns, config.minutes)
+    if where.feeds:
+        (feed,) = where.feeds
+    else:
+        (sent,) = starts.noise_orders(where.market, setup.noise_market(config))
+        feed = starts.feed_of("noise", sent)
+    return forecasts.read_start(where.market, prepared, feed, where.time_ns, config.minutes if where.goes_on else 0)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What an execution does to the price, and what it costs. The config says which: configs/market_impact.py."""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,8 @@ from marsjax.analysis import impact_report
 from marsjax.analysis.intervals import LEVEL
 from marsjax.core import limits, times
 from marsjax.core.specs import MarketSpec
-from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, markets, run_folder, setup
+from marsjax.experiments.markets import Where
 from marsjax.experiments.run_folder import write_json
 from marsjax.observers import market_tables
 from marsjax.sim.initial import Start
@@ -27,10 +26,8 @@ from marsjax.studies.session_times import MINUTE_NS, check_time
 def main(config: ConfigDict) -> int:
     """Runs the study; returns 0, or INCOMPLETE with the reasons on stderr."""
     began = time.perf_counter()
-    feeds = [] if config.source == markets.NOISE else markets.open_feeds(config, or_noise=True)
-    spec, accounts = _spec(config, len(feeds)), executions.EXECUTOR + 1
-    market = markets.one_market(config, feeds, accounts) if feeds else markets.noise_spec(config, accounts)
-    start_ns = setup.time_ns(config, "time") if feeds else setup.noise_market(config).end_ns
+    where = markets.where(config, executions.EXECUTOR + 1)
+    market, start_ns, spec = where.market, where.time_ns, _spec(config, len(where.feeds))
     check_time(market.session, start_ns, spec.minutes)
     with setup.named(f"config, keys of {config.strategy} and config.minutes = {config.minutes}"):
         executions.metered_strategy(spec, start_ns)
@@ -38,7 +35,7 @@ def main(config: ConfigDict) -> int:
     output = run_folder.of_config(config, f"market_impact_{config.strategy}")
     with output as folder:
         print(order_model.headline(prepared, config.model), flush=True)
-        states, refused = _starts(config, market, prepared, feeds, start_ns)
+        states, refused = _starts(config, prepared, where)
         seconds = {"prepared": time.perf_counter() - began}
         study = executions.study(prepared, market, spec, states, start_ns)
         report = impact_report.report(study.without.runs, study.executed.runs, config.minutes, config.bootstrap,
@@ -81,12 +78,12 @@ def _timed(table: pd.DataFrame, market: MarketSpec, start_ns: int) -> pd.DataFra
                         volume_unit=market.units.volume)
 
 
-def _starts(config: ConfigDict, market: MarketSpec, prepared: PreparedModel, feeds: Sequence[DayFeed], start_ns: int
+def _starts(config: ConfigDict, prepared: PreparedModel, where: Where
             ) -> tuple[list[Start], dict[str, tuple[dict[str, Any], list[str]]]]:
-    """The starting states, and of real days what was refused before them, by name."""
-    if not feeds:
-        return starts.noise_starts(market, setup.noise_market(config), prepared, config.seeds), {}
-    found = {feed.name: starts.states_of_feed(market, prepared, feed, [start_ns]) for feed in feeds}
+    """The starting states, and of days of orders what was refused before them, by name."""
+    if not where.feeds:
+        return starts.noise_starts(where.market, setup.noise_market(config), prepared, config.seeds), {}
+    found = {feed.name: starts.states_of_feed(where.market, prepared, feed, [where.time_ns]) for feed in where.feeds}
     return ([each.starts[0] for each in found.values()],
             {name: markets.refused(name, each.refused) for name, each in found.items()})
 

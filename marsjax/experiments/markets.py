@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from marsjax.checkpoint import load
 from marsjax.core.errors import InputError
 from marsjax.core.sessions import Phase, Session, chinese_session, continuous_session
 from marsjax.core.specs import AuctionRule, MarketSpec
-from marsjax.data import DayFeed, Venue, sources
+from marsjax.data import DayFeed, Venue, made_days, sources
+from marsjax.data.made_days import MadeDay
 from marsjax.experiments import setup
 from marsjax.sim.refusals import Refusals
 
@@ -24,7 +26,22 @@ KEYS = {"session": "config.session (or config.start_time, config.end_time)", "ti
 READER_KEYS = {"grouped": True, "follow": True, "time_zone": "", "book": ""}
 """Keys of single readers, as they are unless they are set."""
 _SIZES = ("capacity", "trade_width", "accounts")
+_OF_NOISE = ("noise: a thin book such as the default model has never seen; its futures move further than those of a "
+             "real market")
 _NOISE_VENUE = Venue(session=continuous_session())
+
+
+class Where(NamedTuple):
+    """Where futures start."""
+
+    feeds: list[DayFeed]
+    """Days of orders that lead there; none: the noise agent does."""
+    market: MarketSpec
+    """Of all of them."""
+    time_ns: int
+    """Nanoseconds since midnight."""
+    goes_on: bool
+    """Whether it is known what came after it."""
 
 
 class MarketGroup(NamedTuple):
@@ -34,13 +51,13 @@ class MarketGroup(NamedTuple):
     feeds: list[DayFeed]
 
 
-def open_feeds(config: ConfigDict, or_noise: bool = False) -> list[DayFeed]:
+def open_feeds(config: ConfigDict, or_else: Sequence[str] = ()) -> list[DayFeed]:
     """The feeds of real orders that a config names; FileNotFoundError where there are none.
 
-    `or_noise`: whether the program takes the noise agent instead, for the error.
+    `or_else`: what the program takes instead, for the error.
     """
     if config.source not in sources.names():
-        known = [NOISE] * or_noise + sources.names()
+        known = [*or_else, *sources.names()]
         raise InputError(f"config.source: expected {', '.join(known)}, got {config.source!r}")
     symbols = [] if config.symbol == "all" else config.symbol.split("+")
     if not config.file and not Path(config.folder).is_dir():
@@ -48,6 +65,29 @@ def open_feeds(config: ConfigDict, or_noise: bool = False) -> list[DayFeed]:
             raise InputError("config.file: expected the path of a CSV of orders (csv,file=orders.csv.gz), got ''")
         raise FileNotFoundError(f"config.folder: no folder {config.folder} (give it as {config.source},folder=PATH)")
     return sources.open_days(config.source, config.file or config.folder, symbols, config.date, **_options(config))
+
+
+def where(config: ConfigDict, accounts: int) -> Where:
+    """Where a config wants futures to start: in real days, in one that comes with the order model, after the noise.
+
+    A market has at least so many accounts. Says of the noise market what it is not. InputError, FileNotFoundError as
+    `open_feeds`, `made_day` and `one_market`.
+    """
+    if config.source == NOISE:
+        print(_OF_NOISE, flush=True)
+        return Where([], noise_spec(config, accounts), setup.noise_market(config).end_ns, False)
+    if config.source in made_days.NAMES:
+        made = made_day(config, config.source)
+        return Where([made.feed], one_market(config, [made.feed], accounts), made.start_ns, False)
+    feeds = open_feeds(config, or_else=(NOISE, *made_days.NAMES))
+    return Where(feeds, one_market(config, feeds, accounts), setup.time_ns(config, "time"), True)
+
+
+def made_day(config: ConfigDict, name: str) -> MadeDay:
+    """A day that comes with the order model of a config, or else with the default one; FileNotFoundError if neither."""
+    own = load.folder_of(config.model)
+    with_it = (own / made_days.FOLDER / f"{name}.json").is_file()
+    return made_days.open_day(own if with_it else load.folder_of(load.DEFAULT), name)
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:

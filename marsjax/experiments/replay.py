@@ -48,7 +48,7 @@ def _options(config: ConfigDict) -> WriterOptions:
 
 def _open(config: ConfigDict) -> list[MarketGroup]:
     if config.source != markets.NOISE:
-        return markets.groups(config, markets.open_feeds(config, or_noise=True))
+        return markets.groups(config, markets.open_feeds(config, or_else=(markets.NOISE,)))
     spec = markets.noise_spec(config)
     noise = setup.noise_market(config, "minutes", "seed")
     return [MarketGroup(spec, starts.noise_feeds(spec, noise, setup.at_least(config, "markets", 1)))]

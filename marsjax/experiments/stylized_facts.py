@@ -11,7 +11,7 @@ from marsjax.analysis import bars, fact_plots, panel, rollout_info, stylized_fac
 from marsjax.analysis.bars import MinuteBars
 from marsjax.core import limits
 from marsjax.core.errors import InputError
-from marsjax.data import sources
+from marsjax.data import made_days, sources
 from marsjax.experiments import launcher, markets, run_folder, setup
 from marsjax.experiments.run_folder import write_json
 from marsjax.studies import bars as made_bars
@@ -19,6 +19,8 @@ from marsjax.studies import futures, order_model
 from marsjax.studies.bars import Gathered
 from marsjax.studies.futures import FuturesSpec
 
+MADE = "default"
+"""The source that is the days which come with the order model."""
 _FILES = ("bars", "rollout_info")
 
 
@@ -65,7 +67,8 @@ def main(config: ConfigDict) -> int:
 
 def gather(config: ConfigDict) -> Gathered:
     """The bars that a config names; InputError or OSError where there are none."""
-    readers = {"bars": _files, "rollout_info": _archive, "noise": _noise, **dict.fromkeys(sources.names(), _days)}
+    readers = {MADE: _made, "bars": _files, "rollout_info": _archive, "noise": _noise,
+               **dict.fromkeys(sources.names(), _days)}
     if config.source not in readers:
         raise InputError(f"config.source: expected {', '.join(readers)}, got {config.source!r}")
     return readers[config.source](config)
@@ -109,6 +112,19 @@ def _days(config: ConfigDict) -> Gathered:
     return Gathered(bars.join(parts), about, problems)
 
 
+def _made(config: ConfigDict) -> Gathered:
+    """Futures from every day that comes with the order model, each a symbol."""
+    prepared, parts, about, problems = setup.load_order_model(config), [], dict[str, Any](), []
+    for name in made_days.NAMES:
+        day = markets.made_day(config, name)
+        market = markets.one_market(config, [day.feed], futures.ACCOUNT + 1)
+        made = made_bars.of_times(market, prepared, _futures_spec(config), [(day.feed, [day.start_ns])])
+        parts.append(made.bars)
+        about[name] = made.about
+        problems += made.problems
+    return Gathered(bars.join(parts), {"days": about, "model": _model(config, prepared)}, problems)
+
+
 def _noise(config: ConfigDict) -> Gathered:
     prepared = setup.load_order_model(config)
     made = made_bars.of_noise(markets.noise_spec(config, futures.ACCOUNT + 1), prepared, _futures_spec(config),
@@ -122,7 +138,11 @@ def _futures_spec(config: ConfigDict) -> FuturesSpec:
 
 
 def _about(config: ConfigDict, made: Gathered, prepared: order_model.PreparedModel) -> dict[str, Any]:
-    return made.about | {"model": order_model.describe(prepared, config.model, config.revision)}
+    return made.about | {"model": _model(config, prepared)}
+
+
+def _model(config: ConfigDict, prepared: order_model.PreparedModel) -> dict[str, Any]:
+    return order_model.describe(prepared, config.model, config.revision)
 
 
 if __name__ == "__main__":

@@ -84,13 +84,19 @@ def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feed
       feeds: the days.
       minutes: bars of a stretch.
     """
+    begins = {feed.name: stretches(hours(market.session, feed), minutes)[1:] for feed in feeds}
+    for name, each in begins.items():
+        if not each:
+            raise InputError(f"{name}: minutes: expected stretches that begin after the first, got one of {minutes}")
+    return of_times(market, prepared, spec, [(feed, begins[feed.name]) for feed in feeds])
+
+
+def of_times(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec,
+             days: Sequence[tuple[DayFeed, Sequence[int]]]) -> Gathered:
+    """Futures from times of days, nanoseconds since midnight; those of one day are rollouts of its symbol."""
     found: list[Start] = []
     names: list[tuple[str, np.datetime64]] = []
-    for feed in feeds:
-        begins = stretches(hours(market.session, feed), minutes)[1:]
-        if not begins:
-            raise InputError(f"{feed.name}: minutes: expected stretches that begin after the first, got one of "
-                             f"{minutes}")
+    for feed, begins in days:
         found += starts.states_of_feed(market, prepared, feed, begins).starts
         day = _NO_DATE if feed.day is None else feed.day.astype("datetime64[s]")
         names += [(feed.symbol, day)] * len(begins)
