@@ -3,9 +3,10 @@
     python -m marsjax.experiments.make_day --config=configs/make_day.py:sse,folder=FOLDER,symbol=600761,name=default
 
 The model goes on from a real state (of `symbol`, at `time`) for `settle_minutes`; what then rests that is not its own
-is left out, and it writes `minutes` more, which is the day. Several are written, and the one with the middle range of
-the mid is kept. Writes NAME.csv.gz, NAME_book.csv.gz and NAME.json to `days` in `output`, and fails unless every order
-in them is the model's. In the folder of a checkpoint, `forecast:NAME` and other programs start from them.
+is left out, and it writes `minutes` more, which is the day. Several are written, and the one is kept that is nearest to
+the middle of them in the range of the mid and in the shares at both best prices. Writes NAME.csv.gz, NAME_book.csv.gz
+and NAME.json to `days` in `output`, and fails unless every order in them is the model's. In the folder of a checkpoint,
+`forecast:NAME` and other programs start from them.
 
 Argument: the kind of feed first, then `folder`, `file`, `symbol`, `date`, `time`, `name`, `model`, `seed`, `output`.
 """
@@ -37,7 +38,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.name = chosen.name  # of the day
     config.settle_minutes = 60  # that the model goes on before the day begins
     config.minutes = 30  # of the day, up to the time at which others start from it
-    config.candidates = 8  # days that are written; the one with the middle range of the mid is kept
+    config.candidates = 8  # days that are written; the one nearest to the middle of them is kept
     config.day_begins = "09:30:00"  # its clock
     config.seed = chosen.seed  # of the model's draws
     config.output = chosen.output  # a new folder; empty: runs/make_day_NAME, numbered where that is taken

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from marsjax.core import files, times
+from marsjax.core import files, limits, times
 from marsjax.core.errors import InputError, brief
 from marsjax.core.sessions import continuous_session
 from marsjax.data import neutral
@@ -27,6 +27,7 @@ FOLDER = "days"
 NAMES = ("default", "quiet", "busy")
 """Of the days that come with the default order model."""
 _FORMAT = "marsjax day 1"
+_TRADE_WIDTH = 128
 _KEYS = {"format", "tick", "session", "start", "capacity", "about"}
 
 
@@ -60,11 +61,13 @@ def open_day(folder: str | Path, name: str) -> MadeDay:
         begin_ns, end_ns = (times.of_clock(each) for each in record["session"])
         start_ns = times.of_clock(record["start"])
         check_tick(record["tick"])
-        venue = Venue(continuous_session(begin_ns, end_ns), record["tick"], capacity=record["capacity"])
-        venue.market()
+        capacity = record["capacity"]
+        limits.check_whole("capacity", capacity, 1, 2**17)
+        venue = Venue(continuous_session(begin_ns, end_ns), record["tick"], capacity=capacity,
+                      trade_width=min(capacity, _TRADE_WIDTH))
     except (InputError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected two times of day as session, one in it as start, a tick and a capacity: "
-                         f"{brief(str(error))}") from None
+                         f"{str(error)[:200]}") from None
     if not begin_ns <= start_ns <= end_ns:
         raise InputError(f"{path}: start: expected a time in the session, {record['session']}, got {record['start']!r}")
     orders, book = (place / f"{name}{part}.csv.gz" for part in ("", "_book"))

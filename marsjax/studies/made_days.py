@@ -48,7 +48,7 @@ class MakingSpec:
     minutes: int = 30
     """Of the day before futures start."""
     candidates: int = 8
-    """Days that are tried; the one whose mid moves most as the middle of them does is kept."""
+    """Days that are tried; the one nearest to the middle of them is kept (`_typical`)."""
     begin_ns: int = 34_200 * SECOND_NS
     """Of the day, nanoseconds since midnight."""
     seed: int = 0
@@ -83,16 +83,13 @@ def make(prepared: PreparedModel, market: MarketSpec, start: Start, spec: Making
     InputError where every candidate was lost or a book got empty, where a day has fewer orders than the model reads, or
     where an order of the exchange's own is left.
     """
-    numbers = np.arange(spec.candidates, dtype=np.int32)
     # The market's own hours end somewhere; those of a day that is made do not matter to the model.
     long = dataclasses.replace(market, session=continuous_session(0, DAY_NS - 1), capacity=2 * market.capacity)
     whole = initial.resize(start, long.capacity)
     settled = _run(prepared, long, whole, RolloutSpec(spec.candidates, spec.settle_minutes, spec.seed), spec)
-    first_own = int(start.market.next_id)
-    cleaned, removed = zip(*[_without_others(long, initial.after_rollout(settled, whole, int(number)), first_own,
-                                             spec.begin_ns) for number in numbers], strict=True)
+    cleaned, left_out = _begun(long, settled, whole, spec.begin_ns)
     begun = jax.tree.map(lambda *x: np.stack([np.asarray(each) for each in x]), *cleaned)
-    run = _run(prepared, long, begun, RolloutSpec(spec.candidates, spec.minutes, spec.seed + 1), spec)
+    run = _run(prepared, long, begun, RolloutSpec(len(cleaned), spec.minutes, spec.seed + 1), spec)
     chosen = _typical(run, prepared.model.spec.context_length)
     end = initial.after_rollout(run, cleaned[chosen], chosen)
     tables = _book(cleaned[chosen]), _orders(run, chosen)
@@ -101,7 +98,7 @@ def make(prepared: PreparedModel, market: MarketSpec, start: Start, spec: Making
     venue = Venue(continuous_session(spec.begin_ns, spec.begin_ns + _SESSION_HOURS * 60 * MINUTE_NS), market.tick,
                   units=market.units, capacity=market.capacity, trade_width=market.trade_width)
     about = {"settle_minutes": spec.settle_minutes, "minutes": spec.minutes, "candidates": spec.candidates,
-             "seed": spec.seed, "others_left_out": removed[chosen],
+             "seed": spec.seed, "others_left_out": left_out[chosen],
              "orders": len(tables[1]), "orders_a_minute": round(len(tables[1]) / spec.minutes, 1),
              **describe(long, end)}
     return Made(venue, start_ns, tables, end, about)
@@ -114,16 +111,31 @@ def _run(prepared: PreparedModel, market: MarketSpec, start: Start, rolled: Roll
     return rollout.rollout(traced, start, rolled)
 
 
-def _without_others(market: MarketSpec, start: Start, first_own: int, begin_ns: int) -> tuple[Start, dict[str, Any]]:
+def _begun(market: MarketSpec, settled: Rollout, start: Start, begin_ns: int
+           ) -> tuple[list[Start], list[dict[str, Any]]]:
+    """The states of all candidates that are of use, with the model's own orders alone, and what was left out of each.
+
+    InputError where none is.
+    """
+    found = [_without_others(market, initial.after_rollout(settled, start, int(number)), int(start.market.next_id),
+                             begin_ns) for number in np.flatnonzero(~rollout_summary.is_lost(settled))]
+    kept = [each for each in found if each is not None]
+    if not kept:
+        raise InputError(f"made day: of {len(settled.mid_twice_start)} candidates none has orders of the model's own "
+                         "on both sides after its time to settle: lengthen that, or try more")
+    return [each for each, _ in kept], [each for _, each in kept]
+
+
+def _without_others(market: MarketSpec, start: Start, first_own: int, begin_ns: int
+                    ) -> tuple[Start, dict[str, Any]] | None:
     """A state in which only orders from an id on rest, at another time of day, and what was left out.
 
-    The book is made as a reader of the day will make it: by orders to an empty market.
+    The book is made as a reader of the day will make it: by orders to an empty market. None where a side has none.
     """
     rests = pd.DataFrame(market_tables.resting(_one(start.market.book)))
     own = rests[rests["order_id"] >= first_own]
-    for side in ("bid", "ask"):
-        if not (own["side"] == side).any():
-            raise InputError(f"made day: no {side} of the model's own rests after its time to settle: lengthen it")
+    if own["side"].nunique() < 2:
+        return None
     table = own.assign(order_id=np.arange(len(own)))[list(_BOOK)].reset_index(drop=True)
     chunk = starting_book.chunk(table, "the book", (1.0, 1, 1.0), begin_ns)
     made = replayed.replay_day(DayFeed("the book", "", lambda: iter([chunk])), market).closing
@@ -150,16 +162,20 @@ def _one(tree: Any) -> Any:
 
 
 def _typical(run: Rollout, least: int) -> int:
-    """The trajectory with the middle one of the moves of the mid, of those with enough tokens for a whole context."""
-    lost = rollout_summary.is_lost(run)
+    """The trajectory nearest to the middle one in range of the mid and shares at both best prices, by ranks.
+
+    Of those with enough tokens for a whole context; InputError where there is none.
+    """
     tokens = np.asarray(run.bars.orders).sum(axis=1)
     mids = forecast.mids_of_bars(run.bars, run.mid_twice_start)
     ranges = np.ptp(mids, axis=1) / mids[:, 0]
-    fit = np.flatnonzero(~lost & (tokens > least) & np.isfinite(ranges))
+    fit = np.flatnonzero(~rollout_summary.is_lost(run) & (tokens > least) & np.isfinite(ranges))
     if not len(fit):
         raise InputError(f"made day: expected over {least} orders in a candidate, got at most {tokens.max()}: lengthen "
                          "the day")
-    return int(fit[np.argsort(ranges[fit], kind="stable")[len(fit) // 2]])
+    touch = [int64.to_numpy(side)[:, 0] for side in (run.state.view.bid_volume, run.state.view.ask_volume)]
+    ranks = np.stack([np.argsort(np.argsort(each[fit], kind="stable"), kind="stable") for each in (ranges, *touch)])
+    return int(fit[np.argmin(np.abs(ranks - (len(fit) - 1) / 2).sum(axis=0))])
 
 
 def check(book: pd.DataFrame, orders: pd.DataFrame) -> None:
