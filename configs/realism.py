@@ -11,9 +11,18 @@ of history; accuracy is how often most trajectories fall into the third of past 
 ceiling (history of the same hour against itself, samples as small), its floor (history against the noise agent; of
 accuracy, the class that was most common before), and the paper's. Figures of several markets are means of theirs.
 
-Writes realism.csv (every market, quantity and minute), realism.png and metrics.json. Argument: the kind of feed first
-(sse unless given), `folder`, `file`, `symbol` (trained, all, or symbols joined by +), `date`, `model`, `trajectories`,
-`minutes`, `seed`, `output`. Exit code 3: written, but trajectories or orders were lost.
+With `lob_bench` the same orders are measured as LOB-Bench does it (Nagy et al. 2025, arXiv 2502.09172): its 21
+statistics (spread, imbalance, times between orders and to cancels, volumes, depths, levels, order flow) and three given
+another, each by L1 of histograms and Wasserstein-1 in standard deviations, 0 for equal; their interquartile mean; how
+far the price responses of six kinds of events are apart; L1 minute by minute; and how well a small network tells
+windows of generated orders from real ones (area under the ROC curve of windows that it never saw; .5: it cannot). The
+ceiling, earlier hours, another day of the symbol and the noise agent stand beside each. One order is one message, and
+intervals are over starts: figures are to be read by what stands beside them, not by the paper's tables. A sample that
+says nothing (one start, too few values, one value) gives words in place of a figure.
+
+Writes realism.csv (every market, quantity and minute), lob_bench.csv, realism.png and metrics.json. Argument: the kind
+of feed first (sse unless given), `folder`, `file`, `symbol` (trained, all, or symbols joined by +), `date`, `model`,
+`trajectories`, `minutes`, `seed`, `output`. Exit code 3: written, but trajectories or orders were lost.
 """
 
 from ml_collections import ConfigDict
@@ -47,6 +56,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.resamples = 200  # of the bootstrap
     config.output = chosen.output  # a new folder; empty: runs/realism, numbered where that is taken
     config.overwrite = False  # whether an earlier output of marsjax is replaced
+    config.lob_bench = True  # the statistics of LOB-Bench too, lob_bench.csv
     config.picture = True  # realism.png
     config.card = ""  # a checkpoint's README.md whose section on realism is written anew, or none
 

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -26,47 +27,47 @@ def state():
         "numpy": np.geterr(),
     }
 
+def changed(before):
+    after = state()
+    return [key for key in before if before[key] != after[key]]
+
 root = pathlib.Path(sys.argv[1])
 names = [".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
          for path in sorted((root / "marsjax").rglob("*.py"))]
 before = state()
 for name in names:
     importlib.import_module(name)
-exec(sys.argv[2])
-after = state()
-print(json.dumps({"modules": names, "changed": [key for key in before if before[key] != after[key]]}))
+report = {"modules": names, "changed": changed(before), "seen": []}
+for change in sys.argv[2:]:
+    before = state()
+    try:
+        exec(change)
+        report["seen"].append(changed(before))
+    except Exception as error:
+        report["seen"].append(str(error))
+print(json.dumps(report))
 """
+CHANGES = ["jax.config.update('jax_enable_x64', True)", "logging.root.addHandler(logging.NullHandler())",
+           "jax.numpy.int32(0)", "np.seterr(all='raise')"]
+"""What a module might do as it is imported; each is seen, one after the other, once nothing else has been."""
 
 
-def import_all(then: str = "", platforms: str = "no_such_platform") -> subprocess.CompletedProcess[str]:
-    """Imports every module where JAX cannot start any device: one that is asked for ends the program."""
-    environment = {**os.environ, "JAX_PLATFORMS": platforms, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", PROGRAM, str(ROOT), then], env=environment, capture_output=True,
-                          text=True, timeout=120, check=False)
-
-
-def test_importing_everything_changes_nothing() -> None:
-    result = import_all()
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    """Every module imported where JAX cannot start any device: one that is asked for is an error."""
+    environment = {**os.environ, "JAX_PLATFORMS": "no_such_platform", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", PROGRAM, str(ROOT), *CHANGES], env=environment, capture_output=True,
+                            text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
-    report = json.loads(result.stdout.splitlines()[-1])
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_importing_everything_changes_nothing(report: dict[str, Any]) -> None:
     assert report["changed"] == []
     assert {"marsjax", "marsjax.market.book", "marsjax.experiments.launcher"} <= set(report["modules"])
 
 
-def test_a_started_device_would_be_seen() -> None:
-    result = import_all("import jax.numpy as jnp; jnp.int32(0)")
-    assert result.returncode != 0
-    assert "no_such_platform" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("change", "seen"),
-    [
-        ("jax.config.update('jax_enable_x64', True)", ["x64", "jax"]),
-        ("logging.root.addHandler(logging.NullHandler())", ["handlers"]),
-        ("np.seterr(all='raise')", ["numpy"]),
-    ],
-)
-def test_a_change_would_be_seen(change: str, seen: list[str]) -> None:
-    result = import_all(change)
-    assert json.loads(result.stdout.splitlines()[-1])["changed"] == seen
+def test_a_change_or_a_started_device_would_be_seen(report: dict[str, Any]) -> None:
+    switch, handler, device, numpy = report["seen"]
+    assert (switch, handler, numpy) == (["x64", "jax"], ["handlers"], ["numpy"])
+    assert "no_such_platform" in device

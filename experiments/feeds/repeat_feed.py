@@ -4,8 +4,8 @@
 
 Sources: lobster, databento, coinbase, sse. Times are squeezed so that all copies fit into the day. Between two copies
 the book is put back to where the day began, by messages of the format: a trading halt (LOBSTER), a clear (Databento),
-cancels and new orders (Coinbase). Copies of Shanghai's files follow each other as they are: they can be read, but
-make no market, as their call auctions lie in its middle.
+cancels and new orders (Coinbase, Shanghai). Of Shanghai only continuous trading is repeated; the day begins and ends
+with its call auctions, as they were. `convert_feed.py` makes the other kinds of feed of such a day.
 """
 
 import argparse
@@ -14,12 +14,17 @@ import datetime
 import gzip
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 SECOND_NS = 10**9
 DAY_NS = 86_400 * SECOND_NS
+# Of Shanghai: where continuous trading begins and ends, and its break.
+_OPEN_NS, _CLOSE_NS = 34_200 * SECOND_NS, 53_820 * SECOND_NS
+_BREAK_NS = 41_400 * SECOND_NS, 46_800 * SECOND_NS
+_NAMES = ("OrderNO",), ("TradeBuyNo", "TradeSellNo")
+"""Columns of its files of orders and of trades that name orders."""
 
 
 def main(arguments: list[str]) -> None:
@@ -176,29 +181,101 @@ def _message(at: dict[str, int], kind: str, order: str, side: str, price: str, l
 
 
 def sse(folder: Path, symbol: str, output: Path, messages: int) -> int:
-    """Order and trade files, one copy behind the other."""
+    """Order and trade files: the opening auction, copies of continuous trading, the closing auction."""
     paths = [sorted(folder.glob(f"{symbol}_*_{what}.csv*"))[0] for what in ("orders", "trades")]
-    tables = [list(_rows(path)) for path in paths]
-    columns = {name for head, *_ in tables for name in head}
-    stamps = [[_clock(row[head.index("MDTime")]) for row in rows] for head, *rows in tables]
-    numbers = [max(int(row[head.index(name)]) for head, *rows in tables for row in rows if name in head)
-               for name in ("ApplSeqNum", "OrderNO")]
-    copies, count = -(-messages // sum(map(len, stamps))), 0
-    squeeze = Squeeze(min(map(min, stamps)), max(map(max, stamps)), 0, DAY_NS - 1, copies)
-    for path, (head, *rows), times in zip(paths, tables, stamps, strict=True):
-        steps = {head.index(name): numbers[name != "ApplSeqNum"] + 1 for name in columns & {
-            "ApplSeqNum", "OrderNO", "TradeBuyNo", "TradeSellNo"} if name in head}
-        with _written(output / path.name) as out:
-            out.write(",".join(head) + "\n")
-            for copy in range(copies):
-                for row, stamp in zip(rows, times, strict=True):
-                    seconds, ns = divmod(squeeze.at(copy, stamp), SECOND_NS)
-                    text = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{ns:09d}"
-                    out.write(",".join(text if name == "MDTime" else str(int(value) + copy * steps[place])
-                                       if place in steps and int(value) else value
-                                       for place, (name, value) in enumerate(zip(head, row, strict=True))) + "\n")
-                    count += 1
-    return count
+    heads, days = zip(*((head, rows) for head, *rows in map(_rows, paths)), strict=True)
+    rows = sorted((_ShanghaiRow.of(head, row, file) for file, (head, day) in enumerate(zip(heads, days, strict=True))
+                   for row in day), key=lambda row: int(row.values["ApplSeqNum"]))
+    opening = next(i for i, row in enumerate(rows) if row.ns >= _OPEN_NS)
+    closing = next(i for i, row in enumerate(rows) if row.ns >= _CLOSE_NS)
+    trading = rows[opening:closing]
+    began, ended = _resting(rows[:opening]), _resting(rows[:closing])
+    ids = {name: place for place, name in enumerate(dict.fromkeys(name for row in rows for name in row.ids()), 1)}
+    copies = -(-messages // (len(trading) + len(began) + len(ended)))
+    squeeze = Squeeze(_in_session(trading[0].ns), _in_session(trading[-1].ns), 0, _in_session(_CLOSE_NS) - 1, copies)
+    with _written(output / paths[0].name) as orders, _written(output / paths[1].name) as trades:
+        writer = _ShanghaiWriter((orders, trades), heads, ids)
+        for row in rows[:opening]:
+            writer.write(row, 0, row.ns)
+        for copy in range(copies):
+            for row in trading:
+                writer.write(row, copy, _on_clock(squeeze.at(copy, _in_session(row.ns))))
+            if copy < copies - 1:
+                for kind, book, of in (("10", ended, copy), ("2", began, copy + 1)):
+                    for row in book:
+                        writer.write(row.again(kind), of, _on_clock(squeeze.at(copy, _in_session(trading[-1].ns))))
+        for row in rows[closing:]:
+            writer.write(row, copies - 1, row.ns)
+    return writer.count
+
+
+class _ShanghaiRow(NamedTuple):
+    """A row of either file of Shanghai."""
+
+    file: int
+    """0 of orders, 1 of trades."""
+    ns: int
+    values: dict[str, str]
+
+    @classmethod
+    def of(cls, head: list[str], row: list[str], file: int) -> "_ShanghaiRow":
+        values = dict(zip(head, row, strict=True))
+        return cls(file, _clock(values["MDTime"]), values)
+
+    def ids(self) -> list[str]:
+        """Of the orders that it names."""
+        return [self.values[name] for name in _NAMES[self.file]]
+
+    def again(self, kind: str) -> "_ShanghaiRow":
+        """An order as it comes (2) or goes (10)."""
+        return self._replace(values=self.values | {"OrderType": kind})
+
+
+class _ShanghaiWriter:
+    """Numbers the rows of both files in one sequence, and the orders of each copy anew."""
+
+    def __init__(self, files: tuple[TextIO, TextIO], heads: Sequence[list[str]], ids: dict[str, int]) -> None:
+        self._files, self._ids, self.count = files, ids, 0
+        for file, head in zip(files, heads, strict=True):
+            file.write(",".join(head) + "\n")
+
+    def write(self, row: _ShanghaiRow, copy: int, ns: int) -> None:
+        """A row of a copy, at a time of day."""
+        self.count += 1
+        seconds, rest = divmod(ns, SECOND_NS)
+        clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{rest:09d}"
+        own = {name: str(self._ids[row.values[name]] + copy * len(self._ids)) for name in _NAMES[row.file]}
+        changed = row.values | own | {"MDTime": clock, "ApplSeqNum": str(self.count)}
+        self._files[row.file].write(",".join(changed.values()) + "\n")
+
+
+def _resting(rows: list[_ShanghaiRow]) -> list[_ShanghaiRow]:
+    """The orders that rest after rows of both files, as adds of what is left of them, in order of priority."""
+    added: dict[str, _ShanghaiRow] = {}
+    left: dict[str, int] = {}
+    for row in rows:
+        values = row.values
+        if row.file:
+            # 1: the buyer came, the seller rested; 2: the other way round; 0: both rested, in a call auction.
+            rested = {"1": ["TradeSellNo"], "2": ["TradeBuyNo"]}.get(values["TradeBSFlag"], list(_NAMES[1]))
+            for name in rested:
+                left[values[name]] -= int(values["TradeQty"])
+        elif values["OrderType"] == "2":
+            added[values["OrderNO"]], left[values["OrderNO"]] = row, int(values["OrderQty"])
+        else:
+            left[values["OrderNO"]] = 0
+    return [row._replace(values=row.values | {"OrderQty": str(left[name])}) for name, row in added.items()
+            if left[name]]
+
+
+def _in_session(ns: int) -> int:
+    """Nanoseconds of continuous trading before a time of day."""
+    return min(ns, _BREAK_NS[0]) - _OPEN_NS + max(ns - _BREAK_NS[1], 0)
+
+
+def _on_clock(ns: int) -> int:
+    """The time of day after so much continuous trading."""
+    return ns + _OPEN_NS + (_BREAK_NS[1] - _BREAK_NS[0] if ns + _OPEN_NS >= _BREAK_NS[0] else 0)
 
 
 def _rows(path: Path) -> Iterator[list[str]]:

@@ -3,6 +3,7 @@
 The public names are modules, each imported when it is first used: pandas, scipy and matplotlib are not before.
 Days and markets:
   `day`, `plots`: a replayed day by the minute, and its picture.
+  `figure_style`: what figures have in common.
   `depth_plots`: a heat map of the shares at each price over time.
   `fills`: whether the fills of a replay are those that the exchange published.
   `market_summary`: orders, rejections, volume and conservation from the counters of the exchange.
@@ -18,6 +19,7 @@ Market impact:
 Realism (paper, Table 7):
   `quantities`, `order_events`: what orders look like, and the orders that this is taken of.
   `realism`, `realism_table`, `realism_report`, `realism_plots`: similarity of two sources; its table, text and figure.
+  `lob_bench`: the statistics of LOB-Bench, its discriminator among them, in modules of its own.
 Stylized facts:
   `panel`: bars as dense rollouts of one length.
   `stylized_facts`, `verdicts`, `fact_plots`: tables of the eleven facts, which of them hold, and their figures.
@@ -26,10 +28,10 @@ Stylized facts:
 import importlib
 from types import ModuleType
 
-__all__ = ["bars", "day", "depth_plots", "evaluation_table", "fact_plots", "fills", "forecast", "forecast_baselines",
-           "forecast_plots", "forecast_report", "forecast_scores", "impact", "impact_plots", "impact_report",
-           "intervals", "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
-           "realism_report", "realism_table", "rollout_info", "stylized_facts", "verdicts"]
+__all__ = ["bars", "day", "depth_plots", "evaluation_table", "fact_plots", "figure_style", "fills", "forecast",
+           "forecast_baselines", "forecast_plots", "forecast_report", "forecast_scores", "impact", "impact_plots",
+           "impact_report", "intervals", "lob_bench", "market_summary", "order_events", "panel", "plots", "quantities",
+           "realism", "realism_plots", "realism_report", "realism_table", "rollout_info", "stylized_facts", "verdicts"]
 
 
 def __getattr__(name: str) -> ModuleType:

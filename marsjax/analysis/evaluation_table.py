@@ -25,10 +25,27 @@ def scores(table: pd.DataFrame, quantiles: Sequence[float], edges: Sequence[floa
       quantiles: levels of the columns quantile_<level>.
       edges: bins of P(up).
       overlap: starts whose horizons reach into that of one start, on one side.
+
+    Markets of which all realized labels are equal say nothing and are `left_out`, each with its reason. Where nothing
+    can be scored by what is left, `note` says why, and there are no methods. InputError for a table without a start
+    that has both labels.
     """
     kept = table[(table["class"] != "") & (table["with_label"] > 0)]
     if kept.empty:
         raise InputError("evaluation: no start has both a realized label and one of the trajectories")
+    left_out = {str(name): f"constant: all of its {len(some)} realized labels are {some['realized'].iloc[0]:g}"
+                for name, some in kept.groupby("market") if len(some) > 1 and some["realized"].nunique() == 1}
+    kept = kept[~kept["market"].isin(list(left_out))]
+    counts = {"starts": len(kept), "without_realized_label": int((table["class"] == "").sum()),
+              "without_forecast": int((table["with_label"] == 0).sum()), "overlap": overlap,
+              "classes": {name: int((kept["class"] == name).sum()) for name in CLASSES}, "left_out": left_out}
+    note = "" if len(kept) > 1 else f"too few: {len(kept)} starts to score, expected 2 at least"
+    if note:
+        return counts | {"note": note, "methods": {}, "order_model_less": {}, "reliability_of_up": [], "coverage": []}
+    return counts | {"note": ""} | _scores(kept, quantiles, edges, overlap)
+
+
+def _scores(kept: pd.DataFrame, quantiles: Sequence[float], edges: Sequence[float], overlap: int) -> dict[str, Any]:
     realized = kept["realized"].to_numpy()
     came = np.array([CLASSES.index(name) for name in kept["class"]])
     names = [column.removesuffix(": label") for column in map(str, kept) if column.endswith(": label")]
@@ -48,9 +65,6 @@ def scores(table: pd.DataFrame, quantiles: Sequence[float], edges: Sequence[floa
     p_up = kept[f"{MODEL}: up"].to_numpy()
     at = kept[[f"quantile_{level:g}" for level in quantiles]].to_numpy()
     return {
-        "starts": len(kept), "without_realized_label": int((table["class"] == "").sum()),
-        "without_forecast": int((table["with_label"] == 0).sum()), "overlap": overlap,
-        "classes": {move: int((came == i).sum()) for i, move in enumerate(CLASSES)},
         "methods": {name: {key: value._asdict() for key, value in row.items()} for name, row in methods.items()},
         "order_model_less": {name: {key: value._asdict() for key, value in row.items()}
                              for name, row in better.items()},
@@ -69,7 +83,10 @@ def lines(report: dict[str, Any]) -> list[str]:
     found = [f"{report['starts']} starts ({', '.join(f'{n} {name}' for name, n in report['classes'].items())}), "
              f"{report['without_realized_label']} without a realized label, {report['without_forecast']} without a "
              "forecast; ± one standard error",
-             f"{'':<20} {'accuracy':>17} {'log score, nats':>17} {'RMSE, bp':>17}   order model less it (paired): "
+             *(f"{name} is in no score: {why}" for name, why in report["left_out"].items())]
+    if report["note"]:
+        return [*found, f"no scores: {report['note']}"]
+    found += [f"{'':<20} {'accuracy':>17} {'log score, nats':>17} {'RMSE, bp':>17}   order model less it (paired): "
              "accuracy, log score"]
     for name, row in report["methods"].items():
         less = report["order_model_less"].get(name)

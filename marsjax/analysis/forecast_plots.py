@@ -136,7 +136,7 @@ def evaluation(table: pd.DataFrame, report: Mapping[str, Any], minutes: int) -> 
       report: its `evaluation_table.scores`.
       minutes: horizon of the forecasts.
     """
-    kept = table[(table["class"] != "") & (table["with_label"] > 0)]
+    kept = table[(table["class"] != "") & (table["with_label"] > 0) & ~table["market"].isin(list(report["left_out"]))]
     bins = [Bin(**row) for row in report["reliability_of_up"]]
     scores = {name: ScoreMean(**row["log_score"]) for name, row in report["methods"].items()}
     figure = Figure(figsize=(12, 4.2), layout="constrained")

@@ -8,7 +8,7 @@ import numpy as np
 
 from marsjax.analysis.quantities import OrderEvents
 from marsjax.core import int64, times
-from marsjax.core.records import BookView, Int64, Kind, Status
+from marsjax.core.records import Array, BookView, Int64, Kind, Status
 from marsjax.observers.trace_tables import Table
 from marsjax.sim.initial import Passed, joined
 
@@ -50,13 +50,14 @@ def of_passed(passed: Sequence[Passed]) -> OrderEvents:
     part = joined(passed)
     sent, view, time_ns = part.orders, part.views, times.to_ns(part.orders.time)
     is_cancel = sent.kind == Kind.CANCEL
-    came_ns, price = _found(arrivals_of(passed), np.asarray(sent.cancel_id))
+    came_ns, price = found_in(arrivals_of(passed), np.asarray(sent.cancel_id))
     mid, spread, volumes = _touch(view)
     volume = np.asarray(sent.volume, np.int64)
     columns = {
         "time_ns": time_ns, "kind": np.asarray(sent.kind), "price": np.where(is_cancel, price, sent.price),
-        "volume": volume, "traded": np.where(is_cancel, 0, np.minimum(volume, _in_reach(part))),
-        "mid_before": _before(mid, np.nan), "mid_after": mid, "spread": spread, "ask_volume": volumes[0],
+        "volume": volume,
+        "traded": np.where(is_cancel, 0, np.minimum(volume, in_reach(part.views, sent.kind, sent.price))),
+        "mid_before": rows_before(mid, np.nan), "mid_after": mid, "spread": spread, "ask_volume": volumes[0],
         "bid_volume": volumes[1],
         "lifetime_ns": np.where(is_cancel & (came_ns >= 0), time_ns - came_ns, UNKNOWN)}
     return OrderEvents(**{name: np.asarray(column)[part.counts] for name, column in columns.items()})
@@ -73,8 +74,8 @@ def of_trace(rows: Table, before: Arrivals) -> OrderEvents:
     is_cancel = kind == Kind.CANCEL
     own = arrivals(*(rows[name][~is_cancel] for name in ("order_id", "time_ns", "price")))
     # Its own first: later real orders have the ids that the simulation gives.
-    came_ns = _found(own, rows["cancel_id"])[0]
-    came_ns = np.where(came_ns >= 0, came_ns, _found(before, rows["cancel_id"])[0])
+    came_ns = found_in(own, rows["cancel_id"])[0]
+    came_ns = np.where(came_ns >= 0, came_ns, found_in(before, rows["cancel_id"])[0])
     both = (rows["ask_volume"] > 0) & (rows["bid_volume"] > 0)
 
     def mid(twice: np.ndarray) -> np.ndarray:
@@ -97,14 +98,18 @@ def _touch(view: BookView) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
             np.where(both & ~is_crossed, view.spread, np.nan), volumes)
 
 
-def _in_reach(part: Passed) -> np.ndarray:
-    """Shares that each limit order found at its price or better, int64 [N]."""
-    price, view = np.asarray(part.orders.price)[:, None], part.views
-    ask, bid = np.asarray(view.ask_price), np.asarray(view.bid_price)
-    ask, bid, ask_volume, bid_volume = (
-        _before(x, 0) for x in (ask, bid, _volumes(view.ask_volume), _volumes(view.bid_volume)))
-    reached = np.where(np.asarray(part.orders.kind)[:, None] == Kind.BUY, ask_volume * (ask <= price),
-                       bid_volume * (bid >= price))
+def in_reach(view: BookView, kind: Array, price: Array) -> np.ndarray:
+    """Shares that each limit order [N] found at its price or better, by the levels of the view before it, int64 [N].
+
+    Args:
+      view: [N], after each order.
+      kind: [N], a `Kind` each.
+      price: [N].
+    """
+    at = np.asarray(price)[:, None]
+    ask, bid, ask_volume, bid_volume = (rows_before(x, 0) for x in (
+        np.asarray(view.ask_price), np.asarray(view.bid_price), _volumes(view.ask_volume), _volumes(view.bid_volume)))
+    reached = np.where(np.asarray(kind)[:, None] == Kind.BUY, ask_volume * (ask <= at), bid_volume * (bid >= at))
     return reached.sum(axis=1)
 
 
@@ -112,12 +117,12 @@ def _volumes(side: Int64) -> np.ndarray:
     return int64.to_numpy(side)
 
 
-def _before(column: np.ndarray, nothing: float) -> np.ndarray:
+def rows_before(column: np.ndarray, nothing: float) -> np.ndarray:
     """What each row's predecessor holds, [N, ...]."""
     return np.concatenate([np.full_like(column[:1], nothing), column[:-1]])
 
 
-def _found(index: Arrivals, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def found_in(index: Arrivals, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Time and price of ids [N], UNKNOWN for those that the index does not hold."""
     if not len(index.order_id):
         return np.full(ids.shape, UNKNOWN), np.full(ids.shape, UNKNOWN)

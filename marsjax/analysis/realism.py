@@ -49,6 +49,18 @@ def sample(parts: Sequence[Any]) -> Sample:
     return Sample(values[keep], block[keep], len(arrays), int((~keep).sum()))
 
 
+def too_few(name: str, one: Sample | None) -> str:
+    """Why a sample says nothing of a source, in words: one start, or one value; empty where it says something."""
+    if one is None:
+        return f"too few: {name} has no values"
+    starts = len(np.unique(one.block))
+    if starts < 2:
+        return f"too few: {name} has values after {starts} start, expected 2 at least"
+    if one.values.min() == one.values.max():
+        return f"constant: {name} has the one value {one.values[0]:g}"
+    return ""
+
+
 def quantile_edges(training: np.ndarray) -> np.ndarray:
     """Inner edges [E] of bins: the 2%, 4% ... 98% quantiles of training values, each once; a bin has its right edge.
 

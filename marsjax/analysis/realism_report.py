@@ -42,6 +42,7 @@ def lines(table: pd.DataFrame) -> list[str]:
     for of, name in ((MINUTE, "minutes"), (ORDER, "orders")):
         rows = means[(means["of"] == of) & (means["minute"] == ALL_MINUTES)]
         found += [_line(name, row) for _, row in rows.iterrows()]
+        found += [f"{name}: {row['quantity']}: {row['note']}" for _, row in rows.iterrows() if row["note"]]
     return [*found, *_horizons(means, MINUTE, "minutes", "wasserstein", "W1"),
             *_horizons(means, ORDER, "orders", "", "similarity")]
 

@@ -163,7 +163,8 @@ def table(compared: Sequence[Compared], minutes: int, seed: int, resamples: int)
     start); paper_similarity, paper_accuracy;
     history_values, simulated_values. NaN where there is nothing to compare, or the distance has no unit because the
     historical quartiles are equal (the mean is over the other markets). Single minutes have no accuracy, and single
-    orders in them no distance.
+    orders in them no distance. Where history or what was simulated has values after one start alone, or one value
+    alone, a row has no figures of it, and its `note` says so; in rows of all markets it says which are left out.
     """
     rows = [_row(one, key, seed, resamples) for one in compared for key in keys(minutes)]
     frame = pd.DataFrame(rows)
@@ -176,10 +177,16 @@ def _row(one: Compared, key: Key, seed: int, resamples: int) -> dict[str, Any]:
     history = _sample([[each[key]] for each in one.history])
     simulated = _sample([[each[key] for each in block] for block in one.simulated])
     nearby, noise, earlier = (_sample([[each[key]] for each in some]) for some in (one.nearby, one.noise, one.earlier))
+    counts = [len(one.values) if one else 0 for one in (history, simulated)]
     found = dict.fromkeys(("similarity", "ceiling", "wasserstein", "wasserstein_ceiling", "accuracy"), UNKNOWN)
     floors = dict.fromkeys(("floor", "wasserstein_floor", "earlier", "wasserstein_earlier", "accuracy_floor"),
                            float("nan"))
     edges, blocks = one.fixed.bins[key.of, key.quantity], (len(one.history), len(one.history) * one.trajectories)
+    of_history, of_simulated = realism.too_few("history", history), realism.too_few("what was simulated", simulated)
+    if of_history:
+        history, nearby = None, None
+    if of_history or of_simulated:
+        simulated = None
     if history and simulated:
         found["similarity"] = realism.similarity_interval(history, simulated, edges, seed, resamples)
     if nearby:
@@ -195,15 +202,15 @@ def _row(one: Compared, key: Key, seed: int, resamples: int) -> dict[str, Any]:
             found["wasserstein_ceiling"] = realism.wasserstein_ceiling(nearby, spread, blocks, seed, resamples)
         floors |= {f"wasserstein_{name}": realism.wasserstein(history, other, spread)
                    for name, other in others.items() if other}
-        if key.of == MINUTE and key.minute == ALL_MINUTES:
+        if simulated and key.of == MINUTE and key.minute == ALL_MINUTES:
             found["accuracy"], floors["accuracy_floor"] = _accuracy(one, key.quantity, seed, resamples)
     columns = {f"{name}{end}": value for name, interval in found.items()
                for end, value in zip(("", "_low", "_high"), interval, strict=True)}
     is_in_paper = key.of == MINUTE and key.minute == ALL_MINUTES
     paper = PAPER.get(key.quantity if is_in_paper else "", (np.nan, np.nan))
     return {"market": one.market, **key._asdict(), **columns, **floors, "paper_similarity": paper[0],
-            "paper_accuracy": paper[1], "history_values": len(history.values) if history else 0,
-            "simulated_values": len(simulated.values) if simulated else 0}
+            "paper_accuracy": paper[1], "history_values": counts[0], "simulated_values": counts[1],
+            "note": of_history or of_simulated}
 
 
 def _accuracy(one: Compared, name: str, seed: int, resamples: int) -> tuple[Interval, float]:
@@ -229,7 +236,8 @@ def _mean(rows: pd.DataFrame) -> dict[str, Any]:
     first = rows.iloc[0]
     found: dict[str, Any] = {"market": MEAN, "of": first["of"], "quantity": first["quantity"],
                              "minute": first["minute"]}
-    for name in rows.columns[4:]:
+    left = rows[rows["note"] != ""]
+    for name in rows.columns[4:].drop("note"):
         centre = name.removesuffix("_low").removesuffix("_high")
         known = rows[centre].notna()
         if name in ("history_values", "simulated_values"):
@@ -241,4 +249,5 @@ def _mean(rows: pd.DataFrame) -> dict[str, Any]:
         else:
             away = np.sqrt(((rows[name] - rows[centre])[known] ** 2).sum()) / known.sum()
             found[name] = rows[centre][known].mean() + (away if name.endswith("_high") else -away)
-    return found
+    note = "" if left.empty else f"without {', '.join(left['market'])} ({left.iloc[0]['note']})"
+    return found | {"note": note}

@@ -19,6 +19,8 @@ class Kernels:
     """Running sums over slots: `scan`, few operations, or `windows`, few kernels."""
     pack: str = "steps"
     """Moving kept slots together: `steps`, few operations a slot, or `indices`, few kernels."""
+    shift: str = "fused"
+    """Moving the slots of a side on: `fused` with what is done to them, or from a copy `laid` down before."""
     first_shares: str = "steps"
     """Shares taken off the first of many orders: `steps`, order by order, or `sum`, by one running sum."""
     heads_first: bool = True
@@ -37,10 +39,12 @@ class Kernels:
     until none has. None: all are computed until the last has none."""
     one_by_one: bool = True
     """Whether a replay takes its markets in turn, not together."""
+    one_function: bool = True
+    """Whether a loop over orders is compiled as one function, not as a call for each operation: `core.one_function`."""
 
     def __post_init__(self) -> None:
-        ways = {"prefix_sum": ("scan", "windows"), "pack": ("steps", "indices"), "first_shares": ("steps", "sum"),
-                "attention": ("products", "sums")}
+        ways = {"prefix_sum": ("scan", "windows"), "pack": ("steps", "indices"), "shift": ("fused", "laid"),
+                "first_shares": ("steps", "sum"), "attention": ("products", "sums")}
         for name, known in ways.items():
             if getattr(self, name) not in known:
                 raise InputError(f"Kernels.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
@@ -54,7 +58,7 @@ CPU = Kernels()
 """For few cores: little work, in blocks that stay in their caches."""
 ACCELERATOR = Kernels(
     prefix_sum="windows", pack="indices", first_shares="sum", heads_first=False, attention="sums", rows=None,
-    logits=2**23, further_turns=None, one_by_one=False)
+    logits=2**23, further_turns=None, one_by_one=False, one_function=False)
 """For a GPU: few large kernels, and no step that waits for an answer."""
 
 

@@ -27,7 +27,16 @@ from marsjax.core.records import Book
 from marsjax.core.specs import Units
 from marsjax.data import csv_fields
 from marsjax.data.csv_rows import Rows, read_rows
-from marsjax.data.feed import LARGEST_SEQUENCE, DayFeed, FeedChunk, FeedError, Venue, check_arguments, chosen
+from marsjax.data.feed import (
+    BLOCK_ROWS,
+    LARGEST_SEQUENCE,
+    DayFeed,
+    FeedChunk,
+    FeedError,
+    Venue,
+    check_arguments,
+    chosen,
+)
 from marsjax.data.level3 import HeldBeside, Level3Stream
 from marsjax.data.order_ids import NumberedUuids, SeenIds
 from marsjax.data.resting import ASK, BID
@@ -78,7 +87,7 @@ class OrderTable:
 
 
 def read(messages_path: str | Path, book_path: str | Path | None = None, *, units: Units | None = None,
-         product: str = "", table: OrderTable | None = None, chunk_rows: int = 100_000, account: int = 0
+         product: str = "", table: OrderTable | None = None, chunk_rows: int = BLOCK_ROWS, account: int = 0
          ) -> Iterator[FeedChunk]:
     """Messages of one product as chunks of orders (rules: the head of this file), times in UTC.
 

@@ -16,6 +16,14 @@ _EXACT = 2**53
 _MOST_DIGITS = 18
 """Digits that fit in an int64."""
 PADDING = 64
+_TENS = 10 ** np.arange(_MOST_DIGITS + 1)
+_HALF_EMPTY = np.arange(32, -1, -4).astype(np.uint64)
+"""Half the bits of a word that 0 to 8 bytes leave empty: a shift by all 64 at once is not defined."""
+# Eight digits as bytes of a word: the digit 0 in each, what lifts 10 to the top bit of its byte, these bits.
+_ZEROS, _TO_THE_TOP, _TOPS = (np.uint64(byte * 0x0101010101010101) for byte in (0x30, 0x76, 0x80))
+_PAIRS = tuple((np.uint64(bits), np.uint64(ten), np.uint64(mask)) for bits, ten, mask in (
+    (8, 10, 0x00FF00FF00FF00FF), (16, 100, 0x0000FFFF0000FFFF), (32, 10_000, 0xFFFFFFFF)))
+"""Neighbouring numbers of a word become one, three times: bits between them, worth of the first, what is kept."""
 _COLON, _POINT, _ZERO = ord(":"), ord("."), ord("0")
 
 
@@ -76,24 +84,49 @@ def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
       int64 [N] the digits as one number with its sign, int64 [N] how many of them stand behind the point, bool [N]
       whether it is such a number; the others may be numbers of another form.
     """
-    count = len(fields.start)
-    value, behind, digits = (np.zeros(count, np.int64) for _ in range(3))
-    good, pointed = np.ones(count, bool), np.zeros(count, bool)
-    length = fields.length
-    for place in range(int(min(length.max(initial=0), _MOST_DIGITS + 2))):
-        inside = length > place
-        byte = fields.at(place) - np.uint8(_ZERO)
-        is_digit = inside & (byte <= 9)
-        value = np.where(is_digit, value * 10 + byte, value)
-        digits += is_digit
-        behind += is_digit & pointed
-        odd = inside & ~is_digit
-        if odd.any():
-            is_point = odd & (byte == np.uint8(256 + _POINT - _ZERO)) & ~pointed
-            good &= ~odd | is_point | (_is_sign(fields) if place == 0 else False)
-            pointed |= is_point
-    good &= (digits > 0) & (digits <= _MOST_DIGITS) & (length <= _MOST_DIGITS + 2)
-    return np.where(fields.at(0) == ord("-"), -value, value), behind, good
+    value, good = _digits(fields)
+    behind = np.zeros(len(value), np.int64)
+    if not good.all():
+        others = np.flatnonzero(~good)
+        value[others], behind[others], good[others] = _signed_or_pointed(fields.where(others))
+    return value, behind, good
+
+
+def _digits(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
+    """Texts of 1 to 18 digits -> int64 [N], and bool [N] whether each is one; eight bytes of all texts at a time."""
+    data, length = fields.data, fields.length
+    words = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))  # from each byte on
+    value, good = np.zeros(len(length), np.int64), (length > 0) & (length <= _MOST_DIGITS)
+    for place in range(0, min(int(length.max(initial=0)), _MOST_DIGITS), 8):
+        count = np.clip(length - place, 0, 8)
+        # A word's first byte is its lowest: what stands behind the text goes out at the top, zeros come in below.
+        empty = _HALF_EMPTY[count]
+        word = ((words[fields.start + place] ^ _ZEROS) << empty) << empty
+        good &= ((word + _TO_THE_TOP | word) & _TOPS) == 0  # every byte from 0 to 9
+        for bits, ten, mask in _PAIRS:
+            below = word >> bits
+            word *= ten
+            word += below
+            word &= mask
+        value = value * _TENS[count] + word.astype(np.int64) if place else word.astype(np.int64)
+    return value, good
+
+
+def _signed_or_pointed(fields: Fields) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`decimals` of texts that may have a sign and a point."""
+    start, end = fields.start + _is_sign(fields), fields.end
+    low = int(start.min())
+    points = low + np.flatnonzero(fields.data[low:int(end.max())] == _POINT)
+    point = np.append(points, len(fields.data))[np.searchsorted(points, start)]
+    is_pointed = point < end
+    point = np.where(is_pointed, point, end)
+    whole, fraction = Fields(fields.data, start, point), Fields(fields.data, point + is_pointed, end)
+    (high, is_high), (low_digits, is_low) = _digits(whole), _digits(fraction)
+    behind = fraction.length
+    good = (is_high | (whole.length == 0)) & (is_low | (behind == 0))
+    good &= (whole.length + behind > 0) & (whole.length + behind <= _MOST_DIGITS) & (fields.length <= _MOST_DIGITS + 2)
+    value = np.where(good, high * _TENS[np.minimum(behind, _MOST_DIGITS)] + low_digits, 0)
+    return np.where(fields.at(0) == ord("-"), -value, value), np.where(good, behind, 0), good
 
 
 def _is_sign(fields: Fields) -> np.ndarray:

@@ -59,15 +59,18 @@ class Rows:
     def numbers(self, column: str) -> np.ndarray:
         """A column as float64 [N] or int64 [N]; FeedError at the first value that is no finite number."""
         result = csv_fields.numbers(self.columns[column])
-        self.require(np.isfinite(result), column, "a number")
+        if result.dtype != np.int64:
+            self.require(np.isfinite(result), column, "a number")
         return result
 
     def integers(self, column: str, low: int, high: int) -> np.ndarray:
         """A column as int64 [N]; FeedError unless every value is a whole number from low to high."""
         values = self.numbers(column)
-        self.require((values >= low) & (values <= high) & (values == np.rint(values)), column,
-                     f"a whole number from {low} to {high}")
-        return values.astype(np.int64)
+        good = (values >= low) & (values <= high)
+        if values.dtype != np.int64:
+            good &= values == np.rint(values)
+        self.require(good, column, f"a whole number from {low} to {high}")
+        return values.astype(np.int64, copy=False)
 
     def codes(self, column: str, meaning: Mapping[str, int]) -> np.ndarray:
         """A column of few texts as the numbers that they stand for, int64 [N]; FeedError at any other text."""

@@ -31,7 +31,7 @@ from marsjax.core.specs import Units
 from marsjax.data import databento_dbn
 from marsjax.data.databento_messages import ADD, CANCEL, CLEAR, FILL, MODIFY, TRADE, MboMessages, csv_blocks
 from marsjax.data.databento_stream import MboStream
-from marsjax.data.feed import DayFeed, FeedChunk, FeedError, Venue, check_arguments, chosen
+from marsjax.data.feed import BLOCK_ROWS, DayFeed, FeedChunk, FeedError, Venue, check_arguments, chosen
 from marsjax.data.order_ids import NumberedIds, SeenIds
 from marsjax.data.stamps import LocalDay
 
@@ -41,7 +41,7 @@ _SUFFIXES = (".csv", ".csv.gz", ".dbn", ".dbn.zst")
 
 
 def read(path: str | Path, symbol: str = "", *, grouped: bool = True, publisher: int | None = None,
-         price_unit: str = "0.0001", time_zone: str = "", ids: NumberedIds | None = None, chunk_rows: int = 100_000
+         price_unit: str = "0.0001", time_zone: str = "", ids: NumberedIds | None = None, chunk_rows: int = BLOCK_ROWS
          ) -> Iterator[FeedChunk]:
     """Records of one symbol as chunks of orders (rules: the head of this file).
 
@@ -127,7 +127,7 @@ class _Facts:
 def _look_through(path: Path) -> dict[tuple[str, int], _Facts]:
     """Symbols and publishers of a file in order of their first record."""
     found: dict[tuple[str, int], _Facts] = {}
-    for block in _blocks(path, 100_000):
+    for block in _blocks(path, BLOCK_ROWS):
         for number, name in enumerate(block.symbols):
             for publisher in np.unique(block.publisher[block.symbol == number]).tolist():
                 here = (block.symbol == number) & (block.publisher == publisher)

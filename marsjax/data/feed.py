@@ -22,6 +22,10 @@ LARGEST_ID = 2**31 - 1
 LARGEST_SEQUENCE = 2**53
 """Up to here sequence numbers stay exact in the float64 columns that pandas may make of them."""
 
+BLOCK_ROWS = 2**15
+"""Lines that a reader holds at a time unless told otherwise: so few that they are read while orders before them pass
+through an exchange, and that one after the other stays in a processor's cache."""
+
 
 class FeedError(InputError):
     """A market data file that cannot be read; the message names the file, line (from 1), column and value."""

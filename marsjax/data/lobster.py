@@ -41,7 +41,7 @@ from marsjax.core.records import MAX_VOLUME
 from marsjax.core.sessions import continuous_session
 from marsjax.core.times import DAY_NS
 from marsjax.data.csv_rows import Rows, read_rows
-from marsjax.data.feed import DayFeed, FeedChunk, FeedError, Venue, check_arguments, chosen
+from marsjax.data.feed import BLOCK_ROWS, DayFeed, FeedChunk, FeedError, Venue, check_arguments, chosen
 from marsjax.data.lobster_book import BookFile, Messages, WindowMove, read_first
 from marsjax.data.lobster_follow import FollowedStream
 from marsjax.data.lobster_stream import FIRST_OWN_ID, HIDDEN, NEW, Stream
@@ -49,14 +49,13 @@ from marsjax.data.order_ids import SeenIds
 from marsjax.data.resting import ASK, BID
 
 _COLUMNS = ("time", "type", "order_id", "size", "price", "direction")
-_CHUNK_ROWS = 50_000  # of `days`: a row of a book file has up to 200 columns
 _MAX_PRICE = 2**31 - 1  # stub quotes pass the exchange's limit; they are kept beside the book
 _NAME = re.compile(r"(?P<symbol>.+?)_(?P<date>\d{4}-\d\d-\d\d|\d{8})(?:_(?P<start>\d+)_(?P<end>\d+))?_message_"
                    r"(?P<levels>.+?)\.csv(?:\.gz)?")
 
 
 def read(message_path: str | Path, orderbook_path: str | Path | None = None, *, grouped: bool = True,
-         follow: bool = False, chunk_rows: int = 200_000, account: int = 0) -> Iterator[FeedChunk]:
+         follow: bool = False, chunk_rows: int = BLOCK_ROWS // 2, account: int = 0) -> Iterator[FeedChunk]:
     """Messages of one symbol and day as chunks of orders (rules: the head of this file).
 
     Args:
@@ -65,7 +64,7 @@ def read(message_path: str | Path, orderbook_path: str | Path | None = None, *, 
         `sequence` is -1 for seeds, else the row of the message, from 0.
       grouped: one order per aggressor; False gives one order a message.
       follow: whether the book is kept as the book file shows it after every message.
-      chunk_rows: lines held at a time; the orders do not depend on it.
+      chunk_rows: lines held at a time (rows of a book file have up to 200 columns); the orders do not depend on it.
       account: account of every order.
 
     Raises FeedError where a file is damaged or the two contradict each other, FileNotFoundError where one is missing,
@@ -104,8 +103,7 @@ def days(path: Path, symbols: Sequence[str] = (), date: str = "", grouped: bool 
             [f"levels{match['levels']}"] * (len({other["levels"] for other in same}) > 1)
             + [f"{match['start']}_{match['end']}"] * (len({(other["start"], other["end"]) for other in same}) > 1))
         book, is_whole = _book_of(file)
-        opened = functools.partial(read, file, book, grouped=grouped, follow=follow and is_whole,
-                                   chunk_rows=_CHUNK_ROWS)
+        opened = functools.partial(read, file, book, grouped=grouped, follow=follow and is_whole)
         found.append(DayFeed(match["symbol"], match["date"], opened, _session(match), variant=variant))
     where = f"{path}: SYMBOL_DATE_START_END_message_LEVELS.csv[.gz]"
     return [_with_tick(day) for day in chosen(found, symbols, date, where)]
@@ -133,7 +131,7 @@ def _session(match: re.Match[str]) -> Venue:
 def _with_tick(day: DayFeed) -> DayFeed:
     """A stock below 1 USD has prices in steps of 0.0001; the whole file is looked through for one."""
     message = day.read.args[0]  # type: ignore[attr-defined]
-    for rows in read_rows(message, _COLUMNS, 200_000, header=False):
+    for rows in read_rows(message, _COLUMNS, BLOCK_ROWS, header=False):
         price, kind = rows.numbers("price"), rows.numbers("type")
         if ((price % 100 > 0) & (kind < HIDDEN)).any():
             return dataclasses.replace(day, venue=dataclasses.replace(day.venue, tick=1))

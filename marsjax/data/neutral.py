@@ -16,6 +16,7 @@ from marsjax.core.times import DAY_NS
 from marsjax.data import file_names, starting_book
 from marsjax.data.csv_rows import Rows, read_rows
 from marsjax.data.feed import (
+    BLOCK_ROWS,
     LARGEST_ID,
     DayFeed,
     FeedChunk,
@@ -41,7 +42,7 @@ _LETTERS = np.array(["S", "B", "C"])
 _TICKS = (100, 10, 1)
 
 
-def read(path: str | Path, *, book: str | Path | None = None, chunk_rows: int = 200_000) -> Iterator[FeedChunk]:
+def read(path: str | Path, *, book: str | Path | None = None, chunk_rows: int = BLOCK_ROWS) -> Iterator[FeedChunk]:
     """Orders as they stand in the file, `agent_id` as account, without fills; `sequence` is the row, from 0.
 
     Args:
@@ -86,7 +87,7 @@ def days(path: Path, symbols: Sequence[str] = (), date: str = "", book: str | Pa
 def _venue(path: Path) -> Venue:
     """What a file says of its market."""
     accounts, tick, conditions = 1, _TICKS[0], False
-    for rows in read_rows(path, COLUMNS, 200_000, optional=(CONDITION,)):
+    for rows in read_rows(path, COLUMNS, BLOCK_ROWS, optional=(CONDITION,)):
         kind, condition = rows.codes("type", _KINDS), _condition(rows)
         accounts = max(accounts, int(rows.integers("agent_id", -LARGEST_ID - 1, LARGEST_ID).max()) + 1)
         conditions |= bool(condition.any())

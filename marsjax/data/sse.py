@@ -20,6 +20,7 @@ from marsjax.data import file_names
 from marsjax.data.csv_rows import read_rows
 from marsjax.data.feed import (
     AUCTION,
+    BLOCK_ROWS,
     LARGEST_SEQUENCE,
     DayFeed,
     FeedChunk,
@@ -41,7 +42,7 @@ _FINE_TICKS = re.compile(r"(?:5\d{5}|900\d{3})(?:\D.*)?")
 _NEVER = LARGEST_SEQUENCE + 1
 
 
-def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 200_000, account: int = 0,
+def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = BLOCK_ROWS, account: int = 0,
          tick: int = VENUE.tick) -> Iterator[FeedChunk]:
     """One day of one symbol as chunks of orders, both files merged by ApplSeqNum.
 
@@ -151,11 +152,12 @@ def _chunk(messages: np.ndarray, known: "_Known", account: int) -> FeedChunk:
 
 
 class _Known:
-    """When each order of the day came to rest and was deleted, as sorted columns: 24 bytes an order."""
+    """When each order of the day came to rest and was deleted, in runs sorted by their ids: 24 bytes an order."""
 
     def __init__(self, orders_path: Path, trades_path: Path) -> None:
         self._paths = orders_path, trades_path
-        self._id, self._rested, self._deleted = (np.zeros(0, np.int64) for _ in range(3))
+        # int64 [3, N] each: id, rested, deleted. Each run is more than twice as long as the next.
+        self._runs: list[np.ndarray] = []
 
     def error(self, message: np.ndarray, column: str, expected: str, got: int) -> FeedError:
         path = self._paths[int(message["type"] == TRADE)]
@@ -166,15 +168,16 @@ class _Known:
         is_limit = first["type"] != DELETE
         self._add(first[is_limit], last[is_limit])
         deleted = last[~is_limit]
-        place, found = self._find(deleted["id"])
-        if len(self._id):
-            found &= self._rested[place] < deleted["sequence"]
-        np.minimum.at(self._deleted, place[found], deleted["sequence"][found])
+        for run in self._runs:
+            place, found = _find(run, deleted["id"])
+            found &= run[1][place] < deleted["sequence"]
+            np.minimum.at(run[2], place[found], deleted["sequence"][found])
         for name, is_checked in (("id", trades["kind"] == AUCTION), ("other", np.ones(len(trades), bool))):
             named = trades[is_checked]
-            place, found = self._find(named[name])
-            if len(self._id):
-                found &= (self._rested[place] < named["sequence"]) & (named["sequence"] < self._deleted[place])
+            found = np.zeros(len(named), bool)
+            for run in self._runs:
+                place, here = _find(run, named[name])
+                found |= here & (run[1][place] < named["sequence"]) & (named["sequence"] < run[2][place])
             if not found.all():
                 trade = named[np.argmin(found)]
                 is_buy = (name == "id") != (trade["kind"] == Kind.SELL)
@@ -184,22 +187,27 @@ class _Known:
     def _add(self, first: np.ndarray, last: np.ndarray) -> None:
         by_id = np.argsort(first["id"], kind="stable")
         first, last = first[by_id], last[by_id]
-        found = self._find(first["id"])[1]
-        found[1:] |= first["id"][1:] == first["id"][:-1]
+        found = np.zeros(len(first), bool)
+        found[1:] = first["id"][1:] == first["id"][:-1]
+        for run in self._runs:
+            found |= _find(run, first["id"])[1]
         if found.any():
             message = first[np.argmax(found)]
             column = "TradeBuyNo" if message["kind"] == Kind.BUY else "TradeSellNo"
             column = "OrderNO" if message["type"] == ADD else column
             raise self.error(message, column, "a new order, all its messages together (order seen before)",
                              int(message["id"]))
-        at = np.searchsorted(self._id, first["id"])
-        self._id = np.insert(self._id, at, first["id"])
-        self._rested = np.insert(self._rested, at, np.where(last["type"] == ADD, last["sequence"], _NEVER))
-        self._deleted = np.insert(self._deleted, at, _NEVER)
+        if not len(first):
+            return
+        rested = np.where(last["type"] == ADD, last["sequence"], _NEVER)
+        run = np.stack([first["id"], rested, np.full(len(first), _NEVER)])
+        while self._runs and self._runs[-1].shape[1] <= 2 * run.shape[1]:
+            run = np.concatenate([self._runs.pop(), run], axis=1)
+            run = run[:, np.argsort(run[0], kind="stable")]
+        self._runs.append(run)
 
-    def _find(self, order_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Place of each id in the columns, and whether it is there."""
-        if not len(self._id):
-            return np.zeros(len(order_id), np.int64), np.zeros(len(order_id), bool)
-        place = np.minimum(np.searchsorted(self._id, order_id), len(self._id) - 1)
-        return place, self._id[place] == order_id
+
+def _find(run: np.ndarray, order_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Place of each id in a run of `_Known`, and whether it is there."""
+    place = np.minimum(np.searchsorted(run[0], order_id), run.shape[1] - 1)
+    return place, run[0][place] == order_id

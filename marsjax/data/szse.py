@@ -35,6 +35,7 @@ from marsjax.core.specs import AuctionRule
 from marsjax.data import file_names
 from marsjax.data.feed import (
     AUCTION,
+    BLOCK_ROWS,
     DayFeed,
     FeedChunk,
     FeedError,
@@ -64,7 +65,7 @@ VENUE = Venue(session=chinese_session(), auction_rule=AuctionRule.SHENZHEN, cond
 _FINE = ("15", "16", "18", "12")
 
 
-def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = 200_000, account: int = 0,
+def read(orders_path: str | Path, trades_path: str | Path, *, chunk_rows: int = BLOCK_ROWS, account: int = 0,
          tick: int = VENUE.tick) -> Iterator[FeedChunk]:
     """One day of one symbol as chunks of orders, both files merged by ApplSeqNum (rules: the head of this file).
 
@@ -172,8 +173,9 @@ class _OrdersLeft:
     def __init__(self, orders_path: Path, trades_path: Path) -> None:
         self._paths = orders_path, trades_path
         self._names = layout(orders_path, ORDER_LAYOUTS), layout(trades_path, TRADE_LAYOUTS)
-        self._id, self._left, self._price = (np.zeros(0, np.int32) for _ in range(3))
-        self._is_buy = np.zeros(0, bool)
+        # [M] with room for more: the first `_count` are known.
+        self._columns: list[np.ndarray] = [np.zeros(0, kind) for kind in (np.int32, np.int32, np.int32, bool)]
+        self._count = 0
 
     def error(self, message: np.ndarray, column: str, expected: str, got: int) -> FeedError:
         """The error for a message; `column` as the layouts call it."""
@@ -184,10 +186,7 @@ class _OrdersLeft:
     def check(self, messages: np.ndarray) -> None:
         """Takes in messages; FeedError where a trade or a cancel names no order that has these shares."""
         new = messages[is_order(messages)]  # their numbers rise
-        self._id = np.append(self._id, new["id"].astype(np.int32))
-        self._left = np.append(self._left, new["volume"].astype(np.int32))
-        self._price = np.append(self._price, new["price"].astype(np.int32))
-        self._is_buy = np.append(self._is_buy, new["kind"] == Kind.BUY)
+        self._append(new["id"], new["volume"], new["price"], new["kind"] == Kind.BUY)
         took = messages[~is_order(messages)]
         is_sell = took["kind"] == Kind.SELL
         for column, number in (("buy", np.where(is_sell, took["other"], took["id"])),
@@ -198,13 +197,25 @@ class _OrdersLeft:
             if not found.all():
                 at = int(np.argmin(found))
                 raise self.error(took[named][at], column, f"the number of a {column} order", int(number[named][at]))
-            left = self._left.astype(np.int64)
-            np.subtract.at(left, place, took["volume"][named])
+            hit, of = np.unique(place, return_inverse=True)
+            left = self._left[hit].astype(np.int64)
+            np.subtract.at(left, of, took["volume"][named])
             if (left < 0).any():
-                at = int(np.flatnonzero(left[place] < 0)[-1])
+                at = int(np.flatnonzero(left[of] < 0)[-1])
                 raise self.error(took[named][at], "volume", f"no more than is left of order {number[named][at]}",
                                  int(took["volume"][named][at]))
-            self._left = left.astype(np.int32)
+            self._left[hit] = left
+
+    def _append(self, *columns: np.ndarray) -> None:
+        """Adds rows; where there is no room, as much again."""
+        end = self._count + len(columns[0])
+        for place, (held, new) in enumerate(zip(self._columns, columns, strict=True)):
+            if end > len(held):
+                more = np.zeros(max(end, 2 * len(held)) - len(held), held.dtype)
+                self._columns[place] = held = np.concatenate([held, more])
+            held[self._count : end] = new
+        self._count = end
+        self._id, self._left, self._price, self._is_buy = (column[:end] for column in self._columns)
 
     def prices(self, number: np.ndarray) -> np.ndarray:
         """The price of each order, 0 where it is none or its price is not known."""

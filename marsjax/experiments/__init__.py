@@ -9,6 +9,7 @@ Programs, each with a config of its name in configs/:
   `replay`: orders through the exchange.
   `simulate`: noise markets, thousands at once.
   `train`, `context_length`: an order model from days of real orders; how its predictions depend on its context.
+  `make_day`: a day that an order model writes, to start from.
   `import_checkpoint`: a published order model as a checkpoint of marsjax.
   `benchmark`: speed.
 What they share:
@@ -17,7 +18,7 @@ What they share:
   `config`, `config_parts`, `config_help`: config files, the keys that several share, and what `:help` prints.
   `setup`, `markets`: a config as specs and an order model; as feeds and their markets.
   `run_folder`, `replay_writer`: files of a run, of a replayed market.
-  `table_files`, `trace_files`: tables of a run, the trace of a run.
+  `table_files`, `trace_files`, `csv_text`: tables of a run, the trace of a run, the text of either.
 """
 
 import importlib
@@ -25,10 +26,10 @@ from types import ModuleType
 
 from marsjax.experiments import interrupts
 
-__all__ = ["benchmark", "config", "config_help", "config_parts", "context_length", "forecast", "forecast_evaluation",
-           "import_checkpoint", "interrupts", "launcher", "market_impact", "markets", "realism", "replay",
-           "replay_writer", "run_folder", "setup", "simulate", "stylized_facts", "table_files", "trace_files",
-           "train"]
+__all__ = ["benchmark", "config", "config_help", "config_parts", "context_length", "csv_text", "forecast",
+           "forecast_evaluation", "import_checkpoint", "interrupts", "launcher", "make_day", "market_impact", "markets",
+           "realism", "replay", "replay_writer", "run_folder", "setup", "simulate", "stylized_facts", "table_files",
+           "trace_files", "train"]
 
 if interrupts.is_program():  # before the imports of the program, which take seconds
     interrupts.install(is_first=True)

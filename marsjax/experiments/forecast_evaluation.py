@@ -51,7 +51,8 @@ def main(config: ConfigDict) -> int:
         table = pd.concat(tables, ignore_index=True)
         report = evaluation_table.scores(table, labels.quantiles, evaluation.probability_edges, evaluation.overlap)
         table_files.write_table(folder, "evaluation", table, config.tables)
-        if config.picture:
+        problems += [f"no scores: {report['note']}"] if report["note"] else []
+        if config.picture and not report["note"]:
             forecast_plots.evaluation(table, report, config.minutes).savefig(folder / "evaluation.png", dpi=110)
         write_json(folder / "metrics.json", {
             "scores": report, "rollouts": summaries, "seconds": round(time.perf_counter() - began, 3),

@@ -4,19 +4,27 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from marsjax.analysis import realism_plots, realism_report, realism_table
+from marsjax.analysis.lob_bench import report as bench_report
+from marsjax.analysis.lob_bench import table as bench_table
+from marsjax.analysis.lob_bench.table import TableSpec
 from marsjax.core import files, limits
 from marsjax.core.errors import InputError
 from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, markets, run_folder, setup
 from marsjax.experiments.run_folder import write_json
-from marsjax.studies import futures, order_model, realism, rollout_summary, starts
+from marsjax.observers.trace import Log
+from marsjax.sim.result import Rollout
+from marsjax.studies import futures, lob_bench, order_model, realism, rollout_summary, starts
 from marsjax.studies.futures import FuturesSpec
+from marsjax.studies.lob_bench import SentMessages
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.realism import StretchSpec
+from marsjax.studies.realism import Day, Floor, StretchSpec
 from marsjax.studies.session_times import hours, spell
 
 TRAINED = "trained"
@@ -47,33 +55,71 @@ def main(config: ConfigDict) -> int:
         agent = starts.noise_agent(config.init_price, config.interval_s)
         floor = realism.read_noise(dataclasses.replace(market, session=session), prepared, agent, noise_times,
                                    config.noise_seed)
-        states, sent = [one for day in days for one in day.starts], realism.SentOrders()
+        states, sent = [one for day in days for one in day.starts], _Sent(config.lob_bench)
         seconds = {"prepared": time.perf_counter() - began}
         runs = futures.simulate(prepared, market, spec, states, on_trace=sent)
         seconds["simulated"] = time.perf_counter() - began
         summary = rollout_summary.summarize(runs, states) | {
-            "cancels_not_listed": sent.unlisted, "feeds": {name: record for name, (record, _) in refused.items()}}
-        compared = realism.compare(days, runs, sent.by_trajectory(len(states) * config.trajectories), floor,
-                                   config.minutes)
-        table = realism_table.table(compared, config.minutes, config.seed, config.resamples)
-        table.to_csv(folder / "realism.csv", index=False)
-        if config.picture:
-            title = f"{config.model} against history, mean over {len(days)} markets"
-            realism_plots.figure(table, title).savefig(folder / "realism.png", dpi=110)
-        if config.card:
-            card = files.read_text(config.card, _MOST_CARD_BYTES)
-            run_folder.write_whole(config.card, realism_report.with_section(card, table))
+            "cancels_not_listed": sent.orders.unlisted,
+            "feeds": {name: record for name, (record, _) in refused.items()}}
+        facts, said = _compared(config, folder, _Found(days, runs, sent, floor))
         seconds["total"] = time.perf_counter() - began
-        write_json(folder / "metrics.json", {
-            "realism": realism_report.record(table), "markets": [day.name for day in days], "starts": len(times),
-            "rollouts": summary, "seconds": seconds, "bins": realism.bin_counts(days),
-            **setup.about(config, prepared)})
-    print("\n".join(realism_report.lines(table)))
-    if sent.unlisted:
-        print(f"{sent.unlisted} cancels not listed, part of no number: a higher config.trade_width lists them")
+        write_json(folder / "metrics.json", facts | {
+            "markets": [day.name for day in days], "starts": len(times), "rollouts": summary, "seconds": seconds,
+            "bins": realism.bin_counts(days), **setup.about(config, prepared)})
+    print("\n".join(said))
+    if sent.orders.unlisted:
+        print(f"{sent.orders.unlisted} cancels not listed, part of no number: a higher config.trade_width lists them")
     print(f"{rollout_summary.summary_line(summary, seconds['total'])}; results in {output.path}")
     return launcher.finish([problem for _, lost in refused.values() for problem in lost]
                            + rollout_summary.problems(summary))
+
+
+class _Sent:
+    """The orders of rollouts, and where they are wanted the books around them."""
+
+    def __init__(self, with_books: bool) -> None:
+        self.orders = realism.SentOrders()
+        self.messages = SentMessages() if with_books else None
+
+    def __call__(self, numbers: np.ndarray, log: Log) -> None:
+        self.orders(numbers, log)
+        if self.messages is not None:
+            self.messages(numbers, log)
+
+
+class _Found(NamedTuple):
+    """What is compared."""
+
+    days: list[Day]
+    runs: list[Rollout]
+    sent: _Sent
+    floor: Floor
+
+
+def _compared(config: ConfigDict, folder: Path, found: _Found) -> tuple[dict[str, Any], list[str]]:
+    """Writes tables, picture and card; what goes into the metrics, and the lines to be shown."""
+    count = sum(len(run.mid_twice_start) for run in found.runs)
+    compared = realism.compare(found.days, found.runs, found.sent.orders.by_trajectory(count), found.floor,
+                               config.minutes)
+    table = realism_table.table(compared, config.minutes, config.seed, config.resamples)
+    table.to_csv(folder / "realism.csv", index=False)
+    facts: dict[str, Any] = {"realism": realism_report.record(table)}
+    lines = realism_report.lines(table)
+    if config.picture:
+        title = f"{config.model} against history, mean over {len(found.days)} markets"
+        realism_plots.figure(table, title).savefig(folder / "realism.png", dpi=110)
+    if config.card:
+        card = files.read_text(config.card, _MOST_CARD_BYTES)
+        run_folder.write_whole(config.card, realism_report.with_section(card, table))
+    if found.sent.messages is not None:
+        sources = lob_bench.of_rollouts(found.days, found.runs, found.sent.messages.by_trajectory(count), found.floor,
+                                        config.minutes)
+        bench = bench_table.table(sources, TableSpec(config.seed, config.resamples))
+        bench.to_csv(folder / "lob_bench.csv", index=False)
+        facts["lob_bench"] = bench_report.record(bench)
+        lines += ["", *bench_report.lines(bench)]
+    return facts, lines
 
 
 def _stretch_spec(config: ConfigDict) -> StretchSpec:

@@ -145,7 +145,7 @@ class ReplayWriter:
         shown = presented(self._market, table, self._options.prices)
         if name == "orders" and self._options.prices == INTEGER:
             shown["price"] = table["price"]  # whole numbers, as the plain CSV of orders has them
-        self._files.write(name, frames.frame(shown))
+        self._files.write(name, shown)
 
 
 def _word(name: str) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 import pandas as pd
 
 from marsjax.core.errors import InputError
+from marsjax.experiments.csv_text import csv_text
+from marsjax.observers.market_tables import Table
+from marsjax.sim import frames
 
 CSV, PARQUET = "csv", "parquet"
 _FAST = 1
@@ -23,18 +26,19 @@ class TableFiles:
         self._files: dict[str, Any] = {}
         self._open = contextlib.ExitStack()
 
-    def write(self, name: str, table: pd.DataFrame) -> None:
-        """Adds rows to a table; all parts of one have the same columns."""
+    def write(self, name: str, table: Table) -> None:
+        """Adds rows to a table, columns as `market_tables.presented` makes them; all parts of one have the same."""
         if self._form == PARQUET:
-            self._parquet(name, table)
+            self.write_frame(name, frames.frame(table))
             return
         is_new = name not in self._files
         if is_new:
             file = gzip.GzipFile(self._folder / f"{name}.csv.gz", "wb", compresslevel=_FAST, mtime=0)
             self._files[name] = self._open.enter_context(file)
-        table.to_csv(self._files[name], index=False, header=is_new, mode="wb")
+        self._files[name].write(csv_text(table, header=is_new).encode())
 
-    def _parquet(self, name: str, table: pd.DataFrame) -> None:
+    def write_frame(self, name: str, table: pd.DataFrame) -> None:
+        """Adds rows to a Parquet file."""
         import pyarrow
         import pyarrow.parquet
 
@@ -84,7 +88,7 @@ def as_parquet(folder: Path, name: str, rows: int = 500_000) -> None:
                                                 na_values={column: [""] for column in names if _is_price(column)}
                                                 ) as parts:
         for part in parts:
-            files.write(name, part)
+            files.write_frame(name, part)
     path.unlink()
 
 

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 import os
 import shutil
 from pathlib import Path
@@ -12,10 +11,10 @@ import numpy as np
 
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
+from marsjax.experiments.csv_text import csv_text
 from marsjax.observers import trace_tables
 from marsjax.observers.market_tables import INTEGER, Table, presented
 from marsjax.observers.trace import Log
-from marsjax.sim import frames
 from marsjax.sim.saved_states import DamagedError
 
 
@@ -49,10 +48,9 @@ class TraceFiles:
     def __call__(self, numbers: np.ndarray, log: Log) -> None:
         """Adds a chunk of trajectories `numbers`."""
         for name, path in self._paths.items():
-            text = io.StringIO()
-            table = frames.frame(presented(self._market, _TABLES[name](log, numbers), self._prices))
-            table.to_csv(text, index=False, header=not self._sizes[name])
-            member = gzip.compress(text.getvalue().encode(), compresslevel=1, mtime=0)
+            table = presented(self._market, _TABLES[name](log, numbers), self._prices)
+            text = csv_text(table, header=not self._sizes[name])
+            member = gzip.compress(text.encode(), compresslevel=1, mtime=0)
             try:
                 with open(path, "ab") as file:
                     file.write(member)

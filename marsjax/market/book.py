@@ -104,7 +104,7 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
     removes = cancelled & (order.volume == named.volume)
     ahead = (own.volume > 0) & jnp.where(own_is_bid, own.price >= order.price, own.price <= order.price)
     sides = _change(
-        book, is_own=(jnp.arange(2, dtype=jnp.int32) == own_is_bid)[:, None], match=match,
+        chosen(spec.kernels), book, is_own=(jnp.arange(2, dtype=jnp.int32) == own_is_bid)[:, None], match=match,
         slot=jnp.where(is_cancel, named.slot, _count(ahead)), new=Row(order.price, rest, order.order_id, order.account),
         removes=removes, reduced=jnp.where(cancelled & ~removes, order.volume, 0))
     last_price = jnp.where(match.fills > 0, match.last_price, book.last_price)
@@ -265,8 +265,8 @@ def _status(spec: MarketSpec, order: Order, named: _Named, collects: Array, fill
         otherwise=jnp.int32(Status.ACCEPTED))
 
 
-def _change(book: Book, *, is_own: jax.Array, match: _Match, slot: jax.Array, new: Row, removes: jax.Array,
-            reduced: jax.Array) -> Row:
+def _change(kernels: Kernels, book: Book, *, is_own: jax.Array, match: _Match, slot: jax.Array, new: Row,
+            removes: jax.Array, reduced: jax.Array) -> Row:
     """The fields [2, C] of the book after an order, as one shift of each side.
 
     The opposite side loses the orders that `match` fills whole, and the next one its partial fill. The order's own
@@ -281,11 +281,14 @@ def _change(book: Book, *, is_own: jax.Array, match: _Match, slot: jax.Array, ne
     # From `slot` on, each slot takes what stood one before it, at it, or one after it: 0, 1, 2 in a padded side.
     shift = jnp.where(inserts, 0, jnp.where(removes, 2, 1)).astype(jnp.int32)
 
+    def padded(x: Array, before: int, after: int, nothing: int) -> jax.Array:
+        wide = jnp.pad(x, ((0, 0), (before, after)), constant_values=nothing)
+        return jax.lax.optimization_barrier(wide) if kernels.shift == "laid" else wide
+
     def moved(x: Array, inserted: Array, nothing: int) -> jax.Array:
         # Slices of padded sides are faster than gathers.
-        opposite = jax.lax.dynamic_slice(jnp.pad(x, ((0, 0), (0, capacity)), constant_values=nothing),
-                                         (zero, whole), x.shape)
-        behind = jax.lax.dynamic_slice(jnp.pad(x, ((0, 0), (1, 1)), constant_values=nothing), (zero, shift), x.shape)
+        opposite = jax.lax.dynamic_slice(padded(x, 0, capacity, nothing), (zero, whole), x.shape)
+        behind = jax.lax.dynamic_slice(padded(x, 1, 1, nothing), (zero, shift), x.shape)
         return jnp.where(is_own, jnp.where(is_new, inserted, jnp.where(here < slot, x, behind)), opposite)
 
     after = Row(*(moved(x, y, nothing) for x, y, nothing in zip(

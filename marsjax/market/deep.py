@@ -20,11 +20,13 @@ from marsjax.market.process import Event, MarketState, process
 from marsjax.market.slots import NOTHING, Row
 from marsjax.tokens.encoding import TokenTables
 
-SLOTS = 1024
-"""Of a side of `near`; half of them are taken after a split."""
+SLOTS = (256, 1024)
+"""Of a side of `near`: the first that lists and shows enough is taken. Three of four are taken after a split."""
 _ROOM = 4096
-_WORTH = 8 * SLOTS
+_WORTH = 16
 _FAR_KEY = 2**31 - 1
+_BLOCK = 512
+"""Far slots that are looked at in one go."""
 
 
 class Far(NamedTuple):
@@ -46,7 +48,7 @@ class Deep(NamedTuple):
     """A market in two parts."""
 
     near: MarketState
-    """Of a capacity of SLOTS."""
+    """Of a capacity of `slots`."""
     far: Far
 
 
@@ -57,26 +59,27 @@ class _Hit(NamedTuple):
     side: Array
     slot: Array
     ahead: Array  # far orders of its side before it in priority
+    order: Row  # itself, scalars
+
+
+def slots(spec: MarketSpec) -> int:
+    """Slots of a side of `near`; 0 if there are none that do."""
+    return next((number for number in SLOTS if spec.trade_width <= number // 2 and spec.levels <= number // 4), 0)
 
 
 def is_worth(spec: MarketSpec) -> bool:
     """Whether a market of these sizes is better taken in two parts."""
-    return spec.capacity > _WORTH and spec.trade_width <= SLOTS // 4 and spec.levels <= SLOTS // 4
-
-
-def suits(spec: MarketSpec, state: MarketState) -> jax.Array:
-    """bool []: few enough orders stand at the best prices that `near` would show all levels of a view."""
-    parts = split(spec, state)
-    return _shows_enough(spec.levels, parts.near.market.book, parts.far, parts.far.resting)
+    return 0 < _WORTH * slots(spec) <= spec.capacity
 
 
 def split(spec: MarketSpec, state: MarketState) -> Deep:
     """A whole market -> its two parts."""
-    book, half = state.market.book, SLOTS // 2
+    book, number = state.market.book, slots(spec)
+    taken = number - number // 4
     near, far = [], []
     for x, nothing in zip(_fields(book), NOTHING, strict=True):
-        near.append(jnp.pad(x[:, :half], ((0, 0), (0, SLOTS - half)), constant_values=nothing))
-        far.append(jnp.pad(x[:, half:], ((0, 0), (0, half + _ROOM + 1)), constant_values=nothing))
+        near.append(jnp.pad(x[:, :taken], ((0, 0), (0, number - taken)), constant_values=nothing))
+        far.append(jnp.pad(x[:, taken:], ((0, 0), (0, taken + _ROOM + 1)), constant_values=nothing))
     row = Row(*far)
     resting = jnp.sum(row.volume > 0, axis=-1, dtype=jnp.int32)
     pool = Far(row, resting, resting, row.price[:, 0], jnp.max(row.order_id))
@@ -92,55 +95,43 @@ def join(spec: MarketSpec, deep: Deep) -> MarketState:
     both = [jnp.where(rests, x, nothing) for x, nothing in zip(both, NOTHING, strict=True)]
     # Of one price `near` comes first, then the pool in order of arrival: a stable sort keeps it so.
     key = jnp.where(rests, both[0] * jnp.asarray([[1], [-1]], jnp.int32), _FAR_KEY)
-    whole = jax.lax.sort((key, *both), dimension=-1, is_stable=True, num_keys=1)[1:]
-    return _with_book(deep.near, _book([x[:, :spec.capacity] for x in whole], book.last_price))
+    slot = jnp.broadcast_to(jnp.arange(key.shape[-1], dtype=jnp.int32), key.shape)
+    order = jax.lax.sort((key, slot), dimension=-1, is_stable=True, num_keys=1)[1][:, :spec.capacity]
+    return _with_book(deep.near, _book([jnp.take_along_axis(x, order, axis=-1) for x in both], book.last_price))
 
 
-def process_deep(spec: MarketSpec, table: TokenTables | None, deep: Deep, order: Order) -> tuple[Deep, Event]:
-    """One order, as `market.process.process` takes it; scalars, not under `vmap`."""
-    small = dataclasses.replace(spec, capacity=SLOTS)
-    deep = _with_room(spec, deep)
+def process_near(spec: MarketSpec, table: TokenTables | None, deep: Deep, order: Order
+                 ) -> tuple[Deep, Event, jax.Array]:
+    """One order, as `market.process.process` takes it, if `near` can; scalars, not under `vmap`.
+
+    Returns the market after, what happened, and bool []: False where the order is to pass through the whole book. Then
+    the market is as it was before, and the event means nothing.
+    """
     near, far = deep
     book = near.market.book
     count = jnp.sum(book.volume > 0, axis=-1, dtype=jnp.int32)
+    has_room = jnp.all((count < book.price.shape[-1] - 1) & (far.end < spec.capacity + _ROOM))
     hit = _named(near, far, order)
-    after, event = process(small, table, _with_last(near, count, far, hit), order)
+    after, event = process(dataclasses.replace(spec, capacity=slots(spec)), table, _with_last(near, count, hit),
+                           order)
 
     accepted = event.status == Status.ACCEPTED
-    own = jnp.where(event.order.kind == Kind.BUY, Side.BID, Side.ASK)
+    own = jnp.where(event.order.kind == Kind.BUY, Side.BID, Side.ASK).astype(jnp.int32)
     goes_far = (accepted & (order.kind != Kind.CANCEL) & (event.trades.rest > 0) & (far.resting[own] > 0)
                 & ~_is_better(own, event.order.price, far.best[own]))
     left = jnp.where(hit.found, _at(after.market.book.volume, hit.side, count[hit.side]), 0)
     gone = hit.found & (left == 0)
-    is_last = ((jnp.arange(2)[:, None] == own) & (jnp.arange(SLOTS) == count[own])) & goes_far
-    kept = _book([jnp.where(hit.found, old, jnp.where(is_last, nothing, new)) for old, new, nothing in zip(
-        _fields(book), _fields(after.market.book), NOTHING, strict=True)], after.market.book.last_price)
+    after = _without_last(after, count, jnp.where(hit.found, hit.side, own), hit.found | goes_far)
     resting = far.resting + jnp.where(jnp.arange(2) == own, goes_far, 0) - jnp.where(
         jnp.arange(2) == hit.side, gone, 0)
-    after = _counted(near, _with_book(after, kept), resting)
-    event = _with_slot(event, hit, count)
+    after = _counted(near, after, resting)
 
     full = (order.kind != Kind.CANCEL) & (count[own] + far.resting[own] >= spec.capacity)
-    not_near = full | (event.status == Status.NOT_FILLED) | ~_shows_enough(spec.levels, kept, far, resting)
-
-    def whole(carry: tuple[MarketState, Far, Event, jax.Array]) -> tuple[MarketState, Far, Event, jax.Array]:
-        state, event = process(spec, table, join(spec, Deep(near, carry[1])), order)
-        return *split(spec, state), event, jnp.zeros((), bool)
-
-    # A loop, not a branch: what a loop carries stays where it is.
-    start = after, far, event, not_near
-    after, far, event, _ = jax.lax.while_loop(lambda carry: carry[3], whole, start)
-    far = _written(far, ~not_near, hit, left, goes_far, own, event, resting)
-    return Deep(after, far), event
-
-
-def _with_room(spec: MarketSpec, deep: Deep) -> Deep:
-    """Split anew if a side of `near` or the pool is full."""
-    def is_full(deep: Deep) -> jax.Array:
-        count = jnp.sum(deep.near.market.book.volume > 0, axis=-1)
-        return jnp.any((count >= SLOTS - 1) | (deep.far.end >= spec.capacity + _ROOM))
-
-    return jax.lax.while_loop(is_full, lambda deep: split(spec, join(spec, deep)), deep)
+    took = has_room & ~full & (event.status != Status.NOT_FILLED) & _shows_enough(
+        spec.levels, after.market.book, far, resting)
+    after = jax.tree.map(lambda new, old: jnp.where(took, new, old), after, near)
+    far = _written(far, took, hit, left, goes_far, own, event, resting)
+    return Deep(after, far), _with_slot(event, hit, count), took
 
 
 def _named(near: MarketState, far: Far, order: Order) -> _Hit:
@@ -154,30 +145,55 @@ def _named(near: MarketState, far: Far, order: Order) -> _Hit:
         jnp.where(is_cancel, order.cancel_id, order.order_id) <= far.last_id)
 
     def look() -> _Hit:
-        row = far.row
+        row, size = far.row, min(_BLOCK, far.row.volume.shape[-1])
         target = jnp.where(is_cancel, order.cancel_id, order.order_id)
-        sides = ~is_cancel | (jnp.arange(2) == side)
-        here = (row.order_id == target) & (row.volume > 0) & sides[:, None] & (
-            jnp.arange(row.volume.shape[-1]) < far.end[:, None])
-        at = jnp.argmax(here).astype(jnp.int32)
-        found_side, slot = at // here.shape[-1], at % here.shape[-1]
-        price, volume = row.price[found_side], row.volume[found_side]
-        before = _is_better(found_side, price, price[slot]) | (
-            (price == price[slot]) & (jnp.arange(len(price)) < slot))
-        ahead = jnp.sum(before & (volume > 0) & (jnp.arange(len(price)) < far.end[found_side]), dtype=jnp.int32)
-        return _Hit(jnp.any(here), found_side, slot, ahead)
+        sides, zero = ~is_cancel | (jnp.arange(2) == side), jnp.zeros((), jnp.int32)
 
+        def block(x: Array, begin: Array, side: Array, sides: int) -> tuple[jax.Array, jax.Array]:
+            at = jnp.minimum(begin, x.shape[-1] - size)
+            return jax.lax.dynamic_slice(x, (side, at), (sides, size)), at + jnp.arange(size, dtype=jnp.int32)
+
+        def find(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            (ids, slot), (volume, _) = (block(x, carry[0], zero, 2) for x in (row.order_id, row.volume))
+            here = (ids == target) & (volume > 0) & sides[:, None] & (slot < far.end[:, None])
+            # An id rests at most once.
+            return carry[0] + size, jnp.max(jnp.where(here, slot, -1), axis=-1)
+
+        _, at = jax.lax.while_loop(lambda carry: (carry[0] < jnp.max(far.end)) & jnp.all(carry[1] < 0), find,
+                                   (zero, jnp.full(2, -1, jnp.int32)))
+        found_side, place = (at[Side.BID] >= 0).astype(jnp.int32), jnp.maximum(jnp.max(at), 0)
+        found = Row(*(_at(x, found_side, place) for x in row))
+
+        def count(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            (price, slot), (volume, _) = (
+                block(x, carry[0], found_side, 1) for x in (row.price, row.volume))
+            before = _is_better(found_side, price, found.price) | ((price == found.price) & (slot < place))
+            counts = before & (volume > 0) & (slot >= carry[0]) & (slot < far.end[found_side])
+            return carry[0] + size, carry[1] + jnp.sum(counts, dtype=jnp.int32)
+
+        _, ahead = jax.lax.while_loop(lambda carry: carry[0] < far.end[found_side], count, (zero, zero))
+        return _Hit(jnp.max(at) >= 0, found_side, place, ahead, found)
+
+    # Outside of this branch nothing is read of the pool: what is still read while it is written to is copied.
     none = jnp.zeros((), jnp.int32)
-    return jax.lax.cond(looks, look, lambda: _Hit(jnp.zeros((), bool), none, none, none))
+    return jax.lax.cond(looks, look, lambda: _Hit(jnp.zeros((), bool), none, none, none, Row(none, none, none, none)))
 
 
-def _with_last(near: MarketState, count: Array, far: Far, hit: _Hit) -> MarketState:
+def _with_last(near: MarketState, count: Array, hit: _Hit) -> MarketState:
     """The far order put behind the last of its side in `near`."""
-    here = (jnp.arange(2)[:, None] == hit.side) & (jnp.arange(SLOTS) == count[hit.side]) & hit.found
-    book = near.market.book
-    rows = [jnp.where(here, _at(x, hit.side, hit.slot), old)
-            for x, old in zip(far.row, _fields(book), strict=True)]
-    return _with_book(near, _book(rows, book.last_price))
+    book, slot = near.market.book, count[hit.side]
+    rows = [_put(old, hit.side, slot, jnp.where(hit.found, x, _at(old, hit.side, slot)))
+            for x, old in zip(hit.order, _fields(book), strict=True)]
+    # A barrier: else each of the many readers of the book would make these slots anew.
+    return _with_book(near, _book(jax.lax.optimization_barrier(rows), book.last_price))
+
+
+def _without_last(after: MarketState, count: Array, side: Array, is_asked: Array) -> MarketState:
+    """Where asked, the slot behind the `count` [2] orders that a side held before is emptied."""
+    book, slot = after.market.book, count[side]
+    rows = [_put(x, side, slot, jnp.where(is_asked, nothing, _at(x, side, slot)))
+            for x, nothing in zip(_fields(book), NOTHING, strict=True)]
+    return _with_book(after, _book(jax.lax.optimization_barrier(rows), book.last_price))
 
 
 def _written(far: Far, is_near: Array, hit: _Hit, left: Array, goes_far: Array, own: Array, event: Event, resting: Array

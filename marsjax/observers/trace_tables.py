@@ -92,6 +92,25 @@ def views(log: Log, numbers: np.ndarray) -> tuple[Table, BookView]:
             jax.tree.map(lambda x: np.asarray(x)[b, i], event.view))
 
 
+class Surroundings(NamedTuple):
+    """What stands around the orders of a log, a row as in `orders`, NumPy arrays [N]."""
+
+    before: BookView
+    """The book before each."""
+    after: BookView
+    rest: np.ndarray
+    """Shares of it that came to rest."""
+
+
+def surroundings(log: Log) -> Surroundings:
+    """The books before and after each order of a log [B, ...], trajectory by trajectory, and what came to rest."""
+    b, i, k, _ = _order_places(log)
+    event = log.events
+    before, after, rest, kind = jax.tree.map(lambda x: np.asarray(x)[b, i],
+                                             (event.before, event.view, event.trades.rest, event.order.kind))
+    return Surroundings(before, after, np.where((k == 0) & (kind != Kind.CANCEL), rest, 0))
+
+
 def shown(table: Table) -> Table:
     """`orders` as `market_tables` has them: prices that are not there are 0, and no mid or spread of a lone side."""
     both = (table["ask"] > 0) & (table["bid"] > 0) & (table["ask"] > table["bid"])

@@ -6,12 +6,14 @@ each imported when it is first used.
 Where futures start, and what writes them:
   `order_model`: an order model ready for rollouts.
   `starts`: orders of feeds and of the noise agent, and the states that they lead to.
+  `made_days`: days that the order model writes, for others to start from.
   `session_times`: times of a session at which futures can start.
 Futures:
   `futures`, `rollout_summary`: rollouts of many starts, and what happened in them.
   `forecasts`, `forecast_evaluation`: one forecast; forecasts of many times of a day against what came.
   `executions`: the same markets with and without an execution.
   `realism`: orders of rollouts beside those of the real minutes.
+  `lob_bench`: the same, or two feeds, with the books around the orders, for the statistics of LOB-Bench.
   `bars`, `noise_bars`: minute bars of days and rollouts, and of noise markets.
 Order models:
   `model_training`: one training from prepared days.
@@ -26,8 +28,8 @@ import importlib
 from types import ModuleType
 
 __all__ = ["bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length", "executions",
-           "forecast_evaluation", "forecasts", "futures", "model_training", "noise_bars", "order_model", "progress",
-           "realism", "rollout_summary", "session_times", "starts"]
+           "forecast_evaluation", "forecasts", "futures", "lob_bench", "made_days", "model_training", "noise_bars",
+           "order_model", "progress", "realism", "rollout_summary", "session_times", "starts"]
 
 
 def __getattr__(name: str) -> ModuleType:

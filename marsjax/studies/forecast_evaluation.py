@@ -105,7 +105,7 @@ def read_day(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, spec: L
     """One pass over a day, of the times of `EvaluationSpec.times`."""
     fit, judged = times
     last_ns = judged[-1] + spec.minutes * MINUTE_NS
-    found, passed, refused = starts.states_of_feed(market, prepared, feed, [*judged, last_ns])
+    found, passed, refused, _ = starts.states_of_feed(market, prepared, feed, [*judged, last_ns])
     seen, at = forecast.history(passed), np.array(judged, np.int64)
     return EvaluatedDay(feed.name, found[:-1], at, seen,
                         forecast.labels_of_history(seen, at, spec.minutes * MINUTE_NS),

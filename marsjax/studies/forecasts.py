@@ -41,7 +41,7 @@ def read_start(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, time_
                ) -> ForecastStart:
     """The state of a market at a time; of real days what came in the `minutes` after it, too (0: nothing did)."""
     stops = [time_ns, time_ns + minutes * MINUTE_NS] if minutes else [time_ns]
-    found, passed, refused = starts.states_of_feed(market, prepared, feed, stops)
+    found, passed, refused, _ = starts.states_of_feed(market, prepared, feed, stops)
     return ForecastStart(feed.name, found[0], time_ns, forecast.history(passed[:1]),
                          forecast.history(passed) if minutes else None, refused)
 

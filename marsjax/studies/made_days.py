@@ -153,7 +153,7 @@ def _book(start: Start) -> pd.DataFrame:
 def _orders(run: Rollout, trajectory: int) -> pd.DataFrame:
     table = run.orders(market_tables.INTEGER)
     mine = table[(table["trajectory"] == trajectory) & (table["status"] == Status.ACCEPTED.name)]
-    return mine[list(neutral.COLUMNS)].reset_index(drop=True)
+    return mine[list(neutral.COLUMNS)].assign(agent_id=0).reset_index(drop=True)
 
 
 def _one(tree: Any) -> Any:

@@ -10,6 +10,8 @@ import numpy as np
 
 from marsjax.agents.noise import NoiseSpec
 from marsjax.analysis import order_events, quantities
+from marsjax.analysis.lob_bench import messages
+from marsjax.analysis.lob_bench.messages import OrderMessages
 from marsjax.analysis.order_events import Arrivals
 from marsjax.analysis.quantities import OF_STRETCHES, OrderEvents
 from marsjax.analysis.realism_table import Compared, Fixed, Values, fix, values
@@ -78,7 +80,9 @@ class Day(NamedTuple):
     """One market of one day and the starts in it."""
 
     name: str
+    symbol: str
     events: OrderEvents
+    messages: OrderMessages
     known: Arrivals
     starts: list[Start]
     times_ns: list[int]
@@ -94,6 +98,7 @@ class Floor(NamedTuple):
     """The noise agent's orders, and the starts of its stretches."""
 
     events: OrderEvents
+    messages: OrderMessages
     times_ns: np.ndarray
     """int64 [K]."""
     init_price: int
@@ -110,13 +115,13 @@ def read(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, spec: Stret
     times_ns, before = spec.times(session), spec.before(session)
     stops = sorted({*times_ns, times_ns[-1] + spec.minutes * MINUTE_NS})
     try:
-        found, passed, refused = starts.states_of_feed(market, prepared, feed, stops, on_host=True)
-        events = order_events.of_passed(passed)
+        states = starts.states_of_feed(market, prepared, feed, stops, on_host=True)
+        events = order_events.of_passed(states.sent)
         fixed = fix(events, before, spec.minutes)
     except InputError as error:
         raise InputError(f"{feed.name}: {error}") from error
-    return Day(feed.name, events, order_events.arrivals_of(passed), found[: len(times_ns)], times_ns, fixed,
-               before[spec.minutes], refused)
+    return Day(feed.name, feed.symbol, events, messages.of_passed(states.sent), order_events.arrivals_of(states.passed),
+               states.starts[: len(times_ns)], times_ns, fixed, before[spec.minutes], states.refused)
 
 
 class SentOrders:
@@ -174,7 +179,7 @@ def read_noise(market: MarketSpec, prepared: PreparedModel, agent: NoiseSpec, ti
     noise = NoiseMarket(agent, Warmup(start_ns=period.start_ns, duration_ns=end_ns - period.start_ns), seed)
     (feed,) = starts.noise_feeds(market, noise, 1, on_host=True)
     passed = starts.states_of_feed(market, prepared, feed, [end_ns], on_host=True).passed
-    return Floor(order_events.of_passed(passed), times_ns[:-1], agent.init_price)
+    return Floor(order_events.of_passed(passed), messages.of_passed(passed), times_ns[:-1], agent.init_price)
 
 
 def compare(days: Sequence[Day], runs: Sequence[Rollout], sent: Sequence[Table], floor: Floor, minutes: int

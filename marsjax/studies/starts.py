@@ -84,6 +84,15 @@ class FeedStates(NamedTuple):
     """The orders before each since the one before."""
     refused: Refusals
     """What was refused of them, and what the feed left out."""
+    is_synthetic: np.ndarray
+    """bool [N], orders of all `passed` that nobody sent: the reader keeps the book right by them."""
+
+    @property
+    def sent(self) -> list[Passed]:
+        """`passed`, of which synthetic orders do not count."""
+        ends = np.cumsum([len(part.counts) for part in self.passed])[:-1]
+        return [part._replace(counts=part.counts & ~mask)
+                for part, mask in zip(self.passed, np.split(self.is_synthetic, ends), strict=True)]
 
 
 def states_of_feed(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, times_ns: Sequence[int],
@@ -100,19 +109,28 @@ def states_of_feed(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, t
       on_host: whether a CPU does it: one order after another takes an accelerator longer.
     """
     table = jax.tree.map(np.asarray, prepared.table)
+    by_none: list[np.ndarray] = []
     with _host_device() if on_host else contextlib.nullcontext():
-        found = list(initial.from_feed_at(market, table, _of_one_account(feed), times_ns,
+        found = list(initial.from_feed_at(market, table, _of_one_account(feed, by_none), times_ns,
                                           prepared.model.spec.context_length, allow_refused=True))
     starts, passed = zip(*found, strict=True)
     refused = Refusals(market, feed.publishes_fills)
     for part in passed:
         refused.add(part.orders, part.status)
         refused.messages(part.ignored, part.adapted)
-    return FeedStates(list(starts), list(passed), refused)
+    count = sum(len(part.counts) for part in passed)
+    return FeedStates(list(starts), list(passed), refused, np.concatenate([np.zeros(0, bool), *by_none])[:count])
 
 
-def _of_one_account(feed: DayFeed) -> Iterator[FeedChunk]:
+def synthetic(chunk: FeedChunk) -> np.ndarray:
+    """bool [N], orders of a chunk that nobody sent."""
+    return np.zeros(len(chunk.orders.kind), bool) if chunk.is_synthetic is None else chunk.is_synthetic
+
+
+def _of_one_account(feed: DayFeed, into: list[np.ndarray]) -> Iterator[FeedChunk]:
+    """Its orders as those of account 0; which of them are synthetic is put down in `into`."""
     for chunk in feed.read():
+        into.append(synthetic(chunk))
         account = np.zeros_like(np.asarray(chunk.orders.account))
         yield dataclasses.replace(chunk, orders=dataclasses.replace(chunk.orders, account=account))
 

@@ -44,6 +44,22 @@ def test_a_table_without_a_start_to_judge_is_refused() -> None:
         evaluation_table.scores(table().iloc[4:], (0.5,), (0.0, 1.0), 0)
 
 
+def test_markets_whose_labels_are_all_equal_are_left_out_by_name() -> None:
+    flat = table().iloc[:2].assign(market="B", realized=0.0, **{"class": "flat"})
+    alone = table().iloc[:1].assign(market="C")
+    found = evaluation_table.scores(pd.concat([table(), flat, alone]), (0.5,), (0.0, 0.5, 1.0), 0)
+    assert found["left_out"] == {"B": "constant: all of its 2 realized labels are 0"} and found["starts"] == 5
+    assert "B is in no score: constant: all of its 2 realized labels are 0" in evaluation_table.lines(found)
+    assert found["classes"] == {"down": 1, "flat": 1, "up": 3}
+
+
+@pytest.mark.parametrize(("rows", "count"), [(table().iloc[:1], 1), (table().iloc[:3].assign(realized=0.1), 0)])
+def test_one_start_and_equal_labels_have_no_scores_but_words(rows: pd.DataFrame, count: int) -> None:
+    found = evaluation_table.scores(rows, (0.5,), (0.0, 0.5, 1.0), 0)
+    assert found["note"] == f"too few: {count} starts to score, expected 2 at least" and found["methods"] == {}
+    assert evaluation_table.lines(found)[-1] == f"no scores: {found['note']}"
+
+
 def test_the_picture_shows_the_starts_that_are_scored() -> None:
     found = evaluation_table.scores(table(), (0.5,), (0.0, 0.5, 1.0), 0)
     figure = forecast_plots.evaluation(table(), found, 5)

@@ -72,6 +72,26 @@ def test_history_is_its_own_equal_and_lost_trajectories_are_left_out() -> None:
     assert none["similarity"].isna().all() and none["accuracy"].isna().all() and none["floor"].notna().all()
 
 
+def test_samples_of_one_value_or_one_start_have_no_figures_but_words() -> None:
+    whole, other = events(0), events(1)
+    flat = dataclasses.replace(whole, mid_before=np.full(2000, 100.0), mid_after=np.full(2000, 100.0))
+    found = compare(flat, flat, other)
+    rows = found[(found["of"] == "minute") & found["quantity"].isin(("return_1", "volatility"))]
+    assert rows[["similarity", "similarity_low", "ceiling", "wasserstein", "accuracy", "floor"]].isna().all(axis=None)
+    single = rows[rows["market"] != "mean"]
+    assert len(single) > 4 and set(single["note"]) == {"constant: history has the one value 0"}
+    said = [line for line in realism_report.lines(found) if line.startswith("minutes: return_1: ")]
+    assert said == ["minutes: return_1: without A, B (constant: history has the one value 0)"]
+
+    one = compare(whole, flat, other)
+    rows = one[(one["market"] == "A") & (one["quantity"] == "return_1") & (one["minute"] == 0)].iloc[0]
+    assert rows["note"] == "constant: what was simulated has the one value 0" and np.isnan(rows["similarity"])
+    assert rows["floor"] > 0 and rows["ceiling"] > 0
+    one = realism.sample([[1.0, 2.0], []])
+    assert realism.too_few("it", one) == "too few: it has values after 1 start, expected 2 at least"
+    assert not realism.too_few("it", realism.sample([[1.0], [2.0]]))
+
+
 def test_returns_over_minutes_begin_on_each_whole_one() -> None:
     one, begin = events(2), 34_800 * SECOND_NS
     found = realism_table.values(one, begin, 5)

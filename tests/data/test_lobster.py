@@ -184,7 +184,7 @@ def replay():
 def test_real_hour_reproduces_level_1(sample, replay, grouped):
     message, seed, level_1 = sample
     expected = pd.read_csv(level_1, header=None).to_numpy()
-    (chunk,) = lobster.read(message, seed, grouped=grouped)
+    (chunk,) = lobster.read(message, seed, grouped=grouped, chunk_rows=100_000)
     best, volume, status, kind, traded, fills = replay(chunk.orders)
     level = np.stack([best[:, 0], volume[:, 0], best[:, 1], volume[:, 1]], axis=1)
     # The state after message i is that after the last order with a number up to i.

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +36,15 @@ DOES = {"sleeps": "time.sleep(60)", "computes": "while True: pass", "waits for a
         "catches all": "\n    while True:\n        try: time.sleep(60)\n        except BaseException: pass",
         "is in a call that takes its time": "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 200_000_000)",
         "reads": "sys.stdin.read()"}
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """Children hear the signals also where the tests themselves run under nohup, or in the background of a shell."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in CODES}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def endings() -> ModuleType:

@@ -74,6 +74,26 @@ def metrics() -> dict[str, Any]:
 
 
 @pytest.mark.slow
+def test_without_a_word_a_forecast_starts_from_the_day_that_comes_with_the_default_model(
+        launch: Launch, checkpoint: Path) -> None:
+    """Also under another model, which has no days of its own."""
+    config = f"--config=forecast:trajectories=3,minutes=1,output=out,model={checkpoint}"
+    ran = launch("forecast", experiment.main, config, "--config.chunk_steps=32")
+    assert ran.code == 0, ran.err
+    assert "default at 10:00:00: mid 51.085, 249 bids and 177 asks rest, the model sees 32 orders" in ran.out
+    found = metrics()
+    assert (found["start"]["market"], found["realized"]) == ("default", None)
+    assert found["forecast"]["count"] == 3 and (Path("out") / "fan.png").stat().st_size > 10_000
+
+
+def test_a_day_that_nobody_has_made_is_told(launch: Launch, checkpoint: Path) -> None:
+    ran = launch("forecast", experiment.main, f"--config=forecast:quiet,output=out,model={checkpoint}",
+                 "--config.source=loud")
+    assert ran.code == 1
+    assert "config.source: expected noise, default, quiet, busy, " in ran.err and "got 'loud'" in ran.err
+
+
+@pytest.mark.slow
 def test_a_noise_market_is_forecast_and_the_files_agree(run: Run, checkpoint: Path) -> None:
     ran = run("noise", "--config.trade_width=64", "--config.trace=true", "--config.save_folder=state",
               "--config.save_every_s=0")
@@ -100,13 +120,13 @@ def test_a_noise_market_is_forecast_and_the_files_agree(run: Run, checkpoint: Pa
     assert facts["rollouts"]["conserved"] and facts["rollouts"]["lost"] == 0
     assert facts["model"]["sha256"] == order_model.parameters_hash(checkpoint_folder.restore(checkpoint).model)
     assert facts["config"]["trajectories"] == 4 and facts["versions"]["jax"] == jax.__version__
-    assert "held_out.loss 10.5" in ran.out and f"{facts['rollouts']['orders_per_s']} orders/s" in ran.out
+    assert "held-out loss 10.50" in ran.out and f"{facts['rollouts']['orders_per_s']} orders/s" in ran.out
 
 
 @pytest.mark.slow
 def test_a_real_day_is_evaluated_and_its_starts_are_those_of_single_forecasts(run: Run, tmp_path: Path) -> None:
     """The starts of an evaluation are one batch; alone, each is the same."""
-    write_day(tmp_path)
+    write_day(tmp_path, moves=True)
     ran = run("sse,folder=.,evaluate", *EVALUATE, "--config.threshold=0.0001")
     assert ran.code == 0, ran.err
     table, facts = pd.read_csv("out/evaluation.csv", keep_default_na=False), metrics()
@@ -136,6 +156,14 @@ def test_a_real_day_is_evaluated_and_its_starts_are_those_of_single_forecasts(ru
     assert facts["realized"]["class"].lower() == table["class"][0]
     assert "what came: " in alone.out and facts["realized"]["mids"][0] == facts["start"]["mid"]
     chex.assert_trees_all_equal(alone.runs[0].state.market.book, first.book)
+
+    # A day on which nothing moved is written, and scores nobody.
+    write_day(tmp_path)
+    flat = run("sse,folder=.,evaluate", *EVALUATE, "--config.threshold=0.0001", "--config.overwrite=true")
+    assert flat.code == 3 and "no scores: too few: 0 starts to score, expected 2 at least" in flat.err
+    assert "600000_20230711 is in no score: constant: all of its 2 realized labels are 0" in flat.out
+    assert Path("out/evaluation.csv").is_file() and not Path("out/evaluation.png").exists()
+    assert metrics()["scores"]["methods"] == {}
 
 
 @pytest.mark.slow

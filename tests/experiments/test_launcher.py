@@ -1,5 +1,6 @@
 """The launcher as its user meets it: exit codes, one line of error, configs by path and by name, also from a wheel."""
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -13,13 +14,14 @@ from ml_collections import ConfigDict
 
 from marsjax.experiments import config as configs
 from marsjax.experiments import config_help, launcher
+from tests.experiments.conftest import Launch
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PROGRAM = ROOT / "tests" / "fixtures" / "experiment.py"
 CONFIG = ROOT / "tests" / "fixtures" / "configs" / "example.py"
 
 
-def launch(*arguments: str, cwd: pathlib.Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def start(*arguments: str, cwd: pathlib.Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     # A user's own settings of the compilation cache are what one of the tests is about.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_COMP", "JAX_PERS"))}
     whole = {**inherited, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **environment}
@@ -27,10 +29,19 @@ def launch(*arguments: str, cwd: pathlib.Path = ROOT, **environment: str) -> sub
     return subprocess.run(command, cwd=cwd, env=whole, capture_output=True, text=True, timeout=120, check=False)
 
 
-def ran(result: subprocess.CompletedProcess[str]) -> dict[str, object]:
+def example(config: ConfigDict) -> int | None:
+    """The program's `main`, in this process."""
+    spec = importlib.util.spec_from_file_location("example_program", PROGRAM)
+    assert spec is not None and spec.loader is not None
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program.main(config)
+
+
+def ran(out: str) -> dict[str, object]:
     """The config that the program ran under."""
-    lines = [line for line in result.stdout.splitlines() if line.startswith("config ")]
-    assert lines, result.stderr
+    lines = [line for line in out.splitlines() if line.startswith("config ")]
+    assert lines, out
     return json.loads(lines[0].removeprefix("config "))
 
 
@@ -59,13 +70,19 @@ def ran(result: subprocess.CompletedProcess[str]) -> dict[str, object]:
         (["--config={}", "stray"], "unknown argument stray"),
     ],
 )
-def test_a_wrong_command_line_is_one_line_and_exit_2(arguments: list[str], expected: str) -> None:
-    result = launch(*(argument.format(CONFIG) for argument in arguments))
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1, result.stderr
-    assert result.stderr.startswith("error: ")
-    assert expected in result.stderr
-    assert result.stdout == ""
+def test_a_wrong_command_line_is_one_line_and_exit_2(launch: Launch, arguments: list[str], expected: str) -> None:
+    result = launch("example", example, *(argument.format(CONFIG) for argument in arguments))
+    assert (result.code, result.out) == (2, "")
+    assert result.err.count("\n") == 1, result.err
+    assert result.err.startswith("error: ")
+    assert expected in result.err
+
+
+def test_a_process_ends_as_the_launcher_says() -> None:
+    """What the tests of command lines see in the process of the tests is what the user's shell sees."""
+    result = start("--config={}:sse,trace", "stray")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "error: unknown argument stray; known are --config, --config.KEY, --verbose, --help\n"
 
 
 def parsed(name: str, *words: str) -> launcher.Command:
@@ -77,8 +94,8 @@ def parsed(name: str, *words: str) -> launcher.Command:
     ("stylized_facts", [f"--config={ROOT}/configs/simulate.py"], "is a config of simulate, not of stylized_facts"),
     ("forecast", ["--config=mine.py"], "mine.py: is no config of forecast: it lacks trajectories; "),
     ("forecast", ["--config=forecast:noise,time=10:30:00"], "argument 'time=10:30:00' has no effect with noise"),
-    ("forecast", ["--config=forecast:symbol=600519"], "argument 'symbol=600519' has no effect with noise"),
-    ("forecast", ["--config=forecast", "--config.time=10:30:00"], "--config.time=10:30:00 has no effect with noise"),
+    ("forecast", ["--config=forecast:symbol=600519"], "argument 'symbol=600519' has no effect with default"),
+    ("forecast", ["--config=forecast", "--config.time=10:30:00"], "--config.time=10:30:00 has no effect with default"),
     ("forecast", ["--config=forecast:sse,evaluate,time=10:00:00"], "'time=10:00:00' has no effect with evaluate"),
     ("replay", ["--config=replay:noise,file=x.csv"], "argument 'file=x.csv' has no effect with noise"),
     ("replay", ["--config=replay:csv,symbol=x"], "argument 'symbol=x' has no effect with csv"),
@@ -115,12 +132,13 @@ def test_a_copy_of_a_config_is_one_of_its_experiment(tmp_path: pathlib.Path) -> 
         ("def get_config(arg):\n    raise ValueError('no such day')\n", "no such day"),
     ],
 )
-def test_a_broken_config_file_is_one_line_and_exit_2(tmp_path: pathlib.Path, source: str, expected: str) -> None:
+def test_a_broken_config_file_is_one_line_and_exit_2(tmp_path: pathlib.Path, launch: Launch, source: str,
+                                                     expected: str) -> None:
     (tmp_path / "broken.py").write_text(source)
-    result = launch("--config=broken.py", cwd=tmp_path)
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-    assert "broken.py" in result.stderr
-    assert expected in result.stderr
+    result = launch("example", example, "--config=broken.py")
+    assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    assert "broken.py" in result.err
+    assert expected in result.err
 
 
 @pytest.mark.parametrize(
@@ -173,48 +191,48 @@ def test_a_config_that_is_no_plain_file_is_not_opened(tmp_path: pathlib.Path) ->
     ],
 )
 def test_exit_code_of_a_run(symbol: str, code: int, error: str) -> None:
-    result = launch(f"--config={CONFIG}:symbol={symbol}")
+    result = start(f"--config={CONFIG}:symbol={symbol}")
     assert (result.returncode, result.stderr) == (code, error)
     assert result.stdout.startswith("example on 1 x cpu (cpu)")
 
 
 def test_a_bug_keeps_its_traceback() -> None:
-    result = launch(f"--config={CONFIG}:symbol=bug")
+    result = start(f"--config={CONFIG}:symbol=bug")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "ValueError: a bug" in result.stderr
 
 
 def test_verbose_shows_the_traceback_of_an_input_error() -> None:
-    result = launch("--verbose", f"--config={CONFIG}:symbol=value")
+    result = start("--verbose", f"--config={CONFIG}:symbol=value")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
 
 
 def test_an_absent_device_is_one_line_and_exit_1() -> None:
-    result = launch(f"--config={CONFIG}", JAX_PLATFORMS="no_such_platform")
+    result = start(f"--config={CONFIG}", JAX_PLATFORMS="no_such_platform")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "no_such_platform" in result.stderr
 
 
-def test_argument_and_overrides_are_typed() -> None:
-    result = launch(f"--config={CONFIG}:sse,trajectories=8,trace", "--config.book.levels=5", "--config.scale=2",
-                    "--config.minutes=(3,)", "--config.agent.volume=-7")
-    assert ran(result) == {"mode": "sse", "symbol": "600519", "trajectories": 8, "scale": 2.0, "trace": True,
+def test_argument_and_overrides_are_typed(launch: Launch) -> None:
+    result = launch("example", example, f"--config={CONFIG}:sse,trajectories=8,trace", "--config.book.levels=5",
+                    "--config.scale=2", "--config.minutes=(3,)", "--config.agent.volume=-7")
+    assert ran(result.out) == {"mode": "sse", "symbol": "600519", "trajectories": 8, "scale": 2.0, "trace": True,
                            "minutes": [3], "book": {"levels": 5}, "agent": {"volume": -7}}
 
 
 def test_compiled_programs_are_kept_where_the_user_says(tmp_path: pathlib.Path) -> None:
-    result = launch(f"--config={CONFIG}", XDG_CACHE_HOME=str(tmp_path))
+    result = start(f"--config={CONFIG}", XDG_CACHE_HOME=str(tmp_path))
     assert f"cache {tmp_path}/marsjax/jax 0.5\n" in result.stdout
-    result = launch(f"--config={CONFIG}", XDG_CACHE_HOME=str(tmp_path), JAX_COMPILATION_CACHE_DIR=f"{tmp_path}/mine")
+    result = start(f"--config={CONFIG}", XDG_CACHE_HOME=str(tmp_path), JAX_COMPILATION_CACHE_DIR=f"{tmp_path}/mine")
     assert f"cache {tmp_path}/mine 0.5\n" in result.stdout
 
 
-def test_help_lists_keys_values_and_comments() -> None:
-    result = launch(f"--config={CONFIG}:sse,help")
-    assert (result.returncode, result.stderr) == (0, "")
-    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+def test_help_lists_keys_values_and_comments(launch: Launch) -> None:
+    result = launch("example", example, f"--config={CONFIG}:sse,help")
+    assert (result.code, result.err) == (0, "")
+    lines = [" ".join(line.split()) for line in result.out.splitlines()]
     assert lines[0] == "A config for the tests of the launcher."
     assert {
         "noise|sse first, noise unless given",
@@ -241,10 +259,10 @@ def test_output_that_nobody_reads_ends_without_a_traceback(arguments: list[str])
     assert program.returncode == launcher.BROKEN_PIPE
 
 
-def test_usage_text() -> None:
-    result = launch("--help")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "marsjax.experiments.example --config=NAME" in result.stdout
+def test_usage_text(launch: Launch) -> None:
+    result = launch("example", example, "--help")
+    assert (result.code, result.err) == (0, "")
+    assert "marsjax.experiments.example --config=NAME" in result.out
 
 
 def test_parse_arg_defaults_and_errors_of_the_author() -> None:
@@ -313,8 +331,8 @@ def test_a_wheel_carries_configs_and_checkpoints(tmp_path: pathlib.Path) -> None
     subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, source], check=True, timeout=300)
     subprocess.run([*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")], check=True, timeout=300)
 
-    result = launch("--config=wheel_example:sse", cwd=away, PYTHONPATH=str(site))
-    assert ran(result)["mode"] == "sse"
+    result = start("--config=wheel_example:sse", cwd=away, PYTHONPATH=str(site))
+    assert ran(result.stdout)["mode"] == "sse"
     carried = site / "marsjax" / "packaged" / "checkpoints" / "tiny"
     assert (carried / "params" / "d" / "0f3a").read_bytes() == b"\0\1"
     assert (carried / ".metadata").is_file()

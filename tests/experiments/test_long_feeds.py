@@ -3,22 +3,34 @@
 import importlib.util
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from marsjax.data import sources
-from tests.data import test_coinbase, test_databento, test_lobster_book
+from tests.data import test_coinbase, test_databento, test_lobster_book, test_sse
 from tests.plain_book import published, replay
 
-PROGRAM = Path(__file__).parents[2] / "experiments" / "feeds" / "repeat_feed.py"
+PROGRAMS = Path(__file__).parents[2] / "experiments" / "feeds"
+# Both auctions at Shanghai; between them a buyer of what rests, a seller whose rest is bought, a delete.
+SHANGHAI = (
+    ["09:15:00.000,2,10.03,100,1,1,1", "09:15:01.000,2,10.03,100,2,2,2", "09:16:00.000,2,10.06,200,2,3,3",
+     "09:16:01.000,2,9.99,150,1,4,4", "09:31:00.000,2,10.00,80,1,7,31", "11:29:59.999,2,10.00,20,2,9,40",
+     "13:00:01.000,10,9.99,150,1,10,4", "14:00:00.000,2,10.00,30,1,12,50", "14:58:00.000,2,10.00,30,2,13,60"],
+    ["09:25:00.000,1,2,0,10.03,100,5", "09:30:01.500,30,3,1,10.06,60,6", "11:29:59.999,31,40,2,10.00,80,8",
+     "14:00:00.000,50,40,1,10.00,20,11", "15:00:00.000,50,60,0,10.00,30,14"])
+
+
+def program(name):
+    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
 def repeat_feed():
-    spec = importlib.util.spec_from_file_location("repeat_feed", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("repeat_feed")
 
 
 def lobster_day(folder):
@@ -60,3 +72,32 @@ def test_copies_of_a_day_make_one_day(tmp_path, repeat_feed, source, symbol, mak
     assert copies > 5
     if source != "coinbase":  # where orders that are opened again stand behind others
         assert often == once * copies
+
+
+def test_copies_of_a_day_at_shanghai_trade_as_it_did_and_its_auctions_are_held_once(tmp_path, repeat_feed):
+    (tmp_path / "day").mkdir()
+    test_sse.write(tmp_path / "day", *SHANGHAI)
+    assert test_sse.replayed(*sources.open_days("sse", tmp_path / "day"))[0].compared == 3
+    repeat_feed.main(["sse", str(tmp_path / "day"), "600000", str(tmp_path / "long"), "--messages", "200"])
+    check, prices = test_sse.replayed(*sources.open_days("sse", tmp_path / "long"))
+    assert prices == [100_300, 100_000]
+    copies, others = divmod(check.compared, 3)
+    assert (others, copies > 10) == (0, True)
+    program("convert_feed").main(["szse", str(tmp_path / "long"), str(tmp_path / "szse")])
+    other, prices = test_sse.replayed(*sources.open_days("szse", tmp_path / "szse"))
+    assert (other.compared, prices) == (check.compared, [100_300, 100_000])
+
+
+@pytest.mark.parametrize("kind", ["csv", "dbn"])
+def test_a_long_day_as_another_kind_of_feed_has_the_same_orders(tmp_path, repeat_feed, kind):
+    if kind == "dbn":
+        pytest.importorskip("databento_dbn")
+    (tmp_path / "day").mkdir()
+    databento_day(tmp_path / "day")
+    repeat_feed.main(["databento", str(tmp_path / "day"), "AAA", str(tmp_path / "long"), "--messages", "500"])
+    program("convert_feed").main([kind, str(tmp_path / "long"), str(tmp_path / kind)])
+    days = [*sources.open_days("databento", tmp_path / "long"),
+            *sources.open_days("csv" if kind == "csv" else "databento", tmp_path / kind)]
+    first, second = (jax.tree.map(lambda *x: np.concatenate(x), *[chunk.orders for chunk in day.read()])
+                     for day in days)
+    jax.tree.map(np.testing.assert_array_equal, first, second)

@@ -31,7 +31,7 @@ from marsjax.studies import futures
 from tests.experiments.conftest import Launch
 
 CONFIG = Path(__file__).parents[2] / "configs" / "market_impact.py"
-ARGUMENT = "twap,trajectories=4,seeds=2,minutes=1,after=1"
+ARGUMENT = "twap,source=noise,trajectories=4,seeds=2,minutes=1,after=1"
 SMALL = ("--config.noise_minutes=2", "--config.capacity=128", "--config.rollout_capacity=128",
          "--config.ratios=0.1,0.4", "--config.bootstrap=50", "--config.chunk_steps=32")
 FILES = {"metrics.json", "minutes.csv", "executions.csv", "impact.csv", "decay.csv", "baselines.csv",
@@ -187,7 +187,7 @@ def test_bad_input_is_one_line_that_names_the_key(run: Run, tmp_path: Path, over
     ("immediate", "--config.sweep=-5", "Immediate.price_change: expected 0 to"),
 ])
 def test_bad_keys_of_the_other_strategies_are_named(run: Run, strategy: str, override: str, message: str) -> None:
-    ran = run(override, argument=f"{strategy},minutes=1")
+    ran = run(override, argument=f"{strategy},source=noise,minutes=1")
     assert ran.code == 1 and f"config, keys of {strategy}" in ran.err and message in ran.err
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from marsjax.analysis import order_events
+from marsjax.analysis.lob_bench import messages
 from marsjax.analysis.realism_table import Key
 from marsjax.core.records import Kind
 from marsjax.experiments import launcher
@@ -69,6 +70,23 @@ def run(launch: Launch, tiny_checkpoint: Callable[[dict[str, Any]], Path], monke
     return call
 
 
+def check_bench(table: pd.DataFrame, logs: list[Any], events: list[Any], facts: dict[str, Any]) -> None:
+    """The messages are the orders of the other tables, and the statistics are of them."""
+    sent = messages.by_trajectory([messages.of_log(log, numbers) for numbers, log in logs], len(events))
+    for one, other in zip(sent, events, strict=True):
+        assert one.time_ns.tolist() == other.time_ns.tolist() and one.traded.tolist() == other.traded.tolist()
+        assert one.price.tolist() == other.price.tolist() and one.ask_volume.tolist() == other.ask_volume.tolist()
+    rows = table[(table["market"] == "mean") & (table["minute"] == 0)].set_index(["statistic", "measure"])
+    assert rows.loc[("ask_volume", "l1"), "generated_values"] == facts["rollouts"]["orders"]
+    assert rows.loc[("ask_volume", "l1"), ["value", "ceiling", "earlier", "floor"]].notna().all()
+    assert set(rows["section"]) == {"summary", "unconditional", "conditional", "response", "discriminator"}
+    without = rows["value"].isna()
+    assert rows["note"][without].str.contains("too few|constant|nothing in common").all() and not without.all()
+    assert rows.loc[("MO_0", "deviation"), "note"].startswith("too few: real has 0 of MO_0") or (
+        "in 0 stretches" in rows.loc[("MO_0", "deviation"), "note"])
+    assert [row["statistic"] for row in facts["lob_bench"]][:1] == ["interquartile mean"]
+
+
 @pytest.mark.slow
 def test_the_days_of_the_checkpoint_are_compared_and_the_files_agree(
         run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,12 +106,18 @@ def test_the_days_of_the_checkpoint_are_compared_and_the_files_agree(
     ran = run()
     assert ran.code == 0, ran.err
     assert sorted(path.name for path in Path("out").iterdir()) == [
-        ".marsjax-run", "metrics.json", "realism.csv", "realism.png"]
+        ".marsjax-run", "lob_bench.csv", "metrics.json", "realism.csv", "realism.png"]
     table, facts = pd.read_csv("out/realism.csv"), json.loads(Path("out/metrics.json").read_text())
     assert facts["markets"] == list(DAYS) and facts["starts"] == 2 and facts["rollouts"]["trajectories"] == 8
     assert facts["rollouts"]["lost"] == 0 and facts["rollouts"]["cancels_not_listed"] == 0
     check_table(table)
-    assert table.loc[table["minute"] == 0, ["floor", "earlier"]].notna().all(axis=None)
+    # The made-up days have no trades, and their best prices never move.
+    whole = table[table["minute"] == 0]
+    constant = whole[whole["note"].fillna("").str.contains("constant: history has the one value")]
+    assert {"aggressive", "aggressive_ratio", "return_1"} <= set(constant["quantity"])
+    assert whole.drop(constant.index)[["floor", "earlier"]].notna().all(axis=None)
+    assert {"buy", "interval_s"} <= set(whole.drop(constant.index)["quantity"])
+    check_bench(pd.read_csv("out/lob_bench.csv", keep_default_na=False, na_values=[""]), logs, ran.events, facts)
 
     # The history is that of the file: limit orders of 9:34 to 9:38, and cancels as old as the file has them.
     rows = pd.read_csv("600000_20230711_orders.csv")
@@ -128,7 +152,8 @@ def test_the_days_of_the_checkpoint_are_compared_and_the_files_agree(
         return [done[0], dataclasses.replace(done[1], state=ends), *done[2:]]
 
     monkeypatch.setattr(futures, "simulate", again)
-    lost = run("--config.overwrite=true")
+    lost = run("--config.overwrite=true", "--config.lob_bench=false")
+    assert not Path("out/lob_bench.csv").exists()
     assert lost.code == launcher.INCOMPLETE and "1 of 8 trajectories lost, not part of any number" in lost.err
     less = pd.read_csv("out/realism.csv")
     sizes = [frame.set_index(["market", "of", "quantity", "minute"])["simulated_values"] for frame in (table, less)]

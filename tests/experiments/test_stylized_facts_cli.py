@@ -153,10 +153,10 @@ def test_a_replayed_day_becomes_stretches_of_its_minutes(tmp_path: Path) -> None
     assert got["price_last"].tolist() == [100_200, 100_300] and got["volume"].tolist() == [300, 40]
 
 
-@pytest.mark.parametrize("mode", ["bars", "rollout_info", "sse", "noise"])
+@pytest.mark.parametrize("mode", ["default", "bars", "rollout_info", "sse", "noise"])
 def test_every_mode_has_a_config_and_an_unknown_source_is_refused(mode: str) -> None:
     chosen = config.load(CONFIG, mode)
     assert chosen.source == mode and chosen.output == ""
     chosen.source = "foo"
-    with pytest.raises(ValueError, match=r"config\.source: expected bars, rollout_info, noise, .*sse.*, got 'foo'"):
+    with pytest.raises(ValueError, match=r"config\.source: expected default, bars, rollout_info, .*sse.*, got 'foo'"):
         experiment.gather(chosen)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from marsjax.experiments import table_files
+from marsjax.experiments.csv_text import csv_text
 from marsjax.experiments.table_files import TableFiles
 from marsjax.sim import frames
 
@@ -20,7 +21,7 @@ def write(folder: Path, form: str) -> None:
     folder.mkdir()
     files = TableFiles(folder, form)
     for part in PARTS:
-        files.write("orders", frames.frame(part))
+        files.write("orders", part)
     files.close()
 
 
@@ -31,6 +32,19 @@ def test_csv_grows_part_by_part_and_what_is_missing_is_empty(tmp_path: Path) -> 
     text = pd.read_csv(tmp_path / "a/orders.csv.gz", dtype=str, keep_default_na=False)
     assert text["ask"].tolist() == ["100", "", "300", "1", "2"] and text["mid_price"].tolist()[:3] == ["1.5", "", "2.0"]
     assert text["i"].tolist() == list("01234")
+
+
+def test_the_text_is_pandas_own() -> None:
+    rng = np.random.default_rng(0)
+    table = {
+        "i": np.arange(6), "small": np.arange(6, dtype=np.int32) - 3, "is_new": np.arange(6) % 2 == 0,
+        "price": np.array([0.1, -0.0, 0.0, np.nan, np.inf, 1e-7]), "mid": rng.normal(size=6) * 10.0 ** np.arange(6),
+        "big": np.array([2**63 - 1, -(2**63), 0, 1, 2, 3]), "ask": np.ma.masked_equal([1, 0, 3, 4, 0, 6], 0),
+        "name": np.array(["a", "", 'say "b"', "c,d", "e\nf", "ü"]), "unit, of": np.array(["1 USD"] * 6)}
+    for header in (True, False):
+        expected = frames.frame(table).to_csv(index=False, header=header, lineterminator="\n")
+        assert csv_text(table, header) == expected
+    assert csv_text({"i": np.zeros(0, int), "k": np.zeros(0)}) == "i,k\n"
 
 
 def test_parquet_holds_the_same(tmp_path: Path) -> None:

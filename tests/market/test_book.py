@@ -494,7 +494,7 @@ def test_books_of_a_batch_are_looked_at_as_deep_as_the_deepest_needs(count: int,
     books = Book(price, volume, np.where(volume > 0, ids, NO_ID), np.full_like(price, NO_ACCOUNT), last)
     wanted = np.array([100 * count + 50, 200], np.int32)  # the first order ends in the middle of slot `count`
     order = orders.limit_order(np.full(2, Kind.BUY), np.full(2, 100_000), wanted, 1000)
-    found = jax.jit(jax.vmap(lambda b, o: one_and_view(spec, b, o)))(books, order)
+    found = ones_and_views(spec, books, order)
     for i in range(2):
         alone = one_and_view(spec, *jax.tree.map(lambda x, i=i: np.asarray(x)[i], (books, order)))
         assert_bitwise_equal(jax.tree.map(lambda x, i=i: np.asarray(x)[i], found), alone)
@@ -502,6 +502,12 @@ def test_books_of_a_batch_are_looked_at_as_deep_as_the_deepest_needs(count: int,
     np.testing.assert_array_equal(int64.to_numpy(found[1].volume), np.minimum(wanted, resting))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def ones_and_views(spec: MarketSpec, before: Book, order: Order) -> tuple[Book, Trades, BookView]:
+    return jax.vmap(functools.partial(one_and_view, spec))(before, order)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def one_and_view(spec: MarketSpec, before: Book, order: Order) -> tuple[Book, Trades, BookView]:
     after, trades, _ = book.submit(spec, before, order)
     return after, trades, book.view(spec, after)

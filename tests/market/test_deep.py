@@ -1,9 +1,11 @@
 """A deep market in two parts gives, order by order, what the whole market gives: to the bit."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ LENGTH = 256
 @pytest.fixture
 def few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts so small that every way is taken; nothing else is compiled with these sizes."""
-    monkeypatch.setattr(deep, "SLOTS", 12)
+    monkeypatch.setattr(deep, "SLOTS", (12,))
     monkeypatch.setattr(deep, "_ROOM", 24)
 
 
@@ -37,8 +39,10 @@ def run_whole(state: MarketState, stream: Order) -> tuple[MarketState, Event]:
 @jax.jit
 def run_deep(state: MarketState, stream: Order) -> tuple[MarketState, Any]:
     def one(parts: deep.Deep, order: Order) -> tuple[deep.Deep, Any]:
-        parts, event = deep.process_deep(SPEC, None, parts, order)
-        return parts, (event, parts.far.resting)
+        near, event, took = deep.process_near(SPEC, None, parts, order)
+        state, whole = process(SPEC, None, deep.join(SPEC, parts), order)
+        choose = functools.partial(jax.tree.map, lambda a, b: jnp.where(took, a, b))
+        return choose(near, deep.split(SPEC, state)), (choose(event, whole), parts.far.resting, took)
 
     parts, seen = jax.lax.scan(one, deep.split(SPEC, state), stream)
     return deep.join(SPEC, parts), seen
@@ -76,34 +80,25 @@ def flow(seed: int, odd: float, volumes: str = "lots") -> list[Timed]:
 @pytest.mark.usefixtures("few_slots")
 @pytest.mark.parametrize(("odd", "volumes"), [(0.0, "lots"), (0.3, "lots"), (0.2, "huge")])
 def test_two_parts_give_what_the_whole_market_gives(odd: float, volumes: str) -> None:
-    most, alone = np.zeros(2, int), 0
+    most, alone, passed = np.zeros(2, int), 0, np.zeros(2, int)
     for seed in range(12):
         market = exchange.open_market(SPEC)
         market, _ = exchange.uncross(SPEC, market)
         state, stream = state_of(market), stream_of(flow(seed, odd, volumes))
         expected, events = run_whole(state, stream)
-        got, (deep_events, far) = run_deep(state, stream)
+        got, (deep_events, far, took) = run_deep(state, stream)
         assert_bitwise_equal(got, expected)
         assert_bitwise_equal(deep_events, events)
         most = np.maximum(most, np.asarray(far).max(axis=0))
         alone += int(np.sum(far == 0))
-    # Both parts are used, and both are empty at times.
+        passed += np.bincount(took, minlength=2)
+    # Both parts are used, the far one is empty at times, and the whole book is seldom needed.
     assert most.min() > 15 and alone > 100
+    assert 0 < passed[0] < passed[1] / 2
 
 
 def test_a_market_of_few_slots_is_not_worth_it() -> None:
-    assert not deep.is_worth(MarketSpec(capacity=4096))
-    assert deep.is_worth(MarketSpec(capacity=65_536))
+    assert not deep.is_worth(MarketSpec(capacity=4095)) and deep.is_worth(MarketSpec(capacity=4096))
+    assert deep.is_worth(MarketSpec(capacity=65_536, trade_width=128))
+    assert [deep.slots(MarketSpec(capacity=4096, trade_width=width)) for width in (128, 129, 1024)] == [256, 1024, 0]
     assert not deep.is_worth(MarketSpec(capacity=65_536, trade_width=1024))
-
-
-@pytest.mark.usefixtures("few_slots")
-def test_a_market_with_many_orders_at_one_price_is_better_left_whole() -> None:
-    suits = jax.jit(lambda state: deep.suits(SPEC, state))
-    whole = exchange.open_market(SPEC)
-    for price, expected in ((np.full(40, 100_000), False), (100_000 - 100 * np.arange(40), True)):
-        row = np.zeros((2, SPEC.capacity), np.int32)
-        prices, volumes = row.copy(), row.copy()
-        prices[1, :40], volumes[1, :40] = price, 100
-        full = dataclasses.replace(whole.book, price=prices, volume=volumes)
-        assert bool(suits(state_of(dataclasses.replace(whole, book=full)))) == expected

@@ -554,7 +554,8 @@ def test_64_bit_mode_changes_neither_types_nor_results() -> None:
             market, report = step(SPEC, market, row(stream, i))
             seen.append(jax.tree.map(np.asarray, (market, report)))
         got = *jax.tree.map(lambda *x: np.stack(x), *seen), cancel_many(SPEC, seen[90][0], take, time)
-        lost, nothing = exchange.conservation(market), exchange.cancel_many(SPEC, market, 0 * take, time, False)
+        lost, nothing = jax.jit(lambda market: (exchange.conservation(market), exchange.cancel_many(
+            SPEC, market, 0 * take, time, False)))(market)
     assert {str(x.dtype) for x in jax.tree.leaves((lost, nothing))} == {"int32", "uint32", "bool"}
     assert_conserved(lost)
     assert {str(x.dtype) for x in jax.tree.leaves(got)} == {"int32", "uint32", "bool"}

@@ -29,14 +29,21 @@ def test_all_ways_to_pack_keep_the_kept_slots_in_order(width: int, names: tuple[
     rng = np.random.default_rng(width)
     keep = np.stack([np.array([[x == "1" for x in KEPT[name]]] * 2) for name in names])
     row = [rng.integers(1, 2**31 - 1, keep.shape).astype(np.int32) for _ in range(4)]
-    by_scatter = functools.partial(slots._pack_by_scatter, width)
-    for pack in (by_scatter, *(pack_of(kernels, width) for kernels in (CPU, ACCELERATOR)),
-                 *(jax.vmap(jax.vmap(pack_of(kernels, width))) for kernels in (CPU, ACCELERATOR))):
-        packed = jax.jit(pack)(keep, *row)
+    for pack in all_ways(width):
+        packed = pack(keep, *row)
         for got, x, nothing in zip(packed, row, (EMPTY_PRICE, 0, NO_ID, NO_ACCOUNT), strict=True):
             for b, side in np.ndindex(3, 2):
                 kept = x[b, side][keep[b, side]][:width]
                 assert np.asarray(got)[b, side].tolist() == [*kept, *[nothing] * (width - len(kept))]
+
+
+@functools.cache
+def all_ways(width: int) -> list[Any]:
+    """Compiled once for all slots that are kept."""
+    by_scatter = functools.partial(slots._pack_by_scatter, width)
+    ways = [by_scatter, *(pack_of(kernels, width) for kernels in (CPU, ACCELERATOR)),
+            *(jax.vmap(jax.vmap(pack_of(kernels, width))) for kernels in (CPU, ACCELERATOR))]
+    return [jax.jit(pack) for pack in ways]
 
 
 def pack_of(kernels: Kernels, width: int) -> Any:

@@ -268,14 +268,6 @@ def test_kernels_are_those_of_the_device_unless_given() -> None:
     assert (lowered[0] == lowered[2]) == (jax.default_backend() != "cpu")
 
 
-def test_steps_in_chunks_are_bitwise_the_steps_at_once() -> None:
-    spec = spec_of(2)
-    model, flow = random_params(spec), random_flow(60, BATCH, 2)
-    _, at_once = decoded_at_once(model, REFRESH, kv_cache.empty(model, REFRESH, BATCH), flow)
-    _, in_chunks = decoded(model, REFRESH, kv_cache.empty(model, REFRESH, BATCH), flow)
-    np.testing.assert_array_equal(in_chunks, at_once)
-
-
 def test_positions_may_grow_without_bound() -> None:
     spec = spec_of(1)
     model, flow = random_params(spec), random_flow(150, BATCH, 3)
@@ -304,24 +296,6 @@ def step_of(cache: CacheSpec, traced: Callable[[], None] = lambda: None) -> Any:
         return state, kv_cache.predict(model, cache, state)
 
     return jax.jit(step, donate_argnums=1)
-
-
-@pytest.mark.parametrize(("layers", "cache"), [(1, ROLLING), (2, REFRESH)], ids=["rolling", "refresh"])
-@pytest.mark.parametrize("ways", [dataclasses.replace(kernels.CPU, rows=4), kernels.ACCELERATOR],
-                         ids=["blocks", "whole batch"])
-def test_the_cache_is_updated_in_place(layers: int, cache: CacheSpec, ways: kernels.Kernels) -> None:
-    cache = dataclasses.replace(cache, kernels=ways)
-    model = random_params(dataclasses.replace(spec_of(layers), embed_dim=64))
-    state = jax.eval_shape(lambda: kv_cache.empty(model, cache, 256))
-    tokens = jax.tree.map(lambda x: x[0], random_flow(1, 256, 4))
-    args = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (model, state, *tokens))
-    compiled = step_of(cache).lower(*args, np.int32(0)).compile()
-    used = compiled.memory_analysis()
-    size = layers * int(np.prod(state.keys[0].shape)) * 4
-    assert used.alias_size_in_bytes >= 2 * size
-    shape = re.escape(f"f32[{','.join(map(str, state.keys[0].shape))}]")
-    assert not re.findall(rf"= {shape}\S* copy\(", compiled.as_text())
-    assert used.temp_size_in_bytes < (1.0 if ways.rows else 4.0 / layers + 1) * size
 
 
 @pytest.mark.parametrize(("layers", "cache"), [(1, ROLLING), (2, REFRESH)], ids=["rolling", "refresh"])

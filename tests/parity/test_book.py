@@ -10,6 +10,8 @@ from marsjax.core.specs import MarketSpec
 from marsjax.market import book, orders
 from tests.helpers import Steps, golden_folder, kinds_of, read_columns, read_orders, replay, snapshot_rows
 
+pytestmark = pytest.mark.optimised  # thousands of orders in deep books: they run longer than they compile
+
 SUFFIX = "_orders.csv.gz"
 CASES = sorted(path.name.removesuffix(SUFFIX) for path in golden_folder().glob(f"book_*{SUFFIX}"))
 SPEC = MarketSpec(capacity=1024, trade_width=128)

@@ -16,6 +16,8 @@ from marsjax.model.llama import OrderModel
 from marsjax.tokens import encoding
 from tests.helpers import golden_folder
 
+pytestmark = pytest.mark.optimised
+
 CASES = sorted(path.name for path in golden_folder().glob("model_*"))
 EACH = pytest.mark.parametrize("case", CASES)
 RELATIVE = 2e-5

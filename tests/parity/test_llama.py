@@ -12,6 +12,8 @@ from tests.model.test_llama import random_params, random_tokens
 torch = pytest.importorskip("torch", reason="parity with transformers: torch is not installed")
 transformers = pytest.importorskip("transformers", reason="parity with transformers: it is not installed")
 
+pytestmark = pytest.mark.optimised
+
 BINS = TokenSpec(4, 4, 4)
 RELATIVE = 2e-5
 LENGTHS = (1, 37, 1024)

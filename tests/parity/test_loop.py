@@ -29,6 +29,8 @@ from marsjax.sim.state import End, SimState
 from marsjax.tokens import encoding
 from tests.helpers import KINDS, golden_folder, read_columns, read_orders, replay, snapshot_rows
 
+pytestmark = pytest.mark.optimised
+
 MARKET = MarketSpec(capacity=512, trade_width=64, accounts=3, session=continuous_session(0, DAY_NS - 1))
 MODEL = ModelSpec(embed_dim=4, heads=1)
 REPLAYED = MarketSpec(capacity=1024, trade_width=128)

@@ -16,6 +16,8 @@ from marsjax.model import llama
 from marsjax.model.layers import FLOAT32
 from tests.helpers import golden_folder
 
+pytestmark = pytest.mark.optimised
+
 CASES = sorted(path.name for path in golden_folder().glob("model_*"))
 RELATIVE = 2e-5
 BFLOAT16 = 0.08

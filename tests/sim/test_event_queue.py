@@ -109,6 +109,20 @@ def plans() -> np.ndarray:
                      times.to_ns(plan.wait)], axis=-1)
 
 
+@jax.jit
+def decided(simulator: Simulator, state: SimState, draws: sim_step.Draws, given: tuple[jax.Array, jax.Array]
+            ) -> SimState:
+    """After decisions under given tokens and ties, [STEPS, CASES]; the simulator is no constant to be folded."""
+    def one(state: SimState, given: tuple[jax.Array, jax.Array]) -> tuple[SimState, None]:
+        token, tie = given
+        return sim_step.step(simulator, state, draws._replace(given_token=token, tie=tie))[0], None
+
+    return jax.lax.scan(one, state, given)[0]
+
+
+begun = jax.jit(sim_step.begin)
+
+
 @functools.cache
 def simulated() -> Any:
     x = scripts()
@@ -122,22 +136,14 @@ def simulated() -> Any:
     params = llama.init(plain.MODEL, jax.random.key(0))
     every: Start = jax.tree.map(lambda a: jnp.broadcast_to(a, (CASES, *jnp.shape(a))), widened())
     simulator = Simulator(params, *plain.tables(), SPEC)
-    first = sim_step.begin(simulator, every, jnp.arange(CASES), starts)
+    first = begun(simulator, every, jnp.arange(CASES), starts)
     keys = jnp.broadcast_to(jax.random.key(0), (CASES,))
     zero = sim_step.Draws(jnp.zeros((CASES, 2), jnp.uint32), jnp.zeros((CASES, 3), jnp.uint32),
                           jnp.zeros(CASES, jnp.uint32), jnp.zeros(CASES, jnp.int32), keys)
 
-    @jax.jit
-    def run(state: SimState, given: tuple[jax.Array, jax.Array]) -> SimState:
-        def one(state: SimState, given: tuple[jax.Array, jax.Array]) -> tuple[SimState, None]:
-            token, tie = given
-            return sim_step.step(simulator, state, zero._replace(given_token=token, tie=tie))[0], None
-
-        return jax.lax.scan(one, state, given)[0]
-
     token, tie = decisions()
     given = jnp.asarray(token.T, jnp.int32), jnp.asarray(tie.T)
-    return jax.tree.map(np.asarray, dataclasses.replace(run(first, given), cache=None))
+    return jax.tree.map(np.asarray, dataclasses.replace(decided(simulator, first, zero, given), cache=None))
 
 
 def widened() -> Start:

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from marsjax.core.specs import MarketSpec
 from marsjax.data import sse
 from marsjax.data.feed import AUCTION, FeedChunk, FeedError, PublishedFills, Snapshots
 from marsjax.market import deep, exchange, orders
+from marsjax.sim.initial import one_by_one, order_programs
 from marsjax.sim.replay import CallAuction, Closing, Published, ReplayEvent, Stretch, replay
 from tests.twin_exchange import SECOND, SHORT_DAY, FlowParameters, FlowSource, TwinExchange, named, row, stream_of
 
@@ -224,7 +226,61 @@ def test_errors_of_a_feed_pass_through_after_what_came_before() -> None:
     seen = []
     with pytest.raises(FeedError, match=r"day\.csv: line 301"):
         seen.extend(replay(SPEC, [feed()], chunk_orders=64))
+    assert [len(event.orders.kind) for event in seen if isinstance(event, Stretch)][-1:] == [64]
     assert sum(len(event.orders.kind) for event in seen if isinstance(event, Stretch)) >= 192
+
+
+def test_orders_are_read_while_those_before_them_pass() -> None:
+    """What came of some orders is told when those after them are read and on their way."""
+    read: list[int] = []
+
+    def feed() -> Iterator[FeedChunk]:
+        for chunk in feed_of(day_of_orders(0, 300)[0], 30):
+            read.append(len(chunk.orders.kind))
+            yield chunk
+
+    done = []
+    for event in replay(SPEC, [feed()], chunk_orders=30):
+        if isinstance(event, Stretch):
+            done.append(len(event.orders.kind))
+            assert sum(read) >= min(300, sum(done) + 1)
+    assert sum(done) == 300
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_while_a_feed_is_read_waits_for_nothing(interrupt: type[BaseException]) -> None:
+    def feed() -> Iterator[FeedChunk]:
+        yield from feed_of(day_of_orders(0, 300)[0], 64)
+        raise interrupt
+
+    seen = []
+    with pytest.raises(interrupt):
+        seen.extend(replay(SPEC, [feed()], chunk_orders=64))
+    assert sum(len(event.orders.kind) for event in seen if isinstance(event, Stretch)) < 256
+
+
+def test_whoever_stops_asking_leaves_nothing_under_way() -> None:
+    closed = []
+
+    def feed() -> Iterator[FeedChunk]:
+        try:
+            yield from feed_of(day_of_orders(0, 300)[0], 64)
+        finally:
+            closed.append(True)
+
+    events = replay(SPEC, [feed()], chunk_orders=64)
+    assert isinstance(next(event for event in events if isinstance(event, Stretch)), Stretch)
+    events.close()  # type: ignore[attr-defined]
+    del events
+    assert closed == [True]
+
+
+def test_seconds_of_calls_are_counted_once() -> None:
+    began = time.perf_counter()
+    (closing,) = (event for event in replay(SPEC, [feed_of(day_of_orders(0, 300)[0])], chunk_orders=64)
+                  if isinstance(event, Closing))
+    assert 0 < closing.run_s and 0 < closing.compile_s
+    assert closing.run_s + closing.compile_s <= time.perf_counter() - began
 
 
 @pytest.mark.parametrize(("feeds", "chunk_orders", "message"), [
@@ -397,11 +453,12 @@ def many_far_orders(count: int) -> Order:
     """Limit orders up to 300 ticks from the touch, and cancels of some of them; a few sweep."""
     rng, none = np.random.default_rng(5), np.full(count, NO_ID)
     kind = rng.integers(0, 2, count)
-    away = rng.integers(-1, 300, count) * 100
+    sweeps = (rng.random(count) < 0.01) & (np.arange(count) > 800)
+    away = np.where(sweeps, -60, rng.integers(-1, 300, count)) * 100
     price = 100_000 + np.where(kind == Kind.SELL, away, -away)
     cancelled = rng.integers(0, np.maximum(np.arange(count) - 20, 1))
     is_cancel = (rng.random(count) < 0.15) & (np.arange(count) > 50)
-    volume = np.where(rng.random(count) < 0.01, 20_000, 100 * rng.integers(1, 5, count))
+    volume = np.where(sweeps, 10_000, 100 * rng.integers(1, 5, count))
     return orders.from_columns(
         np.arange(count) * 10**7 + 36_000 * SECOND, np.where(is_cancel, Kind.CANCEL, kind), price,
         np.where(is_cancel, 100, volume), np.arange(count), np.where(is_cancel, kind[cancelled], none),
@@ -409,8 +466,18 @@ def many_far_orders(count: int) -> Order:
 
 
 @pytest.mark.slow
-def test_a_deep_market_replays_as_one_of_fewer_slots() -> None:
+def test_a_deep_market_replays_as_one_of_fewer_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond some capacity a replay takes a market in two parts (`marsjax.market.deep`)."""
+    whole: list[int] = []
+
+    def pass_whole(*given: Any) -> Any:
+        whole.append(given[0].spec.capacity)
+        return one_by_one.pass_whole(*given)
+
+    # So few slots that sweeps go past them, and the whole book is needed too.
+    monkeypatch.setattr(deep, "SLOTS", (32,))
+    monkeypatch.setattr(deep, "_WORTH", 256)
+    monkeypatch.setattr(order_programs, "pass_whole", pass_whole)
     few = MarketSpec(tick=100, capacity=4096, levels=3)
     many = dataclasses.replace(few, capacity=2**14)
     assert (deep.is_worth(few), deep.is_worth(many)) == (False, True)
@@ -420,7 +487,8 @@ def test_a_deep_market_replays_as_one_of_fewer_slots() -> None:
         if isinstance(one, Stretch):
             assert_bitwise_equal((one.reports, one.views), (other.reports, other.views))
     closed = [answer[-1].markets for answer in answers]
-    assert int(closed[0].counters.most_resting.min()) > deep.SLOTS
+    assert int(closed[0].counters.most_resting.min()) > deep.slots(many)
+    assert whole == [few.capacity, many.capacity]
     for x, y in zip(*(jax.tree.leaves(market.book) for market in closed), strict=True):
         np.testing.assert_array_equal(x, np.asarray(y)[..., :few.capacity] if np.ndim(y) > 1 else y)
     assert_bitwise_equal((closed[0].ledgers, closed[0].counters), (closed[1].ledgers, closed[1].counters))

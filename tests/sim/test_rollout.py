@@ -90,8 +90,10 @@ def whole() -> rollout.Rollout:
     return run()
 
 
-def test_a_trajectory_alone_and_in_other_chunks_equals_itself_in_a_batch() -> None:
-    for number in (0, 45):
+@pytest.mark.parametrize("numbers", [(0, 45), pytest.param((7, 63), marks=pytest.mark.slow)])
+def test_a_trajectory_alone_and_in_other_chunks_equals_itself_in_a_batch(numbers: tuple[int, ...]) -> None:
+    """To the bit; the slow case is about programs compiled as users' are, the other about quickly compiled ones."""
+    for number in numbers:
         alone = run(trajectories=1, first=number, chunk_steps=512)
         chex.assert_trees_all_equal(states(alone), [x[number : number + 1] for x in states(whole())])
 
@@ -427,13 +429,12 @@ def test_trace_and_state_belong_together(tmp_path: Path) -> None:
             raise KilledError
 
     whole, kept = Kept(), Kept()
-    expected = run(trajectories=2, trace_room=12, on_trace=whole)
+    expected = run(trace_room=12, on_trace=whole)
     with pytest.raises(KilledError):
-        run(trajectories=2, trace_room=12, on_trace=kept, on_chunk=kill,
-            saving=rollout.Saving(tmp_path / "state", 0, kept))
+        run(trace_room=12, on_trace=kept, on_chunk=kill, saving=rollout.Saving(tmp_path / "state", 0, kept))
     made = len(kept.rows)
-    again = run(trajectories=2, trace_room=12, on_trace=kept, saving=rollout.Saving(tmp_path / "state", 0, kept))
-    assert made == 6 and kept.rows == whole.rows
+    again = run(trace_room=12, on_trace=kept, saving=rollout.Saving(tmp_path / "state", 0, kept))
+    assert made == 3 * BATCH and kept.rows == whole.rows
     assert expected.counters["trace_dropped"] > 0 and again.counters == expected.counters
     with pytest.raises(ValueError, match="saved by another run: trace: expected False, found True"):
-        run(trajectories=2, trace_room=12, saving=rollout.Saving(tmp_path / "state"))
+        run(trace_room=12, saving=rollout.Saving(tmp_path / "state"))

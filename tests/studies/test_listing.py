@@ -14,8 +14,9 @@ ROOMS = ("analysis", "studies", "experiments")
 def test_a_room_lists_its_modules(name: str) -> None:
     room = importlib.import_module(f"marsjax.{name}")
     assert room.__file__ is not None
-    files = {path.stem for path in pathlib.Path(room.__file__).parent.glob("*.py")} - {"__init__"}
-    assert set(room.__all__) == files
+    folder = pathlib.Path(room.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert set(room.__all__) == files | {path.parent.name for path in folder.glob("*/__init__.py")}
 
 
 def test_importing_a_room_is_cheap() -> None:

@@ -1,16 +1,20 @@
 """Where a trajectory of a rollout can be gone on from."""
 
+from typing import TYPE_CHECKING
+
 import jax
 import numpy as np
 
 from marsjax.core.errors import InputError
 from marsjax.sim.initial.state import Start
-from marsjax.sim.result import Rollout
 from marsjax.tokens import encoding
 from marsjax.tokens.encoding import Encoded
 
+if TYPE_CHECKING:
+    from marsjax.sim.result import Rollout
 
-def after_rollout(run: Rollout, start: Start, trajectory: int) -> Start:
+
+def after_rollout(run: "Rollout", start: Start, trajectory: int) -> Start:
     """The state of a trajectory at its end, as a start: market, last tokens, time.
 
     Args:
