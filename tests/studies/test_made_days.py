@@ -1,5 +1,6 @@
 """Days that a model writes: what is read of them is the state it wrote them to, and nothing else is in them."""
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -16,8 +17,10 @@ from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.core.times import SECOND_NS
 from marsjax.data import made_days as files
+from marsjax.data import sse
 from marsjax.sim import initial, replayed
 from marsjax.sim.initial import Start
+from marsjax.sim.specs import RolloutSpec
 from marsjax.studies import made_days, order_model, starts
 from marsjax.studies.made_days import Made, MakingSpec
 from marsjax.studies.order_model import PreparedModel
@@ -33,8 +36,6 @@ def prepared() -> PreparedModel:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Start]:
-    from marsjax.data import sse
-
     folder = tmp_path_factory.mktemp("real")
     write_day(folder)
     (day,) = sse.days(folder)
@@ -95,11 +96,11 @@ def test_the_same_numbers_make_the_same_day_and_others_another(made: Made, real:
 
 def test_a_trajectory_that_there_is_not_and_a_rollout_without_a_trace_are_refused(real: tuple[Any, Start]) -> None:
     market, start = real
-    run = made_days._run(prepared(), market, start, made_days.RolloutSpec(2, 1, 0), SPEC)
+    run = made_days._run(prepared(), market, start, RolloutSpec(2, 1, 0), SPEC)
     with pytest.raises(InputError, match="expected a trajectory of 0 to 1, got 2"):
         initial.after_rollout(run, start, 2)
     with pytest.raises(InputError, match="TraceObserver"):
-        initial.after_rollout(made_days.dataclasses.replace(run, trace=type(run.trace)()), start, 0)
+        initial.after_rollout(dataclasses.replace(run, trace=type(run.trace)()), start, 0)
 
 
 @pytest.mark.parametrize("name", files.NAMES)
