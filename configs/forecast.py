@@ -26,6 +26,7 @@ from marsjax.experiments.config import UsageError, parse_arg
 from marsjax.experiments.config_parts import (
     FEED_ARGUMENTS,
     FEED_IGNORED,
+    add_adaptation,
     add_feed,
     add_market,
     add_noise,
@@ -62,6 +63,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.quantiles = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the labels
 
     add_order_model(config, chosen.model)
+    add_adaptation(config)
     add_rollouts(config, most_at_once=1024)
     config.trace = False  # every order and trade of every trajectory: tables trace_orders, trace_trades
     config.save_folder = ""  # where the state is kept, so that a run that was killed goes on; empty: nowhere

@@ -4,9 +4,10 @@
 
 The model goes on from a real state (of `symbol`, at `time`) for `settle_minutes`; what then rests that is not its own
 is left out, and it writes `minutes` more, which is the day. Several are written, and the one is kept that is nearest to
-the middle of them in the range of the mid and in the shares at both best prices. Writes NAME.csv.gz, NAME_book.csv.gz
-and NAME.json to `days` in `output`, and fails unless every order in them is the model's. In the folder of a checkpoint,
-`forecast:NAME` and other programs start from them.
+the middle of them in the range of the mid and in the shares at both best prices. It ends at a minute of its last third
+at which the mid is near its mean of five minutes and these shares are near their medians. Writes NAME.csv.gz,
+NAME_book.csv.gz and NAME.json to `days` in `output`, and fails unless every order in them is the model's. In the folder
+of a checkpoint, `forecast:NAME` and other programs start from them.
 
 Argument: the kind of feed first, then `folder`, `file`, `symbol`, `date`, `time`, `name`, `model`, `seed`, `output`.
 """
@@ -37,7 +38,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.time = chosen.time  # of the real state
     config.name = chosen.name  # of the day
     config.settle_minutes = 60  # that the model goes on before the day begins
-    config.minutes = 30  # of the day, up to the time at which others start from it
+    config.minutes = 30  # of the day at most, up to the time at which others start from it
     config.candidates = 8  # days that are written; the one nearest to the middle of them is kept
     config.day_begins = "09:30:00"  # its clock
     config.seed = chosen.seed  # of the model's draws

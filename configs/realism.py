@@ -31,6 +31,7 @@ from marsjax.data import sources
 from marsjax.experiments.config import parse_arg
 from marsjax.experiments.config_parts import (
     FEED_ARGUMENTS,
+    add_adaptation,
     add_feed,
     add_market,
     add_noise,
@@ -61,6 +62,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.card = ""  # a checkpoint's README.md whose section on realism is written anew, or none
 
     add_order_model(config, chosen.model)
+    add_adaptation(config)
     add_rollouts(config, most_at_once=4096)
 
     add_market(config, is_noise=False, trade_width=64)

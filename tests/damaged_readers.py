@@ -256,7 +256,7 @@ def bar_rows(data: bytes) -> Any:
 
 def read_config(path: Path) -> Any:
     spec, dropout, _ = safetensors_layout.read_config(path)
-    return (*dataclasses.astuple(spec)[:4], *dataclasses.astuple(spec.tokens), dropout)
+    return (*dataclasses.astuple(spec)[:4], *dataclasses.astuple(spec.tokens)[:3], dropout)
 
 
 def config_record(data: bytes) -> Any:

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 
 from marsjax.core import times
 from marsjax.core.records import NO_ID, Array, Condition, Kind, Order, Time
+from marsjax.core.specs import ModelSpec
+from marsjax.market.process import ByPrice
 from marsjax.tokens.encoding import SampledOrder
 
 
@@ -19,7 +21,7 @@ def planned_order(plan: SampledOrder, mid_price: Array, now: Time, account: int)
 
     Returns:
       A limit order; or a cancel that names a price and a volume, yet to be resolved against what rests then
-      (`market.cancels.nearest`). Its time is that of the submission.
+      (`by_price`). Its time is that of the submission.
     """
     none = jnp.full_like(plan.kind, NO_ID)
     return Order(time=times.add(now, plan.wait), kind=plan.kind, price=mid_price + plan.offset,
@@ -30,3 +32,15 @@ def planned_order(plan: SampledOrder, mid_price: Array, now: Time, account: int)
 def is_cancel(order: Order) -> jax.Array:
     """bool: the planned order takes back what rests."""
     return jnp.asarray(order.kind == Kind.CANCEL)
+
+
+def by_price(spec: ModelSpec, order: Order, owns_below: int, tie: Array) -> ByPrice:
+    """How the planned order, if it is a cancel, finds what it takes back, by the rule of the model.
+
+    Args:
+      spec: of the model.
+      order: planned, scalars.
+      owns_below: resting orders of accounts below it are the agent's to cancel.
+      tie: uint32 [], a random word: its last bit chooses between two prices, the others among orders alike.
+    """
+    return ByPrice(is_cancel(order), (0, owns_below - 1), (tie & 1) == 1, tie if spec.whole_cancels else None)

@@ -1,6 +1,6 @@
 """Checkpoints of marsjax: a folder with the parameters (Orbax), their spec, the bin converters, and their origin.
 
-    spec.json       sizes of the model and of its tokens
+    spec.json       sizes of the model and of its tokens, and how its cancels are read
     about.json      source, revision, hashes, report of an import: whatever the writer had to say
     params/         Orbax, readable on other devices and meshes than it was written on
     converters/     one .npz a quantity (`converter_files.save`), where there are any
@@ -45,6 +45,8 @@ TOKEN_CONVERTERS = ("lob-volume", "order-interval", "order-volume", "pred-order-
 _FORMAT = "marsjax checkpoint 2"
 # Without a manifest; spec.json has size and CRC-32 of the files of the parameters.
 _OLDER = "marsjax checkpoint 1"
+# Left out of spec.json where they have these values, so that older versions read what they can simulate.
+_LEFT_OUT = {"whole_cancels": False, "signals": False}
 # Weights of zeros compress well, so that a small checkpoint may hold less than its arrays.
 _MOST_RATIO, _HARMLESS = 64, 2**28
 
@@ -118,8 +120,8 @@ def write(folder: pathlib.Path, model: OrderModel, converters: Mapping[str, Conv
     path = folder.absolute() / PARAMS
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**raw)) as checkpointer:
         checkpointer.save(path, args=ocp.args.PyTreeSave(_nested(weights)))
-    _write_json(folder / SPEC, {"format": _FORMAT, "model": dataclasses.asdict(spec), "dtype": dtype,
-                                CONVERTERS: sorted(converters)})
+    sizes = {**_listed(spec), "tokens": _listed(spec.tokens)}
+    _write_json(folder / SPEC, {"format": _FORMAT, "model": sizes, "dtype": dtype, CONVERTERS: sorted(converters)})
     seal(folder)
 
 
@@ -262,12 +264,21 @@ def _read_spec(path: pathlib.Path, has_manifest: bool) -> _Record:
         raise InputError(f"{path}: {error}") from None
 
 
+def _listed(spec: ModelSpec | TokenSpec) -> dict[str, Any]:
+    """Its fields, but for those that may be left out."""
+    return {name: value for name, value in dataclasses.asdict(spec).items()
+            if name not in _LEFT_OUT or value != _LEFT_OUT[name]}
+
+
 def _keys(path: pathlib.Path, key: str, value: Any, kind: type) -> dict[str, Any]:
-    """A dictionary that has the fields of a record, and no others."""
+    """A dictionary that has the fields of a record, but for those that may be left out, and no others."""
     fields = {field.name for field in dataclasses.fields(kind)}
-    if not isinstance(value, dict) or set(value) != fields:
+    optional = fields & set(_LEFT_OUT)
+    if not isinstance(value, dict) or not fields - optional <= set(value) <= fields:
         got = ", ".join(sorted(value)) if isinstance(value, dict) else value
-        raise InputError(f"{path}: {key}: expected the keys {', '.join(sorted(fields))}, got {brief(got, 120)}")
+        perhaps = f" and perhaps {', '.join(sorted(optional))}" if optional else ""
+        raise InputError(f"{path}: {key}: expected the keys {', '.join(sorted(fields - optional))}{perhaps}, got "
+                         f"{brief(got, 120)}")
     return value
 
 

@@ -81,9 +81,9 @@ class LoadedModel:
         return logits
 
     def _checked(self, features: Array) -> np.ndarray:
-        found = np.asarray(features)
-        if found.ndim == 2 and found.shape[-1] and found.shape[-1] % encoding.COLUMNS == 0:
-            found = found.reshape(len(found), -1, encoding.COLUMNS)
+        found, columns = np.asarray(features), encoding.columns(self.spec.tokens)
+        if found.ndim == 2 and found.shape[-1] and found.shape[-1] % columns == 0:
+            found = found.reshape(len(found), -1, columns)
         return validation.check_features(self.spec, found, self.level_bins)
 
 

@@ -42,9 +42,11 @@ _TABLES = {"emb_order_type.weight": "kind", "emb_price_level.weight": "price", "
            "lob_tokenizer.1.bias": "levels_shift"}
 _RATIOS = {"embedding.volume_ratio": f"{_TOKENIZER}.emb_volume_ratio.weight",
            "embedding.trade_ratio": f"{_TOKENIZER}.emb_trans_ratio.weight"}
+_SIGNALS = "emb_signals.weight"  # of `TokenSpec.signals`, a linear map [d, 7] as a Linear of PyTorch stores it
 # Words in a table's name that tell feature 2 (what share of the order traded) from feature 1.
 _TRADE_WORDS = ("trans", "trade", "traded", "fill", "exec", "deal")
 _OURS = {"marsjax": "ratio_embeddings"}  # in the file's metadata: the names above mean what they say
+_WHOLE_CANCELS = {"marsjax_cancels": "whole"}  # likewise: `ModelSpec.whole_cancels`
 # What old versions of transformers store of the rotation: it is computed from the sizes, and nothing is learnt in it.
 _ROTARY = re.compile(r"(.*\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)")
 _LISTED = 8
@@ -133,6 +135,8 @@ def tensors(spec: ModelSpec, weights: Mapping[str, Array]) -> Iterator[tuple[str
     for name, field in _TABLES.items():
         yield f"{_TOKENIZER}.{name}", of[f"embedding.{field}"].T if field == "levels" else of[f"embedding.{field}"]
     yield from ((name, of[field]) for field, name in _RATIOS.items() if field in of)
+    if spec.tokens.signals:
+        yield f"{_TOKENIZER}.{_SIGNALS}", of["embedding.signals"].T
     qkv = np.reshape(of["layers.qkv"], (spec.layers, width, 3, width))
     out = np.reshape(of["layers.out"], (spec.layers, width, width))
     gate_up, down = of["layers.gate_up"], of["layers.down"]
@@ -176,6 +180,10 @@ def read(folder: pathlib.Path, dtype: str = "float32", ignore_keys: Collection[s
     with tensor_files.opened(folder) as source:
         if source.metadata.items() >= _OURS.items() and set(_RATIOS.values()) <= set(source.kinds):
             spec = dataclasses.replace(spec, ratio_embeddings=True)
+        if source.metadata.items() >= _WHOLE_CANCELS.items():
+            spec = dataclasses.replace(spec, whole_cancels=True)
+        if f"{_TOKENIZER}.{_SIGNALS}" in source.kinds:
+            spec = dataclasses.replace(spec, tokens=dataclasses.replace(spec.tokens, signals=True))
         shapes = abstract(spec, dtype)
         ratios, by_name = _accounted(source, spec, shapes)
         weights = {name: np.empty(x.shape, x.dtype) for name, x in shapes.items()}
@@ -234,6 +242,8 @@ def write(folder: pathlib.Path, model: OrderModel, dropout: float = 0.0) -> None
 
     What the reference stores and never reads is zeros, with a scale of ones. The tables of a model with
     `ratio_embeddings` go under names of our own, which the class at the reference's commit does not have.
+    So does the map of signals.
+    `whole_cancels` stands in the file's metadata, which `read` looks at and the reference's class does not.
     """
     spec = model.spec
     config = {"emb_dim": spec.embed_dim, "num_layers": spec.layers, "num_heads": spec.heads,
@@ -245,4 +255,5 @@ def write(folder: pathlib.Path, model: OrderModel, dropout: float = 0.0) -> None
     found |= {name: np.zeros(shape, np.float32) for name, shape in unused_tensors(spec).items()}
     found["linear_head.0.weight"][...] = 1
     metadata = {"format": "pt"} | (_OURS if spec.ratio_embeddings else {})
+    metadata |= _WHOLE_CANCELS if spec.whole_cancels else {}
     safetensors.numpy.save_file(dict(sorted(found.items())), folder / WEIGHTS, metadata)

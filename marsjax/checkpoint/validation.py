@@ -141,12 +141,13 @@ def _read_file(path: pathlib.Path, spec: ModelSpec, most_level: int, most: int |
         if not isinstance(sample, list | tuple) or len(sample) != 2 or not isinstance(sample[0], np.ndarray):
             raise InputError(f"{path}: sample {i}: expected a pair of features and labels, got {brief(sample)}")
         row = sample[0]
-        if row.ndim == 1 and row.size % encoding.COLUMNS == 0:
-            row = row.reshape(-1, encoding.COLUMNS)
-        if row.ndim != 2 or row.shape != (len((rows or [row])[0]), encoding.COLUMNS) or not (
+        columns = encoding.columns(spec.tokens)
+        if row.ndim == 1 and row.size % columns == 0:
+            row = row.reshape(-1, columns)
+        if row.ndim != 2 or row.shape != (len((rows or [row])[0]), columns) or not (
                 0 < len(row) <= spec.context_length):
             raise InputError(f"{path}: sample {i}: expected features of one shape, [1 to {spec.context_length}, "
-                             f"{encoding.COLUMNS}], got {list(sample[0].shape)}")
+                             f"{columns}], got {list(sample[0].shape)}")
         try:
             rows.append(check_features(spec, row[None], most_level)[0])
         except ValueError as error:
@@ -158,22 +159,22 @@ def _read_file(path: pathlib.Path, spec: ModelSpec, most_level: int, most: int |
 
 
 def check_features(spec: ModelSpec, features: np.ndarray, most_level: int) -> np.ndarray:
-    """Integers [B, T, 15] as int32, with the change since the open clipped as the reference clips it.
+    """Integers [B, T, C] as int32, with the change since the open clipped as the reference clips it.
 
     Raises InputError with the place and the value where something else is out of range, or T is above `context_length`.
     """
-    features = np.asarray(features)
+    features, columns = np.asarray(features), encoding.columns(spec.tokens)
     if features.ndim != 3 or 0 in features.shape or features.dtype.kind not in "iu":
-        raise InputError(f"features: expected integers [B, T, {encoding.COLUMNS}], got {features.dtype} "
+        raise InputError(f"features: expected integers [B, T, {columns}], got {features.dtype} "
                          f"{list(features.shape)}")
-    if features.shape[-1] == encoding.COLUMNS:
+    if features.shape[-1] == columns:
         # Columns of 64 bits without a sign would turn round in int64.
         features = np.minimum(features, 2**62).astype(np.int64) if features.dtype.kind == "u" else (
             features.astype(np.int64))
         np.clip(features[..., 3], -encoding.CHANGE_LIMIT, encoding.CHANGE_LIMIT, out=features[..., 3])
     checked = encoding.check_array(spec.tokens, features, most_level)
     if checked.ndim != 3:
-        raise InputError(f"features: expected [B, T, {encoding.COLUMNS}], got {list(features.shape)}")
+        raise InputError(f"features: expected [B, T, {columns}], got {list(features.shape)}")
     if checked.shape[1] > spec.context_length:
         raise InputError(f"features: expected at most context_length={spec.context_length} tokens, got "
                          f"{checked.shape[1]}")

@@ -22,7 +22,8 @@ class Kernels:
     shift: str = "fused"
     """Moving the slots of a side on: `fused` with what is done to them, or from a copy `laid` down before."""
     first_shares: str = "steps"
-    """Shares taken off the first of many orders: `steps`, order by order, or `sum`, by one running sum."""
+    """Shares taken off the first of many orders: `steps`, order by order, or `sum`, by one running sum. One order among
+    many is found alike, by halving the slots or by one running count."""
     heads_first: bool = True
     """Whether a batch of deep books is looked at by its heads where these are enough for all of them."""
     attention: str = "products"

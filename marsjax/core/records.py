@@ -362,7 +362,8 @@ class Report:
 class Token:
     """What the model sees of one order: its class, split into bins, and its context (reference: order tokens).
 
-    `encoding.to_array` and `encoding.from_array` turn it into the reference's 15 columns and back.
+    `encoding.to_array` and `encoding.from_array` turn it into the reference's 15 columns, and those of the
+    signals where a model has them, and back.
     """
 
     kind: Array
@@ -383,3 +384,6 @@ class Token:
     """[...], whole seconds since the first order, the lunch break left out (feature 4)."""
     levels: Array
     """[..., 10], lob-volume bin + 1 of the ticks around the mid, 0 where nothing rests (features 5 to 14)."""
+    signals: Array
+    """[..., 7], what the market looks like (`tokens.signals`): not the reference's, read by models with
+    `TokenSpec.signals`."""

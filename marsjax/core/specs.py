@@ -29,9 +29,13 @@ class TokenSpec:
     price_levels: int = 32
     volumes: int = 32
     intervals: int = 16
+    signals: bool = False
+    """Whether tokens have seven columns more: how the mid moved lately, spread, touch, price (`tokens.signals`)."""
 
     def __post_init__(self) -> None:
         _check_ints(self, {"price_levels": (1, 1024), "volumes": (1, 1024), "intervals": (1, 1024)})
+        if not isinstance(self.signals, bool):
+            raise InputError(f"TokenSpec.signals: expected a bool, got {self.signals!r}")
         if self.classes >= 2**31:
             raise InputError(f"TokenSpec: {self.classes} classes do not fit in an int32")
 
@@ -43,7 +47,7 @@ class TokenSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """Sizes of an order model (reference: order model)."""
+    """Sizes of an order model (reference: order model), and what its cancels mean."""
 
     embed_dim: int = 16
     """Of the embeddings, d."""
@@ -54,6 +58,8 @@ class ModelSpec:
     tokens: TokenSpec = TokenSpec()
     ratio_embeddings: bool = False
     """Whether features 1 and 2 (volume and transaction ratio) are embedded too, [11, d] each."""
+    whole_cancels: bool = False
+    """Whether a cancel takes back one whole order, not shares of the oldest (`market.cancels`)."""
 
     def __post_init__(self) -> None:
         _check_ints(self,
@@ -63,8 +69,9 @@ class ModelSpec:
                              f"got {self.embed_dim}")
         if not isinstance(self.tokens, TokenSpec):
             raise InputError(f"ModelSpec.tokens: expected a TokenSpec, got {self.tokens!r}")
-        if not isinstance(self.ratio_embeddings, bool):
-            raise InputError(f"ModelSpec.ratio_embeddings: expected a bool, got {self.ratio_embeddings!r}")
+        for name in ("ratio_embeddings", "whole_cancels"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"ModelSpec.{name}: expected a bool, got {getattr(self, name)!r}")
 
 
 class AuctionRule(enum.Enum):

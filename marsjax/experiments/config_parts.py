@@ -16,6 +16,11 @@ def add_order_model(config: ConfigDict, model: str) -> None:
     config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of them elsewhere
 
 
+def add_adaptation(config: ConfigDict) -> None:
+    """Whether a model learns from the day that it goes on from."""
+    config.adapt_steps = 40  # on the orders before the (first) start, if the model was not trained on that day; 0: none
+
+
 def add_rollouts(config: ConfigDict, most_at_once: int | None = None) -> None:
     """How futures are drawn; `most_at_once` of None leaves that key out."""
     config.temperature = 1.0  # of the model's sampling

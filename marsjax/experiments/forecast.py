@@ -38,6 +38,8 @@ def main(config: ConfigDict) -> int:
     output = run_folder.of_config(config, f"forecast_{config.source}")
     with output as folder:
         print(order_model.headline(prepared, config.model), flush=True)
+        if where.goes_on and not config.save_folder:  # states are taken up by the same weights alone
+            prepared = setup.adapted(config, prepared, market, where.feeds[0], start_ns)
         at = _start(config, prepared, where)
         refused, problems = markets.refused(at.name, at.refused)
         facts = forecasts.describe(market, at) | {"feed": refused}

@@ -37,10 +37,11 @@ def main(config: ConfigDict) -> int:
         summaries: dict[str, dict[str, Any]] = {}
         problems: list[str] = []
         for feed, market, times in days:
-            day = forecast_evaluation.read_day(market, prepared, feed, labels, times)
+            own = setup.adapted(config, prepared, market, feed, int(times[1][0]))
+            day = forecast_evaluation.read_day(market, own, feed, labels, times)
             print(f"{day.name}: {len(day.starts)} starts from {spell(times[1][0])} on, threshold "
                   f"{day.threshold * 1e4:.3f} bp by {len(day.fit_ns)} labels before it", flush=True)
-            runs = futures.simulate(prepared, market, spec, day.starts, first=len(summaries) * len(day.starts))
+            runs = futures.simulate(own, market, spec, day.starts, first=len(summaries) * len(day.starts))
             refused, lost = markets.refused(day.name, day.refused)
             summaries[day.name] = rollout_summary.summarize(runs, day.starts)
             problems += lost + [f"{day.name}: {problem}" for problem in rollout_summary.problems(summaries[day.name])]

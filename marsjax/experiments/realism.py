@@ -1,6 +1,7 @@
 """Realism of an order model by numbers: rollouts against the real minutes that they begin with. configs/realism.py."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from marsjax.analysis.lob_bench import table as bench_table
 from marsjax.analysis.lob_bench.table import TableSpec
 from marsjax.core import files, limits
 from marsjax.core.errors import InputError
+from marsjax.core.specs import MarketSpec
 from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, markets, run_folder, setup
 from marsjax.experiments.run_folder import write_json
@@ -48,7 +50,8 @@ def main(config: ConfigDict) -> int:
     output = run_folder.of_config(config, "realism")
     with output as folder:
         print(order_model.headline(prepared, config.model), flush=True)
-        days = [realism.read(market, prepared, feed, stretch, session) for feed in feeds]
+        own = [setup.adapted(config, prepared, market, feed, times[0]) for feed in feeds]
+        days = [realism.read(market, each, feed, stretch, session) for each, feed in zip(own, feeds, strict=True)]
         refused = {day.name: markets.refused(day.name, day.refused) for day in days}
         print(f"{', '.join(day.name for day in days)}: {len(times)} starts each, {spell(times[0])} to "
               f"{spell(times[-1])}; bins by the orders before {spell(times[0])}", flush=True)
@@ -57,7 +60,7 @@ def main(config: ConfigDict) -> int:
                                    config.noise_seed)
         states, sent = [one for day in days for one in day.starts], _Sent(config.lob_bench)
         seconds = {"prepared": time.perf_counter() - began}
-        runs = futures.simulate(prepared, market, spec, states, on_trace=sent)
+        runs = _rollouts(own, days, market, spec, sent)
         seconds["simulated"] = time.perf_counter() - began
         summary = rollout_summary.summarize(runs, states) | {
             "cancels_not_listed": sent.orders.unlisted,
@@ -86,6 +89,17 @@ class _Sent:
         self.orders(numbers, log)
         if self.messages is not None:
             self.messages(numbers, log)
+
+
+def _rollouts(own: Sequence[PreparedModel], days: Sequence[Day], market: MarketSpec, spec: FuturesSpec, sent: _Sent
+              ) -> list[Rollout]:
+    """Futures of the starts of all days, each day's by its model; days of one model are run together."""
+    runs: list[Rollout] = []
+    for _, some in itertools.groupby(zip(own, days, strict=True), key=lambda pair: id(pair[0])):
+        models, of = zip(*some, strict=True)
+        states = [one for day in of for one in day.starts]
+        runs += futures.simulate(models[0], market, spec, states, first=len(runs), on_trace=sent)
+    return runs
 
 
 class _Found(NamedTuple):
@@ -140,7 +154,7 @@ def _open_days(config: ConfigDict, prepared: PreparedModel) -> tuple[list[DayFee
     """
     if config.symbol != TRAINED:
         return markets.open_feeds(config), []
-    names = realism.trained_days(prepared.model.about)
+    names = order_model.trained_days(prepared.model.about)
     if not names:
         raise InputError(f"config.symbol: the checkpoint {config.model} names no days that it is trained on "
                          "(<symbol>_<date>): name the symbols to compare, symbol=A+B or symbol=all")

@@ -15,8 +15,11 @@ from ml_collections import ConfigDict
 import marsjax
 from marsjax.core import limits, times
 from marsjax.core.errors import InputError
+from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
+from marsjax.data.feed import DayFeed
 from marsjax.sim.initial import Warmup
+from marsjax.studies import adapted as studies_adapted
 from marsjax.studies import order_model, starts
 from marsjax.studies.order_model import DecodingSpec, PreparedModel
 from marsjax.studies.starts import NoiseMarket
@@ -72,6 +75,16 @@ def load_order_model(config: ConfigDict) -> PreparedModel:
                                      converters=config.converters or None, ignore_keys=config.ignore_keys)
     with named(f"config.model {config.model}"):
         return order_model.prepare(model, decoding)
+
+
+def adapted(config: ConfigDict, prepared: PreparedModel, market: MarketSpec, feed: DayFeed, before_ns: int
+            ) -> PreparedModel:
+    """The order model, taught by a day that it does not know if the config says so, which is printed."""
+    steps = at_least(config, "adapt_steps", 0)
+    own, said = studies_adapted.to_day(prepared, market, feed, before_ns, steps)
+    if said:
+        print(said, flush=True)
+    return own
 
 
 def about(config: ConfigDict, prepared: PreparedModel | None = None) -> dict[str, Any]:

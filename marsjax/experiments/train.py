@@ -80,8 +80,9 @@ def _training(config: ConfigDict) -> ModelTraining:
     """The config as specs; InputError names a key with a wrong value."""
     for key, low in (("every", 1), ("patience", 0), ("stop_at", 0)):
         setup.at_least(config, key, low)
-    bins = TokenSpec(config.price_bins, config.volume_bins, config.interval_bins)
-    spec = ModelSpec(config.embed_dim, config.layers, config.heads, config.context_length, bins)
+    bins = TokenSpec(config.price_bins, config.volume_bins, config.interval_bins, config.signals)
+    spec = ModelSpec(config.embed_dim, config.layers, config.heads, config.context_length, bins,
+                     whole_cancels=config.whole_cancels)
     train = TrainSpec(config.steps, config.batch, config.context_length, config.peak_rate, config.warmup, config.decay,
                       structured.UNDECAYED if config.head == "structured" else (), config.clip, config.accumulate,
                       config.average)

@@ -1,14 +1,26 @@
-"""Cancels that name a price and a volume, not an order (reference: cancels of noise and background agents)."""
+"""Cancels that name a price and a volume, not an order.
+
+Two rules choose what such a cancel takes back at the agent's own price nearest to the one named: `nearest` takes shares
+off the oldest orders, as the reference does (cancels of noise and background agents); `whole` takes back one order, as
+traders on an exchange do.
+"""
+
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from marsjax.core import int64
 from marsjax.core.kernels import Kernels, chosen
 from marsjax.core.records import Array, Book
 from marsjax.core.specs import MarketSpec
-from marsjax.market.slots import saturating_prefix_sum
+from marsjax.market.slots import prefix_count, saturating_prefix_sum
 
 _FAR = 2**31 - 1
+_CELLS = 2**10
+# u**1.25 at u = i / 1024, in parts of 2**24; in whole numbers, so that every machine has the same.
+_RANKS = np.array([math.isqrt(math.isqrt(i**5 << 46)) for i in range(_CELLS + 1)], np.uint32)
 
 
 def nearest(spec: MarketSpec, book: Book, is_own: Array, price: Array, volume: Array, upper_wins: Array
@@ -27,15 +39,77 @@ def nearest(spec: MarketSpec, book: Book, is_own: Array, price: Array, volume: A
       int32 [2, C]: the agent's own price nearest to the one named is chosen, and its orders there give up their
       shares, oldest first, until the volume is used up. All 0 if the agent has nothing resting.
     """
+    # One price stands on one side only, where slots are in order of arrival.
+    shares = jnp.where(_at_nearest_price(book, is_own, price, upper_wins), book.volume, 0).reshape(-1)
+    return _first_shares(chosen(spec.kernels), shares, volume).reshape(book.volume.shape)
+
+
+def whole(spec: MarketSpec, book: Book, is_own: Array, price: Array, volume: Array, upper_wins: Array, word: Array
+          ) -> jax.Array:
+    """Which resting order of an agent such a cancel takes back, as a whole.
+
+    Args:
+      spec: kernels.
+      book: an uncrossed book.
+      is_own: bool [2, C], the agent's resting orders.
+      price: int32 [], the price named.
+      volume: int32 [], shares named; more or less of them may be taken.
+      upper_wins: bool [], which of two own prices at equal distance is taken.
+      word: uint32 [], random; its last six bits are not used.
+
+    Returns:
+      int32 [2, C]: at the agent's own price nearest to the one named, of its orders of which nearly `volume` shares are
+      left (two volumes at equal distance count alike), one gives up all that it has left: `rank_from_newest` says
+      which. All 0 if the agent has nothing resting, or no volume is named.
+    """
+    is_at_price = _at_nearest_price(book, is_own, price, upper_wins)
+    distance = jnp.where(is_at_price, jnp.abs(book.volume - volume), _FAR)
+    fits = is_at_price & (distance == jnp.min(distance)) & (volume > 0)
+    count = jnp.sum(fits, dtype=jnp.int32)
+    is_taken = _of_rank(chosen(spec.kernels), fits, count, rank_from_newest(word, count))
+    return jnp.asarray(jnp.where(is_taken, book.volume, 0))
+
+
+def _of_rank(kernels: Kernels, fits: jax.Array, count: jax.Array, rank: jax.Array) -> jax.Array:
+    """bool [2, C], of `count` slots that fit the one of a rank from the last one, 0, on; none of none.
+
+    All of them stand on one side, as one price does; slots are in order of arrival.
+    """
+    if kernels.first_shares != "steps":
+        return fits & (prefix_count(fits) == count - rank)
+    fits_here, capacity = jnp.any(fits, axis=0), fits.shape[-1]
+    here, halvings = jnp.arange(capacity, dtype=jnp.int32), (capacity - 1).bit_length()
+
+    def halved(i: jax.Array, low: jax.Array) -> jax.Array:
+        middle = low + (jnp.int32(1) << halvings - 1 - i)
+        return jnp.where(jnp.sum(fits_here & (here >= middle), dtype=jnp.int32) > rank, middle, low)
+
+    return fits & (here == jax.lax.fori_loop(0, halvings, halved, jnp.int32(0)))
+
+
+def rank_from_newest(word: Array, count: Array) -> jax.Array:
+    """Which of `count` orders alike is taken back, int32 from 0, the newest: floor(count u**1.25) for a uniform u.
+
+    u is `word` / 2**32, uint32. Newer ones are a little more likely, as they are at exchanges. In whole numbers alone,
+    so that all devices agree: u**1.25 is interpolated in a table, which moves no chance by more than 4e-5, and none of
+    up to 100 orders by more than 2e-6.
+    """
+    word = jnp.asarray(word, jnp.uint32)
+    cell, part = (word >> 22).astype(jnp.int32), (word >> 6) & 0xFFFF
+    table = jnp.asarray(_RANKS)
+    low, high = table[cell], table[cell + 1]
+    reached = low + ((high - low) * part >> 16)
+    return jnp.asarray(int64.multiply_high(reached << 8, count), jnp.int32)
+
+
+def _at_nearest_price(book: Book, is_own: Array, price: Array, upper_wins: Array) -> jax.Array:
+    """bool [2, C]: an agent's orders at its price nearest to the one named; none if it has nothing resting."""
     is_own = is_own & (book.volume > 0)
     distance = jnp.where(is_own, jnp.abs(book.price - price), _FAR)
     is_nearest = is_own & (distance == jnp.min(distance))
     is_upper = book.price > price
     has_both = jnp.any(is_nearest & is_upper) & jnp.any(is_nearest & ~is_upper)
-    is_chosen = is_nearest & (~has_both | (is_upper == upper_wins))
-    # One price stands on one side only, where slots are in order of arrival.
-    shares = jnp.where(is_chosen, book.volume, 0).reshape(-1)
-    return _first_shares(chosen(spec.kernels), shares, volume).reshape(book.volume.shape)
+    return jnp.asarray(is_nearest & (~has_both | (is_upper == upper_wins)))
 
 
 def _first_shares(kernels: Kernels, shares: Array, volume: Array) -> jax.Array:

@@ -79,7 +79,7 @@ class Event:
 
 
 class ByPrice(NamedTuple):
-    """How a cancel without an id finds its orders (reference: cancels of noise and background agents)."""
+    """How a cancel without an id finds its orders (`market.cancels`)."""
 
     is_asked: Array
     """bool, the order is such a cancel."""
@@ -87,6 +87,9 @@ class ByPrice(NamedTuple):
     """First and last account whose resting orders it takes back; static."""
     upper_wins: Array
     """bool, which of two prices at equal distance is taken."""
+    word: Array | None = None
+    """uint32, random: the cancel takes back one whole order, and this word says which of several alike; None: it takes
+    shares off the oldest (reference: cancels of noise and background agents)."""
 
 
 def open_state(spec: MarketSpec, first_id: int = 0, previous_close: int = NO_PRICE, *, with_view: bool = True,
@@ -174,7 +177,9 @@ def _cancel_by_price(spec: MarketSpec, before: Book, market: Market, order: Orde
     """The market after, the report of the side that lost shares, and that side."""
     first, last = by_price.accounts
     own = (before.account >= first) & (before.account <= last)
-    shares = cancels.nearest(spec, before, own, order.price, order.volume, by_price.upper_wins)
+    named = (order.price, order.volume, by_price.upper_wins)
+    shares = (cancels.nearest(spec, before, own, *named) if by_price.word is None
+              else cancels.whole(spec, before, own, *named, by_price.word))
     market, cancelled = exchange.cancel_many(spec, market, shares, order.time, asked)
     # One price stands on one side only.
     side = jnp.argmax(cancelled.trades.count).astype(jnp.int32)

@@ -35,7 +35,7 @@ from marsjax.core.kernels import Kernels
 from marsjax.core.records import Array, Token
 from marsjax.core.specs import CacheSpec
 from marsjax.model import layers, sampling
-from marsjax.model.layers import LEVELS, DecoderLayer, layer_of
+from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer, layer_of
 from marsjax.model.llama import OrderModel
 
 Cached: TypeAlias = tuple[Array, ...]
@@ -80,7 +80,8 @@ def empty(model: OrderModel, cache: CacheSpec, batch: int) -> State:
     window = None
     if cache.mode != "rolling":
         columns = {field.name: zeros(spec.context_length) for field in dataclasses.fields(Token)}
-        window = Token(**{**columns, "levels": zeros(spec.context_length, LEVELS)})
+        window = Token(**{**columns, "levels": zeros(spec.context_length, LEVELS),
+                          "signals": zeros(spec.context_length, SIGNALS)})
     cached = cache.mode != "recompute"
     return State(keys=contexts() if cached else None, values=contexts() if cached else None,
                  newest=zeros(spec.embed_dim, dtype=dtype) if cached else None, window=window,

@@ -28,6 +28,9 @@ TIME_ROWS = 2881
 """Embeddings of time: five seconds each, the last for 4 hours of trading and beyond."""
 RATIO_ROWS = 11
 LEVELS = 10
+SIGNALS = 7
+"""Columns of a token beside the reference's."""
+_SIGNAL_UNIT = 8
 LAYER_NORM_EPSILON = 1e-5
 RMS_NORM_EPSILON = 1e-6
 ROTARY_BASE = 1e4
@@ -82,10 +85,12 @@ class Embedding(nnx.Module):
     """[11, d] if `ModelSpec.ratio_embeddings`, else None."""
     trade_ratio: Weight | None
     """[11, d] if `ModelSpec.ratio_embeddings`, else None."""
+    signals: Weight | None
+    """[7, d] if `TokenSpec.signals`, else None: what the eighth of each of its columns is multiplied by."""
 
     def __init__(self, tables: Mapping[str, Array], compute: ComputeSpec = FLOAT32) -> None:
         self.compute = compute
-        for name in ("volume_ratio", "trade_ratio", *tables):
+        for name in ("volume_ratio", "trade_ratio", "signals", *tables):
             setattr(self, name, nnx.Param(tables[name]) if name in tables else None)
 
     def __call__(self, tokens: Token) -> jax.Array:
@@ -102,6 +107,8 @@ class Embedding(nnx.Module):
         x = jax.lax.optimization_barrier(sum(
             jnp.asarray(table[...])[index].astype(jnp.float32) for table, index in found if table is not None))
         wide = dataclasses.replace(self.compute, dtype="float32")
+        if self.signals is not None:
+            x = x + dense(jnp.asarray(tokens.signals, jnp.float32) / _SIGNAL_UNIT, self.signals[...], wide)
         levels = dense(jnp.asarray(tokens.levels, jnp.float32), self.levels[...], wide) + self.levels_bias[...]
         return (x + _layer_norm(levels, self.levels_scale[...], self.levels_shift[...])).astype(self.compute.dtype)
 

@@ -11,7 +11,7 @@ The decoder layers are stacked on a leading axis, which `jax.lax.scan` walks: co
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from marsjax.model.layers import (
     FLOAT32,
     LEVELS,
     RATIO_ROWS,
+    SIGNALS,
     TIME_ROWS,
     DecoderLayer,
     Embedding,
@@ -88,10 +89,12 @@ class OrderModel(nnx.Module):
         x, _ = self.encode(tokens)
         return self.norm(x)
 
-    def encode(self, tokens: Token, *, upto: int | None = None) -> tuple[jax.Array, jax.Array]:
+    def encode(self, tokens: Token, *, upto: int | None = None,
+               changed: Callable[[jax.Array], jax.Array] | None = None) -> tuple[jax.Array, jax.Array]:
         """Residual stream of tokens [..., T] after the layers before number `upto` (default all).
 
-        Each token sees those up to itself; the first has position 0.
+        Each token sees those up to itself; the first has position 0. `changed` is what training does to their
+        embeddings [..., T, d] before the first layer.
 
         Returns:
           Residuals [..., T, d], and the layers' keys (rotated by position) and values [upto, 2, ..., T, h, k].
@@ -100,6 +103,7 @@ class OrderModel(nnx.Module):
           InputError: T is more than `ModelSpec.context_length`.
         """
         x, spec = self.embedding(tokens), self.spec
+        x = x if changed is None else changed(x)
         length, size = x.shape[-2], spec.embed_dim // spec.heads
         if length > spec.context_length:
             raise InputError(f"order model: expected at most context_length={spec.context_length} tokens, got {length}")
@@ -141,6 +145,7 @@ def _plan(spec: ModelSpec) -> dict[str, _Fresh]:
         "embedding.levels": _Fresh((LEVELS, d), 1 / math.sqrt(LEVELS)), "embedding.levels_bias": _Fresh((d,)),
         "embedding.levels_scale": _Fresh((d,), fill=1), "embedding.levels_shift": _Fresh((d,)),
         **(ratios if spec.ratio_embeddings else {}),
+        **({"embedding.signals": _Fresh((SIGNALS, d), 1 / math.sqrt(SIGNALS))} if bins.signals else {}),
         "layers.attention_norm": _Fresh((n, d), fill=1), "layers.qkv": _Fresh((n, d, 3, spec.heads, k), 0.02),
         "layers.out": _Fresh((n, spec.heads, k, d), into), "layers.mlp_norm": _Fresh((n, d), fill=1),
         "layers.gate_up": _Fresh((n, d, 2, 4 * d), 0.02), "layers.down": _Fresh((n, 4 * d, d), into),

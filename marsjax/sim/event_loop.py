@@ -5,6 +5,7 @@ contexts (`SimState.cache`): a loop over trajectories copies what it carries in 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -16,15 +17,13 @@ from marsjax.agents.base import Agent, AgentEvent
 from marsjax.core import int64
 from marsjax.core import kernels as ways
 from marsjax.core.records import Array, Kind, Ledgers, Order, Status
-from marsjax.market.process import ByPrice, Event, MarketState, process
+from marsjax.market.process import Event, MarketState, process
 from marsjax.model import kv_cache
 from marsjax.sim import event_queue
 from marsjax.sim.event_queue import NextEvent
 from marsjax.sim.simulator import Simulator
-from marsjax.sim.specs import SimulationSpec
 from marsjax.sim.state import NOT_CARRIED, AgentState, BackgroundPhase, NewTokens, SimState
 from marsjax.tokens import encoding
-from marsjax.tokens.encoding import TokenTables
 
 NO_REFRESH = 2**31 - 1
 """Stands for a step at which no context is refreshed: a prime, so no multiple of a smaller number of steps."""
@@ -41,17 +40,18 @@ def no_tokens(batch: int, room: int) -> NewTokens:
     return NewTokens(encoding.no_tokens((batch, room)), jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool))
 
 
-def send(spec: SimulationSpec, table: TokenTables, state: SimState, made: NewTokens, order: Order, happens: Array,
-         source: Array) -> tuple[SimState, NewTokens]:
+def send(simulator: Simulator, state: SimState, made: NewTokens, order: Order, happens: Array, source: Array
+         ) -> tuple[SimState, NewTokens]:
     """One order of one trajectory to the exchange, and all who hear of it; nothing changes unless it `happens`.
 
     `source` is 0 for the background agent, whose cancels name a price and a volume and take back orders of accounts
     below `SimulationSpec.owns_below`, and 1 + i for agents[i], who cancel orders of their own by id.
     """
-    is_background = jnp.asarray(source == 0)
-    by_price = ByPrice(is_background & background.is_cancel(order), (0, spec.owns_below - 1), (state.tie & 1) == 1)
-    after, event = process(spec.market, table, MarketState(state.market, state.view, state.token_state), order,
-                           happens=happens, source=source, by_price=by_price, own_only=~is_background)
+    spec, is_background = simulator.spec, jnp.asarray(source == 0)
+    by_price = background.by_price(simulator.model.spec, order, spec.owns_below, state.tie)
+    by_price = by_price._replace(is_asked=is_background & by_price.is_asked)
+    after, event = process(spec.market, simulator.table, MarketState(state.market, state.view, state.token_state),
+                           order, happens=happens, source=source, by_price=by_price, own_only=~is_background)
     observed = tuple(observer.update(kept, event)
                      for observer, kept in zip(spec.observers, state.observed, strict=True))
     agents = tuple(_inform(i, agent, kept, event, state.market.ledgers, after.market.ledgers)
@@ -112,7 +112,7 @@ def until_decision(simulator: Simulator, state: SimState, active: Array, keys: j
     def one_event(going: Going, active: Array, keys: jax.Array) -> Going:
         state, made, event, busy = going
         event = event._replace(place=jnp.where(busy, event.place, -1))
-        state, made = like(jax.vmap(lambda *x: _one_event(spec, simulator.table, *x))(state, made, event, keys),
+        state, made = like(jax.vmap(functools.partial(_one_event, simulator))(state, made, event, keys),
                            (state, made))
         return state, made, *jax.vmap(left)(state, made, active)
 
@@ -144,13 +144,14 @@ def until_decision(simulator: Simulator, state: SimState, active: Array, keys: j
     return dataclasses.replace(state, cache=cache)
 
 
-def _one_event(spec: SimulationSpec, table: TokenTables, state: SimState, made: NewTokens, event: NextEvent,
-               key: jax.Array) -> tuple[SimState, NewTokens]:
+def _one_event(simulator: Simulator, state: SimState, made: NewTokens, event: NextEvent, key: jax.Array
+               ) -> tuple[SimState, NewTokens]:
     """The next event of one trajectory; nothing happens at place -1."""
+    spec = simulator.spec
     own = event.place == event_queue.background_place(state.agent_states)
     agents, order, source = event_queue.take_order(state.agent_states, event)
     state = dataclasses.replace(state, agent_states=agents)
-    state, made = send(spec, table, state, made, where(own, state.planned, order), own | (order.kind != Kind.NONE),
+    state, made = send(simulator, state, made, where(own, state.planned, order), own | (order.kind != Kind.NONE),
                        jnp.where(own, 0, 1 + source))
     state = dataclasses.replace(
         state, phase=jnp.where(own, jnp.int32(BackgroundPhase.DECIDE), state.phase),

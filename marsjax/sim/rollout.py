@@ -190,9 +190,9 @@ def _identity(simulator: Simulator, spec: RolloutSpec, scheduler: Scheduler) -> 
     is_traced = any(isinstance(observer, TraceObserver) for observer in simulator.spec.observers)
     return {**sizes, "trace": is_traced, "simulation": repr(simulator.spec),
             "numbers": np.asarray(given.number).tolist(),
-            "model": _digest(simulator.model), "table": _digest(simulator.table),
-            "draws": _digest(simulator.draws), "start": _digest(given.starts), "until": _digest(given.until),
-            "agent_starts": _digest(given.agent_starts)}
+            "model_spec": repr(simulator.model.spec), "model": _digest(simulator.model),
+            "table": _digest(simulator.table), "draws": _digest(simulator.draws), "start": _digest(given.starts),
+            "until": _digest(given.until), "agent_starts": _digest(given.agent_starts)}
 
 
 def _digest(tree: Any) -> str:

@@ -40,7 +40,8 @@ class Draws(NamedTuple):
     values: Array
     """[B, 3], price, volume and interval within their bins."""
     tie: Array
-    """[B], the last bit decides between two prices to cancel at."""
+    """[B], the last bit decides between two prices to cancel at, the others among orders alike, where a cancel takes
+    back one of them (`ModelSpec.whole_cancels`)."""
     given_token: Array
     """int32 [B], a token that is not to be sampled, else NO_TOKEN."""
     agents: jax.Array | None = None
@@ -146,7 +147,7 @@ def step(simulator: Simulator, state: SimState, words: Draws, asked: Array | Non
 
     # With no one else to act the planned order is all that happens.
     def one(state: SimState, made: event_loop.NewTokens, decision: Decision) -> tuple[SimState, event_loop.NewTokens]:
-        return event_loop.send(spec, simulator.table, state, made, decision.planned, decision.sent, jnp.int32(0))
+        return event_loop.send(simulator, state, made, decision.planned, decision.sent, jnp.int32(0))
 
     after, made = jax.vmap(one)(dataclasses.replace(state, cache=NOT_CARRIED, tie=words.tie),
                                 event_loop.no_tokens(asked.shape[0], 1), decision)

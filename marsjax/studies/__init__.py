@@ -5,6 +5,7 @@ Specs and plain values go in, arrays and tables come out; nothing here knows a c
 each imported when it is first used.
 Where futures start, and what writes them:
   `order_model`: an order model ready for rollouts.
+  `adapted`: one that has learnt from the day so far of a market that it did not know.
   `starts`: orders of feeds and of the noise agent, and the states that they lead to.
   `made_days`: days that the order model writes, for others to start from.
   `session_times`: times of a session at which futures can start.
@@ -27,9 +28,9 @@ What they share:
 import importlib
 from types import ModuleType
 
-__all__ = ["bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length", "executions",
-           "forecast_evaluation", "forecasts", "futures", "lob_bench", "made_days", "model_training", "noise_bars",
-           "order_model", "progress", "realism", "rollout_summary", "session_times", "starts"]
+__all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
+           "executions", "forecast_evaluation", "forecasts", "futures", "lob_bench", "made_days", "model_training",
+           "noise_bars", "order_model", "progress", "realism", "rollout_summary", "session_times", "starts"]
 
 
 def __getattr__(name: str) -> ModuleType:

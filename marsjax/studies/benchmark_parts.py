@@ -15,9 +15,9 @@ from marsjax.agents import background
 from marsjax.core import int64
 from marsjax.core.records import Array, Time, Token
 from marsjax.market import exchange
-from marsjax.market.process import NOT_MADE, ByPrice, MarketState, process
+from marsjax.market.process import NOT_MADE, MarketState, process
 from marsjax.model import kv_cache, sampling
-from marsjax.model.layers import LEVELS
+from marsjax.model.layers import LEVELS, SIGNALS
 from marsjax.sim import step as sim_step
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.state import SimState
@@ -96,7 +96,8 @@ def _append(simulator: Simulator, state: kv_cache.State, step: jax.Array) -> kv_
     cache, batch = simulator.spec.cache, state.total.shape[0]
     row = jnp.full((batch, 1), step % 10, jnp.int32)
     token = Token(kind=row % 3, price_bin=row, volume_bin=row, interval_bin=row, volume_ratio=row, trade_ratio=row,
-                  change=row, seconds=row, levels=jnp.broadcast_to(row[..., None], (batch, 1, LEVELS)))
+                  change=row, seconds=row, levels=jnp.broadcast_to(row[..., None], (batch, 1, LEVELS)),
+                  signals=jnp.zeros((batch, 1, SIGNALS), jnp.int32))
     state = kv_cache.append_all(simulator.model, cache, state, token, jnp.ones(batch, jnp.int32),
                                 jnp.zeros(batch, bool), 1)
     # A context that has come to its end goes back, so that none is refreshed here.
@@ -119,7 +120,7 @@ def _handle_one(simulator: Simulator, market: MarketState, now: Time, plan: Samp
                 ) -> tuple[MarketState, Time]:
     spec = simulator.spec
     order = background.planned_order(plan, market.view.mid_price, now, spec.account)
-    by_price = ByPrice(background.is_cancel(order), (0, spec.owns_below - 1), (tie & 1) == 1)
+    by_price = background.by_price(simulator.model.spec, order, spec.owns_below, tie)
     after, event = process(spec.market, simulator.table, market, order, by_price=by_price)
     if event.encoded is not NOT_MADE:
         # Whatever is read of a token keeps it from being optimised away.

@@ -5,6 +5,7 @@ writes the day, which begins under a clock of its own.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +47,7 @@ class MakingSpec:
     settle_minutes: int = 60
     """That the model goes on from the real state before the day begins."""
     minutes: int = 30
-    """Of the day before futures start."""
+    """Of the day before futures start, at most: it ends at an ordinary minute of its last third (`ordinary_minute`)."""
     candidates: int = 8
     """Days that are tried; the one nearest to the middle of them is kept (`_typical`)."""
     begin_ns: int = 34_200 * SECOND_NS
@@ -91,15 +92,19 @@ def make(prepared: PreparedModel, market: MarketSpec, start: Start, spec: Making
     begun = jax.tree.map(lambda *x: np.stack([np.asarray(each) for each in x]), *cleaned)
     run = _run(prepared, long, begun, RolloutSpec(len(cleaned), spec.minutes, spec.seed + 1), spec)
     chosen = _typical(run, prepared.model.spec.context_length)
-    end = initial.after_rollout(run, cleaned[chosen], chosen)
-    tables = _book(cleaned[chosen]), _orders(run, chosen)
+    minutes = _last_minute(run, chosen, spec, prepared.model.spec.context_length)
+    if minutes < spec.minutes:  # the same trajectory, not so long
+        run = _run(prepared, long, _one(cleaned[chosen]), RolloutSpec(1, minutes, spec.seed + 1, chosen), spec)
+    number = chosen if minutes == spec.minutes else 0
+    end = initial.after_rollout(run, cleaned[chosen], number)
+    tables = _book(cleaned[chosen]), _orders(run, number)
     check(*tables)
-    start_ns = spec.begin_ns + spec.minutes * MINUTE_NS
+    start_ns = spec.begin_ns + minutes * MINUTE_NS
     venue = Venue(continuous_session(spec.begin_ns, spec.begin_ns + _SESSION_HOURS * 60 * MINUTE_NS), market.tick,
                   units=market.units, capacity=market.capacity, trade_width=market.trade_width)
-    about = {"settle_minutes": spec.settle_minutes, "minutes": spec.minutes, "candidates": spec.candidates,
+    about = {"settle_minutes": spec.settle_minutes, "minutes": minutes, "candidates": spec.candidates,
              "seed": spec.seed, "others_left_out": left_out[chosen],
-             "orders": len(tables[1]), "orders_a_minute": round(len(tables[1]) / spec.minutes, 1),
+             "orders": len(tables[1]), "orders_a_minute": round(len(tables[1]) / minutes, 1),
              **describe(long, end)}
     return Made(venue, start_ns, tables, end, about)
 
@@ -176,6 +181,35 @@ def _typical(run: Rollout, least: int) -> int:
     touch = [int64.to_numpy(side)[:, 0] for side in (run.state.view.bid_volume, run.state.view.ask_volume)]
     ranks = np.stack([np.argsort(np.argsort(each[fit], kind="stable"), kind="stable") for each in (ranges, *touch)])
     return int(fit[np.argmin(np.abs(ranks - (len(fit) - 1) / 2).sum(axis=0))])
+
+
+def _last_minute(run: Rollout, trajectory: int, spec: MakingSpec, least: int) -> int:
+    """The minute after which a trajectory's day ends, of its last third and with more than `least` orders before it."""
+    table = run.orders(market_tables.INTEGER)
+    table = table[(table["trajectory"] == trajectory) & (table["status"] == Status.ACCEPTED.name)]
+    ends = spec.begin_ns + MINUTE_NS * np.arange(1, spec.minutes + 1)
+    place = np.searchsorted(table["time_ns"].to_numpy(), ends, side="right") - 1
+    seen = {name: table[name].to_numpy()[np.maximum(place, 0)].astype(np.float64)
+            for name in ("mid_price", "ask_volume", "bid_volume")}
+    # Cancels merge with each other in tokens: some more orders than a context holds.
+    allowed = (np.arange(1, spec.minutes + 1) > spec.minutes * 2 // 3) & (place + 1 > 1.2 * least)
+    allowed[-1] = True
+    mid = np.where(seen["mid_price"] > 0, seen["mid_price"], np.nan)
+    return ordinary_minute(mid, (seen["ask_volume"], seen["bid_volume"]), allowed) + 1
+
+
+def ordinary_minute(mid: np.ndarray, volumes: Sequence[np.ndarray], allowed: np.ndarray) -> int:
+    """The minute of a day at which least goes on, by ranks: an index of arrays [M], `allowed`, the first of equals.
+
+    Ranked are how far the mid is from its mean over the last five minutes, and how far, in ratios, the shares at each
+    best price are from the day's median. A mid of NaN, where a side is empty, is the farthest.
+    """
+    before = np.array([mid[max(minute - 4, 0):minute + 1].mean() for minute in range(len(mid))])
+    shares = [np.log(np.maximum(each, 1)) for each in volumes]
+    apart = [np.nan_to_num(np.abs(mid - before), nan=np.inf), *(np.abs(each - np.median(each)) for each in shares)]
+    fit = np.flatnonzero(allowed)
+    ranks = sum(np.unique(each[fit], return_inverse=True)[1] for each in apart)
+    return int(fit[np.argmin(ranks)])
 
 
 def check(book: pd.DataFrame, orders: pd.DataFrame) -> None:

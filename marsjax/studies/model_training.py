@@ -16,7 +16,7 @@ from marsjax.core.errors import InputError
 from marsjax.core.specs import ComputeSpec, ModelSpec
 from marsjax.model import llama
 from marsjax.model.llama import OrderModel
-from marsjax.training import fit, loss, structured
+from marsjax.training import fit, flows, loss, structured
 from marsjax.training.fit import FitPlan
 from marsjax.training.loop import TrainSpec
 from marsjax.training.prepare import Prepared
@@ -38,6 +38,10 @@ class ModelTraining:
     """structured: rows for bins and pairs of bins; joint: a row for each class."""
     pair_width: int
     """Coordinates that the rows of pairs see, for a structured head."""
+    dropout: float
+    """Share of coordinates that a step leaves out, for a structured head."""
+    flow_weight: float
+    """Of shares by kind and price (`training.flows`), for a structured head; 0: none."""
     refit: bool
     """Whether to train once more, as long, on the orders that decided when to stop."""
     seed: int
@@ -48,6 +52,9 @@ class ModelTraining:
         limits.check_whole("ModelTraining.seed", self.seed, 0, limits.SEED)
         if self.head not in ("structured", "joint"):
             raise InputError(f"ModelTraining.head: expected structured or joint, got {self.head!r}")
+        for name in ("dropout", "flow_weight"):
+            if self.head == "joint" and getattr(self, name):
+                raise InputError(f"ModelTraining.{name}: expected 0 with head=joint, got {getattr(self, name)}")
 
 
 def run(training: ModelTraining, data: Prepared, states: Path, identity: Mapping[str, Any]
@@ -64,7 +71,9 @@ def run(training: ModelTraining, data: Prepared, states: Path, identity: Mapping
     spec, of = training.model, data.split
     chunk = math.gcd(spec.context_length, _CHUNK)
     is_structured = training.head == "structured"
-    objective: Any = (loss.Factored if is_structured else loss.Joint)(chunk)
+    weight = training.flow_weight
+    shares = flows.of_bins(weight, data.converters["pred-order-volume"]) if weight else None
+    objective: Any = loss.Factored(chunk, training.dropout, shares) if is_structured else loss.Joint(chunk)
 
     def fresh(days: list[np.ndarray]) -> Any:
         first = jax.random.fold_in(key, 0)

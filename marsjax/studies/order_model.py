@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,6 +81,11 @@ def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec()) -> Prep
     return PreparedModel(model, cache, table, draws,
                          ways.rows if ways == dataclasses.replace(kernels.CPU, rows=ways.rows)
                          else None)
+
+
+def trained_days(about: Mapping[str, Any]) -> list[str]:
+    """The days <symbol>_<date> that a checkpoint says it is trained on."""
+    return sorted(set(re.findall(r"\b[0-9A-Za-z]+_\d{8}\b", str(about.get("source", "")))))
 
 
 def headline(prepared: PreparedModel, name: str) -> str:

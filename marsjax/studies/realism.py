@@ -2,9 +2,8 @@
 
 import dataclasses
 import itertools
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -103,11 +102,6 @@ class Floor(NamedTuple):
     """int64 [K]."""
     init_price: int
     """Around which its prices are, 1e-4 of the currency."""
-
-
-def trained_days(about: Mapping[str, Any]) -> list[str]:
-    """The days <symbol>_<date> that a checkpoint says it is trained on."""
-    return sorted(set(re.findall(r"\b[0-9A-Za-z]+_\d{8}\b", str(about.get("source", "")))))
 
 
 def read(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, spec: StretchSpec, session: Session) -> Day:

@@ -31,11 +31,11 @@ from marsjax.core.records import (
 )
 from marsjax.core.specs import MarketSpec, TokenSpec
 from marsjax.core.times import SECOND_NS
-from marsjax.tokens import bins
+from marsjax.tokens import bins, signals
 from marsjax.tokens.bins import Converter, DrawTable, IndexTable, TimeIndexTable
 
 COLUMNS = 15
-"""Of the reference's feature array: token, two ratios, change, seconds, ten levels."""
+"""Of the reference's feature array: token, two ratios, change, seconds, ten levels. Signals come after."""
 LEVELS = 10
 """Ticks around the mid in a token."""
 CHANGE_LIMIT = 2000
@@ -97,6 +97,10 @@ class TokenState:
     """Tokens made so far, merged ones once."""
     clipped: Array
     """Tokens whose seconds were out of range."""
+    trend: signals.Trend
+    """After the last order."""
+    trend_before: signals.Trend
+    """Before it, or before the first of the cancels merged into it: several that are one token count once."""
 
 
 class Encoded(NamedTuple):
@@ -166,34 +170,46 @@ def unpack(spec: TokenSpec, number: Array) -> tuple[Array, Array, Array, Array]:
 def no_tokens(shape: tuple[int, ...]) -> Token:
     """Tokens of zeros, [*shape]: room for others."""
     columns = {field.name: jnp.zeros(shape, jnp.int32) for field in dataclasses.fields(Token)}
-    return Token(**{**columns, "levels": jnp.zeros((*shape, LEVELS), jnp.int32)})
+    wide = {"levels": LEVELS, "signals": signals.COLUMNS}
+    return Token(**{**columns, **{name: jnp.zeros((*shape, count), jnp.int32) for name, count in wide.items()}})
+
+
+def columns(spec: TokenSpec) -> int:
+    """Of a feature array: the reference's, and the signals where the spec has them."""
+    return COLUMNS + signals.COLUMNS * spec.signals
 
 
 def to_array(spec: TokenSpec, token: Token) -> jax.Array:
-    """Tokens [...] -> the reference's features, int32 [..., 15]."""
+    """Tokens [...] -> the reference's features, int32 [..., 15], with signals [..., 22] where the spec has them."""
     number = pack(spec, token.kind, token.price_bin, token.volume_bin, token.interval_bin)
     head = (number, token.volume_ratio, token.trade_ratio, token.change, token.seconds)
-    return jnp.concatenate([jnp.stack([jnp.asarray(x, jnp.int32) for x in head], axis=-1), token.levels], axis=-1)
+    parts = [jnp.stack([jnp.asarray(x, jnp.int32) for x in head], axis=-1), token.levels]
+    return jnp.concatenate([*parts, token.signals] if spec.signals else parts, axis=-1)
 
 
 def from_array(spec: TokenSpec, features: Array) -> Token:
-    """The reference's features, int32 [..., 15] -> tokens [...]; values are taken as they are (see `check_array`)."""
+    """Features, int32 [..., `columns`] -> tokens [...]; values are taken as they are (see `check_array`)."""
     number, volume_ratio, trade_ratio, change, seconds = (features[..., i] for i in range(COLUMNS - LEVELS))
-    return Token(*unpack(spec, number), volume_ratio, trade_ratio, change, seconds, features[..., COLUMNS - LEVELS:])
+    levels, more = features[..., COLUMNS - LEVELS:COLUMNS], features[..., COLUMNS:]
+    if not spec.signals:
+        more = jnp.zeros((*features.shape[:-1], signals.COLUMNS), jnp.int32)
+    return Token(*unpack(spec, number), volume_ratio, trade_ratio, change, seconds, levels, more)
 
 
 def check_array(spec: TokenSpec, features: np.ndarray, level_bins: int) -> np.ndarray:
-    """Features from outside, [..., 15] or [..., T * 15], as int32 [..., T, 15].
+    """Features from outside, [..., C] or [..., T * C], as int32 [..., T, C]; C is `columns`, 15 for the reference.
 
     Raises InputError with the place and the value where the shape, the type or a number is out of range.
     """
-    features = np.asarray(features)
-    if features.dtype.kind not in "iu" or not features.ndim or features.shape[-1] % COLUMNS:
-        raise InputError(f"features: expected integers [..., {COLUMNS}], got {features.dtype} {features.shape}")
-    if features.shape[-1] != COLUMNS:
-        features = features.reshape(*features.shape[:-1], -1, COLUMNS)
-    low = np.array([0, 0, 0, -CHANGE_LIMIT, 0] + [0] * LEVELS)
-    high = np.array([spec.classes - 1, 10, 10, CHANGE_LIMIT, SECONDS_LIMIT] + [level_bins] * LEVELS)
+    features, count = np.asarray(features), columns(spec)
+    if features.dtype.kind not in "iu" or not features.ndim or features.shape[-1] % count:
+        raise InputError(f"features: expected integers [..., {count}], got {features.dtype} {features.shape}")
+    if features.shape[-1] != count:
+        features = features.reshape(*features.shape[:-1], -1, count)
+    least, most = np.array(signals.LIMITS).T
+    low = np.concatenate([[0, 0, 0, -CHANGE_LIMIT, 0], [0] * LEVELS, least])[:count]
+    high = np.concatenate([[spec.classes - 1, 10, 10, CHANGE_LIMIT, SECONDS_LIMIT], [level_bins] * LEVELS,
+                           most])[:count]
     bad = (features < low) | (features > high)
     if bad.any():
         place = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -224,7 +240,7 @@ def start() -> TokenState:
     return jax.tree.map(jnp.array, TokenState(
         started=no, first=time, previous=time, open_price=none + NO_PRICE, last_is_cancel=no,
         cancel_price=none, cancel_account=none + NO_ACCOUNT, cancel_volume=zero, cancel_resting=zero, price_bin=none,
-        interval_bin=none, count=none, clipped=none))
+        interval_bin=none, count=none, clipped=none, trend=signals.start(), trend_before=signals.start()))
 
 
 def encode(market: MarketSpec, table: TokenTables, state: TokenState, order: Order, trades: Trades, before: BookView,
@@ -264,11 +280,13 @@ def encode(market: MarketSpec, table: TokenTables, state: TokenState, order: Ord
     seconds -= jnp.where(times.before(order.time, times.of_ns(_LUNCH_ENDS_NS)), 0, _LUNCH_S)
     in_range = jnp.clip(seconds, 0, SECONDS_LIMIT)
     traded = int64.select(is_cancel, volume, trades.volume)
+    trend_before = jax.tree.map(lambda x, y: jnp.where(merges, x, y), state.trend_before, state.trend)
+    trend, shown = signals.update(market, trend_before, after)
     token = Token(
         kind=order.kind, price_bin=price_bin, volume_bin=bins.lookup_int64(table.volume, volume),
         interval_bin=interval_bin, volume_ratio=_tenths(volume, int64.add(volume, resting)),
         trade_ratio=_tenths(traded, volume), change=_change(table, after, open_price), seconds=in_range,
-        levels=_levels(market, table, after))
+        levels=_levels(market, table, after), signals=shown)
 
     is_new = counts & state.started & ~merges
     replaces = counts & merges & (state.count > 0)
@@ -277,7 +295,8 @@ def encode(market: MarketSpec, table: TokenTables, state: TokenState, order: Ord
         last_is_cancel=is_cancel, cancel_price=price, cancel_account=order.account, cancel_volume=volume,
         cancel_resting=resting, price_bin=price_bin, interval_bin=interval_bin,
         count=state.count + is_new.astype(jnp.int32),
-        clipped=state.clipped + (is_new & (seconds != in_range)).astype(jnp.int32))
+        clipped=state.clipped + (is_new & (seconds != in_range)).astype(jnp.int32), trend=trend,
+        trend_before=trend_before)
     kept = jax.tree.map(lambda x, y: jnp.where(counts, x, y), new, state)
     return kept, Encoded(token, is_new, replaces)
 

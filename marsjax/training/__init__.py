@@ -7,6 +7,8 @@
   `fit`: one training from its first step, or where it was broken off, to its best weights.
   `loop`: the steps of a training: optimizer, schedule, averages, devices.
   `loss`: what training makes small.
+  `adapt`: a trained model taught a little more, by the orders of one market.
+  `flows`: shares that orders bring by kind and price, made right in training.
   `structured`: an order model with few weights, for few data, that becomes an ordinary one.
   `state`: the state of a training on disk.
   `evaluate`: losses of a model on parts of days, by field of the order.
@@ -20,8 +22,8 @@ import importlib
 from types import ModuleType
 
 __all__ = [
-    "baselines", "converters", "days", "evaluate", "fit", "loop", "loss", "prepare", "report", "split", "state",
-    "structured",
+    "adapt", "baselines", "converters", "days", "evaluate", "fit", "flows", "loop", "loss", "prepare", "report",
+    "split", "state", "structured",
 ]  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def _measure(objective: Objective, chosen: Windows) -> Callable[[Any], float]:
     @jax.jit
     def total(weights: Any, features: jax.Array, scored: jax.Array) -> jax.Array:
         def part(x: tuple[jax.Array, jax.Array]) -> jax.Array:
-            return jnp.sum(jnp.where(x[1], objective(weights, x[0]), 0.0))
+            return jnp.sum(jnp.where(x[1], objective(weights, x[0], None), 0.0))
 
         parts = (features.reshape(-1, _TOGETHER, *features.shape[1:]), scored.reshape(-1, _TOGETHER, scored.shape[1]))
         return jnp.sum(jax.lax.map(part, parts))

@@ -16,8 +16,9 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import Array
 
 Weights = TypeVar("Weights")
-Objective = Callable[[Any, jax.Array], jax.Array]
-"""(weights, windows int32 [B, T + 1, 15]) -> nats of each prediction, [B, T]. Hashable: it is a static argument."""
+Objective = Callable[[Any, jax.Array, jax.Array | None], jax.Array]
+"""(weights, windows int32 [B, T + 1, 15], a key or None) -> nats of each prediction, [B, T]. With a key it is what a
+step of training makes small, which draws by it; without one, what is measured. Hashable: it is a static argument."""
 DATA = "data"
 """Axis of a mesh that a step's windows are spread over."""
 
@@ -146,15 +147,17 @@ def _on(mesh: Mesh | None, tree: Any) -> Any:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def _steps(train: TrainSpec, objective: Objective, mesh: Mesh | None, count: int, progress: TrainingProgress[Weights],
            flat: jax.Array, starts: jax.Array, key: jax.Array) -> tuple[TrainingProgress[Weights], jax.Array]:
-    def loss_of(first: jax.Array) -> Callable[[Weights], jax.Array]:
+    def loss_of(first: jax.Array, key: jax.Array) -> Callable[[Weights], jax.Array]:
         if mesh is not None:
             first = jax.lax.with_sharding_constraint(first, NamedSharding(mesh, PartitionSpec(DATA)))
         features = flat[first[:, None] + jnp.arange(train.length + 1)]
-        return lambda weights: jnp.mean(objective(weights, features))
+        return lambda weights: jnp.mean(objective(weights, features, key))
 
     def one(now: TrainingProgress[Weights], _: None) -> tuple[TrainingProgress[Weights], jax.Array]:
-        first = jax.random.choice(jax.random.fold_in(key, now.step), starts, (train.batch,))
-        value, gradient = _accumulated(train, lambda part: jax.value_and_grad(loss_of(part))(now.params), first)
+        own = jax.random.fold_in(key, now.step)
+        first = jax.random.choice(own, starts, (train.batch,))
+        value, gradient = _accumulated(
+            train, lambda part, part_key: jax.value_and_grad(loss_of(part, part_key))(now.params), first, own)
         updates, state = optimizer(train).update(gradient, now.optimizer, now.params)
         params = optax.apply_updates(now.params, updates)
         return TrainingProgress(params, _averaged(train, now, params), state, now.step + 1), value
@@ -162,13 +165,16 @@ def _steps(train: TrainSpec, objective: Objective, mesh: Mesh | None, count: int
     return jax.lax.scan(one, progress, None, length=count)
 
 
-def _accumulated(train: TrainSpec, of_part: Callable[[jax.Array], Any], first: jax.Array) -> Any:
-    """Loss and gradient over all windows, the mean of their parts."""
+def _accumulated(train: TrainSpec, of_part: Callable[[jax.Array, jax.Array], Any], first: jax.Array, key: jax.Array
+                 ) -> Any:
+    """Loss and gradient over all windows, the mean of their parts, each with a key of its own."""
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(train.accumulate))
     if train.accumulate == 1:
-        return of_part(first)
-    parts = first.reshape(train.accumulate, -1)
-    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, parts[0]))
-    total, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of_part(part)), None), total, parts)
+        return of_part(first, keys[0])
+    parts = first.reshape(train.accumulate, -1), keys
+    zero = jax.eval_shape(of_part, *jax.tree.map(lambda x: x[0], parts))
+    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), zero)
+    total, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of_part(*part)), None), total, parts)
     return jax.tree.map(lambda x: x / train.accumulate, total)
 
 

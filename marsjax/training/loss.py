@@ -1,4 +1,4 @@
-"""What training makes small: next-order cross-entropy, in nats an order."""
+"""What training makes small: next-order cross-entropy, in nats an order, of a model with some coordinates left out."""
 
 import dataclasses
 
@@ -11,30 +11,41 @@ from marsjax.core.records import Array
 from marsjax.model.llama import OrderModel
 from marsjax.tokens import encoding
 from marsjax.training import structured
+from marsjax.training.flows import Flows
 from marsjax.training.structured import Structured
 
 
 @dataclasses.dataclass(frozen=True)
 class Joint:
-    """Objective of an ordinary order model: (model, windows int32 [B, T + 1, 15]) -> nats [B, T]."""
+    """Objective of an ordinary order model: (model, windows int32 [B, T + 1, 15], key or None) -> nats [B, T]."""
 
     chunk: int = 128
     """Positions whose logits are made at a time."""
 
-    def __call__(self, model: OrderModel, features: Array) -> jax.Array:
-        """Nats of each next token."""
+    def __call__(self, model: OrderModel, features: Array, key: jax.Array | None = None) -> jax.Array:
+        """Nats of each next token; nothing is drawn."""
         return next_token(model, features, self.chunk)
 
 
 @dataclasses.dataclass(frozen=True)
 class Factored:
-    """Objective of a structured model, likewise."""
+    """Objective of a structured model, likewise; with a key it is what a step of training makes small."""
 
     chunk: int = 128
+    dropout: float = 0.0
+    """Share of the coordinates of embeddings and of final hidden states that a step leaves out."""
+    flows: Flows | None = None
+    """Shares by kind and price, made right with the orders (`marsjax.training.flows`)."""
 
-    def __call__(self, model: Structured, features: Array) -> jax.Array:
-        """Nats of each next token."""
-        return structured.next_token(model, features, self.chunk)
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"Factored.dropout: expected at least 0 and below 1, got {self.dropout}")
+
+    def __call__(self, model: Structured, features: Array, key: jax.Array | None = None) -> jax.Array:
+        """Nats of each next token; with a key under dropout, and with what flows add, spread over a window."""
+        if key is None:
+            return structured.next_token(model, features, self.chunk)
+        return structured.next_token(model, features, self.chunk, structured.Dropout(self.dropout, key), self.flows)
 
 
 def next_token(model: OrderModel, features: Array, chunk: int = 128) -> jax.Array:

@@ -25,6 +25,8 @@ from marsjax.model import layers, llama
 from marsjax.model.layers import CHANGE_ROWS, TIME_ROWS
 from marsjax.model.llama import OrderModel
 from marsjax.tokens import encoding
+from marsjax.training import flows as flow
+from marsjax.training.flows import Flows
 
 KINDS = 3
 ANCHOR = 0
@@ -35,6 +37,8 @@ _UNSEEN = 1e-5
 """Probability of all classes together that no order to train on had, when training starts."""
 _ANCHOR_SIZE = 6.0
 """Of the anchor in the embedding, against about 1 of the other coordinates."""
+_LEFT_OVER = 1e-4
+"""Of the largest weight of a head, what rounding leaves of it that no row holds."""
 _TABLE_SCALE = 0.3
 """Of fresh embedding tables; smaller than an ordinary model's, since with few data rare rows stay as they start."""
 
@@ -100,7 +104,7 @@ def init(spec: ModelSpec, key: jax.Array, frequencies: np.ndarray | None = None,
     """
     if not 1 <= pair_width <= spec.embed_dim:
         raise InputError(f"structured: expected pair_width of 1 to {spec.embed_dim} (embed_dim), got {pair_width}")
-    small = dataclasses.replace(spec, tokens=TokenSpec(1, 1, 1))
+    small = dataclasses.replace(spec, tokens=TokenSpec(1, 1, 1, spec.tokens.signals))
     fresh = llama.init(small, key).weights()
     d, bins = spec.embed_dim, spec.tokens
 
@@ -111,6 +115,8 @@ def init(spec: ModelSpec, key: jax.Array, frequencies: np.ndarray | None = None,
               "interval": table(4, bins.intervals), "change": jnp.zeros((1, d)), "time": jnp.zeros((1, d)),
               "levels_scale": jnp.full((d,), _TABLE_SCALE).at[ANCHOR].set(0.0),
               "levels_shift": jnp.zeros((d,)).at[ANCHOR].set(_ANCHOR_SIZE)}
+    if spec.tokens.signals:
+        tables["signals"] = table(7, layers.SIGNALS)
     if spec.ratio_embeddings:
         tables |= {"volume_ratio": table(5, layers.RATIO_ROWS), "trade_ratio": table(6, layers.RATIO_ROWS)}
     weights = {**fresh, **{f"embedding.{name}": x for name, x in tables.items()}, "head": jnp.zeros((d, 0))}
@@ -142,6 +148,46 @@ def _fresh_head(spec: ModelSpec, frequencies: np.ndarray | None, pair_width: int
         "kind_price_volume": (KINDS, p, v), "kind_price_interval": (KINDS, p, i)}.items()}
     return HeadRows(bias(law.sum(axis=(2, 3))), bias(given_kind(law.sum(axis=(1, 3)))),
                 bias(given_kind(law.sum(axis=(1, 2)))), **whole, **pairs)
+
+
+def of_model(model: OrderModel) -> Structured:
+    """The structured model that expands to an ordinary one; the other way round of `expand`.
+
+    Rows are means of the head over the bins that they do not name, each less what others hold of it already: where the
+    head is a sum of rows nothing is left over. InputError where something is, or where changes or times are told apart.
+    """
+    spec, bins = model.spec, model.spec.tokens
+    d, shape = spec.embed_dim, (KINDS, bins.price_levels, bins.volumes, bins.intervals)
+    whole = np.asarray(model.head.weight[...], np.float64).T.reshape(*shape, d)
+    kp = whole.mean(axis=(2, 3))
+    kv, ki = (whole.mean(axis=axes) - whole.mean(axis=(1, 2, 3))[:, None] for axes in ((1, 3), (1, 2)))
+    least = _LEFT_OVER * np.abs(whole).max()
+    together = np.abs(whole - kp[:, :, None, None] - kv[:, None, :, None] - ki[:, None, None]).max(axis=(0, 1, 2, 3))
+    width = max(1, int(np.flatnonzero(together > least).max(initial=0)) + 1)
+    pairs = whole[..., :width]
+    kpv = pairs.mean(axis=3)
+    kpi = pairs.mean(axis=2) - pairs.mean(axis=(2, 3))[:, :, None]
+    vi = (pairs - kpv[:, :, :, None] - kpi[:, :, None]).mean(axis=(0, 1))
+    left = np.abs(pairs - kpv[:, :, :, None] - kpi[:, :, None] - vi).max()
+    if left > least:
+        raise InputError(f"structured: expected a head that is a sum of rows, got one that is up to {left:.2g} off any "
+                         "such sum: the model was trained with another head")
+    for rows in (kp, kv, ki):
+        rows[..., :width] = 0  # the rows of pairs hold these
+    p, v, i = shape[1:]
+    none = {name: np.zeros(size) for name, size in {
+        "bias_price": (KINDS, p, 1), "bias_volume": (KINDS, v, 1), "bias_interval": (KINDS, i, 1), "price": (p, d),
+        "volume": (v, d), "interval": (i, d), "price_volume": (p, v, width), "price_interval": (p, i, width)}.items()}
+    found = {"kind_price": kp, "kind_volume": kv, "kind_interval": ki, "volume_interval": vi,
+             "kind_price_volume": kpv, "kind_price_interval": kpi}
+    tables = {}
+    for name in ("change", "time"):
+        table = np.asarray(getattr(model.embedding, name)[...])
+        if (table != table[:1]).any():
+            raise InputError(f"structured: expected one row for all in embedding.{name}, got several")
+        tables[f"embedding.{name}"] = jnp.asarray(table[:1])
+    head = HeadRows(**{name: jnp.asarray(x, jnp.float32) for name, x in {**none, **found}.items()})
+    return Structured(model.replace({**tables, "head": jnp.zeros((d, 0))}), head)
 
 
 class _Rows(NamedTuple):
@@ -186,25 +232,55 @@ def _body(model: Structured) -> OrderModel:
                                "embedding.time": jnp.broadcast_to(table.time[...], (TIME_ROWS, width))})
 
 
-def next_token(model: Structured, features: Array, chunk: int = 128) -> jax.Array:
+class Dropout(NamedTuple):
+    """Coordinates that a step of training leaves out, the anchor never; the others make up for them."""
+
+    share: float
+    key: jax.Array
+
+    def __call__(self, x: jax.Array, place: int) -> jax.Array:
+        """x [..., d] without some of its coordinates; `place` tells one use from another."""
+        if not self.share:
+            return x
+        kept = jax.random.bernoulli(jax.random.fold_in(self.key, place), 1 - self.share, x.shape)
+        is_anchor = jnp.arange(x.shape[-1]) == ANCHOR
+        return jnp.where(is_anchor, x, jnp.where(kept, x / (1 - self.share), 0)).astype(x.dtype)
+
+
+def next_token(model: Structured, features: Array, chunk: int = 128, dropout: Dropout | None = None,
+               flows: Flows | None = None) -> jax.Array:
     """Negative log-probability of each next token, float32 [B, T], of windows int32 [B, T + 1, 15].
 
-    What `loss.next_token` gives for the expanded model, without its logits; `chunk` positions at a time.
+    What `loss.next_token` gives for the expanded model, without its logits; `chunk` positions at a time. With `flows`
+    a T-th of a window's distance is added to each of its tokens.
     """
     tokens, compute = model.body.spec.tokens, model.body.compute
-    states = _body(model).hidden(encoding.from_array(tokens, features[:, :-1]))
-    (batch, length, width), rows = states.shape, _rows(model.head)
+    body, drops = _body(model), dropout or (lambda x, place: x)
+    embedded, _ = body.encode(encoding.from_array(tokens, features[:, :-1]), changed=lambda x: drops(x, 0))
+    states = body.norm(drops(embedded, 1))
+    (batch, length, _), rows = states.shape, _rows(model.head)
     if length % chunk:
         raise InputError(f"loss: expected a window length that is a multiple of chunk={chunk}, got {length}")
 
     @jax.checkpoint
-    def part(x: tuple[jax.Array, jax.Array]) -> jax.Array:
-        scores = _scores(rows, x[0], compute)
-        return log_partition(scores) - _score_of(scores, encoding.unpack(tokens, x[1]))
+    def part(x: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        scores, fields = _scores(rows, x[0], compute), encoding.unpack(tokens, x[1])
+        nats = log_partition(scores) - _score_of(scores, fields)
+        if flows is None:
+            return (nats,)
+        mean, square = flow.expected(flows, law_of_volumes(scores))
+        excess = mean - flow.came(flows, fields[:3], tokens.price_levels)
+        return nats, *(jnp.einsum("btw,btkp->bwkp", weight, each)
+                       for weight, each in ((x[2], excess), (x[2]**2, square)))
 
-    pieces = (jnp.moveaxis(states.reshape(batch, -1, chunk, width), 1, 0),
-              jnp.moveaxis(features[:, 1:, 0].reshape(batch, -1, chunk), 1, 0))
-    return jnp.moveaxis(jax.lax.map(part, pieces), 0, 1).reshape(batch, length)
+    pieces = tuple(jnp.moveaxis(each.reshape(batch, -1, chunk, *each.shape[2:]), 1, 0)
+                   for each in (states, features[:, 1:, 0], flow.weights(features[:, :-1])))
+    nats, *moved = jax.lax.map(part, pieces)
+    nats = jnp.moveaxis(nats, 0, 1).reshape(batch, length)
+    if flows is None:
+        return nats
+    excess, square = (jnp.sum(x, axis=0) for x in moved)
+    return nats + flow.distance(flows, excess, square)[:, None] / length
 
 
 def _scores(rows: _Rows, states: jax.Array, compute: ComputeSpec) -> _Rows:
@@ -232,7 +308,19 @@ def _score_of(scores: _Rows, fields: tuple[Array, Array, Array, Array]) -> jax.A
 
 
 def log_partition(scores: _Rows) -> jax.Array:
-    """Log of the sum of exp(logit) over all classes, [...]; scores are [..., 3, P] and so on.
+    """Log of the sum of exp(logit) over all classes, [...]; scores are [..., 3, P] and so on."""
+    weights, top = _weights(scores)
+    return jnp.log(jnp.sum(weights, axis=(-3, -2, -1))) + top
+
+
+def law_of_volumes(scores: _Rows) -> jax.Array:
+    """Probabilities of kind, price and volume, [..., 3, P, V]: classes summed over the interval."""
+    weights, _ = _weights(scores)
+    return weights / jnp.sum(weights, axis=(-3, -2, -1), keepdims=True)
+
+
+def _weights(scores: _Rows) -> tuple[jax.Array, jax.Array]:
+    """Sums of exp(logit - top) over intervals, [..., 3, P, V], and top [...].
 
     With a_kpv, b_kpi and c_vi the scores that name those fields, the sum over p of a_kpv (sum over i of b_kpi c_vi)
     is a product of matrices. Each factor is scaled by its largest value: a class loses its share only where it is
@@ -246,5 +334,4 @@ def log_partition(scores: _Rows) -> jax.Array:
     a, b = a + of_price, b - of_price
     top_a, top_c = jnp.max(a, axis=(-3, -2, -1), keepdims=True), jnp.max(c, axis=(-2, -1), keepdims=True)
     inner = jnp.einsum("...kpi,...vi->...kpv", jnp.exp(b), jnp.exp(c - top_c), precision="highest")
-    total = jnp.sum(jnp.exp(a - top_a) * inner, axis=(-3, -2, -1))
-    return jnp.log(total) + top_a[..., 0, 0, 0] + top_c[..., 0, 0]
+    return jnp.exp(a - top_a) * inner, top_a[..., 0, 0, 0] + top_c[..., 0, 0]

@@ -166,7 +166,8 @@ def test_half_precision_files(tmp_path: Path, kind: str, dtype: str) -> None:
     assert_same(imported.model, jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params))
 
 
-@pytest.mark.parametrize("spec", [SPEC, dataclasses.replace(SPEC, ratio_embeddings=True), ModelSpec(
+@pytest.mark.parametrize("spec", [SPEC, dataclasses.replace(SPEC, ratio_embeddings=True), dataclasses.replace(
+    SPEC, whole_cancels=True), dataclasses.replace(SPEC, ratio_embeddings=True, whole_cancels=True), ModelSpec(
     embed_dim=12, layers=3, heads=3, context_length=5, tokens=TokenSpec(2, 3, 5))])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_export_and_import_are_inverse(tmp_path: Path, spec: ModelSpec, dtype: str) -> None:
@@ -209,6 +210,27 @@ def test_save_and_restore(tmp_path: Path, converters: dict[str, bins.Converter],
     assert all(isinstance(x, jax.Array) and len(x.devices()) == 1 for x in jax.tree.leaves(found.model))
     for name, converter in converters.items():
         np.testing.assert_array_equal(found.converters[name].edges, converter.edges)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_how_cancels_are_read_is_kept_and_older_folders_do_not_say_it(tmp_path: Path, whole: bool) -> None:
+    spec = dataclasses.replace(SPEC, whole_cancels=whole)
+    checkpoint_folder.save(tmp_path / "one", published.random_params(spec), {}, {})
+    record = json.loads((tmp_path / "one" / "spec.json").read_text())
+    # Without the key older versions read the folder; with it they refuse it, as they would simulate another model.
+    assert ("whole_cancels" in record["model"]) is whole
+    assert record["format"] == "marsjax checkpoint 2"
+    assert marsjax.load_order_model(tmp_path / "one").spec == spec
+    for said in (False, True):
+        record["model"]["whole_cancels"] = said
+        (tmp_path / "one" / "spec.json").write_text(json.dumps(record))
+        checkpoint_folder.seal(tmp_path / "one")
+        assert checkpoint_folder.restore(tmp_path / "one").model.spec.whole_cancels is said
+
+
+def test_the_checkpoint_that_comes_with_marsjax_has_the_rule_of_its_folder() -> None:
+    model = json.loads((ROOT / "checkpoints" / "default" / "spec.json").read_text())["model"]
+    assert marsjax.load_order_model().spec.whole_cancels is model.get("whole_cancels", False)
 
 
 SAVE_ON_EIGHT = """
@@ -409,6 +431,9 @@ def test_the_checkpoint_that_comes_with_marsjax_has_hashes_of_all_its_files() ->
      ("model.ratio_embeddings", True, "embedding.trade_ratio: spec.json asks for ((11, 8), 'float32'), stored is N"),
      ("model.embed_dim", 7, "ModelSpec.embed_dim: expected a multiple of"),
      ("model.depth", 7, "model: expected the keys"),
+     ("model.whole_cancels", 1, "ModelSpec.whole_cancels: expected a bool, got 1"),
+     ("model.tokens.whole_cancels", True,
+      "model.tokens: expected the keys intervals, price_levels, volumes and perhaps signals, got "),
      ("model.tokens", {"volumes": 8}, "model.tokens: expected the keys intervals, price_levels, volumes"),
      ("model.tokens.volumes", 4, "order-volume: expected 4 bins, got 8")],
 )

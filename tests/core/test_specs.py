@@ -9,7 +9,7 @@ from marsjax.core import kernels
 from marsjax.core.errors import InputError
 from marsjax.core.kernels import ACCELERATOR, CPU, Kernels
 from marsjax.core.sessions import Period, Phase, Session, chinese_session, continuous_session
-from marsjax.core.specs import MarketSpec
+from marsjax.core.specs import MarketSpec, ModelSpec
 from marsjax.core.times import DAY_NS, SECOND_NS
 
 
@@ -48,6 +48,14 @@ def test_a_trade_width_above_the_capacity_is_refused_with_both() -> None:
             MarketSpec(capacity=8, trade_width=width)
     with pytest.raises(InputError, match=r"capacity=4, got 16"):
         dataclasses.replace(MarketSpec(), capacity=4)
+
+
+@pytest.mark.parametrize("name", ["ratio_embeddings", "whole_cancels"])
+@pytest.mark.parametrize("value", [1, None, "yes"])
+def test_switches_of_a_model_are_bools(name: str, value: Any) -> None:
+    assert not getattr(ModelSpec(), name) and getattr(ModelSpec(**{name: True}), name)
+    with pytest.raises(InputError, match=rf"ModelSpec\.{name}: expected a bool, got {value!r}"):
+        ModelSpec(**{name: value})
 
 
 @pytest.mark.parametrize(("name", "value"), [

@@ -18,7 +18,7 @@ from tests.training import short_day
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SIZES = {"validation_from": "09:33:00", "held_from": "09:33:45", "capacity": 256, "embed_dim": 8, "heads": 2,
          "context_length": 32, "price_bins": 8, "volume_bins": 6, "interval_bins": 4, "level_bins": 8, "steps": 8,
-         "batch": 4, "every": 4, "warmup": 2}
+         "batch": 4, "every": 4, "warmup": 2, "whole_cancels": True}
 
 
 def config(output: pathlib.Path, **values: Any) -> ConfigDict:
@@ -70,6 +70,7 @@ def test_what_a_training_leaves(whole: tuple[pathlib.Path, Prepared]) -> None:
     assert (found.spec.embed_dim, found.spec.context_length, found.spec.tokens.classes) == (8, 32, 3 * 8 * 6 * 4)
     losses = json.loads((output / "report.json").read_text())["losses"]
     assert found.about["losses"] == losses
+    assert found.spec.whole_cancels
     # The loss of the report is that of the model as it is loaded, on the orders held out.
     span = data.split.held_out[0]
     last = range(span.last - 8, span.last)
@@ -96,6 +97,11 @@ def test_broken_off_and_taken_up_it_comes_out_the_same(whole: tuple[pathlib.Path
     assert rows(output) == rows(whole[0])
     for a, b in zip(arrays(output), arrays(whole[0]), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_how_cancels_are_read_is_that_of_the_config(tmp_path: pathlib.Path, whole: bool) -> None:
+    assert train._training(config(tmp_path / "train", whole_cancels=whole)).model.whole_cancels is whole
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marsjax.core import times
+from marsjax.core import int64, times
 from marsjax.core.records import NO_ID, Kind, Order, Side, Status
 from marsjax.core.sessions import continuous_session
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import DAY_NS
-from marsjax.market import orders
+from marsjax.market import exchange, orders
 from marsjax.market.process import ByPrice, Event, MarketState, open_state, process
 
 SPEC = MarketSpec(capacity=8, trade_width=4, accounts=4, session=continuous_session(0, DAY_NS - 1))
@@ -27,10 +27,10 @@ def timed(order: Order) -> Order:
 
 
 @jax.jit
-def send(state: MarketState, order: Order, happens: bool, is_by_price: bool, upper_wins: bool, own_only: bool
-         ) -> tuple[MarketState, Event]:
+def send(state: MarketState, order: Order, happens: bool, is_by_price: bool, upper_wins: bool, own_only: bool,
+         word: jax.Array | None = None) -> tuple[MarketState, Event]:
     return process(SPEC, None, state, order, happens=happens, source=jnp.int32(3),
-                   by_price=ByPrice(is_by_price, OWN, upper_wins), own_only=own_only)
+                   by_price=ByPrice(is_by_price, OWN, upper_wins, word), own_only=own_only)
 
 
 @functools.cache
@@ -45,8 +45,9 @@ def resting() -> MarketState:
 
 
 def sent(state: MarketState, order: Order, happens: bool = True, is_by_price: bool = False, upper_wins: bool = False,
-         own_only: bool = False) -> tuple[MarketState, Event]:
-    return send(state, timed(order), happens, is_by_price, upper_wins, own_only)
+         own_only: bool = False, word: int | None = None) -> tuple[MarketState, Event]:
+    return send(state, timed(order), happens, is_by_price, upper_wins, own_only,
+                word if word is None else np.uint32(word))
 
 
 def cancel_near(price: int, volume: int) -> Order:
@@ -95,6 +96,26 @@ def test_a_cancel_by_price_that_comes_to_several_orders_is_one_event() -> None:
     assert counted(resting(), after) == {"ACCEPTED": 2}
     np.testing.assert_array_equal(event.before.ask_price, resting().view.ask_price)
     np.testing.assert_array_equal(event.view.ask_price, after.view.ask_price)
+
+
+@pytest.mark.parametrize(("word", "order_id", "shares"), [(0, 5, 100), (2**32 - 1, 4, 100)])
+def test_a_cancel_of_a_whole_order_takes_what_is_left_of_one(word: int, order_id: int, shares: int) -> None:
+    after, event = sent(resting(), cancel_near(100_300, 70), is_by_price=True, word=word)
+    assert event.is_by_price and event.orders == 1 and event.order.cancel_side == Side.ASK
+    assert event.trades.count == 1 and int64.to_numpy(event.trades.volume) == shares  # more than the 70 named
+    assert event.trades.resting_id[0] == order_id and event.trades.volume_each[0] == shares
+    assert event.order_id == resting().market.next_id and after.market.next_id == resting().market.next_id + 1
+    assert counted(resting(), after) == {"ACCEPTED": 1}
+    assert not any(np.asarray(x).any() for x in jax.tree.leaves(exchange.conservation(after.market)))
+
+
+def test_a_cancel_of_a_whole_order_knows_orders_by_what_trades_have_left_of_them() -> None:
+    """30 of the older ask of 100 are bought: a cancel of 60 means what is left of it, one of 90 the other."""
+    traded, _ = sent(resting(), orders.limit_order(Kind.BUY, 100_200, 30, account=3))
+    for volume, order_id, shares in ((60, 4, 70), (90, 5, 100)):
+        after, event = sent(traded, cancel_near(100_200, volume), is_by_price=True, word=2**31)
+        assert (event.trades.resting_id[0], event.trades.volume_each[0], event.trades.count) == (order_id, shares, 1)
+        assert not any(np.asarray(x).any() for x in jax.tree.leaves(exchange.conservation(after.market)))
 
 
 def test_orders_of_others_are_cancelled_unless_only_own_ones_may_be() -> None:

@@ -24,7 +24,7 @@ def random_tokens(rng: np.random.Generator, shape: tuple[int, ...], bins: TokenS
         return rng.integers(low, high, (*shape, *more)).astype(np.int32)
 
     return Token(draw(0, 3), draw(0, bins.price_levels), draw(0, bins.volumes), draw(0, bins.intervals), draw(0, 10),
-                 draw(0, 10), draw(-2300, 2300), draw(0, 15000), draw(0, bins.volumes + 1, 10))
+                 draw(0, 10), draw(-2300, 2300), draw(0, 15000), draw(0, bins.volumes + 1, 10), draw(-8, 9, 7))
 
 
 def random_params(spec: ModelSpec, seed: int = 0, scale: float = 0.25) -> OrderModel:
@@ -102,17 +102,19 @@ def test_levels_pass_a_layer_norm_with_its_epsilon() -> None:
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Token)])
-def test_every_column_but_the_ratios_moves_the_embedding(field: str) -> None:
+def test_every_column_moves_the_embedding_the_ratios_and_signals_only_where_the_spec_has_them(field: str) -> None:
     rng = np.random.default_rng(0)
     tokens, other = (random_tokens(rng, (1,), BINS) for _ in range(2))
     if np.array_equal(getattr(tokens, field), getattr(other, field)):
-        other = dataclasses.replace(other, **{field: getattr(other, field) + 1})
+        same = getattr(other, field)
+        other = dataclasses.replace(other, **{field: np.where(same > 0, same - 1, same + 1)})
     changed = dataclasses.replace(tokens, **{field: getattr(other, field)})
-    for ratios in (False, True):
-        spec = dataclasses.replace(SPEC, ratio_embeddings=ratios)
+    for more in (False, True):
+        bins = dataclasses.replace(SPEC.tokens, signals=more)
+        spec = dataclasses.replace(SPEC, ratio_embeddings=more, tokens=bins)
         model = random_params(spec)
         moves = not np.array_equal(model.embedding(tokens), model.embedding(changed))
-        assert moves == (ratios or field not in ("volume_ratio", "trade_ratio"))
+        assert moves == (more or field not in ("volume_ratio", "trade_ratio", "signals"))
 
 
 def test_parameters_count_as_the_published_models() -> None:

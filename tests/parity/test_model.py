@@ -67,7 +67,8 @@ def tokens_of(features: np.ndarray, spec: TokenSpec) -> Token:
     rest, interval = np.divmod(features[..., 0], spec.intervals)
     rest, volume = np.divmod(rest, spec.volumes)
     kind, price = np.divmod(rest, spec.price_levels)
-    return Token(kind, price, volume, interval, *(features[..., i] for i in (1, 2, 3, 4)), features[..., 5:])
+    return Token(kind, price, volume, interval, *(features[..., i] for i in (1, 2, 3, 4)), features[..., 5:],
+                 np.zeros((*features.shape[:-1], 7), np.int32))
 
 
 @functools.cache

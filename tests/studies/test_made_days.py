@@ -76,6 +76,29 @@ def test_no_order_of_the_exchange_is_left(made: Made, real: tuple[Any, Start]) -
     assert SPEC.begin_ns <= orders["time_ns"].min() and orders["time_ns"].max() <= made.start_ns
 
 
+def test_a_day_ends_at_a_minute_at_which_little_goes_on(real: tuple[Any, Start], monkeypatch: pytest.MonkeyPatch
+                                                        ) -> None:
+    mid = np.array([100.0, 100, 100, 100, 100, 100, 130, 160, 160, 160, 160, 160])
+    ask = np.array([50, 50, 50, 50, 50, 50, 50, 50, 50, 900, 50, 50.0])
+    bid = np.array([70, 70, 70, 70, 70, 70, 70, 70, 70, 70, 2, 70.0])
+    late = np.arange(12) > 7
+    assert made_days.ordinary_minute(mid, (ask, bid), late) == 11
+    assert made_days.ordinary_minute(mid, (ask, bid), late & (np.arange(12) < 11)) == 10
+    assert made_days.ordinary_minute(mid, (ask, bid), np.ones(12, bool)) == 0
+    assert made_days.ordinary_minute(np.where(late, np.nan, mid), (ask, bid), np.arange(12) > 6) == 7
+
+    # A day cut short is the beginning of the long one, and so are its orders.
+    made = {}
+    for minutes in (3, 2):
+        monkeypatch.setattr(made_days, "ordinary_minute", lambda *_, minutes=minutes: minutes - 1)
+        made[minutes] = made_days.make(prepared(), *real, dataclasses.replace(SPEC, minutes=3))
+        assert made[minutes].about["minutes"] == minutes
+        assert made[minutes].start_ns == SPEC.begin_ns + minutes * 60 * SECOND_NS
+    whole, cut = made[3].tables[1], made[2].tables[1]
+    pd.testing.assert_frame_equal(cut, whole[whole["time_ns"] <= made[2].start_ns])
+    assert len(cut) < len(whole)
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (lambda book, orders: (book.assign(order_id=book["order_id"] + 7), orders), "a book of ids 0 to"),
     (lambda book, orders: (book, orders.assign(order_id=orders["order_id"] - 1)), "orders of rising ids from"),

@@ -21,14 +21,14 @@ START = {"scale": jnp.zeros(15), "shift": jnp.ones(())}
 KEY = jax.random.key(5)
 
 
-def squared(weights: dict[str, jax.Array], features: jax.Array) -> jax.Array:
+def squared(weights: dict[str, jax.Array], features: jax.Array, key: jax.Array | None) -> jax.Array:
     """Error of a linear guess at the next token's first column, [B, T]."""
     guess = features[:, :-1] @ weights["scale"] + weights["shift"]
     return (guess - features[:, 1:, 0]) ** 2
 
 
-def never(weights: dict[str, jax.Array], features: jax.Array) -> jax.Array:
-    return squared(weights, features) * jnp.where(weights["shift"] == 1, 1.0, jnp.nan)
+def never(weights: dict[str, jax.Array], features: jax.Array, key: jax.Array | None) -> jax.Array:
+    return squared(weights, features, key) * jnp.where(weights["shift"] == 1, 1.0, jnp.nan)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_the_best_weights_are_kept_and_patience_ends_a_training(days: list[np.nd
     assert done and len(losses) == int(np.argmin(losses)) + 4 < 200
     spans = as_split(days).validation[0]
     windows = np.stack([spans.features[i - 8 : i + 1] for i in range(20, 40)])
-    of_best = float(np.mean(np.asarray(squared(saved.best, jnp.asarray(windows, jnp.float32)))[:, -1]))
+    of_best = float(np.mean(np.asarray(squared(saved.best, jnp.asarray(windows, jnp.float32), None))[:, -1]))
     assert of_best == pytest.approx(min(losses), rel=1e-4)
     assert run(days, tmp_path / "s", FitPlan(2, 3, 0), train)[0].curve == saved.curve  # over is over
 

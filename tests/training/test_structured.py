@@ -38,6 +38,52 @@ def test_losses_are_those_of_the_expanded_model(params: Structured, features: np
     np.testing.assert_allclose(own, joint, rtol=2e-5)
 
 
+def test_a_model_that_was_expanded_is_structured_again(params: Structured, features: np.ndarray) -> None:
+    model = structured.expand(params)
+    one_row = model.replace({f"embedding.{name}": jnp.broadcast_to(getattr(model.embedding, name)[...][:1],
+                                                                   getattr(model.embedding, name)[...].shape)
+                             for name in ("change", "time")})
+    again = structured.of_model(one_row)
+    assert again.head.kind_price_volume.shape[-1] == 3
+    np.testing.assert_allclose(structured.expand(again).head.weight[...], model.head.weight[...], atol=2e-5)
+    np.testing.assert_allclose(structured.next_token(again, features, chunk=4), loss.next_token(one_row, features, 4),
+                               rtol=1e-4)
+    other = model.head.weight[...].at[5, 17].add(1.0)
+    with pytest.raises(ValueError, match="a head that is a sum of rows, got one that is up to"):
+        structured.of_model(one_row.replace({"head": other}))
+    with pytest.raises(ValueError, match=r"expected one row for all in embedding\.change"):
+        structured.of_model(one_row.replace({"embedding.change": jnp.arange(4001.0 * 8).reshape(4001, 8)}))
+
+
+def test_the_law_of_volumes_is_the_joint_law_summed_over_intervals(params: Structured, features: np.ndarray) -> None:
+    states = structured._body(params).hidden(encoding.from_array(SPEC.tokens, features[:, :-1]))
+    scores = structured._scores(structured._rows(params.head), states, params.body.compute)
+    joint = jax.nn.softmax(structured.expand(params).head(states), axis=-1)
+    law = joint.reshape(*joint.shape[:-1], 3, 5, 4, 3).sum(axis=-1)
+    np.testing.assert_allclose(structured.law_of_volumes(scores), law, rtol=1e-4, atol=1e-7)
+
+
+def test_dropout_leaves_the_mean_and_the_anchor_alone() -> None:
+    x = jnp.asarray(np.random.default_rng(5).normal(size=(4000, 8)), jnp.float32)
+    dropped = np.asarray(structured.Dropout(0.25, jax.random.key(1))(x, 0))
+    assert (dropped[:, structured.ANCHOR] == x[:, structured.ANCHOR]).all()
+    rest = np.delete(dropped, structured.ANCHOR, axis=1)
+    assert abs((rest == 0).mean() - 0.25) < 0.01
+    given = np.delete(np.asarray(x), structured.ANCHOR, axis=1)
+    np.testing.assert_allclose(rest[rest != 0], given[rest != 0] / 0.75, rtol=1e-6)
+    assert (structured.Dropout(0.25, jax.random.key(1))(x, 1) != dropped).any()
+
+
+def test_a_step_draws_its_dropout_and_a_measurement_none(params: Structured, features: np.ndarray) -> None:
+    objective = loss.Factored(4, dropout=0.5)
+    plain = structured.next_token(params, features, chunk=4)
+    np.testing.assert_array_equal(objective(params, features), plain)
+    one, again, other = (objective(params, features, jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+    assert (one != plain).any()
+
+
 def test_the_sum_over_classes_holds_where_scores_are_far_apart() -> None:
     p, v, i = 5, 4, 3
     rng = np.random.default_rng(2)
