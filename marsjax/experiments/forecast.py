@@ -38,7 +38,9 @@ def main(config: ConfigDict) -> int:
     output = run_folder.of_config(config, f"forecast_{config.source}")
     with output as folder:
         print(order_model.headline(prepared, config.model), flush=True)
-        if where.goes_on and not config.save_folder:  # states are taken up by the same weights alone
+        if where.goes_on and config.save_folder and config.adapt_steps:
+            print("save_folder: the model is not adapted, as a state is taken up by the same weights alone", flush=True)
+        elif where.goes_on:
             prepared = setup.adapted(config, prepared, market, where.feeds[0], start_ns)
         at = _start(config, prepared, where)
         refused, problems = markets.refused(at.name, at.refused)

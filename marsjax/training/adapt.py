@@ -5,6 +5,7 @@ scale and the pace of this one.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import jax
@@ -16,6 +17,9 @@ from marsjax.model.llama import OrderModel
 from marsjax.training import loop, structured
 from marsjax.training.loop import TrainSpec
 from marsjax.training.loss import Factored
+
+_CHUNK = 128
+"""Positions of a window whose scores are made at a time, or the largest part of it that the window is made of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +62,7 @@ def adapt(model: OrderModel, days: Sequence[np.ndarray], spec: AdaptSpec = Adapt
     own = structured.of_model(model)
     key = jax.random.key(spec.seed)
     train = TrainSpec(spec.steps, spec.batch, length, spec.rate, spec.warmup, decay=0.0)
-    objective = Factored(chunk=min(128, length), dropout=spec.dropout)
+    objective = Factored(chunk=math.gcd(_CHUNK, length), dropout=spec.dropout)
     *_, (progress, _) = loop.run(train, objective, loop.begin(train, own), long, key, every=spec.steps)
     adapted: OrderModel = jax.device_put(jax.device_get(structured.expand(progress.params)))
     return adapted.replace(compute=model.compute)

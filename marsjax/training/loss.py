@@ -1,4 +1,4 @@
-"""What training makes small: next-order cross-entropy, in nats an order, of a model with some coordinates left out."""
+"""What training makes small: next-order cross-entropy, in nats an order, and what a step of training adds to it."""
 
 import dataclasses
 

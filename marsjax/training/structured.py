@@ -263,7 +263,7 @@ def next_token(model: Structured, features: Array, chunk: int = 128, dropout: Dr
         raise InputError(f"loss: expected a window length that is a multiple of chunk={chunk}, got {length}")
 
     @jax.checkpoint
-    def part(x: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+    def part(x: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         scores, fields = _scores(rows, x[0], compute), encoding.unpack(tokens, x[1])
         nats = log_partition(scores) - _score_of(scores, fields)
         if flows is None:
@@ -274,7 +274,7 @@ def next_token(model: Structured, features: Array, chunk: int = 128, dropout: Dr
                        for weight, each in ((x[2], excess), (x[2]**2, square)))
 
     pieces = tuple(jnp.moveaxis(each.reshape(batch, -1, chunk, *each.shape[2:]), 1, 0)
-                   for each in (states, features[:, 1:, 0], flow.weights(features[:, :-1])))
+                   for each in (states, features[:, 1:, 0], *([flow.weights(features[:, :-1])] if flows else [])))
     nats, *moved = jax.lax.map(part, pieces)
     nats = jnp.moveaxis(nats, 0, 1).reshape(batch, length)
     if flows is None:

@@ -51,6 +51,13 @@ def test_half_a_window_is_enough_and_less_is_refused(model: OrderModel) -> None:
         adapt.adapt(model, [], AdaptSpec(steps=1))
 
 
+def test_a_window_need_not_be_a_power_of_two() -> None:
+    spec = ModelSpec(embed_dim=8, heads=2, context_length=200, tokens=TokenSpec(5, 4, 3))
+    given = structured.expand(structured.init(spec, jax.random.key(0)))
+    found = adapt.adapt(given, [day(1, 300)], AdaptSpec(steps=3))  # the rate of the first is 0
+    assert (found.head.weight[...] != given.head.weight[...]).any()
+
+
 def test_a_model_with_another_head_is_refused() -> None:
     with pytest.raises(ValueError, match="trained with another head"):
         adapt.adapt(llama.init(SPEC, jax.random.key(0)), [day(1, 100)])
