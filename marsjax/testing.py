@@ -243,6 +243,8 @@ _begin = jax.jit(sim_step.begin)
 
 @jax.jit
 def _steps(simulator: Simulator, state: SimState) -> SimState:
+    simulator = simulator.prepared()
+
     def one(state: SimState, _: None) -> tuple[SimState, None]:
         words = sim_step.draw(np.zeros((), np.uint32), state.trajectory, state.step)
         return sim_step.step(simulator, state, words)[0], None

@@ -34,14 +34,14 @@ Specs, frozen and hashable:
   `Session`, `Period`: the trading day; `chinese_session` and `continuous_session` make two.
   `TokenSpec`, `ModelSpec`: sizes of the order tokens and of the order model.
   `ComputeSpec`, `CacheSpec`: how the order model computes and remembers.
-  `Kernels`: which ways are taken; `CPU` and `ACCELERATOR` are two.
+  `Kernels`: which ways are taken; `CPU`, `GPU` and `ACCELERATOR` are three.
 Errors:
   `InputError`: what came from outside does not fit.
 """
 
 from marsjax.core import files, int64, kernels, sessions, times
 from marsjax.core.errors import InputError
-from marsjax.core.kernels import ACCELERATOR, CPU, Kernels
+from marsjax.core.kernels import ACCELERATOR, CPU, GPU, Kernels
 from marsjax.core.records import (
     EMPTY_PRICE,
     MAX_PRICE,
@@ -71,9 +71,9 @@ from marsjax.core.sessions import Period, Phase, Session, chinese_session, conti
 from marsjax.core.specs import AuctionRule, CacheSpec, ComputeSpec, MarketSpec, ModelSpec, TokenSpec, Units
 
 __all__ = [
-    "ACCELERATOR", "CPU", "EMPTY_PRICE", "MAX_PRICE", "MAX_VOLUME", "NO_ACCOUNT", "NO_ID", "NO_PRICE", "AuctionRule",
-    "Book", "BookView", "CacheSpec", "ComputeSpec", "Condition", "Conservation", "Counters", "InputError", "Int64",
-    "Kernels", "Kind", "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "Period", "Phase", "Report",
-    "Session", "Side", "Status", "Time", "Token", "TokenSpec", "Trades", "Uncross", "Units", "chinese_session",
-    "continuous_session", "files", "int64", "kernels", "sessions", "times",
+    "ACCELERATOR", "CPU", "EMPTY_PRICE", "GPU", "MAX_PRICE", "MAX_VOLUME", "NO_ACCOUNT", "NO_ID", "NO_PRICE",
+    "AuctionRule", "Book", "BookView", "CacheSpec", "ComputeSpec", "Condition", "Conservation", "Counters",
+    "InputError", "Int64", "Kernels", "Kind", "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "Period",
+    "Phase", "Report", "Session", "Side", "Status", "Time", "Token", "TokenSpec", "Trades", "Uncross", "Units",
+    "chinese_session", "continuous_session", "files", "int64", "kernels", "sessions", "times",
 ]  # fmt: skip

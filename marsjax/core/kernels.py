@@ -5,10 +5,16 @@ holds a `Kernels`, or None for those of the device that JAX works on. Nothing be
 """
 
 import dataclasses
+import functools
+import importlib
+import logging
+import re
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from marsjax.core.errors import InputError
+from marsjax.core.errors import InputError, brief
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +33,9 @@ class Kernels:
     heads_first: bool = True
     """Whether a batch of deep books is looked at by its heads where these are enough for all of them."""
     attention: str = "products"
-    """Attention of one query to a cache: `products` of matrices, or `sums`, which read the cache as it lies."""
+    """Attention of few queries to a cache: `products` of matrices, or `sums`, which read the cache as it lies.
+    `kernel`: in the mode `refresh` one program of a GPU for each query and head, which reads filled slots alone, and
+    else `sums`. `interpreted` is the kernel run step by step on any device, for tests."""
     rows: int | None = 16
     """Trajectories decoded together, for reproducibility alone: on a CPU the bits of a matrix product depend on the
     number of its rows, and with this one fixed a trajectory comes out bitwise the same in any batch. None: all."""
@@ -35,6 +43,9 @@ class Kernels:
     """Trajectories whose new contexts are encoded together, where rows are decoded in blocks."""
     logits: int = 2**20
     """Logits of all rows together that are made at a time."""
+    head: str = "xla"
+    """Head and draw: `xla`, operations of JAX; `kernel`, kernels of a GPU (`model.head_kernel`); or `interpreted`,
+    these kernels step by step on any device, for tests."""
     further_turns: int | None = 8
     """After the first turn of all trajectories, so many of those that have another are gathered and take it together,
     until none has. None: all are computed until the last has none."""
@@ -45,7 +56,8 @@ class Kernels:
 
     def __post_init__(self) -> None:
         ways = {"prefix_sum": ("scan", "windows"), "pack": ("steps", "indices"), "shift": ("fused", "laid"),
-                "first_shares": ("steps", "sum"), "attention": ("products", "sums")}
+                "first_shares": ("steps", "sum"), "attention": ("products", "sums", "kernel", "interpreted"),
+                "head": ("xla", "kernel", "interpreted")}
         for name, known in ways.items():
             if getattr(self, name) not in known:
                 raise InputError(f"Kernels.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
@@ -60,12 +72,57 @@ CPU = Kernels()
 ACCELERATOR = Kernels(
     prefix_sum="windows", pack="indices", first_shares="sum", heads_first=False, attention="sums", rows=None,
     logits=2**23, further_turns=None, one_by_one=False, one_function=False)
-"""For a GPU: few large kernels, and no step that waits for an answer."""
+"""For many cores: few large kernels, and no step that waits for an answer."""
+GPU = dataclasses.replace(ACCELERATOR, attention="kernel", head="kernel")
+"""For a GPU that kernels of our own can be written for: `has_triton`."""
+_LEAST_CAPABILITY = 8.0
+"""Of a GPU whose matrix units take bfloat16."""
 
 
 def for_platform(platform: str) -> Kernels:
-    """The ways of a platform as JAX names it: `cpu`, or anything else for an accelerator."""
-    return CPU if platform == "cpu" else ACCELERATOR
+    """The ways of a platform as JAX names it: `cpu`, `gpu`, whose device this starts, or another accelerator."""
+    if platform == "cpu":
+        return CPU
+    return GPU if platform in ("gpu", "cuda") and has_triton() else ACCELERATOR
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether kernels can be written for the first GPU; a line in the log says so, once, where they cannot.
+
+    JAX 0.11 calls its Triton backend deprecated: a version without it, or with another form of it, takes XLA's ways.
+    """
+    try:
+        device = jax.devices("gpu")[0]
+        capability = str(getattr(device, "compute_capability", None))
+        if re.fullmatch(r"\d+\.\d+", capability) and float(capability) >= _LEAST_CAPABILITY:
+            _try_triton()
+            return True
+        reason = f"{device.device_kind} has compute capability {capability}, not {_LEAST_CAPABILITY} or more"
+    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        # What a JAX to come raises in place of what it has no more is not known.
+        reason = f"JAX {jax.__version__}, {type(error).__name__}: {brief(error)}"
+    logging.getLogger(__name__).warning(
+        "head, draw and attention to contexts by XLA, not by the faster kernels: %s", reason)
+    return False
+
+
+def _try_triton() -> None:
+    """Lowers a small kernel with what the kernels use of Pallas; raises what that raises."""
+    pallas = importlib.import_module("jax.experimental.pallas")
+    triton = importlib.import_module("jax.experimental.pallas.triton")
+    size = pallas.next_power_of_2(15)
+
+    def double(x: Any, y: Any) -> None:
+        at = pallas.ds(pallas.program_id(0) * size, size)
+        mask = jnp.arange(size) < size - 1
+        triton.store(y.at[at], 2 * triton.load(x.at[at], mask=mask, other=0.0), mask=mask)
+
+    shape = jax.ShapeDtypeStruct((2 * size,), jnp.float32)
+    whole = pallas.BlockSpec(shape.shape, lambda i: (0,))
+    call = pallas.pallas_call(double, out_shape=shape, grid=(pallas.cdiv(2 * size, size),), in_specs=[whole],
+                              out_specs=whole, compiler_params=triton.CompilerParams(num_warps=1, num_stages=1))
+    jax.jit(call).trace(shape).lower(lowering_platforms=("cuda",))
 
 
 def chosen(given: Kernels | None) -> Kernels:

@@ -191,6 +191,9 @@ class CacheSpec:
     """Trajectories whose contexts are encoded together, at a refresh or in `recompute`."""
     kernels: Kernels | None = None
     """Which ways the step takes; None: those of the device that JAX works on."""
+    cache_dtype: str = "model"
+    """How keys and values are kept: `model`, in the dtype of `ComputeSpec`, or `int8`, in 8 bits with one float32 scale
+    for each of a slot's heads, which is near the model's predictions, not equal to them."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("rolling", "refresh", "recompute"):
@@ -198,6 +201,11 @@ class CacheSpec:
         _check_ints(self, {"refresh_every": (1, 2**20), "margin": (0, 2**20), "append": (1, 1024), "block": (1, 65536)})
         if self.kernels is not None and not isinstance(self.kernels, Kernels):
             raise InputError(f"CacheSpec.kernels: expected a Kernels or None, got {self.kernels!r}")
+        if self.cache_dtype not in ("model", "int8"):
+            raise InputError(f"CacheSpec.cache_dtype: expected model or int8, got {self.cache_dtype!r}")
+        if self.cache_dtype == "int8" and self.mode == "recompute":
+            raise InputError("CacheSpec.cache_dtype: expected model where mode is recompute, which keeps no keys and "
+                             "values, got 'int8'")
 
     def kept(self, model: ModelSpec) -> int:
         """Most tokens that a context starts with; InputError if the model cannot be decoded this way."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -26,21 +27,26 @@ NOISE_ORDERS = 500
 
 
 def main(config: ConfigDict) -> int:
-    """Runs a benchmark and prints its table."""
+    """Runs a benchmark and prints its table; what is measured is on disk at once, whatever ends a later case."""
     kinds = {"book": _books, "rollout": _rollouts}
     if config.what not in kinds:
         raise InputError(f"config.what: expected book or rollout, got {config.what!r}")
     device = jax.devices()[0]
     output = run_folder.of_config(config, f"benchmark_{config.what}")
-    with output as folder:
-        found = kinds[config.what](config)
-        write_json(folder / "results.json", {"device": device.device_kind, "platform": device.platform,
-                                             "jax": jax.__version__, "config": config, **found})
+    output.check()
+    for number, found in enumerate(kinds[config.what](config)):
+        record = {"device": device.device_kind, "platform": device.platform, "jax": jax.__version__, "config": config,
+                  **found}
+        if number:
+            run_folder.write_whole(output.path / "results.json", run_folder.json_text(record))
+        else:
+            with output as folder:
+                write_json(folder / "results.json", record)
     print(f"results in {output.path}")
     return 0
 
 
-def _books(config: ConfigDict) -> dict[str, Any]:
+def _books(config: ConfigDict) -> Iterator[dict[str, Any]]:
     for key in ("books", "capacity"):
         if not 1 <= min(config[key], default=0) <= max(config[key]) <= limits.TRAJECTORIES:
             raise InputError(f"config.{key}: expected numbers of at least 1, at most {limits.TRAJECTORIES}, got "
@@ -49,7 +55,7 @@ def _books(config: ConfigDict) -> dict[str, Any]:
     rows = [benchmark_book.measure(stream, count, capacity, spec)
             for count, capacity in itertools.product(config.books, config.capacity)]
     print(benchmark_book.table(rows))
-    return {"rows": rows}
+    yield {"rows": rows}
 
 
 def _stream(path: str) -> Order:
@@ -63,18 +69,23 @@ def _stream(path: str) -> Order:
     return jax.tree.map(lambda x: x[:NOISE_ORDERS], orders)
 
 
-def _rollouts(config: ConfigDict) -> dict[str, Any]:
+def _rollouts(config: ConfigDict) -> Iterator[dict[str, Any]]:
+    """After each case, all rows so far."""
+    if not config.cases:
+        raise InputError(f"config.cases: expected at least one MODEL:TRAJECTORIES, got {config.cases}")
     device, spec = jax.devices()[0], setup.spec_of(RolloutBenchmark, config)
     with setup.named("config.cases"):
         cases = [benchmark_rollout.case(text, config.context_length, device.platform) for text in config.cases]
+    with setup.named("config.attention, config.head, config.cache_dtype"):
+        cases = [benchmark_rollout.taken(case, config.attention, config.head, config.cache_dtype) for case in cases]
     limit = config.bandwidth_gb_per_s or benchmark_rollout.bandwidth(device.device_kind)
     benchmark = Benchmark(MarketSpec(capacity=config.capacity, trade_width=32, accounts=2), spec, limit)
     rows: list[dict[str, Any]] = []
     for case in cases:
         rows.append(benchmark.measure(case))
         print(benchmark_rollout.table(rows[-1:], head=len(rows) == 1), flush=True)
+        yield {"bandwidth_gb_per_s": limit, "rows": rows}
     print(benchmark_parts.table(rows))
-    return {"bandwidth_gb_per_s": limit, "rows": rows}
 
 
 if __name__ == "__main__":

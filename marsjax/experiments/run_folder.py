@@ -297,8 +297,12 @@ def write_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
 
     Raises TypeError with the key of a value that has no form in JSON.
     """
-    text = json.dumps(_plain(record, ""), indent=2, allow_nan=False, ensure_ascii=False)
-    pathlib.Path(path).write_text(text + "\n", encoding="utf-8")
+    pathlib.Path(path).write_text(json_text(record), encoding="utf-8")
+
+
+def json_text(record: Mapping[str, Any]) -> str:
+    """What `write_json` writes; raises what it does."""
+    return json.dumps(_plain(record, ""), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _plain(value: Any, key: str) -> Any:

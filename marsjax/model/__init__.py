@@ -3,12 +3,14 @@
   `llama`: the model, a Flax NNX module; fresh weights; names and shapes of its weights. Start here.
   `layers`: its parts: embedding, decoder layer, norm, head, attention.
   `kv_cache`: the cached step of many trajectories: append new tokens, predict from the newest.
+  `cached_attention`, `attention_kernel`: how its keys and values are kept and read.
   `sampling`: the exact draw of a token by two random words.
+  `head_kernel`: head and draw of a GPU, in kernels that keep the logits on chip.
   `OrderModel`: the model of given sizes and weights.
   `init`: a model with fresh weights.
 """
 
-from marsjax.model import kv_cache, layers, llama, sampling
+from marsjax.model import head_kernel, kv_cache, layers, llama, sampling
 from marsjax.model.llama import OrderModel, init
 
-__all__ = ["OrderModel", "init", "kv_cache", "layers", "llama", "sampling"]
+__all__ = ["OrderModel", "head_kernel", "init", "kv_cache", "layers", "llama", "sampling"]

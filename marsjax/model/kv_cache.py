@@ -16,12 +16,12 @@ other trajectories do.
 
 Layers up to the last but one are run when tokens are appended, since later tokens need them. The last layer only stores
 keys and values then, and `predict` runs the rest of it for the newest token. Donate the state: each layer's arrays are
-updated in place, by scatters whose masked rows are dropped.
+updated in place, by scatters whose masked rows are dropped. How keys and values are kept, as they are or in 8 bits, and
+how they are read is `model.cached_attention`'s; of a context the kernel of a GPU reads the filled slots alone.
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -31,10 +31,10 @@ import numpy as np
 
 from marsjax.core import kernels
 from marsjax.core.errors import InputError
-from marsjax.core.kernels import Kernels
 from marsjax.core.records import Array, Token
 from marsjax.core.specs import CacheSpec
-from marsjax.model import layers, sampling
+from marsjax.model import cached_attention, head_kernel, layers, sampling
+from marsjax.model.cached_attention import Slots
 from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer, layer_of
 from marsjax.model.llama import OrderModel
 
@@ -50,9 +50,11 @@ class State:
     """What B trajectories remember; L layers, h heads of k, W = `ModelSpec.context_length`."""
 
     keys: Cached | None
-    """L arrays [B, h, W, k] in the dtype of `ComputeSpec`, turned by slot; None in `recompute`."""
+    """L arrays [B, h, W, k] in the dtype of `ComputeSpec` or int8, turned by slot; None in `recompute`."""
     values: Cached | None
     """L arrays [B, h, W, k]."""
+    scales: Cached | None
+    """L float32 arrays [B, 2, h, W] of 8-bit keys and values (`CacheSpec.cache_dtype`), else None."""
     newest: Array | None
     """[B, d], residual stream of the newest token on its way into the last layer; None in `recompute`."""
     window: Token | None
@@ -75,15 +77,17 @@ def empty(model: OrderModel, cache: CacheSpec, batch: int) -> State:
 
     def contexts() -> Cached:
         shape = spec.heads, spec.context_length, spec.embed_dim // spec.heads
-        return tuple(zeros(*shape, dtype=dtype) for _ in range(spec.layers))
+        return tuple(zeros(*shape, dtype="int8" if in_8_bits else dtype) for _ in range(spec.layers))
 
     window = None
     if cache.mode != "rolling":
         columns = {field.name: zeros(spec.context_length) for field in dataclasses.fields(Token)}
         window = Token(**{**columns, "levels": zeros(spec.context_length, LEVELS),
                           "signals": zeros(spec.context_length, SIGNALS)})
-    cached = cache.mode != "recompute"
+    cached, in_8_bits = cache.mode != "recompute", cache.cache_dtype == "int8"
+    scales = tuple(zeros(2, spec.heads, spec.context_length, dtype="float32") for _ in range(spec.layers))
     return State(keys=contexts() if cached else None, values=contexts() if cached else None,
+                 scales=scales if in_8_bits else None,
                  newest=zeros(spec.embed_dim, dtype=dtype) if cached else None, window=window,
                  total=zeros(), length=zeros(), refreshes=zeros())
 
@@ -154,7 +158,7 @@ def append(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, cou
     state = _remember(state, tokens, count, state.total - again)
     if state.keys is not None:
         first = (state.total if cache.mode == "rolling" else state.length) - again
-        state = _run_layers(model, kernels.chosen(cache.kernels), state, tokens, count, first)
+        state = _run_layers(model, cache, state, tokens, count, first)
     return dataclasses.replace(state, total=state.total + count - again,
                                length=jnp.minimum(state.length + count - again, context_length))
 
@@ -163,10 +167,9 @@ def predict(model: OrderModel, cache: CacheSpec, state: State) -> jax.Array:
     """Final hidden states [B, d] of the newest tokens; numbers without meaning for a trajectory without tokens."""
     if state.keys is None or state.values is None or state.newest is None:
         return _recompute(model, cache, state)
-    newest, keys, values = state.newest, state.keys[-1], state.values[-1]
+    newest, slots = state.newest, _slots_of(state, -1)
     spec, ways = model.spec, kernels.chosen(cache.kernels)
     layer = layer_of(model.layers, spec.layers - 1)
-    attend = _attend_by_sums if ways.attention == "sums" else _attend_by_products
     ring = cache.mode == "rolling"
     cos, sin = map(jnp.asarray, layers.rotary_table(2 * spec.context_length, spec.embed_dim // spec.heads))
     turns = jnp.arange(0, (1 + ring) * spec.context_length, spec.context_length)
@@ -176,40 +179,18 @@ def predict(model: OrderModel, cache: CacheSpec, state: State) -> jax.Array:
         slot = jnp.maximum((total if ring else length) - 1, 0) % spec.context_length
         (query,) = layer.project(x, slice(0, 1))
         angle = slot[:, None] + turns
-        query = layers.rotate(query, cos[angle][:, :, None], sin[angle][:, :, None])
-        # In a ring the slots beyond the query's hold the lap before; in a context, and in a first lap, they are empty.
-        this_lap = jnp.arange(spec.context_length) <= slot[:, None, None]
-        seen = this_lap | (ring & (total > spec.context_length)[:, None, None])
-        mixed = attend(query, part(keys), part(values), this_lap, seen)
-        return model.norm(layer.after_attention(x, mixed[:, None]))[:, 0]
+        query, of_part = layers.rotate(query, cos[angle][:, :, None], sin[angle][:, :, None]), jax.tree.map(part, slots)
+        if not ring and cached_attention.by_kernel(ways, slots):
+            mixed = cached_attention.attend(ways, query, of_part, slot[:, None] + 1, model.compute)
+        else:
+            # In a ring the slots beyond the query's hold the lap before; in a context, and in a first lap, they are
+            # empty.
+            this_lap = jnp.arange(spec.context_length) <= slot[:, None, None]
+            seen = this_lap | (ring & (total > spec.context_length)[:, None, None])
+            mixed = cached_attention.attend_ring(ways, query, of_part, this_lap, seen)[:, None]
+        return model.norm(layer.after_attention(x, mixed))[:, 0]
 
     return _in_blocks(block, ways.rows, state.total.shape[0])
-
-
-def _attend_by_sums(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax.Array, seen: jax.Array
-                    ) -> jax.Array:
-    """Attention of a query to keys [B, h, W, k]: [B, h, k], in float32 but for what goes in and out.
-
-    Of `query` [B, 1 or 2, h, k] keys of `this_lap` [B, 1, W] meet the first and others the last; `seen` as well. The
-    sums of products read the cache as it lies.
-    """
-    query_BxHxWxK = jnp.where(this_lap[..., None], query[:, 0, :, None], query[:, -1, :, None])
-    score = jnp.sum(query_BxHxWxK.astype(jnp.float32) * keys.astype(jnp.float32), axis=-1)
-    weight = _weights(score, keys.shape[-1], seen)
-    return jnp.sum(weight[..., None] * values.astype(jnp.float32), axis=-2).astype(values.dtype)
-
-
-def _attend_by_products(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax.Array, seen: jax.Array
-                        ) -> jax.Array:
-    """The same by products of matrices."""
-    highest = jax.lax.Precision.HIGHEST
-    score = jnp.einsum("bthk,bhwk->tbhw", query.astype(jnp.float32), keys.astype(jnp.float32), precision=highest)
-    weight = _weights(jnp.where(this_lap, score[0], score[-1]), keys.shape[-1], seen)
-    return jnp.einsum("bhw,bhwk->bhk", weight, values.astype(jnp.float32), precision=highest).astype(values.dtype)
-
-
-def _weights(score: jax.Array, size: int, seen: jax.Array) -> jax.Array:
-    return jax.nn.softmax(jnp.where(seen, score / math.sqrt(size), layers.MASKED), axis=-1)
 
 
 def logits(model: OrderModel, cache: CacheSpec, hidden: jax.Array) -> jax.Array:
@@ -217,42 +198,71 @@ def logits(model: OrderModel, cache: CacheSpec, hidden: jax.Array) -> jax.Array:
     return _in_blocks(lambda part: model.head(part(hidden)), kernels.chosen(cache.kernels).rows, hidden.shape[0])
 
 
-def sample(model: OrderModel, cache: CacheSpec, hidden: jax.Array, words: Array, temperature: float
-           ) -> tuple[jax.Array, jax.Array]:
+def prepared(model: OrderModel, cache: CacheSpec) -> head_kernel.Weights | None:
+    """What `sample` reads of the head, where this is made of it first: once before many steps, or in each of them."""
+    return None if kernels.chosen(cache.kernels).head == "xla" else head_kernel.prepared(
+        model.head.weight[...], model.head.compute)
+
+
+def sample(model: OrderModel, cache: CacheSpec, hidden: jax.Array, words: Array, temperature: float,
+           weights: head_kernel.Weights | None = None) -> tuple[jax.Array, jax.Array]:
     """A class drawn from the law of each of the hidden states [B, d], int32 [B], and whether there is a law, bool [B].
 
-    `words`, uint32 [B, 2], are the random words of the draws. The logits are made a part at a time and never lie in
-    memory together.
+    `words`, uint32 [B, 2], are the random words of the draws, `weights` what `prepared` gave, if it was called. The
+    logits are made a part at a time and never lie in memory together.
     """
     ways, head = kernels.chosen(cache.kernels), model.head
+    weights = prepared(model, cache) if weights is None else weights
 
     def block(part: Part) -> tuple[jax.Array, jax.Array]:
+        if weights is not None:
+            return head_kernel.sample(part(hidden), weights, part(words), temperature, head.compute,
+                                      interpret=ways.head == "interpreted")
         return sampling.sample_head(part(hidden), head.weight[...], part(words), temperature, head.project, ways.logits)
 
     return _in_blocks(block, ways.rows, hidden.shape[0])
 
 
-def _run_layers(model: OrderModel, ways: Kernels, state: State, tokens: Token, count: Array, first: Array) -> State:
+def _slots_of(state: State, layer: int) -> Slots:
+    keys, values = state.keys or (), state.values or ()
+    return Slots(keys[layer], values[layer], None if state.scales is None else state.scales[layer])
+
+
+def _with_slots(state: State, slots: list[Slots]) -> State:
+    scales = tuple(of.scales for of in slots if of.scales is not None)
+    return dataclasses.replace(state, keys=tuple(of.keys for of in slots), values=tuple(of.values for of in slots),
+                               scales=scales or None)
+
+
+def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, count: Array, first: Array) -> State:
     """Writes the keys and values of new tokens [B, M] from slot `first` [B] on, layer by layer.
 
     The layers are a program one after the other, not a loop: a loop would copy each layer's weights out of the stack,
     and it would need the keys of all layers in one array.
     """
-    (batch, width), spec = tokens.kind.shape, model.spec
+    (batch, width), spec, ways = tokens.kind.shape, model.spec, kernels.chosen(cache.kernels)
     place, trajectory = jnp.arange(width), jnp.arange(batch)
     rows = ways.rows if ways.rows is None or width == 1 else min(ways.rows, ways.contexts)
     slot_BxM = (first[:, None] + place) % spec.context_length
     # Masked rows get slots beyond the end, a different one each, so that the scatters may count on unique slots.
+    # What is not appended sees nothing, and costs the kernel nothing.
+    length_BxM = jnp.where(place < count[:, None], slot_BxM + 1, 0)
     target_BxM = jnp.where(place < count[:, None], slot_BxM, spec.context_length + place)
     cos, sin = map(jnp.asarray, layers.rotary_table(spec.context_length, spec.embed_dim // spec.heads))
 
     def turned(x: jax.Array, slot: jax.Array) -> jax.Array:
         return layers.rotate(x, cos[slot][:, :, None], sin[slot][:, :, None])
 
-    def stored(old: Array, new: jax.Array) -> jax.Array:
-        return jnp.asarray(old).at[trajectory[:, None], :, target_BxM].set(new, mode="drop", unique_indices=True)
+    def stored(old: Slots, key: jax.Array, value: jax.Array) -> Slots:
+        def put(old: Array, new: jax.Array) -> jax.Array:
+            return jnp.asarray(old).at[trajectory[:, None], :, target_BxM].set(new, mode="drop", unique_indices=True)
 
-    keys, values = list(state.keys or ()), list(state.values or ())
+        key, value, scale = cached_attention.kept(cache, key, value)
+        scales = None if scale is None or old.scales is None else jnp.asarray(old.scales).at[
+            trajectory[:, None], :, :, target_BxM].set(jnp.moveaxis(scale, 0, 2), mode="drop", unique_indices=True)
+        return Slots(put(old.keys, key), put(old.values, value), scales)
+
+    slots = [_slots_of(state, number) for number in range(spec.layers)]
     x = _in_blocks(lambda part: model.embedding(jax.tree.map(part, tokens)), rows, batch)
     for number in range(spec.layers):
         layer, is_last = layer_of(model.layers, number), number == spec.layers - 1
@@ -263,19 +273,19 @@ def _run_layers(model: OrderModel, ways: Kernels, state: State, tokens: Token, c
             return *(turned(y, part(slot_BxM)) for y in query_key), value
 
         *query, key, value = _in_blocks(projected, rows, batch)
-        keys[number], values[number] = stored(keys[number], key), stored(values[number], value)
+        slots[number] = stored(slots[number], key, value)
         if is_last:
             break
 
         def rest(part: Part, x: jax.Array = x, layer: DecoderLayer = layer, query: jax.Array = query[0],
                  number: int = number) -> jax.Array:
-            seen_Bx1xMxW = (jnp.arange(spec.context_length) <= part(slot_BxM)[..., None])[:, None]
-            mixed = layers.attend(part(query), part(keys[number]), part(values[number]), seen_Bx1xMxW, model.compute)
+            mixed = cached_attention.attend(ways, part(query), jax.tree.map(part, slots[number]), part(length_BxM),
+                                            model.compute)
             return layer.after_attention(part(x), mixed)
 
         x = _in_blocks(rest, rows, batch)
     newest = jnp.where(count[:, None] > 0, x[trajectory, jnp.maximum(count - 1, 0)], jnp.asarray(state.newest))
-    return dataclasses.replace(state, keys=tuple(keys), values=tuple(values), newest=newest)
+    return dataclasses.replace(_with_slots(state, slots), newest=newest)
 
 
 def _in_blocks(compute: Callable[[Part], Any], rows: int | None, batch: int) -> Any:
@@ -351,14 +361,17 @@ def _refresh(model: OrderModel, cache: CacheSpec, state: State, due: Array) -> S
         def put(old: Array | None, new: jax.Array) -> jax.Array:
             return jnp.asarray(old).at[target].set(new, mode="drop", unique_indices=True)
 
-        def put_contexts(old: Cached | None, which: int) -> Cached:
-            return tuple(jnp.asarray(x).at[target, :, :kept].set(new[which], mode="drop", unique_indices=True)
-                         for x, new in zip(old or (), of_layers, strict=True))
+        def stored(number: int) -> Slots:
+            old, (key, value) = _slots_of(state, number), of_layers[number]
+            key, value, scale = cached_attention.kept(cache, key, value)
+            keys, values = (jnp.asarray(x).at[target, :, :kept].set(new, mode="drop", unique_indices=True)
+                            for x, new in ((old.keys, key), (old.values, value)))
+            return Slots(keys, values, None if scale is None or old.scales is None else jnp.asarray(old.scales).at[
+                target, :, :, :kept].set(jnp.moveaxis(scale, 0, 1), mode="drop", unique_indices=True))
 
         newest = x[jnp.arange(cache.block), jnp.maximum(count - 1, 0)]
-        state = dataclasses.replace(
-            state, keys=put_contexts(state.keys, 0), values=put_contexts(state.values, 1),
-            newest=put(state.newest, newest), length=put(state.length, count))
+        state = _with_slots(state, [stored(number) for number in range(spec.layers)])
+        state = dataclasses.replace(state, newest=put(state.newest, newest), length=put(state.length, count))
         return state, due.at[target].set(False, mode="drop")
 
     return jax.lax.while_loop(lambda carry: jnp.any(carry[1]), one_block, (state, jnp.asarray(due)))[0]

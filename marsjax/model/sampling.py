@@ -20,8 +20,8 @@ BLOCK = 128
 """Classes of one block."""
 MOST_LOGITS = 2**23
 """Logits that `sample_head` makes at a time, of all rows together: 32 MiB, which fit in the L2 cache of a large GPU."""
-_BLOCK_SCALE = 2.0**30
-_CLASS_SCALE = 2.0**24
+BLOCK_SCALE, CLASS_SCALE = 2.0**30, 2.0**24
+"""Whole numbers that stand for the probability 1 of a block, and for that of the likeliest class in one."""
 
 
 def sample(logits: Array, words: Array, temperature: Array | float = 1.0) -> jax.Array:
@@ -112,12 +112,12 @@ def _draw_block(highest: jax.Array, mass: jax.Array, word: Array) -> tuple[jax.A
     """The block that a random word [...] draws, given what `_within` says of blocks [..., N]; the sum of all, [...]."""
     mass = mass * jnp.exp(highest - jnp.max(highest, axis=-1, keepdims=True))
     total = jnp.sum(mass, axis=-1)
-    block = _draw(jnp.round(mass / total[..., None] * _BLOCK_SCALE).astype(jnp.uint32), word)
+    block = _draw(jnp.round(mass / total[..., None] * BLOCK_SCALE).astype(jnp.uint32), word)
     return jnp.minimum(block, mass.shape[-1] - 1), total
 
 
 def _draw_inside(within: jax.Array, word: Array) -> jax.Array:
-    return jnp.minimum(_draw(jnp.round(within * _CLASS_SCALE).astype(jnp.uint32), word), within.shape[-1] - 1)
+    return jnp.minimum(_draw(jnp.round(within * CLASS_SCALE).astype(jnp.uint32), word), within.shape[-1] - 1)
 
 
 def _draw(weights: jax.Array, word: Array) -> jax.Array:

@@ -245,7 +245,8 @@ def _advance(env: Environment, keys: jax.Array, state: SimState, asked: jax.Arra
 
     Returns what the one outside sees, the states, and which trajectories are over, bool [B].
     """
-    spec = env.simulator.spec
+    simulator = env.simulator.prepared()
+    spec = simulator.spec
     place = len(spec.agents) - 1
 
     def is_wake(state: SimState, event: NextEvent) -> Array:
@@ -264,7 +265,7 @@ def _advance(env: Environment, keys: jax.Array, state: SimState, asked: jax.Arra
     def one_step(carry: tuple[SimState, jax.Array, jax.Array]) -> tuple[SimState, jax.Array, jax.Array]:
         state, asked, _ = carry
         words = sim_step.draw_from(keys, state.step)
-        after = like(sim_step.step(env.simulator, state, words, asked, pauses)[0], state)
+        after = like(sim_step.step(simulator, state, words, asked, pauses)[0], state)
         asked = jnp.asarray(jax.vmap(ahead)(dataclasses.replace(after, cache=NOT_CARRIED))[0])
         return after, asked, jnp.any(asked)
 

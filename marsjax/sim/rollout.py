@@ -277,7 +277,8 @@ def _chunk(structure: jax.tree_util.PyTreeDef, count: int, arrays: list[jax.Arra
 
     `structure` and `arrays` are those of a `Simulator`.
     """
-    simulator: Simulator = jax.tree.unflatten(structure, arrays)
+    given: Simulator = jax.tree.unflatten(structure, arrays)
+    simulator = given.prepared()
 
     def one(carry: tuple[SimState, jax.Array], _: None) -> tuple[tuple[SimState, jax.Array], None]:
         state, made = carry

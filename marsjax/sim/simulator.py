@@ -10,6 +10,7 @@ from marsjax.checkpoint.load import LoadedModel
 from marsjax.core import kernels as ways
 from marsjax.core.kernels import Kernels
 from marsjax.core.specs import CacheSpec, MarketSpec
+from marsjax.model import head_kernel, kv_cache
 from marsjax.model.llama import OrderModel
 from marsjax.observers.base import Observer
 from marsjax.sim.specs import SimulationSpec
@@ -28,6 +29,8 @@ class Simulator:
     draws: DrawTables
     """Bins to draw orders from."""
     spec: SimulationSpec = dataclasses.field(metadata={"static": True})
+    weights: head_kernel.Weights | None = None
+    """What `prepared` made of the model's head; None: each step makes it, if it needs it."""
 
     @classmethod
     def of(cls, loaded: LoadedModel, market: MarketSpec, *, agents: Sequence[Agent] = (),
@@ -56,6 +59,10 @@ class Simulator:
             agents=tuple(agents), observers=tuple(observers), kernels=kernels)
         return cls(loaded.model, encoding.tables(loaded.spec.tokens, loaded.converters),
                    encoding.draw_tables(loaded.spec.tokens, loaded.converters), spec)
+
+    def prepared(self) -> "Simulator":
+        """The same for a compiled program of many steps: what they all make of the model alone is made before them."""
+        return dataclasses.replace(self, weights=kv_cache.prepared(self.model, self.spec.cache))
 
     def replace(self, **changes: object) -> "Simulator":
         """The same with other fields of its spec."""

@@ -170,7 +170,8 @@ def decide(simulator: Simulator, state: SimState, words: Draws, asked: Array) ->
     """What the background agent plans in trajectories that are asked, bool [B], and the trajectories' `End` then."""
     spec = simulator.spec
     hidden = kv_cache.predict(simulator.model, spec.cache, state.cache)
-    sampled, finite = kv_cache.sample(simulator.model, spec.cache, hidden, words.token, spec.temperature)
+    sampled, finite = kv_cache.sample(simulator.model, spec.cache, hidden, words.token, spec.temperature,
+                                      simulator.weights)
     token = jnp.where(words.given_token == NO_TOKEN, sampled, words.given_token)
     end = jnp.where(asked & ~finite, jnp.int32(End.NOT_FINITE), state.end)
     end = jnp.where(asked & finite & ~state.view.has_mid, jnp.int32(End.NO_MID), end)

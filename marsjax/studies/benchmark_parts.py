@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.agents import background
-from marsjax.core import int64
+from marsjax.core import int64, kernels
 from marsjax.core.records import Array, Time, Token
 from marsjax.market import exchange
 from marsjax.market.process import NOT_MADE, MarketState, process
@@ -28,16 +28,21 @@ from marsjax.tokens.encoding import SampledOrder
 def bytes_moved(simulator: Simulator, trajectories: int) -> dict[str, int]:
     """Bytes that one step reads and writes at least, were nothing read twice.
 
-    Every slot of the cache counts, filled or not, since all are read. The logits stay on chip.
+    Every slot of the cache counts, filled or not, where all are read; of contexts that the kernel reads those that are
+    filled on average between two refreshes. The logits stay on chip.
     """
-    model = simulator.model
-    spec, item = model.spec, jnp.dtype(model.compute.dtype).itemsize
-    token = 2 * trajectories * spec.layers * spec.embed_dim * item
+    model, cache = simulator.model, simulator.spec.cache
+    spec, by_kernel = model.spec, kernels.chosen(cache.kernels).attention == "kernel"
+    in_8_bits = cache.cache_dtype == "int8"
+    vector = spec.embed_dim + 4 * spec.heads if in_8_bits else spec.embed_dim * jnp.dtype(model.compute.dtype).itemsize
+    token, slots = 2 * trajectories * spec.layers * vector, float(spec.context_length)
+    if by_kernel and cache.mode == "refresh":
+        slots = cache.kept(spec) + (cache.refresh_every + 1) / 2
     market = jax.eval_shape(lambda: exchange.open_market(simulator.spec.market))
     return {
         "weights": _bytes(model.layers) + _bytes(model.norm), "head": _bytes(model.head),
         "head_again": trajectories * sampling.BLOCK * spec.embed_dim * model.head.weight.dtype.itemsize,
-        "cache_read": token * spec.context_length, "cache_write": token, "markets": 2 * trajectories * _bytes(market)}
+        "cache_read": round(token * slots), "cache_write": token, "markets": 2 * trajectories * _bytes(market)}
 
 
 def _bytes(tree: Any) -> int:
@@ -51,10 +56,11 @@ def seconds(simulator: Simulator, state: SimState, steps: int, repeats: int) -> 
     accounts. `tokens` is what encoding adds to it.
     """
     hidden = jax.jit(kv_cache.predict, static_argnums=1)(simulator.model, simulator.spec.cache, state.cache)
+    prepared = jax.jit(Simulator.prepared)(simulator)
     measured = functools.partial(_loop, steps=steps, repeats=repeats)
     # What is handed over is donated, and used up, so that the caches are changed in place as in a rollout.
     found = {"predict": measured(_predict, (simulator, state.cache), hidden, donate=False),
-             "head+draw": measured(_draw, simulator, (hidden, state.trajectory), donate=False)}
+             "head+draw": measured(_draw, prepared, (hidden, state.trajectory), donate=False)}
     markets = MarketState(state.market, state.view, state.token_state)
     without, both = (measured(_handle, simulator, (one, state.time, state.trajectory), donate=False)
                      for one in (dataclasses.replace(markets, token_state=NOT_MADE), markets))
@@ -86,7 +92,8 @@ def _predict(given: tuple[Simulator, kv_cache.State], hidden: jax.Array, step: j
 def _draw(simulator: Simulator, carry: tuple[jax.Array, Array], step: jax.Array) -> tuple[jax.Array, Array]:
     hidden, trajectory = carry
     words = sim_step.draw(jnp.uint32(0), trajectory, step)
-    token, _ = kv_cache.sample(simulator.model, simulator.spec.cache, hidden, words.token, simulator.spec.temperature)
+    token, _ = kv_cache.sample(simulator.model, simulator.spec.cache, hidden, words.token, simulator.spec.temperature,
+                               simulator.weights)
     # What is drawn goes into the next draw, or the loop would be no loop; it does not change the hidden states.
     return hidden + (token[:, None] * 1e-30).astype(hidden.dtype), trajectory
 

@@ -96,6 +96,18 @@ def case(text: str, context_length: int, platform: str) -> Case:
     return Case(match[1], spec, cache, ComputeSpec(dtype="bfloat16"), int(match[4]))
 
 
+def taken(case: Case, attention: str, head: str, cache_dtype: str) -> Case:
+    """The case with other ways (`Kernels.attention` and `Kernels.head`; empty: the device's) and kind of cache.
+
+    InputError where the device cannot run a kernel.
+    """
+    if "kernel" in (attention, head) and not kernels.has_triton():
+        raise InputError("expected another way than kernel, which this device cannot run: a line above says why")
+    ways = kernels.chosen(case.cache.kernels)
+    ways = dataclasses.replace(ways, attention=attention or ways.attention, head=head or ways.head)
+    return case._replace(cache=dataclasses.replace(case.cache, kernels=ways, cache_dtype=cache_dtype))
+
+
 class Benchmark:
     """Times cases that start from one noise market."""
 
@@ -115,8 +127,10 @@ class Benchmark:
         simulator = prepared.simulator(self._market, end_ns=end_ns)
         bytes_moved = benchmark_parts.bytes_moved(simulator, case.trajectories)
         gb_per_s = sum(bytes_moved.values()) / step_s / 1e9
+        ways = kernels.chosen(case.cache.kernels)
         row: dict[str, Any] = {
-            "model": case.name, "trajectories": case.trajectories, "orders_per_s": case.trajectories / step_s,
+            "model": case.name, "trajectories": case.trajectories, "cache_dtype": case.cache.cache_dtype,
+            "attention": ways.attention, "head": ways.head, "orders_per_s": case.trajectories / step_s,
             "us_per_step": step_s * 1e6,
             "us_per_chunk_step": [[s / spec.chunk_steps * 1e6 for s in part] for part in chunk_s],
             "first_step_s": first_chunk_s - statistics.median(min(part) for part in chunk_s),

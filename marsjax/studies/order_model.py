@@ -33,11 +33,16 @@ class DecodingSpec:
     refresh."""
     refresh_every: int = 448
     margin: int = 64
+    cache_dtype: str = "model"
+    """Of keys and values: model, the model's own, or int8 (`CacheSpec.cache_dtype`)."""
     rows: int = 0
     """Trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of a batch elsewhere."""
 
     def __post_init__(self) -> None:
         limits.check_whole("DecodingSpec.rows", self.rows, 0, limits.TRAJECTORIES)
+        if self.cache_dtype not in ("model", "int8") or (self.cache_dtype == "int8" and self.context == "recompute"):
+            raise InputError(f"DecodingSpec.cache_dtype: expected model or int8, and model with context=recompute, got "
+                             f"{self.cache_dtype!r} with context={self.context}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +76,7 @@ def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec()) -> Prep
     if mode == "auto":
         mode = "rolling" if model.spec.layers == 1 else "refresh"
     cache = CacheSpec(mode=mode, refresh_every=decoding.refresh_every, margin=decoding.margin, append=1,
-                      kernels=ways)
+                      kernels=ways, cache_dtype=decoding.cache_dtype)
     try:
         cache.kept(model.spec)
     except InputError as error:

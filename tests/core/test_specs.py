@@ -68,7 +68,7 @@ def test_bad_kernels_name_the_field_and_the_value(name: str, value: Any) -> None
 
 def test_the_kernels_given_are_taken_and_else_those_of_the_device() -> None:
     assert kernels.chosen(None) == CPU == Kernels() == kernels.for_platform("cpu")
-    assert kernels.chosen(ACCELERATOR) == ACCELERATOR == kernels.for_platform("gpu") == kernels.for_platform("tpu")
+    assert kernels.chosen(ACCELERATOR) == ACCELERATOR == kernels.for_platform("tpu")
     assert Kernels(rows=None, further_turns=None) == Kernels(rows=None, further_turns=None)
     assert hash(MarketSpec(kernels=CPU)) == hash(MarketSpec(kernels=Kernels()))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from marsjax.core import times
+from marsjax.core import kernels, times
 from marsjax.core.specs import CacheSpec, ComputeSpec, MarketSpec, ModelSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.experiments import benchmark
@@ -52,6 +52,29 @@ def test_rollouts_and_their_parts_are_timed(tmp_path: pathlib.Path, capsys: pyte
     assert "2m" in capsys.readouterr().out
 
 
+def test_a_case_that_is_ended_leaves_those_before_it(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On disk while the third is measured, and after it failed."""
+    made: list[int] = []
+
+    def measure(self: object, case: benchmark_rollout.Case) -> dict[str, Any]:
+        if len(made) == 2:
+            assert found() == made
+            raise MemoryError("no room")
+        made.append(case.trajectories)
+        return {"model": case.name, "trajectories": case.trajectories, "orders_per_s": 1.0, "us_per_step": 1.0,
+                "gb_per_s": 1.0, "of_bandwidth": None, "first_step_s": 0.0, "peak_gb": None}
+
+    def found() -> list[int]:
+        rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+        return [row["trajectories"] for row in rows]
+
+    monkeypatch.setattr(benchmark_rollout.Benchmark, "__init__", lambda *_: None)
+    monkeypatch.setattr(benchmark_rollout.Benchmark, "measure", measure)
+    with pytest.raises(MemoryError, match="no room"):
+        run(tmp_path, cases=("2m:3", "2m:5", "2m:9"))
+    assert found() == [3, 5]
+
+
 def test_the_parts_of_a_deep_model_keep_the_types_of_its_state() -> None:
     """Traced alone: what is timed of it is compiled as that of a model of one layer is."""
     case = benchmark_rollout.case("2x32:3", 1024, "cpu")
@@ -76,11 +99,29 @@ def test_bytes_are_those_of_the_arrays() -> None:
     assert moved["weights"] == 2 * (3 * 16 * 64**2 + 2 * 3 * 64 + 64)
     assert moved["head"] == 2 * 64 * 49_152
     assert moved["cache_read"] == 2 * 2 * 5 * 3 * 64 * 1024 == 1024 * moved["cache_write"]
+    by_kernel = CacheSpec(kernels=kernels.GPU, cache_dtype="int8")
+    simulation = SimulationSpec(MarketSpec(), by_kernel, end_ns=1)
+    moved = benchmark_parts.bytes_moved(Simulator(params, None, None, simulation), 5)
+    filled = np.mean(np.arange(by_kernel.kept(spec) + 1, by_kernel.kept(spec) + by_kernel.refresh_every + 1))
+    assert moved["cache_read"] == 2 * 5 * 3 * (64 + 2 * 4) * filled == filled * moved["cache_write"]
+
+
+def test_a_case_takes_another_attention_and_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "has_triton", lambda: True)
+    case = benchmark_rollout.case("2x32:3", 1024, "gpu")
+    assert case.cache.kernels == kernels.GPU and benchmark_rollout.taken(case, "", "", "model") == case
+    other = benchmark_rollout.taken(case, "sums", "xla", "int8").cache
+    assert other.kernels == kernels.ACCELERATOR and other.cache_dtype == "int8"
+    assert dataclasses.replace(other, kernels=kernels.GPU, cache_dtype="model") == case.cache
 
 
 @pytest.mark.parametrize(("changes", "says"), [
     ({"cases": ("10m:4",)}, "config.cases: expected MODEL:TRAJECTORIES, as 2m:128 or 24x1024:128, got '10m:4'"),
-    ({"cases": ("2m:0",)}, "got '2m:0'"), ({"chunks": 0}, "config.chunks: expected at least 1, got 0")])
+    ({"cases": ()}, "config.cases: expected at least one MODEL:TRAJECTORIES, got"),
+    ({"cases": ("2m:0",)}, "got '2m:0'"), ({"attention": "fast"}, "Kernels.attention: expected products or sums or"),
+    ({"head": "kernel"}, "config.attention, config.head, config.cache_dtype: expected another way than kernel"),
+    ({"cache_dtype": "int4"}, "CacheSpec.cache_dtype: expected model or int8, got 'int4'"),
+    ({"chunks": 0}, "config.chunks: expected at least 1, got 0")])
 def test_bad_configs_name_the_key_and_the_value(tmp_path: pathlib.Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         run(tmp_path, **changes)

@@ -356,7 +356,7 @@ def test_what_cannot_be_decoded_is_refused(layers: int, cache: CacheSpec, says: 
 
 @pytest.mark.parametrize(("field", "value"), [
     ("mode", "roll"), ("refresh_every", 0), ("margin", -1), ("append", 1.0), ("append", 0), ("block", True),
-    ("kernels", "cpu")])
+    ("kernels", "cpu"), ("cache_dtype", "int4")])
 def test_bad_cache_specs_name_the_field_and_the_value(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"CacheSpec\.{field}: expected .* got {value!r}"):
         CacheSpec(**{field: value})

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from marsjax.agents.noise import NoiseSpec
 from marsjax.checkpoint import converter_files
-from marsjax.core import int64, times
+from marsjax.core import int64, kernels, times
 from marsjax.core.records import Order, Status
 from marsjax.core.specs import CacheSpec, MarketSpec, ModelSpec, TokenSpec
 from marsjax.core.times import SECOND_NS
@@ -96,6 +97,30 @@ def test_a_trajectory_alone_and_in_other_chunks_equals_itself_in_a_batch(numbers
     for number in numbers:
         alone = run(trajectories=1, first=number, chunk_steps=512)
         chex.assert_trees_all_equal(states(alone), [x[number : number + 1] for x in states(whole())])
+
+
+def test_what_steps_make_of_the_head_alone_is_made_once_before_them() -> None:
+    ways = dataclasses.replace(kernels.ACCELERATOR, head="kernel")
+    spec = dataclasses.replace(SPEC, cache=dataclasses.replace(SPEC.cache, kernels=ways))
+    simulator = Simulator(params(), *tables(), spec)
+    starts = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *np.shape(x)), np.asarray(x).dtype), begin())
+    state = jax.eval_shape(functools.partial(sim_step.begin, simulator), starts, np.arange(2, dtype=np.int32))
+    arrays, structure = jax.tree.flatten(simulator)
+    found = list(inside_scans(rollout._chunk.trace(structure, 3, arrays, state, np.uint32(0)).jaxpr.jaxpr))
+    assert ("pallas_call", True) in [(name, inside) for name, _, inside in found]
+    splits = [inside for name, shape, inside in found if name == "reduce_precision" and shape[-1] == 49_152]
+    assert splits == [False] * 3
+
+
+def inside_scans(jaxpr: Any, inside: bool = False) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    """Operations, the shapes of what they give, and whether they are in the body of a scan."""
+    for one in jaxpr.eqns:
+        yield one.primitive.name, getattr(one.outvars[0].aval, "shape", ()) if one.outvars else (), inside
+        within = inside or one.primitive.name == "scan"
+        for given in jax.tree.leaves(list(one.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            part = getattr(given, "jaxpr", given)
+            if hasattr(part, "eqns") and one.primitive.name != "pallas_call":
+                yield from inside_scans(part, within)
 
 
 def test_trajectories_and_seeds_differ() -> None:

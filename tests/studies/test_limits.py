@@ -50,6 +50,8 @@ def noise(seed: int = 0, trajectories: int = 1, **agent: Any) -> Any:
     (lambda: FuturesSpec(4, 5, temperature=INF), r"FuturesSpec\.temperature: expected a number above 0, got inf"),
     (lambda: FuturesSpec(4, 5, temperature=TINY), r"FuturesSpec\.temperature: expected 1e-06 to 1e\+06, got 1e-310"),
     (lambda: DecodingSpec(rows=HUGE), r"DecodingSpec\.rows: expected at most"),
+    (lambda: DecodingSpec(cache_dtype="int4"), r"DecodingSpec\.cache_dtype: expected model or int8"),
+    (lambda: DecodingSpec(cache_dtype="int8", context="recompute"), r"DecodingSpec\.cache_dtype: expected model or"),
     (lambda: PassSpec(MARKET, chunk_orders=HUGE), r"chunk_orders of at most 1048576, got"),
     (lambda: LabelSpec(5, fit_every_s=HUGE), r"LabelSpec\.fit_every_s: expected at most"),
     (lambda: EvaluationSpec(5, every_minutes=HUGE), r"EvaluationSpec\.every_minutes: expected at most"),

@@ -1,0 +1,107 @@
+"""Attention to keys and values that are kept from one step to the next: how they are kept, and the ways to read them.
+
+`kept` makes of new keys and values what is stored of them: themselves, or 8 bits with one scale for each vector.
+`attend` reads a context, whose slots are filled from the first on, by the kernel or by the compiler's own ways;
+`attend_ring` reads a ring by the latter. What the kernel and the other ways give differs by rounding.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from marsjax.core.kernels import Kernels
+from marsjax.core.records import Array
+from marsjax.core.specs import CacheSpec, ComputeSpec
+from marsjax.model import attention_kernel, layers
+
+_LARGEST = 127
+"""Of 8 bits, either way."""
+
+
+class Slots(NamedTuple):
+    """One layer's keys and values of some trajectories."""
+
+    keys: Array
+    """[B, h, W, k], turned by slot."""
+    values: Array
+    """[B, h, W, k]."""
+    scales: Array | None
+    """Float32 [B, 2, h, W], what 8-bit keys and values are multiplied by; None where they are kept as they are."""
+
+
+def kept(cache: CacheSpec, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """What is stored of keys and values [..., k]: both, and scales [2, ...] or None."""
+    if cache.cache_dtype == "model":
+        return keys, values, None
+    (keys, of_keys), (values, of_values) = _in_8_bits(keys), _in_8_bits(values)
+    return keys, values, jnp.stack([of_keys, of_values])
+
+
+def _in_8_bits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Vectors [..., k] as int8 and float32 scales [...]: the largest number of each is 127 of its scale."""
+    wide = x.astype(jnp.float32)
+    scale = jnp.max(jnp.abs(wide), axis=-1) / _LARGEST
+    number = jnp.round(wide / jnp.where(scale > 0, scale, 1)[..., None])
+    return jnp.clip(number, -_LARGEST, _LARGEST).astype(jnp.int8), scale
+
+
+def _plain(slots: Slots, dtype: str) -> tuple[jax.Array, jax.Array]:
+    """Keys and values [B, h, W, k] in `dtype`."""
+    keys, values = jnp.asarray(slots.keys), jnp.asarray(slots.values)
+    if slots.scales is None:
+        return keys.astype(dtype), values.astype(dtype)
+    scales = jnp.asarray(slots.scales)[..., None]
+    return ((keys.astype(jnp.float32) * scales[:, 0]).astype(dtype),
+            (values.astype(jnp.float32) * scales[:, 1]).astype(dtype))
+
+
+def by_kernel(ways: Kernels, slots: Slots) -> bool:
+    """Whether a context is read by the kernel."""
+    return ways.attention in ("kernel", "interpreted") and attention_kernel.fits(slots.keys.shape, slots.keys.dtype)
+
+
+def attend(ways: Kernels, query: jax.Array, slots: Slots, length: jax.Array, compute: ComputeSpec) -> jax.Array:
+    """Attention of turned query [B, T, h, k] to the first `length` [B, T] slots: [B, T, h, k].
+
+    Without meaning where the length is 0.
+    """
+    if by_kernel(ways, slots):
+        return attention_kernel.attend(query, *slots, length, interpret=ways.attention == "interpreted")
+    keys, values = _plain(slots, compute.dtype)
+    seen_Bx1xTxW = (jnp.arange(keys.shape[2]) < length[..., None])[:, None]
+    return layers.attend(query, keys, values, seen_Bx1xTxW, compute)
+
+
+def attend_ring(ways: Kernels, query: jax.Array, slots: Slots, this_lap: jax.Array, seen: jax.Array) -> jax.Array:
+    """Attention of one query a trajectory to slots of a ring: [B, h, k], in float32 but for what goes in and out.
+
+    Of `query` [B, 1 or 2, h, k] keys of `this_lap` [B, 1, W] meet the first and others the last; `seen` as well.
+    """
+    keys, values = _plain(slots, "float32")
+    if ways.attention == "products":
+        found = _by_products(query.astype(jnp.float32), keys, values, this_lap, seen)
+    else:
+        found = _by_sums(query.astype(jnp.float32), keys, values, this_lap, seen)
+    return found.astype(query.dtype)
+
+
+def _by_sums(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax.Array, seen: jax.Array) -> jax.Array:
+    """By sums of products, which read the cache as it lies."""
+    query_BxHxWxK = jnp.where(this_lap[..., None], query[:, 0, :, None], query[:, -1, :, None])
+    weight = _weights(jnp.sum(query_BxHxWxK * keys, axis=-1), keys.shape[-1], seen)
+    return jnp.sum(weight[..., None] * values, axis=-2)
+
+
+def _by_products(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax.Array, seen: jax.Array
+                 ) -> jax.Array:
+    """By products of matrices."""
+    highest = jax.lax.Precision.HIGHEST
+    score = jnp.einsum("bthk,bhwk->tbhw", query, keys, precision=highest)
+    weight = _weights(jnp.where(this_lap, score[0], score[-1]), keys.shape[-1], seen)
+    return jnp.einsum("bhw,bhwk->bhk", weight, values, precision=highest)
+
+
+def _weights(score: jax.Array, size: int, seen: jax.Array) -> jax.Array:
+    return jax.nn.softmax(jnp.where(seen, score / math.sqrt(size), layers.MASKED), axis=-1)
