@@ -3,7 +3,8 @@
     python -m marsjax.experiments.train --config=configs/train.py:default,folder=data/sse
 
 makes the checkpoint that comes with marsjax (`checkpoints/default`) from three Shanghai days, order by order; see
-experiments/default_model for the days, the time that it needs and what comes out. `joint` trains a plain model with one
+experiments/default_model for the days, the time that it needs and what comes out; on a CPU, where its own futures take
+most of a day, `--config.futures_rounds=0` leaves them out. `joint` trains a plain model with one
 row of the head a class instead, for data a hundred times as many.
 
 Argument: `default` or `joint`, then `source` (sse unless given, or another kind of feed), `folder` of the data, `file`,
@@ -23,9 +24,10 @@ LIMITS = (
     "of days, and it knows no news, no opening and no close.",
     "Stocks whose spread is many ticks wide, prices far from 5 to 50 CNY, ticks other than 0.01, and call auctions.",
     "Patterns longer than its 1,024 orders (a few minutes of a busy stock), and whatever one layer cannot tell.",
-    "How calm the last hour was: from any state its prices soon move as in the mean of the hours that it learnt from, "
-    "and go on where they went: means of many futures are biased by 10 bp and more in five minutes.",
-    "Thin books, such as the noise agent leaves: of 320 five-minute runs from ten such books 25 moved more than 1%.",
+    "How calm the last hour was: from any state its prices soon move somewhat as in the mean of the hours that it "
+    "learnt from, where they should be calmer, and orders come at a pace that goes with that.",
+    "Thin books, such as the noise agent leaves: of 320 five-minute runs from ten such books 25 moved more than 1% "
+    "(before its own futures).",
     "Rare orders: a bin's far prices and large volumes are drawn from 100 values that those days had.",
 )
 """Of the default checkpoint, for its card."""
@@ -70,6 +72,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.whole_cancels = small  # whether the model's cancels take back one whole order each, not shares of the oldest
 
     _training(config, small)
+    _own_futures(config, small)
 
     config.title = "The default order model" if small else "An order model"  # of the checkpoint's card
     config.made_by = MADE_BY if small else "marsjax.experiments.train"  # for the card
@@ -94,3 +97,14 @@ def _training(config: ConfigDict, small: bool) -> None:
     config.patience = 10  # looks without a new best after which to stop; 0: none
     config.dtype = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 but on a CPU
     config.seed = 0
+
+
+def _own_futures(config: ConfigDict, small: bool) -> None:
+    """Of futures that the model writes from states of the days, by which it is taught after all else."""
+    config.futures_rounds = 260 if small else 0  # of rollouts and updates; 0: none. On a CPU a round takes minutes
+    config.futures_every = 5  # minutes of each day between two states that they start from
+    config.futures_starts = 48  # states of a round, shared out evenly among the stocks
+    config.futures_trajectories = 16  # futures of each
+    config.futures_orders = 1024  # decisions of a future
+    config.futures_scored = 256  # last orders of a window that a gradient is of
+    config.futures_weight = 8.0  # of the gradient of what futures have in the mean, beside that of real orders

@@ -3,7 +3,9 @@
     python experiments/default_market/measure.py data/sse
 
 128 futures of five minutes from each of `default`, `busy` and `quiet`; spread, best volumes, order rate and moves of
-five minutes of these, and of the three real days. Prints Markdown.
+five minutes of these, and of the three real days. Then 16 futures from each of eleven real states after 14:00, which
+the model was not trained on, beside what came: the last of their five minutes, and the mean of the moves with its
+standard error between states. Prints Markdown.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from marsjax.checkpoint import load
 from marsjax.core.records import Kind
 from marsjax.core.sessions import Session
 from marsjax.core.specs import MarketSpec
+from marsjax.core.times import SECOND_NS
 from marsjax.data import made_days, sources
 from marsjax.data.feed import DayFeed
 from marsjax.studies import futures, order_model, realism, starts
@@ -34,8 +37,10 @@ def market_of(feed: DayFeed, session: Session) -> MarketSpec:
     return feed.venue.market(capacity=8192, accounts=2, session=session, trade_width=64)
 
 
-def row(name: str, samples: list[OrderEvents], returns: np.ndarray, minutes: float) -> str:
-    """Medians over samples of means over their orders; returns are in basis points."""
+def row(name: str, samples: list[OrderEvents], returns: np.ndarray, minutes: float, starts: int | None = None) -> str:
+    """Medians over samples of means over their orders; returns are in basis points, as many of each of `starts`."""
+    means = np.nanmean(returns.reshape(starts or len(returns), -1), axis=1)
+    error = np.nanstd(means) / np.sqrt(len(means))
     def median(of: list[float]) -> float:
         return float(np.nanmedian(of))
 
@@ -45,7 +50,7 @@ def row(name: str, samples: list[OrderEvents], returns: np.ndarray, minutes: flo
              f"{median([each.bid_volume.mean() for each in samples]):,.0f}",
              f"{median([len(each.kind) / minutes for each in samples]):.0f}",
              f"{median([(each.traded[some] > 0).mean() for each, some in zip(samples, limit, strict=True)]):.2f}",
-             f"{np.nanmean(returns):.2f} +- {np.nanstd(returns) / np.sqrt(len(returns)):.2f}",
+             f"{np.nanmean(returns):.2f} +- {error:.2f}",
              f"{np.nanstd(returns):.1f}", f"{np.nanmax(np.abs(returns)):.1f}"]
     return f"| {name} | " + " | ".join(cells) + " |"
 
@@ -76,6 +81,27 @@ def simulated(name: str, prepared: PreparedModel, spec: FuturesSpec) -> str:
     return row(f"{name}, futures", samples, returns, MINUTES)
 
 
+def after_two(feed: DayFeed, prepared: PreparedModel, trajectories: int) -> list[str]:
+    """Futures from real states every five minutes from 14:00 to 14:50, and what came."""
+    session = hours(feed.venue.market().session, feed)
+    market, length = market_of(feed, session), MINUTES * MINUTE_NS
+    begins = [14 * 3600 * SECOND_NS + number * length for number in range(11)]
+    states = starts.states_of_feed(market, prepared, feed, [*begins, begins[-1] + length])
+    events, known = order_events.of_passed(states.sent), order_events.arrivals_of(states.passed)
+    sent = realism.SentOrders()
+    futures.simulate(prepared, market, FuturesSpec(trajectories, MINUTES), states.starts[:-1], on_trace=sent)
+    made = [order_events.of_trace(rows, known) for rows in sent.by_trajectory(len(begins) * trajectories)]
+    of = [begin for begin in begins for _ in range(trajectories)]
+    found = []
+    for name, samples, at in (("what came", [events] * len(begins), begins), ("futures", made, of)):
+        last = [each.between(begin + length - MINUTE_NS, begin + length)
+                for each, begin in zip(samples, at, strict=True)]
+        moves = np.array([quantities.returns(each, np.array([begin]), MINUTES)[0] * 1e4
+                          for each, begin in zip(samples, at, strict=True)])
+        found.append(row(f"{feed.name}, {name}", [each for each in last if len(each.kind)], moves, 1, len(begins)))
+    return found
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,6 +116,8 @@ def main() -> None:
         print(real(feed, prepared), flush=True)
     for name in made_days.NAMES:
         print(simulated(name, prepared, FuturesSpec(given.trajectories, MINUTES)), flush=True)
+    for feed in feeds:
+        print("\n".join(after_two(feed, prepared, 16)), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,20 +14,25 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from marsjax.checkpoint import folder as checkpoint_folder
+from marsjax.core import limits
 from marsjax.core.errors import InputError
-from marsjax.core.specs import ComputeSpec, ModelSpec, TokenSpec
+from marsjax.core.specs import ComputeSpec, MarketSpec, ModelSpec, TokenSpec
 from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, markets, run_folder, setup
 from marsjax.experiments.run_folder import write_json
 from marsjax.studies import model_training
+from marsjax.studies.futures import ACCOUNT
 from marsjax.studies.model_training import ModelTraining
 from marsjax.training import fit, loop, prepare, report, structured
 from marsjax.training.fit import FitPlan
+from marsjax.training.gaps import Beginning
 from marsjax.training.loop import TrainSpec
+from marsjax.training.own_futures import FuturesTraining
 from marsjax.training.prepare import Feed, Prepared
 
 MAY_DIFFER = ("output", "checkpoint", "overwrite", "resume", "stop_at", "folder", "devices", "title", "made_by",
-              "limits")
+              "limits", "futures_rounds", "futures_every", "futures_starts", "futures_trajectories", "futures_orders",
+              "futures_scored", "futures_weight")
 """Keys of the config that may differ when a training is taken up again."""
 
 
@@ -40,17 +45,20 @@ def main(config: ConfigDict) -> int:
     data = _prepare(config, training.model, feeds)
     print(f"{data.counts()}; {time.perf_counter() - began:.0f} s", flush=True)
     refused = {name: markets.refused(name, each) for name, each in data.refused.items()}
+    market, given = _beginnings(config, training, data, feeds)
     identity = json.loads(json.dumps({key: value for key, value in config.to_dict().items() if key not in MAY_DIFFER}))
     fitted, is_complete = model_training.run(training, data, _state_folder(config), identity)
     if not is_complete:
         where = " of the refit" if len(fitted) > 1 else ""
         print(f"broken off at step {int(fitted[-1].progress.step)}{where}; to go on, give the argument resume")
         return 0
-    models = [model_training.best_model(training, saved) for saved in fitted]
+    best = [saved.best for saved in fitted]
+    best[-1], rounds, told = _taught(training, data, best[-1], market, given)
+    models = [model_training.best_model(training, weights) for weights in best]
     losses = report.measure(models[-1], data, models[0] if config.refit else None)
     facts: dict[str, Any] = {"device": f"{_devices(config)} x {jax.devices()[0].device_kind}", "jax": jax.__version__,
              "dtype": training.compute.dtype, "steps": int(fitted[0].progress.step),
-             "best": fit.best_row(fitted[0].curve), "seconds": time.perf_counter() - began}
+             "best": fit.best_row(fitted[0].curve), "seconds": time.perf_counter() - began, **told}
     about = {"source": f"trained on {', '.join(_names(data))}", "revision": None, "losses": losses, "training": facts}
     card = report.card(config.title, training.model, _card_facts(config, _size(models[-1]), data, facts), losses,
                        config.limits)
@@ -65,7 +73,7 @@ def main(config: ConfigDict) -> int:
             place.mkdir(exist_ok=True)
             checkpoint_folder.write(place, models[-1], data.converters, json.loads(json.dumps(about)))
             (place / "README.md").write_text(card, encoding="utf-8")
-        rows = curve + [{"refit": True, **row} for row in refit]
+        rows = [*curve, *({"refit": True, **row} for row in refit), *({"own_futures": True, **row} for row in rounds)]
         (output / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         report.curve(curve, refit, losses).savefig(output / "curve.png", dpi=120)
         write_json(output / "report.json", {**facts, "losses": losses, "config": config,
@@ -76,9 +84,31 @@ def main(config: ConfigDict) -> int:
     return launcher.finish([problem for _, lost in refused.values() for problem in lost])
 
 
+def _beginnings(config: ConfigDict, training: ModelTraining, data: Prepared, feeds: Sequence[DayFeed]
+                ) -> tuple[MarketSpec, list[Beginning]]:
+    """The market of the model's own futures, and the states that they start from."""
+    own = [feed for feed in feeds if feed.symbol not in config.held_out_symbols.split("+")]
+    market = markets.one_market(config, own, ACCOUNT + 1)
+    until_ns = setup.time_ns(config, "held_from" if config.refit else "validation_from")
+    return market, model_training.beginnings(training, data, market, own, until_ns)
+
+
+def _taught(training: ModelTraining, data: Prepared, weights: Any, market: MarketSpec, given: Sequence[Beginning]
+            ) -> tuple[Any, list[dict[str, float]], dict[str, Any]]:
+    """The weights after the model's own futures, a row of each round, and what the report says of them."""
+    began = time.perf_counter()
+    taught, rows = model_training.taught(training, data, weights, market, given)
+    if not rows:
+        return weights, [], {}
+    before = model_training.held_out_loss(model_training.best_model(training, weights), data)
+    return taught, rows, {"own_futures": {
+        "rounds": len(rows), "orders": int(sum(row["orders"] for row in rows)),
+        "seconds": time.perf_counter() - began, "held_out_before": before}}
+
+
 def _training(config: ConfigDict) -> ModelTraining:
     """The config as specs; InputError names a key with a wrong value."""
-    for key, low in (("every", 1), ("patience", 0), ("stop_at", 0)):
+    for key, low in (("every", 1), ("patience", 0), ("stop_at", 0), ("futures_every", 1)):
         setup.at_least(config, key, low)
     bins = TokenSpec(config.price_bins, config.volume_bins, config.interval_bins, config.signals)
     spec = ModelSpec(config.embed_dim, config.layers, config.heads, config.context_length, bins,
@@ -90,7 +120,14 @@ def _training(config: ConfigDict) -> ModelTraining:
     dtype = ("float32" if is_cpu else "bfloat16") if config.dtype == "auto" else config.dtype
     count = _devices(config)
     mesh = Mesh(np.array(jax.devices()[:count]), (loop.DATA,)) if count > 1 else None
+    limits.check_whole("config.seed", config.seed, 0, limits.SEED)
+    try:
+        futures = FuturesTraining(config.futures_rounds, seed=config.seed, **{
+            key: config[f"futures_{key}"] for key in ("starts", "trajectories", "orders", "scored", "weight")})
+    except InputError as error:
+        raise InputError(str(error).replace("FuturesTraining.", "config.futures_")) from error
     return setup.spec_of(ModelTraining, config, model=spec, train=train, compute=ComputeSpec(dtype), mesh=mesh,
+                         futures=futures if config.futures_rounds else None,
                          plan=FitPlan(config.every, config.patience, config.stop_at))
 
 
@@ -137,6 +174,14 @@ def _names(data: Prepared) -> list[str]:
     return [span.name for span in data.split.held_out]
 
 
+def _told(facts: dict[str, Any]) -> str:
+    """What the card says of the model's own futures."""
+    if not (own := facts.get("own_futures")):
+        return ""
+    return (f"; in these {own['rounds']} rounds of its own futures, {own['orders']:,} orders in {own['seconds']:.0f} "
+            f"s, held-out loss before them {own['held_out_before']:.3f}")
+
+
 def _size(model: Any) -> int:
     """Numbers of a pytree of arrays."""
     return sum(x.size for x in jax.tree.leaves(model))
@@ -149,7 +194,7 @@ def _card_facts(config: ConfigDict, size: int, data: Prepared, facts: dict[str, 
         "size": f"{size:,} numbers, float32",
         "training": f"kept step {facts['best']['step']} of {facts['steps']}, {config.batch} windows of "
                     f"{config.context_length} orders a step, {facts['dtype']}, {facts['seconds']:.0f} s in all on "
-                    f"{facts['device']}, JAX {facts['jax']}",
+                    f"{facts['device']}, JAX {facts['jax']}" + _told(facts),
         "parts": f"trained on orders before {config.validation_from}, stopped by those from there to "
                  f"{config.held_from}, " + "then trained as long on both (the losses of validation are those "
                  "before); " * bool(config.refit) + "held out from there on"}

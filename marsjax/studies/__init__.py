@@ -17,7 +17,7 @@ Futures:
   `lob_bench`: the same, or two feeds, with the books around the orders, for the statistics of LOB-Bench.
   `bars`, `noise_bars`: minute bars of days and rollouts, and of noise markets.
 Order models:
-  `model_training`: one training from prepared days.
+  `model_training`: one training from prepared days; `own_futures`: real states, and a model taught by its futures.
   `context_length`: how predictions depend on the length of the context.
 Speed:
   `benchmark_book`, `benchmark_rollout`, `benchmark_parts`: books alone, complete rollouts, and the parts of a step.
@@ -30,7 +30,8 @@ from types import ModuleType
 
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
            "executions", "forecast_evaluation", "forecasts", "futures", "lob_bench", "made_days", "model_training",
-           "noise_bars", "order_model", "progress", "realism", "rollout_summary", "session_times", "starts"]
+           "noise_bars", "order_model", "own_futures", "progress", "realism", "rollout_summary", "session_times",
+           "starts"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,8 +1,8 @@
-"""One training of an order model from prepared days: fitted, and trained once more on the orders that stopped it."""
+"""One training of an order model: fitted, trained once more on the orders that stopped it, taught by its futures."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,23 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from marsjax.checkpoint.load import LoadedModel
 from marsjax.core import limits
 from marsjax.core.errors import InputError
-from marsjax.core.specs import ComputeSpec, ModelSpec
+from marsjax.core.specs import ComputeSpec, MarketSpec, ModelSpec
+from marsjax.data.feed import DayFeed
 from marsjax.model import llama
+from marsjax.model.layers import FLOAT32
 from marsjax.model.llama import OrderModel
-from marsjax.training import fit, flows, loss, structured
+from marsjax.studies import own_futures
+from marsjax.training import evaluate, fit, flows, loss, structured
 from marsjax.training.fit import FitPlan
+from marsjax.training.gaps import Beginning
 from marsjax.training.loop import TrainSpec
+from marsjax.training.own_futures import FuturesTraining
 from marsjax.training.prepare import Prepared
 from marsjax.training.state import Saved, StateFolder, digest
+from marsjax.training.structured import Structured
 
 _CHUNK = 128
 """Positions of a window whose scores are made at a time, or the largest part of it that the window is made of."""
@@ -45,6 +52,11 @@ class ModelTraining:
     refit: bool
     """Whether to train once more, as long, on the orders that decided when to stop."""
     seed: int
+    futures: FuturesTraining | None = None
+    """How the model is taught by its own futures after that (`training.own_futures`), for a structured head with
+    signals; None: not."""
+    futures_every: int = 5
+    """Minutes between two states that these start from."""
     mesh: Mesh | None = None
     """Devices that share a step; None: one."""
 
@@ -55,6 +67,12 @@ class ModelTraining:
         for name in ("dropout", "flow_weight"):
             if self.head == "joint" and getattr(self, name):
                 raise InputError(f"ModelTraining.{name}: expected 0 with head=joint, got {getattr(self, name)}")
+        if self.futures and not (self.head == "structured" and self.model.tokens.signals):
+            raise InputError("ModelTraining.futures: expected head=structured and tokens with signals, got "
+                             f"head={self.head}, signals={self.model.tokens.signals}")
+        if self.futures and self.futures.scored > self.model.context_length:
+            raise InputError(f"ModelTraining.futures_scored: expected at most context_length="
+                             f"{self.model.context_length}, got {self.futures.scored}")
 
 
 def run(training: ModelTraining, data: Prepared, states: Path, identity: Mapping[str, Any]
@@ -69,11 +87,7 @@ def run(training: ModelTraining, data: Prepared, states: Path, identity: Mapping
     """
     key = jax.random.key(training.seed)
     spec, of = training.model, data.split
-    chunk = math.gcd(spec.context_length, _CHUNK)
     is_structured = training.head == "structured"
-    weight = training.flow_weight
-    shares = flows.of_bins(weight, data.converters["pred-order-volume"]) if weight else None
-    objective: Any = loss.Factored(chunk, training.dropout, shares) if is_structured else loss.Joint(chunk)
 
     def fresh(days: list[np.ndarray]) -> Any:
         first = jax.random.fold_in(key, 0)
@@ -82,7 +96,7 @@ def run(training: ModelTraining, data: Prepared, states: Path, identity: Mapping
         frequencies = data.frequencies(spec.tokens, days)
         return structured.init(spec, first, frequencies, training.pair_width, training.compute)
 
-    recipe = fit.Recipe(training.train, training.plan, objective, jax.random.fold_in(key, 1))
+    recipe = fit.Recipe(training.train, training.plan, objective(training, data), jax.random.fold_in(key, 1))
     known = {**identity, "data": digest(of.training)}
     with StateFolder(states / "fit", known) as folder, _bar(training.train.steps, "training") as bar:
         saved, is_complete = fit.fit(recipe, fresh(of.training), of, folder, training.mesh, _shown(bar))
@@ -94,11 +108,62 @@ def run(training: ModelTraining, data: Prepared, states: Path, identity: Mapping
     return [saved, again], is_complete
 
 
-def best_model(training: ModelTraining, saved: Saved[Any]) -> OrderModel:
-    """The best model of a training, on one device."""
-    best = structured.expand(saved.best) if training.head == "structured" else saved.best
+def objective(training: ModelTraining, data: Prepared) -> Any:
+    """What a step on real orders makes small: `loss.Factored` or `loss.Joint`."""
+    chunk = math.gcd(training.model.context_length, _CHUNK)
+    if training.head == "joint":
+        return loss.Joint(chunk)
+    weight = training.flow_weight
+    shares = flows.of_bins(weight, data.converters["pred-order-volume"]) if weight else None
+    return loss.Factored(chunk, training.dropout, shares)
+
+
+def beginnings(training: ModelTraining, data: Prepared, market: MarketSpec, feeds: Sequence[DayFeed], until_ns: int
+               ) -> list[Beginning]:
+    """The real states that `ModelTraining.futures` start from; none without it.
+
+    Args:
+      training: what, and how.
+      data: the days' tokens.
+      market: sizes and session.
+      feeds: the days that are trained on, in their order; they are read again.
+      until_ns: tokens before it are trained on.
+    """
+    if training.futures is None:
+        return []
+    bare = structured.expand(structured.init(training.model, jax.random.key(0)))
+    return own_futures.of_days(market, LoadedModel(bare, data.converters, {}), feeds, _trained_on(training, data),
+                               until_ns, training.futures_every)
+
+
+def taught(training: ModelTraining, data: Prepared, weights: Structured, market: MarketSpec, given: Sequence[Beginning]
+           ) -> tuple[Structured, list[dict[str, float]]]:
+    """The weights after `ModelTraining.futures`, on one device, and a row of each of its rounds.
+
+    `given` are the `beginnings`. No state is kept on the way: broken off it begins anew.
+    """
+    if training.futures is None:
+        return weights, []
+    alone: Structured = jax.device_put(jax.device_get(weights))
+    return own_futures.teach(training.futures, market, data.converters, alone, objective(training, data), given,
+                             _trained_on(training, data))
+
+
+def _trained_on(training: ModelTraining, data: Prepared) -> list[np.ndarray]:
+    return data.split.refit if training.refit else data.split.training
+
+
+def best_model(training: ModelTraining, best: Any) -> OrderModel:
+    """The order model of the best weights, on one device."""
+    best = structured.expand(best) if training.head == "structured" else best
     model: OrderModel = jax.device_put(jax.device_get(best))
     return model
+
+
+def held_out_loss(model: OrderModel, data: Prepared) -> float:
+    """Nats of an order held out, in the mean, computed in float32."""
+    nats = evaluate.losses(model.replace(compute=FLOAT32), data.split.held_out)["order"]
+    return float(np.mean(nats, dtype=np.float64))
 
 
 def _bar(steps: int, name: str) -> "tqdm[Any]":

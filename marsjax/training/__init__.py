@@ -8,6 +8,8 @@
   `loop`: the steps of a training: optimizer, schedule, averages, devices.
   `loss`: what training makes small.
   `adapt`: a trained model taught a little more, by the orders of one market.
+  `own_futures`: a model taught by its own futures; `gaps`, `statistics`: how far these are from what came, and in
+    what.
   `flows`: shares that orders bring by kind and price, made right in training.
   `structured`: an order model with few weights, for few data, that becomes an ordinary one.
   `state`: the state of a training on disk.
@@ -22,8 +24,8 @@ import importlib
 from types import ModuleType
 
 __all__ = [
-    "adapt", "baselines", "converters", "days", "evaluate", "fit", "flows", "loop", "loss", "prepare", "report",
-    "split", "state", "structured",
+    "adapt", "baselines", "converters", "days", "evaluate", "fit", "flows", "gaps", "loop", "loss", "own_futures",
+    "prepare", "report", "split", "state", "statistics", "structured",
 ]  # fmt: skip
 
 

@@ -255,9 +255,7 @@ def next_token(model: Structured, features: Array, chunk: int = 128, dropout: Dr
     a T-th of a window's distance is added to each of its tokens.
     """
     tokens, compute = model.body.spec.tokens, model.body.compute
-    body, drops = _body(model), dropout or (lambda x, place: x)
-    embedded, _ = body.encode(encoding.from_array(tokens, features[:, :-1]), changed=lambda x: drops(x, 0))
-    states = body.norm(drops(embedded, 1))
+    states = _states(model, features[:, :-1], dropout)
     (batch, length, _), rows = states.shape, _rows(model.head)
     if length % chunk:
         raise InputError(f"loss: expected a window length that is a multiple of chunk={chunk}, got {length}")
@@ -281,6 +279,33 @@ def next_token(model: Structured, features: Array, chunk: int = 128, dropout: Dr
         return nats
     excess, square = (jnp.sum(x, axis=0) for x in moved)
     return nats + flow.distance(flows, excess, square)[:, None] / length
+
+
+def last_tokens(model: Structured, features: Array, classes: Array, chunk: int = 64) -> jax.Array:
+    """Negative log-probability of classes, int32 [B, N], each after one of the last N of tokens int32 [B, T, C].
+
+    float32 [B, N]; the last class comes after all of the tokens. As `next_token`, but the classes need not be those of
+    the tokens that follow.
+    """
+    classes = jnp.asarray(classes)
+    batch, count = classes.shape
+    chunk = math.gcd(chunk, count)
+    states, rows = _states(model, features, None)[:, -count:], _rows(model.head)
+
+    @jax.checkpoint
+    def part(x: tuple[jax.Array, jax.Array]) -> jax.Array:
+        scores = _scores(rows, x[0], model.body.compute)
+        return log_partition(scores) - _score_of(scores, encoding.unpack(model.body.spec.tokens, x[1]))
+
+    pieces = tuple(jnp.moveaxis(each.reshape(batch, -1, chunk, *each.shape[2:]), 1, 0) for each in (states, classes))
+    return jnp.moveaxis(jax.lax.map(part, pieces), 0, 1).reshape(batch, count)
+
+
+def _states(model: Structured, features: Array, dropout: Dropout | None) -> jax.Array:
+    """Hidden states [B, T, d] after tokens [B, T, C]."""
+    body, drops = _body(model), dropout or (lambda x, place: x)
+    embedded, _ = body.encode(encoding.from_array(model.body.spec.tokens, features), changed=lambda x: drops(x, 0))
+    return jnp.asarray(body.norm(drops(embedded, 1)))
 
 
 def _scores(rows: _Rows, states: jax.Array, compute: ComputeSpec) -> _Rows:

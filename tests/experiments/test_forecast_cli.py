@@ -80,7 +80,7 @@ def test_without_a_word_a_forecast_starts_from_the_day_that_comes_with_the_defau
     config = f"--config=forecast:trajectories=3,minutes=1,output=out,model={checkpoint}"
     ran = launch("forecast", experiment.main, config, "--config.chunk_steps=32")
     assert ran.code == 0, ran.err
-    assert "default at 10:00:00: mid 50.705, 167 bids and 469 asks rest, the model sees 32 orders" in ran.out
+    assert "default at 09:54:00: mid 50.66, 258 bids and 587 asks rest, the model sees 32 orders" in ran.out
     found = metrics()
     assert (found["start"]["market"], found["realized"]) == ("default", None)
     assert found["forecast"]["count"] == 3 and (Path("out") / "fan.png").stat().st_size > 10_000

@@ -18,7 +18,7 @@ from tests.training import short_day
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SIZES = {"validation_from": "09:33:00", "held_from": "09:33:45", "capacity": 256, "embed_dim": 8, "heads": 2,
          "context_length": 32, "price_bins": 8, "volume_bins": 6, "interval_bins": 4, "level_bins": 8, "steps": 8,
-         "batch": 4, "every": 4, "warmup": 2, "whole_cancels": True}
+         "batch": 4, "every": 4, "warmup": 2, "whole_cancels": True, "futures_rounds": 0}
 
 
 def config(output: pathlib.Path, **values: Any) -> ConfigDict:
@@ -99,6 +99,22 @@ def test_broken_off_and_taken_up_it_comes_out_the_same(whole: tuple[pathlib.Path
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
+def test_its_own_futures_teach_it_after_all_else(whole: tuple[pathlib.Path, Prepared], prepared: None,
+                                                 tmp_path: pathlib.Path) -> None:
+    output = tmp_path / "train"
+    futures = {"rounds": 2, "every": 1, "starts": 2, "trajectories": 2, "orders": 64, "scored": 16}
+    assert train.main(config(output, **{f"futures_{key}": value for key, value in futures.items()})) == 0
+    made = rows(output)
+    assert [row["round"] for row in made if "own_futures" in row] == [1, 2]
+    assert [row for row in made if "own_futures" not in row] == rows(whole[0])
+    before = json.loads((whole[0] / "report.json").read_text())["losses"]["held_out"]["model"]["all"]["order"]
+    told = json.loads((output / "report.json").read_text())["own_futures"]
+    assert told["rounds"] == 2 and told["held_out_before"] == pytest.approx(before)
+    assert "in these 2 rounds of its own futures" in (output / "checkpoint" / "README.md").read_text()
+    assert any((a != b).any() for a, b in zip(arrays(output), arrays(whole[0]), strict=True))
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_how_cancels_are_read_is_that_of_the_config(tmp_path: pathlib.Path, whole: bool) -> None:
     assert train._training(config(tmp_path / "train", whole_cancels=whole)).model.whole_cancels is whole
@@ -108,6 +124,9 @@ def test_how_cancels_are_read_is_that_of_the_config(tmp_path: pathlib.Path, whol
     ("values", "expected"),
     [({"head": "tall"}, "config.head: expected structured or joint, got 'tall'"),
      ({"every": 0}, "config.every: expected at least 1, got 0"),
+     ({"futures_rounds": 1, "futures_scored": 2000}, "config.futures_scored: expected at most orders=1024, got 2000"),
+     ({"futures_rounds": 1, "futures_scored": 33}, "futures_scored: expected at most context_length=32, got 33"),
+     ({"futures_rounds": 1, "signals": False}, "futures: expected head=structured and tokens with signals"),
      ({"devices": 99}, r"config.devices: expected 0 \(all\) to \d+, got 99"),
      ({"resume": True}, "config.resume: there is no state of a training in"),
      ({"checkpoint": str(ROOT)}, "config.checkpoint: .* exists"),
