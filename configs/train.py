@@ -26,6 +26,7 @@ LIMITS = (
     "Patterns longer than its 1,024 orders (a few minutes of a busy stock), and whatever one layer cannot tell.",
     "How calm the last hour was: from any state its prices soon move somewhat as in the mean of the hours that it "
     "learnt from, where they should be calmer, and orders come at a pace that goes with that.",
+    "Means of many futures: they are biased by some basis points in five minutes (those of the day `default` by -6).",
     "Thin books, such as the noise agent leaves: of 320 five-minute runs from ten such books 25 moved more than 1% "
     "(before its own futures).",
     "Rare orders: a bin's far prices and large volumes are drawn from 100 values that those days had.",
@@ -106,5 +107,5 @@ def _own_futures(config: ConfigDict, small: bool) -> None:
     config.futures_starts = 48  # states of a round, shared out evenly among the stocks
     config.futures_trajectories = 16  # futures of each
     config.futures_orders = 1024  # decisions of a future
-    config.futures_scored = 256  # last orders of a window that a gradient is of
+    config.futures_scored = 256  # last orders of a window, at most, that a gradient is of
     config.futures_weight = 8.0  # of the gradient of what futures have in the mean, beside that of real orders

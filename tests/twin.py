@@ -184,10 +184,11 @@ class TwinBook:
             traded = min(left, resting.volume)
             left -= traded
             result.transactions.append((resting.price, traded, resting.order_id, resting.account))
-            self._take(other, resting, traded)
+            resting.volume -= traded
             result.partial = traded if resting.volume else 0
             result.kind = Kind(message.kind)
             self.last_price = resting.price
+        self._drop_empty(other)
         if left and message.condition in _NEVER_RESTS:
             result.dropped, left = left, 0
         if left:
@@ -197,13 +198,12 @@ class TwinBook:
 
     def _cancel(self, side: Side, order_id: int, volume: int) -> Result:
         slot, named = next((i, x) for i, x in enumerate(self.by_priority(side)) if x.order_id == order_id)
-        self._take(side, named, volume)
+        named.volume -= volume
+        self._drop_empty(side)
         return Result(Status.ACCEPTED, Kind.CANCEL, side, [(named.price, volume, order_id, named.account)], slot=slot)
 
-    def _take(self, side: Side, resting: Resting, volume: int) -> None:
-        resting.volume -= volume
-        if not resting.volume:
-            self.arrivals[side] = [x for x in self.arrivals[side] if x is not resting]
+    def _drop_empty(self, side: Side) -> None:
+        self.arrivals[side] = [x for x in self.arrivals[side] if x.volume]
 
     def cancel_where(self, take: np.ndarray) -> list[Result]:
         """Takes shares [2, C], in order of priority, off the resting orders; the cancels of each side."""
@@ -215,7 +215,8 @@ class TwinBook:
                 if volume:
                     result.kind = Kind.CANCEL
                     result.transactions.append((resting.price, volume, resting.order_id, resting.account))
-                    self._take(side, resting, volume)
+                    resting.volume -= volume
+            self._drop_empty(side)
             results.append(result)
         return results
 

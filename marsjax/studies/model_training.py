@@ -70,9 +70,6 @@ class ModelTraining:
         if self.futures and not (self.head == "structured" and self.model.tokens.signals):
             raise InputError("ModelTraining.futures: expected head=structured and tokens with signals, got "
                              f"head={self.head}, signals={self.model.tokens.signals}")
-        if self.futures and self.futures.scored > self.model.context_length:
-            raise InputError(f"ModelTraining.futures_scored: expected at most context_length="
-                             f"{self.model.context_length}, got {self.futures.scored}")
 
 
 def run(training: ModelTraining, data: Prepared, states: Path, identity: Mapping[str, Any]

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from marsjax.core.errors import InputError
-from marsjax.core.records import Array
 from marsjax.core.specs import TokenSpec
 from marsjax.sim.initial import Start
 from marsjax.tokens import encoding
@@ -51,7 +50,7 @@ class Targets(NamedTuple):
 
 
 def targets(spec: TokenSpec, orders: int, beginnings: Sequence[Beginning]) -> Targets:
-    """What came after real states, `orders` at most.
+    """What came after real states, `orders` at most each.
 
     InputError without tokens before or after a state, or where a market has fewer than two.
     """
@@ -70,7 +69,7 @@ def targets(spec: TokenSpec, orders: int, beginnings: Sequence[Beginning]) -> Ta
     windows = np.stack([np.asarray(encoding.to_array(spec, one.start.window)) for one in beginnings])
     after = np.stack([np.pad(one.after[: orders], ((0, orders - n), (0, 0)))
                       for one, n in zip(beginnings, count, strict=True)])
-    found = _counted(spec, np.concatenate([windows, after], axis=1), width, count)
+    found = statistics.means(statistics.of_tokens(spec, np.concatenate([windows, after], axis=1), width), count)
     found[:, np.array(statistics.SIGNED)] = 0
     history, spread = statistics.of_history(spec, windows), np.zeros((len(names), found.shape[1]))
     for number in range(len(names)):
@@ -83,13 +82,6 @@ def targets(spec: TokenSpec, orders: int, beginnings: Sequence[Beginning]) -> Ta
     starts = jax.tree.map(lambda *x: np.stack([np.asarray(leaf) for leaf in x]), *(one.start for one in beginnings))
     until_ns = np.array([one.until_ns for one in beginnings], np.int64)
     return Targets(starts, windows.astype(np.int32), market, count, found, history, until_ns, spread)
-
-
-def _counted(spec: TokenSpec, features: Array, given: int, count: np.ndarray) -> np.ndarray:
-    """Means of the statistics over the first `count` [B] orders after those given, float64 [B, K]."""
-    values = np.asarray(statistics.of_tokens(spec, features, given), np.float64)
-    used = np.arange(values.shape[1]) < count[:, None]
-    return np.asarray((values * used[..., None]).sum(axis=1) / np.maximum(count, 1)[:, None])
 
 
 def _standard(x: np.ndarray) -> np.ndarray:

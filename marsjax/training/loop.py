@@ -111,7 +111,7 @@ def run(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weigh
     Raises InputError where a day is shorter than a window, where the windows cannot be shared out evenly, and at a
     loss that is no number.
     """
-    starts, flat = _starts(train, days), np.concatenate(days)
+    starts, flat = first_tokens(train.length, days), np.concatenate(days)
     parts = math.prod(mesh.shape.values()) if mesh else 1
     if train.batch % (train.accumulate * parts):
         raise InputError(f"TrainSpec.batch: expected a multiple of accumulate={train.accumulate} times the {parts} "
@@ -127,13 +127,13 @@ def run(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weigh
         yield progress, float(jnp.mean(losses))
 
 
-def _starts(train: TrainSpec, days: Sequence[np.ndarray]) -> np.ndarray:
-    """First tokens of all windows, counted through all days."""
+def first_tokens(length: int, days: Sequence[np.ndarray]) -> np.ndarray:
+    """First tokens of all windows of `length` + 1 tokens, counted through all days; InputError where none fits."""
     if not days:
         raise InputError("training: expected at least one day, got none")
-    room = np.array([len(day) - train.length for day in days])
+    room = np.array([len(day) - length for day in days])
     if (room <= 0).any():
-        raise InputError(f"training: a window of {train.length} + 1 tokens does not fit in a day of "
+        raise InputError(f"training: a window of {length} + 1 tokens does not fit in a day of "
                          f"{len(days[int(np.argmin(room))])}")
     return np.concatenate([offset + np.arange(count) for offset, count in
                            zip(np.cumsum([0, *map(len, days[:-1])]), room, strict=True)])

@@ -37,7 +37,7 @@ from marsjax.sim.initial import Start
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.state import SimState
 from marsjax.tokens import encoding
-from marsjax.training import gaps, statistics, structured
+from marsjax.training import gaps, loop, statistics, structured
 from marsjax.training.gaps import Targets
 from marsjax.training.loss import Factored
 from marsjax.training.structured import Structured
@@ -59,7 +59,7 @@ class FuturesTraining:
     rounds: int = 200
     """Of rollouts, each with so many `updates`; 0: none."""
     starts: int = 48
-    """Of a round, shared out evenly among the markets."""
+    """Of a round, shared out evenly among the markets, at least one of each."""
     trajectories: int = 16
     """Of each start."""
     orders: int = 1024
@@ -67,7 +67,7 @@ class FuturesTraining:
     updates: int = 3
     """Steps of a round, among which its futures are shared out."""
     scored: int = 256
-    """Last orders of a window that an update's gradient is of."""
+    """Last orders of a window that an update's gradient is of; fewer where a window or a future is shorter."""
     weight: float = 3.0
     """Of the gradient of the gaps, of which the first rounds' advantages have a standard deviation of 1."""
     rate: float = 1e-3
@@ -87,8 +87,6 @@ class FuturesTraining:
         if self.updates > self.starts * self.trajectories:
             raise InputError(f"FuturesTraining.updates: expected at most one a future, got {self.updates} for "
                              f"{self.starts} x {self.trajectories}")
-        if self.scored > self.orders:
-            raise InputError(f"FuturesTraining.scored: expected at most orders={self.orders}, got {self.scored}")
         for name, low, high in (("rate", 0, 1), ("weight", 0, 1000), ("average", 0, 0.9999)):
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"FuturesTraining.{name}: expected {low} to {high}, got {getattr(self, name)}")
@@ -112,7 +110,7 @@ def roll(orders: int, simulator: Simulator, starts: Start, trajectory: Array, se
     So many decisions each, none after `until`, [B]. Of those that make no token of their own a refused order is left
     out, and the token of a merged cancel takes the place of the one before it, as in the contexts.
     """
-    spec, batch = simulator.model.spec.tokens, trajectory.shape[0]
+    spec = simulator.model.spec.tokens
     state = sim_step.begin(simulator, starts, trajectory, (), until)
     simulator = simulator.prepared()
 
@@ -124,17 +122,26 @@ def roll(orders: int, simulator: Simulator, starts: Start, trajectory: Array, se
                        newest.replaces & decision.sent)
 
     _, parts = jax.lax.scan(one, state, None, length=orders)
-    features, drawn, made, replaces = (jnp.moveaxis(x, 0, 1) for x in parts)
+    return _in_places(*(jnp.moveaxis(x, 0, 1) for x in parts))
+
+
+def _in_places(features: jax.Array, drawn: jax.Array, made: jax.Array, replaces: jax.Array) -> Written:
+    """The tokens [B, N, C] of decisions, the classes drawn [B, N], and whether each made one or replaced the last.
+
+    A place has the features of the last decision for it and the class of the one that made it; what would replace a
+    token from before the first decision is left out.
+    """
+    batch, orders = made.shape
     place = jnp.cumsum(made, axis=1, dtype=jnp.int32) - 1
     number = jnp.broadcast_to(jnp.arange(orders, dtype=jnp.int32), made.shape)
 
-    def at_place(counts: jax.Array) -> jax.Array:
+    def last(counts: jax.Array) -> jax.Array:
         """The last decision that counts at each place, [B, N]."""
         to = jnp.where(counts & (place >= 0), place, orders)
         return jnp.zeros_like(number).at[jnp.arange(batch)[:, None], to].max(number, mode="drop")
 
-    return Written(jnp.take_along_axis(features, at_place(made | replaces)[..., None], axis=1),
-                   jnp.take_along_axis(drawn, at_place(made), axis=1), jnp.sum(made, axis=1, dtype=jnp.int32))
+    return Written(jnp.take_along_axis(features, last(made | replaces)[..., None], axis=1),
+                   jnp.take_along_axis(drawn, last(made), axis=1), jnp.sum(made, axis=1, dtype=jnp.int32))
 
 
 @jax.jit
@@ -206,11 +213,10 @@ def train(training: FuturesTraining, simulator: Simulator, objective: Factored, 
     and of all that are compared (`gaps`), `loss` (nats of real orders, with what the objective adds) and `orders` (of
     the round). InputError at a loss or at weights that are no numbers.
     """
-    if training.scored > of.windows.shape[1]:
-        raise InputError(f"FuturesTraining.scored: expected at most the {of.windows.shape[1]} orders of a window, got "
-                         f"{training.scored}")
+    training = dataclasses.replace(training, scored=min(training.scored, training.orders, of.windows.shape[1]))
     rng, key = np.random.default_rng(training.seed), jax.random.key(training.seed)
-    real = jnp.asarray(np.concatenate(days)), _firsts(days, of.windows.shape[1])
+    real = jnp.asarray(np.concatenate(days)), jnp.asarray(
+        loop.first_tokens(of.windows.shape[1], days), jnp.int32)
     own_copy = functools.partial(jax.tree.map, jnp.copy, weights)  # an update gives its arrays away
     learner = _Learner(own_copy(), own_copy(), _optimizer(training).init(weights))
     smooth: np.ndarray | None = None
@@ -218,9 +224,7 @@ def train(training: FuturesTraining, simulator: Simulator, objective: Factored, 
     for number in range(training.rounds):
         chosen = np.repeat(_some(rng, of.market, training.starts), training.trajectories)
         made = _rolled(training, simulator, learner.weights, of, chosen, number)
-        used = jnp.arange(training.orders) < made.orders[:, None]
-        means = np.asarray((made.values * used[..., None]).sum(axis=1)) / np.maximum(made.orders, 1)[:, None]
-        found = gaps.gaps(of, chosen, means, made.orders)
+        found = gaps.gaps(of, chosen, statistics.means(made.values, made.orders), made.orders)
         smooth = found if smooth is None else _KEPT_GAP * smooth + (1 - _KEPT_GAP) * found
         gained = _gained(training, of, made, smooth)
         sizes = [*sizes, float(gained.std()) + 1e-9][:3]
@@ -244,13 +248,6 @@ def _some(rng: np.random.Generator, market: np.ndarray, starts: int) -> np.ndarr
     each = [np.flatnonzero(market == name) for name in np.unique(market)]
     share = max(starts // len(each), 1)
     return np.concatenate([rng.choice(own, share, replace=len(own) < share) for own in each])
-
-
-def _firsts(days: Sequence[np.ndarray], length: int) -> jax.Array:
-    """First tokens of all windows of `length` + 1 tokens, counted through all days."""
-    offsets = np.cumsum([0, *map(len, days[:-1])])
-    return jnp.asarray(np.concatenate([offset + np.arange(max(len(day) - length, 0))
-                                       for offset, day in zip(offsets, days, strict=True)]), jnp.int32)
 
 
 def _rolled(training: FuturesTraining, simulator: Simulator, weights: Structured, of: Targets, chosen: np.ndarray,

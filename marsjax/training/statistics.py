@@ -59,15 +59,22 @@ def of_tokens(spec: TokenSpec, features: Array, given: int) -> jax.Array:
     return jnp.stack([jnp.asarray(x, jnp.float32) for x in columns], axis=-1)[:, given:]
 
 
+def means(values: Array, orders: np.ndarray) -> np.ndarray:
+    """Of statistics [B, N, K] over the first `orders` [B] of N, float64 [B, K]; 0 where there is none."""
+    used = jnp.arange(values.shape[1]) < jnp.asarray(orders)[:, None]
+    total = np.asarray(jnp.sum(jnp.where(used[..., None], values, 0), axis=1), np.float64)
+    return np.asarray(total / np.maximum(orders, 1)[:, None])
+
+
 def of_history(spec: TokenSpec, features: np.ndarray) -> np.ndarray:
     """What stretches began with, float64 [B, J], of the tokens [B, T, C] before them: the columns `HISTORY`."""
-    means = np.asarray(of_tokens(spec, features, 0)).mean(axis=1)
+    mean = np.asarray(of_tokens(spec, features, 0)).mean(axis=1)
     first = encoding.COLUMNS - encoding.LEVELS
     levels = np.asarray(features)[..., first : encoding.COLUMNS].astype(np.float64)
     half = encoding.LEVELS // 2
     tilt = (levels[..., half:].sum(axis=-1) - levels[..., :half].sum(axis=-1)).mean(axis=1)
     last = np.asarray(features)[:, -1]
-    rows = [np.ones(len(means)), *(means[:, NAMES.index(name)] for name in HISTORY[1:-3]),
+    rows = [np.ones(len(mean)), *(mean[:, NAMES.index(name)] for name in HISTORY[1:-3]),
             last[:, encoding.COLUMNS + 2], last[:, 3], tilt]
     return np.stack(rows, axis=-1).astype(np.float64)
 

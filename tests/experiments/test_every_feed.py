@@ -115,7 +115,9 @@ def test_realism(run: Run, checkpoint: Path) -> None:
 @pytest.mark.slow
 def test_training(run: Run) -> None:
     small = ("--config.embed_dim=8", "--config.heads=2", "--config.context_length=32", "--config.steps=4",
-             "--config.batch=2", "--config.warmup=2", "--config.every=4")
+             "--config.batch=2", "--config.warmup=2", "--config.every=4", "--config.futures_rounds=1",
+             "--config.futures_every=1", "--config.futures_starts=2", "--config.futures_trajectories=2",
+             "--config.futures_orders=64")
     of_both(run, "train", "default,source={}", *MARKET, *small, "--config.price_bins=8", "--config.volume_bins=6",
             "--config.interval_bins=4", "--config.level_bins=8", "--config.validation_from=09:34:00",
             "--config.held_from=09:35:30")

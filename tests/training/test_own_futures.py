@@ -19,7 +19,7 @@ from marsjax.sim.last_token import LastToken
 from marsjax.studies import order_model
 from marsjax.studies import own_futures as study
 from marsjax.tokens import encoding
-from marsjax.training import gaps, own_futures, prepare, statistics, structured
+from marsjax.training import gaps, loop, own_futures, prepare, statistics, structured
 from marsjax.training.gaps import Beginning, Targets
 from marsjax.training.loss import Factored
 from marsjax.training.own_futures import FuturesTraining
@@ -92,6 +92,16 @@ def test_a_future_is_the_same_beside_others_and_its_tokens_are_those_drawn(
         np.testing.assert_array_equal(drawn[0], made[0])  # the kind
         limit = np.asarray(drawn[0]) < 2
         np.testing.assert_array_equal(np.asarray(drawn[2])[limit], np.asarray(made[2])[limit])  # the volume bin
+
+
+def test_a_merged_cancel_takes_the_place_of_the_token_before_it() -> None:
+    # Decisions: replaces what came before, makes, refused, makes, replaces, replaces, makes.
+    made = jnp.array([[0, 1, 0, 1, 0, 0, 1]], bool)
+    replaces = jnp.array([[1, 0, 0, 0, 1, 1, 0]], bool)
+    written = own_futures._in_places(jnp.arange(7)[None, :, None], 10 + jnp.arange(7)[None], made, replaces)
+    assert int(written.made[0]) == 3
+    np.testing.assert_array_equal(written.features[0, :3, 0], [1, 5, 6])
+    np.testing.assert_array_equal(written.drawn[0, :3], [11, 13, 16])
 
 
 def test_last_tokens_are_those_of_the_next_tokens(day: tuple[DayFeed, Prepared], weights: Structured) -> None:
@@ -168,7 +178,7 @@ def test_an_update_makes_likelier_what_was_worth_more(day: tuple[DayFeed, Prepar
     windows = np.stack([day[1].split.refit[0][at : at + 33] for at in (0, 100)])
     worth = jnp.array([[0.0, 0.0, 0.0, 1.0]] * 2)
     batch = jnp.asarray(windows[:, :-1]), jnp.asarray(windows[:, -4:, 0]), worth
-    real = jnp.asarray(day[1].split.refit[0]), own_futures._firsts(day[1].split.refit[:1], 32)
+    real = jnp.asarray(day[1].split.refit[0]), jnp.asarray(loop.first_tokens(32, day[1].split.refit[:1]))
     learner = own_futures._Learner(*(jax.tree.map(jnp.copy, weights) for _ in range(2)),
                                    own_futures._optimizer(training).init(weights))
     before = structured.last_tokens(weights, *batch[:2])
@@ -198,11 +208,8 @@ def test_what_cannot_be_done_is_said(day: tuple[DayFeed, Prepared], given: list[
         gaps.targets(short_day.TOKENS, 64, given)
     with pytest.raises(ValueError, match="has 32 orders before it and 0 after: expected 32 and at least 1"):
         gaps.targets(SPEC.tokens, 64, [one._replace(after=one.after[:0]) for one in given])
-    with pytest.raises(ValueError, match="scored: expected at most the 32 orders of a window, got 33"):
-        next(own_futures.train(FuturesTraining(orders=64, scored=33), None, None, None, gaps.targets(
-            SPEC.tokens, 64, given), []))
-    with pytest.raises(ValueError, match="scored: expected at most orders=64, got 65"):
-        FuturesTraining(orders=64, scored=65)
+    with pytest.raises(ValueError, match="scored: expected at least 1, got 0"):
+        FuturesTraining(scored=0)
     with pytest.raises(ValueError, match="trajectories: expected at least 2, got 1"):
         FuturesTraining(trajectories=1)
     feed, data = day

@@ -76,6 +76,14 @@ def test_turned_round_only_the_direction_changes_its_sign() -> None:
     assert not pairs[np.ix_(signed, ~np.array(statistics.SIGNED))].any()
 
 
+def test_means_are_of_the_orders_that_there_are() -> None:
+    values = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
+    values[1, 2:] = np.nan
+    found = statistics.means(values, np.array([4, 2]))
+    np.testing.assert_allclose(found, [values[0].mean(axis=0), values[1, :2].mean(axis=0)])
+    assert not statistics.means(values[:1], np.array([0])).any()
+
+
 def test_tokens_without_signals_are_refused() -> None:
     with pytest.raises(ValueError, match="expected tokens with signals"):
         statistics.check(TokenSpec(5, 4, 3))
