@@ -43,7 +43,7 @@ def _rollout(config: ConfigDict) -> ConfigDict:
     config.chunks = 7  # chunks of a timed stretch; 7 of 64 steps hold one refresh of a deep model
     config.chunk_steps = 64  # decisions of a compiled call
     config.context_length = 1024  # tokens that the model sees at once
-    config.attention = ""  # products, sums, or kernel (a GPU's, of the mode refresh); empty: the device's
+    config.attention = ""  # columns or sums (of a ring), or kernel (a GPU's, of the mode refresh); empty: the device's
     config.head = ""  # head and draw: xla, or kernel (a GPU's); empty: the device's
     config.cache_dtype = "model"  # of keys and values: model, in the model's own, or int8
     config.capacity = 128  # resting orders a side

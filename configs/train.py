@@ -26,7 +26,7 @@ LIMITS = (
     "Patterns longer than its 1,024 orders (a few minutes of a busy stock), and whatever one layer cannot tell.",
     "How calm the last hour was: from any state its prices soon move somewhat as in the mean of the hours that it "
     "learnt from, where they should be calmer, and orders come at a pace that goes with that.",
-    "Means of many futures: they are biased by some basis points in five minutes (those of the day `default` by -6).",
+    "Means of many futures: they are biased by some basis points in five minutes (those of the day `default` by -7).",
     "Thin books, such as the noise agent leaves: of 320 five-minute runs from ten such books 25 moved more than 1% "
     "(before its own futures).",
     "Rare orders: a bin's far prices and large volumes are drawn from 100 values that those days had.",

@@ -31,15 +31,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Programs of most tests are compiled quickly, but where slow tests are asked for: these run long."""
+    """Programs of most tests are compiled quickly; of slow ones, which run long, those of modules marked `quick`."""
     # JAX is imported once the cache is set.
     import jax
 
     from tests import quick_compilation
 
-    is_plain = request.config.option.markexpr == "not slow"
-    quick_compilation.switch(is_plain and request.path.parent.name in _QUICK
-                             and not request.node.get_closest_marker("optimised"))
+    if request.config.option.markexpr == "not slow":
+        is_quick = request.path.parent.name in _QUICK and not request.node.get_closest_marker("optimised")
+    else:
+        is_quick = request.node.get_closest_marker("quick") is not None
+    quick_compilation.switch(is_quick)
     yield
     pages = Path("/proc/self/statm")
     if pages.exists() and int(pages.read_text().split()[1]) > _MOST_PAGES:

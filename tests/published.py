@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import zstandard
 from huggingface_hub.errors import EntryNotFoundError
@@ -30,7 +29,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def random_params(spec: ModelSpec = SPEC, seed: int = 0, dtype: str = "float32") -> OrderModel:
     """Parameters of a model that is sure of what it predicts."""
     made = llama.init(spec, jax.random.key(seed), dtype)
-    return jax.tree.map(np.asarray, made.replace({"head": made.head.weight * jnp.asarray(100, dtype)}))
+    return jax.tree.map(np.asarray, made.replace({
+        name: 100 * x for name, x in made.weights().items() if name.partition(".")[0] == "head"}))
 
 
 def make(folder: Path, spec: ModelSpec = SPEC, params: OrderModel | None = None, *, config: Mapping[str, object] = {},

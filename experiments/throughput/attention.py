@@ -138,7 +138,7 @@ def attention(way: Way, interpret: bool, query: jax.Array, slots: Slots, length:
     if way.name == "products":
         return cached_attention.attend(kernels.ACCELERATOR, query, slots, length, COMPUTE)
     seen = jnp.arange(slots.keys.shape[2]) < length[..., None]
-    return cached_attention.attend_ring(kernels.ACCELERATOR, query, slots, seen, seen)[:, None]
+    return cached_attention.attend_one(CacheSpec(kernels=kernels.ACCELERATOR), query, slots, seen, seen)[:, None]
 
 
 def in_a_loop(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

@@ -46,7 +46,7 @@ _FORMAT = "marsjax checkpoint 2"
 # Without a manifest; spec.json has size and CRC-32 of the files of the parameters.
 _OLDER = "marsjax checkpoint 1"
 # Left out of spec.json where they have these values, so that older versions read what they can simulate.
-_LEFT_OUT = {"whole_cancels": False, "signals": False}
+_LEFT_OUT = {"whole_cancels": False, "signals": False, "pair_width": 0}
 # Weights of zeros compress well, so that a small checkpoint may hold less than its arrays.
 _MOST_RATIO, _HARMLESS = 64, 2**28
 
@@ -101,7 +101,7 @@ def write(folder: pathlib.Path, model: OrderModel, converters: Mapping[str, Conv
           ) -> None:
     """Writes the parts of a checkpoint into a folder that is there; for the rest see `save`."""
     spec, weights = model.spec, model.weights()
-    dtype = str(jnp.dtype(weights["head"].dtype))
+    dtype = str(jnp.dtype(weights["norm"].dtype))
     found, expected = _described(weights), _described(safetensors_layout.abstract(spec, dtype))
     wrong = sorted(name for name, shape in found.items() ^ expected.items())
     if wrong:

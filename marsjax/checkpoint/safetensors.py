@@ -22,8 +22,9 @@ from marsjax.core import files
 from marsjax.core.errors import InputError, brief
 from marsjax.core.records import Array
 from marsjax.core.specs import ModelSpec, TokenSpec
-from marsjax.model import layers, llama
+from marsjax.model import layers, llama, row_head
 from marsjax.model.llama import OrderModel
+from marsjax.model.row_head import RowHead
 
 CONFIG = "config.json"
 DTYPES = ("float32", "bfloat16")
@@ -245,13 +246,15 @@ def write(folder: pathlib.Path, model: OrderModel, dropout: float = 0.0) -> None
     So does the map of signals.
     `whole_cancels` stands in the file's metadata, which `read` looks at and the reference's class does not.
     """
-    spec = model.spec
+    spec, weights = model.spec, model.weights()
+    if isinstance(model.head, RowHead):  # the layout has a row for each class
+        weights["head"] = row_head.joint(model.head.tables())
     config = {"emb_dim": spec.embed_dim, "num_layers": spec.layers, "num_heads": spec.heads,
               "num_max_orders": spec.context_length, "num_bins_price_level": spec.tokens.price_levels,
               "num_bins_pred_order_volume": spec.tokens.volumes, "num_bins_order_interval": spec.tokens.intervals,
               "dropout": dropout}
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    found = {name: np.ascontiguousarray(view, np.float32) for name, view in tensors(spec, model.weights())}
+    found = {name: np.ascontiguousarray(view, np.float32) for name, view in tensors(spec, weights)}
     found |= {name: np.zeros(shape, np.float32) for name, shape in unused_tensors(spec).items()}
     found["linear_head.0.weight"][...] = 1
     metadata = {"format": "pt"} | (_OURS if spec.ratio_embeddings else {})

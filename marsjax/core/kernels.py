@@ -31,9 +31,10 @@ class Kernels:
     """Shares taken off the first of many orders: `steps`, order by order, or `sum`, by one running sum. One order among
     many is found alike, by halving the slots or by one running count."""
     heads_first: bool = True
-    """Whether a batch of deep books is looked at by its heads where these are enough for all of them."""
-    attention: str = "products"
-    """Attention of few queries to a cache: `products` of matrices, or `sums`, which read the cache as it lies.
+    """Whether deep books of a batch are looked at by their heads first, and as a whole where these are not enough."""
+    attention: str = "columns"
+    """Attention of one query to a cache: `columns`, for which the keys of a ring lie with their slots last (of a
+    context products of matrices), or `sums`, which read the cache as it lies.
     `kernel`: in the mode `refresh` one program of a GPU for each query and head, which reads filled slots alone, and
     else `sums`. `interpreted` is the kernel run step by step on any device, for tests."""
     rows: int | None = 16
@@ -56,7 +57,7 @@ class Kernels:
 
     def __post_init__(self) -> None:
         ways = {"prefix_sum": ("scan", "windows"), "pack": ("steps", "indices"), "shift": ("fused", "laid"),
-                "first_shares": ("steps", "sum"), "attention": ("products", "sums", "kernel", "interpreted"),
+                "first_shares": ("steps", "sum"), "attention": ("columns", "sums", "kernel", "interpreted"),
                 "head": ("xla", "kernel", "interpreted")}
         for name, known in ways.items():
             if getattr(self, name) not in known:

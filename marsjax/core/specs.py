@@ -60,10 +60,14 @@ class ModelSpec:
     """Whether features 1 and 2 (volume and transaction ratio) are embedded too, [11, d] each."""
     whole_cancels: bool = False
     """Whether a cancel takes back one whole order, not shares of the oldest (`market.cancels`)."""
+    pair_width: int = 0
+    """Coordinates of the hidden state that rows of pairs of bins see in a head whose rows are summed
+    (`model.row_head`); 0: the head has a row for each class, as the reference's."""
 
     def __post_init__(self) -> None:
         _check_ints(self,
-                    {"embed_dim": (2, 65536), "layers": (1, 1024), "heads": (1, 1024), "context_length": (1, 2**20)})
+                    {"embed_dim": (2, 65536), "layers": (1, 1024), "heads": (1, 1024), "context_length": (1, 2**20),
+                     "pair_width": (0, self.embed_dim)})
         if self.embed_dim % (2 * self.heads):
             raise InputError(f"ModelSpec.embed_dim: expected a multiple of 2 x heads={self.heads} (rotary halves), "
                              f"got {self.embed_dim}")

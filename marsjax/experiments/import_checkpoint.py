@@ -65,7 +65,7 @@ def _report(found: Checkpoint, scores: Scores | None) -> list[str]:
     spec, count = found.model.spec, sum(x.size for x in jax.tree.leaves(found.model))
     lines = [f"{found.about['source']}" + (f" at {found.about['revision']}" if found.about["revision"] else ""),
              f"model: {spec.layers} layers of width {spec.embed_dim}, {spec.heads} heads, {spec.context_length} "
-             f"orders, {spec.tokens.classes} classes; {count} parameters, {found.model.head.weight.dtype}",
+             f"orders, {spec.tokens.classes} classes; {count} parameters, {found.model.norm.weight.dtype}",
              f"tensors: {len(report['used'])} used; stored and never read: {', '.join(report['unused']) or 'none'}"]
     if report["ratio_tables"]:
         losses = ", ".join(f"{name} {loss:.4f}" for name, loss in report["losses"].items())

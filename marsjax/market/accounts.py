@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.core import int64
+from marsjax.core.kernels import chosen
 from marsjax.core.records import Array, Book, Int64, Kind, Ledgers, Order, Side, Trades, Uncross
 from marsjax.core.specs import MarketSpec
+from marsjax.market.slots import if_needed
 
 
 def empty(spec: MarketSpec) -> Ledgers:
@@ -26,13 +28,18 @@ def settle(spec: MarketSpec, ledgers: Ledgers, before: Book, order: Order, trade
     """
     is_cancel = order.kind == Kind.CANCEL
     bids = trades.side == Side.BID
-    listed = trades.price, trades.volume_each, trades.resting_account
+
+    def by_list(before: Book, trades: Trades) -> tuple[Int64, Int64]:
+        return _by_account(spec, trades.price, trades.volume_each, trades.resting_account)
+
+    def by_book(before: Book, trades: Trades) -> tuple[Int64, Int64]:
+        return _by_account(spec, *_all_fills(spec, before, trades))
+
     if spec.trade_width < spec.capacity:
         # The short list is all there is, unless it was truncated.
-        shares, value = jax.lax.cond(trades.is_truncated, lambda: _by_account(spec, *_all_fills(spec, before, trades)),
-                                     lambda: _by_account(spec, *listed))
+        shares, value = if_needed(chosen(spec.kernels), trades.is_truncated, by_book, by_list, before, trades)
     else:
-        shares, value = _by_account(spec, *listed)
+        shares, value = by_list(before, trades)
 
     # The resting side gives back what it had reserved; if it traded, it pays or delivers it.
     zero = int64.of_int32(jnp.zeros(spec.accounts + 1, jnp.int32))

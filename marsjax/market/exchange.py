@@ -56,13 +56,15 @@ def step(spec: MarketSpec, market: Market, order: Order) -> tuple[Market, Report
     return submit(spec, advance(spec, market, order.time), order)
 
 
-def submit(spec: MarketSpec, market: Market, order: Order) -> tuple[Market, Report]:
+def submit(spec: MarketSpec, market: Market, order: Order, only_continuous: Array | bool = False
+           ) -> tuple[Market, Report]:
     """One order to the exchange: matched in continuous trading, collected in a call auction.
 
     Args:
       spec: sizes and session.
       market: the state before; no call auction may be due (`is_due`), else the answer is Status.AUCTION_DUE.
       order: scalars. Order id NO_ID takes the next id; a given one is kept, for replays.
+      only_continuous: bool []; where it is True, the answer of a call auction is Status.CLOSED.
 
     Returns:
       The state after and the report. A cancel in a call auction takes effect at once but is stamped with price 0, as
@@ -71,6 +73,8 @@ def submit(spec: MarketSpec, market: Market, order: Order) -> tuple[Market, Repo
     phase = sessions.phase_at(spec.session, order.time)
     order_id = jnp.where(order.order_id == NO_ID, market.next_id, order.order_id)
     refused = _refusal(spec, market, order, phase)
+    collects = (phase != Phase.CONTINUOUS) & (refused == Status.ACCEPTED)
+    refused = jnp.where(collects & (order.kind != Kind.NONE) & only_continuous, jnp.int32(Status.CLOSED), refused)
     kind = jnp.where(refused == Status.ACCEPTED, order.kind, jnp.int32(Kind.NONE))
     limit = books.limit_price(spec, market.book, order)
     taken = dataclasses.replace(order, kind=kind, order_id=order_id, price=limit)
@@ -137,6 +141,13 @@ def cancel_many(spec: MarketSpec, market: Market, take: Array, time: Time, asked
         time=times.select(count > 0, time, market.time), next_id=market.next_id + count)
     return after, Report(jnp.stack([status, status]), jnp.where(trades.count > 0, first, NO_ID), trades,
                          jnp.stack([none, none]) + EMPTY_PRICE)
+
+
+def count_nothing(market: Market, asked: Array) -> Market:
+    """The market after a cancel that found nothing to take back, where `asked`, bool []: it is counted."""
+    is_it = _at_status(jnp.int32(Status.NOTHING_TO_CANCEL)) & asked
+    counters = dataclasses.replace(market.counters, status=market.counters.status + is_it)
+    return dataclasses.replace(market, counters=counters)
 
 
 def advance(spec: MarketSpec, market: Market, time: Time) -> Market:

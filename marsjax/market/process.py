@@ -21,6 +21,7 @@ from marsjax.core.records import (
     Market,
     Order,
     Report,
+    Side,
     Status,
     Trades,
     Uncross,
@@ -123,11 +124,19 @@ def process(spec: MarketSpec, table: TokenTables | None, state: MarketState, ord
     asked = happens & by_price.is_asked if by_price is not None else jnp.zeros_like(happens)
     goes = happens & ~asked & ~is_foreign
     single = dataclasses.replace(order, kind=jnp.where(goes, order.kind, jnp.int32(Kind.NONE)))
-    market, report = exchange.submit(spec, state.market, single)
+    if is_whole := by_price is not None and by_price.word is not None:
+        single = _of_whole_order(spec, state.market.book, single, order, by_price, asked)
+    market, report = exchange.submit(spec, state.market, single, only_continuous=asked)
     report = dataclasses.replace(report, status=jnp.where(is_foreign, jnp.int32(Status.UNKNOWN_ID), report.status))
     sent = dataclasses.replace(order, price=jnp.where(goes, report.price, order.price)) if spec.conditions else order
     count = (report.status == Status.ACCEPTED).astype(jnp.int32)
-    if by_price is not None:
+    if is_whole:
+        is_nothing = asked & (single.kind == Kind.NONE)
+        market = exchange.count_nothing(market, is_nothing)
+        report = dataclasses.replace(
+            report, status=jnp.where(is_nothing, jnp.int32(Status.NOTHING_TO_CANCEL), report.status))
+        sent = dataclasses.replace(sent, cancel_side=jnp.where(asked, single.cancel_side, order.cancel_side))
+    elif by_price is not None:
         market, taken, side = _cancel_by_price(spec, state.market.book, market, order, by_price, asked)
         report = jax.tree.map(lambda new, old: jnp.where(asked, new, old), taken, report)
         sent = dataclasses.replace(sent, cancel_side=jnp.where(asked, side, order.cancel_side))
@@ -172,14 +181,30 @@ def _rests(market: Market, order: Order) -> jax.Array:
                    & (sides == order.cancel_side) & (order.cancel_id != NO_ID))
 
 
+def _of_whole_order(spec: MarketSpec, book: Book, single: Order, order: Order, by_price: ByPrice, asked: Array
+                    ) -> Order:
+    """Where asked, the cancel of the one resting order that the cancel by price takes back, else `single`.
+
+    It goes the way of all orders, so that a pass over the book serves both. Kind.NONE where there is no such order.
+    """
+    first, last = by_price.accounts
+    own = (book.account >= first) & (book.account <= last)
+    word = jnp.asarray(by_price.word)
+    shares = cancels.whole(spec, book, own, order.price, order.volume, by_price.upper_wins, word)
+    volume, number = (jnp.sum(x, dtype=jnp.int32) for x in (shares, jnp.where(shares > 0, book.order_id, 0)))
+    kind = jnp.where(volume > 0, jnp.int32(Kind.CANCEL), jnp.int32(Kind.NONE))
+    named = dataclasses.replace(order, kind=kind, volume=volume, cancel_id=number,
+                                cancel_side=jnp.any(shares[Side.BID] > 0).astype(jnp.int32))
+    return jax.tree.map(lambda new, old: jnp.where(asked, new, old), named, single)
+
+
 def _cancel_by_price(spec: MarketSpec, before: Book, market: Market, order: Order, by_price: ByPrice, asked: Array
                      ) -> tuple[Market, Report, Array]:
     """The market after, the report of the side that lost shares, and that side."""
     first, last = by_price.accounts
     own = (before.account >= first) & (before.account <= last)
     named = (order.price, order.volume, by_price.upper_wins)
-    shares = (cancels.nearest(spec, before, own, *named) if by_price.word is None
-              else cancels.whole(spec, before, own, *named, by_price.word))
+    shares = cancels.nearest(spec, before, own, *named)
     market, cancelled = exchange.cancel_many(spec, market, shares, order.time, asked)
     # One price stands on one side only.
     side = jnp.argmax(cancelled.trades.count).astype(jnp.int32)

@@ -30,6 +30,8 @@ class Row(NamedTuple):
     account: Array
 
 
+_TOGETHER = 8
+"""Books of a batch that are looked at as a whole together."""
 _FEW_GAPS = 8
 """Most empty slots between kept ones that `pack` closes one by one; more are closed by a scatter."""
 NOTHING = (EMPTY_PRICE, 0, NO_ID, NO_ACCOUNT)
@@ -41,8 +43,8 @@ def on_head(kernels: Kernels, least: int, enough: Callable[..., jax.Array], func
     """`function(slots, *others)`, computed from the first slots alone where these are enough.
 
     Args:
-      kernels: under `vmap`, `heads_first` takes the heads alone if they are enough for every book of the batch, else
-        all slots; without it all slots are taken at once, and no kernel waits for the answer.
+      kernels: under `vmap`, `heads_first` takes the heads of all books, and then all slots of those for which that is
+        not enough; without it all slots are taken at once, and no kernel waits for the answer.
       least: slots that the head has at least.
       enough: of (slots of the head, slots, *others), bool []: the head gives the result of all slots.
       function: what is computed; its result does not depend on how many slots it is given.
@@ -66,18 +68,60 @@ def on_head(kernels: Kernels, least: int, enough: Callable[..., jax.Array], func
         head = max(HEAD_OF_MANY, least)
         axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
 
-        def of_all(*given: Any) -> Any:
-            return jax.vmap(function, axes, axis_size=size)(*given)
-
-        def of_heads(*given: Any) -> Any:
-            are_enough = jax.vmap(functools.partial(enough, head), axes, axis_size=size)(*given)
-            return jax.lax.cond(jnp.all(are_enough), jax.vmap(functools.partial(of_head, head), axes, axis_size=size),
-                                of_all, *given)
-
-        found = of_heads(*given) if kernels.heads_first and capacity > head else of_all(*given)
+        if kernels.heads_first and capacity > head:
+            is_enough = jax.vmap(functools.partial(enough, head), axes, axis_size=size)(*given)
+            found = jax.vmap(functools.partial(of_head, head), axes, axis_size=size)(*given)
+            found = _made_anew(function, axes, ~is_enough, found, given)
+        else:
+            found = jax.vmap(function, axes, axis_size=size)(*given)
         return found, jax.tree.map(lambda _: True, found)
 
     return chosen(slots, *others)
+
+
+def _made_anew(function: Callable[..., _Result], axes: tuple[Any, ...], needed: jax.Array, found: _Result,
+               given: tuple[Any, ...]) -> _Result:
+    """Results [B, ...] with those of function(*given) where `needed` [B], a few of them at a time."""
+    size = min(_TOGETHER, len(needed))
+
+    def few(carry: tuple[jax.Array, _Result]) -> tuple[jax.Array, _Result]:
+        needed, found = carry
+        chosen = jnp.nonzero(needed, size=size, fill_value=len(needed))[0]
+        some = jax.tree.map(lambda axis, x: x if axis is None else jnp.take(x, chosen, axis=0, mode="clip"),
+                            axes, given, is_leaf=lambda axis: axis is None)
+        anew = jax.vmap(function, axes, axis_size=size)(*some)
+        return (needed.at[chosen].set(False, mode="drop"),
+                jax.tree.map(lambda old, new: old.at[chosen].set(new, mode="drop"), found, anew))
+
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[0]), few, (needed, found))[1]
+
+
+def if_needed(kernels: Kernels, needed: Array, rare: Callable[..., _Result], usual: Callable[..., _Result],
+              *given: Any) -> _Result:
+    """`rare(*given)` where it is needed, bool [], else `usual(*given)`, which costs less.
+
+    Under `vmap`, `heads_first` computes `rare` only where a book of the batch needs it; without it both always are, and
+    no kernel waits for the answer.
+    """
+    def chosen_of(needed: jax.Array, *given: Any) -> _Result:
+        return jax.tree.map(functools.partial(jnp.where, needed), rare(*given), usual(*given))
+
+    @jax.custom_batching.custom_vmap
+    def chosen(needed: jax.Array, *given: Any) -> _Result:
+        return jax.lax.cond(needed, rare, usual, *given)
+
+    @chosen.def_vmap
+    def _of_batch(size: int, batched: Sequence[Any], needed: jax.Array, *given: Any) -> tuple[_Result, Any]:
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
+        both = jax.vmap(chosen_of, axes, axis_size=size)
+        if kernels.heads_first:
+            found = jax.lax.cond(jnp.any(needed), both, lambda _, *given: jax.vmap(
+                usual, axes[1:], axis_size=size)(*given), needed, *given)
+        else:
+            found = both(needed, *given)
+        return found, jax.tree.map(lambda _: True, found)
+
+    return chosen(jnp.asarray(needed), *given)
 
 
 def saturating_prefix_sum(kernels: Kernels, volume: Array) -> jax.Array:

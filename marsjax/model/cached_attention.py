@@ -2,7 +2,8 @@
 
 `kept` makes of new keys and values what is stored of them: themselves, or 8 bits with one scale for each vector.
 `attend` reads a context, whose slots are filled from the first on, by the kernel or by the compiler's own ways;
-`attend_ring` reads a ring by the latter. What the kernel and the other ways give differs by rounding.
+`attend_one` reads a ring, or a context where there is one query, by the latter. What the kernel and the other ways give
+differs by rounding.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from marsjax.core.kernels import Kernels
+from marsjax.core.kernels import Kernels, chosen
 from marsjax.core.records import Array
 from marsjax.core.specs import CacheSpec, ComputeSpec
 from marsjax.model import attention_kernel, layers
@@ -24,11 +25,16 @@ class Slots(NamedTuple):
     """One layer's keys and values of some trajectories."""
 
     keys: Array
-    """[B, h, W, k], turned by slot."""
+    """[B, h, W, k], turned by slot; [B, h, k, W] in a ring of `has_columns`."""
     values: Array
     """[B, h, W, k]."""
     scales: Array | None
     """Float32 [B, 2, h, W], what 8-bit keys and values are multiplied by; None where they are kept as they are."""
+
+
+def has_columns(cache: CacheSpec) -> bool:
+    """Whether keys lie with their slots last, [B, h, k, W]: scores of few coordinates are then sums along the slots."""
+    return cache.mode == "rolling" and chosen(cache.kernels).attention == "columns"
 
 
 def kept(cache: CacheSpec, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
@@ -47,13 +53,14 @@ def _in_8_bits(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.clip(number, -_LARGEST, _LARGEST).astype(jnp.int8), scale
 
 
-def _plain(slots: Slots, dtype: str) -> tuple[jax.Array, jax.Array]:
-    """Keys and values [B, h, W, k] in `dtype`."""
+def _plain(slots: Slots, dtype: str, in_columns: bool = False) -> tuple[jax.Array, jax.Array]:
+    """Keys and values in `dtype`, as they lie."""
     keys, values = jnp.asarray(slots.keys), jnp.asarray(slots.values)
     if slots.scales is None:
         return keys.astype(dtype), values.astype(dtype)
     scales = jnp.asarray(slots.scales)[..., None]
-    return ((keys.astype(jnp.float32) * scales[:, 0]).astype(dtype),
+    of_keys = jnp.swapaxes(scales[:, 0], -1, -2) if in_columns else scales[:, 0]
+    return ((keys.astype(jnp.float32) * of_keys).astype(dtype),
             (values.astype(jnp.float32) * scales[:, 1]).astype(dtype))
 
 
@@ -74,21 +81,20 @@ def attend(ways: Kernels, query: jax.Array, slots: Slots, length: jax.Array, com
     return layers.attend(query, keys, values, seen_Bx1xTxW, compute)
 
 
-def attend_ring(ways: Kernels, query: jax.Array, slots: Slots, this_lap: jax.Array, seen: jax.Array) -> jax.Array:
-    """Attention of one query a trajectory to slots of a ring: [B, h, k], in float32 but for what goes in and out.
+def attend_one(cache: CacheSpec, query: jax.Array, slots: Slots, this_lap: jax.Array, seen: jax.Array) -> jax.Array:
+    """Attention of one query a trajectory to slots of a ring or a context: [B, h, k].
 
-    Of `query` [B, 1 or 2, h, k] keys of `this_lap` [B, 1, W] meet the first and others the last; `seen` as well.
+    In float32 but for what goes in and out. Of `query` [B, 1 or 2, h, k] keys of `this_lap` [B, 1, W] meet the first
+    and others the last; `seen` as well.
     """
-    keys, values = _plain(slots, "float32")
-    if ways.attention == "products":
-        found = _by_products(query.astype(jnp.float32), keys, values, this_lap, seen)
-    else:
-        found = _by_sums(query.astype(jnp.float32), keys, values, this_lap, seen)
-    return found.astype(query.dtype)
+    keys, values = _plain(slots, "float32", has_columns(cache))
+    of_few_cores = _by_columns if has_columns(cache) else _by_products
+    way = of_few_cores if chosen(cache.kernels).attention == "columns" else _by_sums
+    return way(query.astype(jnp.float32), keys, values, this_lap, seen).astype(query.dtype)
 
 
 def _by_sums(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax.Array, seen: jax.Array) -> jax.Array:
-    """By sums of products, which read the cache as it lies."""
+    """By sums of products, which read keys [B, h, W, k] as they lie."""
     query_BxHxWxK = jnp.where(this_lap[..., None], query[:, 0, :, None], query[:, -1, :, None])
     weight = _weights(jnp.sum(query_BxHxWxK * keys, axis=-1), keys.shape[-1], seen)
     return jnp.sum(weight[..., None] * values, axis=-2)
@@ -96,11 +102,19 @@ def _by_sums(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax
 
 def _by_products(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax.Array, seen: jax.Array
                  ) -> jax.Array:
-    """By products of matrices."""
+    """By products of matrices, with keys [B, h, W, k]."""
     highest = jax.lax.Precision.HIGHEST
     score = jnp.einsum("bthk,bhwk->tbhw", query, keys, precision=highest)
     weight = _weights(jnp.where(this_lap, score[0], score[-1]), keys.shape[-1], seen)
     return jnp.einsum("bhw,bhwk->bhk", weight, values, precision=highest)
+
+
+def _by_columns(query: jax.Array, keys: jax.Array, values: jax.Array, this_lap: jax.Array, seen: jax.Array
+                ) -> jax.Array:
+    """By sums of columns of keys [B, h, k, W]."""
+    first, last = (jnp.sum(query[:, turn, :, :, None] * keys, axis=-2) for turn in (0, -1))
+    weight = _weights(jnp.where(this_lap, first, last), keys.shape[-2], seen)
+    return jnp.einsum("bhw,bhwk->bhk", weight, values, precision=jax.lax.Precision.HIGHEST)
 
 
 def _weights(score: jax.Array, size: int, seen: jax.Array) -> jax.Array:

@@ -33,10 +33,11 @@ from marsjax.core import kernels
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Token
 from marsjax.core.specs import CacheSpec
-from marsjax.model import cached_attention, head_kernel, layers, sampling
+from marsjax.model import cached_attention, head_kernel, layers
 from marsjax.model.cached_attention import Slots
 from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer, layer_of
 from marsjax.model.llama import OrderModel
+from marsjax.model.row_head import RowHead
 
 Cached: TypeAlias = tuple[Array, ...]
 """An array [B, h, W, k] a layer."""
@@ -50,7 +51,8 @@ class State:
     """What B trajectories remember; L layers, h heads of k, W = `ModelSpec.context_length`."""
 
     keys: Cached | None
-    """L arrays [B, h, W, k] in the dtype of `ComputeSpec` or int8, turned by slot; None in `recompute`."""
+    """L arrays [B, h, W, k] in the dtype of `ComputeSpec` or int8, turned by slot; None in `recompute`. [B, h, k, W]
+    where `cached_attention.has_columns`."""
     values: Cached | None
     """L arrays [B, h, W, k]."""
     scales: Cached | None
@@ -75,8 +77,9 @@ def empty(model: OrderModel, cache: CacheSpec, batch: int) -> State:
     def zeros(*shape: int, dtype: str = "int32") -> jax.Array:
         return jnp.zeros((batch, *shape), dtype)
 
-    def contexts() -> Cached:
-        shape = spec.heads, spec.context_length, spec.embed_dim // spec.heads
+    def contexts(in_columns: bool = False) -> Cached:
+        length, size = spec.context_length, spec.embed_dim // spec.heads
+        shape = (spec.heads, size, length) if in_columns else (spec.heads, length, size)
         return tuple(zeros(*shape, dtype="int8" if in_8_bits else dtype) for _ in range(spec.layers))
 
     window = None
@@ -86,8 +89,8 @@ def empty(model: OrderModel, cache: CacheSpec, batch: int) -> State:
                           "signals": zeros(spec.context_length, SIGNALS)})
     cached, in_8_bits = cache.mode != "recompute", cache.cache_dtype == "int8"
     scales = tuple(zeros(2, spec.heads, spec.context_length, dtype="float32") for _ in range(spec.layers))
-    return State(keys=contexts() if cached else None, values=contexts() if cached else None,
-                 scales=scales if in_8_bits else None,
+    return State(keys=contexts(cached_attention.has_columns(cache)) if cached else None,
+                 values=contexts() if cached else None, scales=scales if in_8_bits else None,
                  newest=zeros(spec.embed_dim, dtype=dtype) if cached else None, window=window,
                  total=zeros(), length=zeros(), refreshes=zeros())
 
@@ -187,7 +190,7 @@ def predict(model: OrderModel, cache: CacheSpec, state: State) -> jax.Array:
             # empty.
             this_lap = jnp.arange(spec.context_length) <= slot[:, None, None]
             seen = this_lap | (ring & (total > spec.context_length)[:, None, None])
-            mixed = cached_attention.attend_ring(ways, query, of_part, this_lap, seen)[:, None]
+            mixed = cached_attention.attend_one(cache, query, of_part, this_lap, seen)[:, None]
         return model.norm(layer.after_attention(x, mixed))[:, 0]
 
     return _in_blocks(block, ways.rows, state.total.shape[0])
@@ -200,8 +203,10 @@ def logits(model: OrderModel, cache: CacheSpec, hidden: jax.Array) -> jax.Array:
 
 def prepared(model: OrderModel, cache: CacheSpec) -> head_kernel.Weights | None:
     """What `sample` reads of the head, where this is made of it first: once before many steps, or in each of them."""
-    return None if kernels.chosen(cache.kernels).head == "xla" else head_kernel.prepared(
-        model.head.weight[...], model.head.compute)
+    head = model.head
+    if isinstance(head, RowHead) or kernels.chosen(cache.kernels).head == "xla":
+        return None
+    return head_kernel.prepared(head.weight[...], head.compute)
 
 
 def sample(model: OrderModel, cache: CacheSpec, hidden: jax.Array, words: Array, temperature: float,
@@ -218,7 +223,7 @@ def sample(model: OrderModel, cache: CacheSpec, hidden: jax.Array, words: Array,
         if weights is not None:
             return head_kernel.sample(part(hidden), weights, part(words), temperature, head.compute,
                                       interpret=ways.head == "interpreted")
-        return sampling.sample_head(part(hidden), head.weight[...], part(words), temperature, head.project, ways.logits)
+        return head.draw(part(hidden), part(words), temperature, ways.logits)
 
     return _in_blocks(block, ways.rows, hidden.shape[0])
 
@@ -254,13 +259,15 @@ def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token
         return layers.rotate(x, cos[slot][:, :, None], sin[slot][:, :, None])
 
     def stored(old: Slots, key: jax.Array, value: jax.Array) -> Slots:
-        def put(old: Array, new: jax.Array) -> jax.Array:
-            return jnp.asarray(old).at[trajectory[:, None], :, target_BxM].set(new, mode="drop", unique_indices=True)
+        def put(old: Array, new: jax.Array, in_columns: bool = False) -> jax.Array:
+            old, rows = jnp.asarray(old), trajectory[:, None]
+            at = old.at[rows, :, :, target_BxM] if in_columns else old.at[rows, :, target_BxM]
+            return at.set(new, mode="drop", unique_indices=True)
 
         key, value, scale = cached_attention.kept(cache, key, value)
         scales = None if scale is None or old.scales is None else jnp.asarray(old.scales).at[
             trajectory[:, None], :, :, target_BxM].set(jnp.moveaxis(scale, 0, 2), mode="drop", unique_indices=True)
-        return Slots(put(old.keys, key), put(old.values, value), scales)
+        return Slots(put(old.keys, key, cached_attention.has_columns(cache)), put(old.values, value), scales)
 
     slots = [_slots_of(state, number) for number in range(spec.layers)]
     x = _in_blocks(lambda part: model.embedding(jax.tree.map(part, tokens)), rows, batch)

@@ -17,6 +17,7 @@ from flax import nnx
 
 from marsjax.core.records import Array, Token
 from marsjax.core.specs import ComputeSpec
+from marsjax.model import sampling
 
 Weight: TypeAlias = nnx.Param[Array]
 
@@ -172,6 +173,14 @@ class Head(nnx.Module):
         class = ((kind x price_levels + price_bin) x volumes + volume_bin) x intervals + interval_bin.
         """
         return self.project(hidden, self.weight[...])
+
+    def draw(self, hidden: jax.Array, words: Array, temperature: float, most_logits: int = sampling.MOST_LOGITS
+             ) -> tuple[jax.Array, jax.Array]:
+        """A class drawn at each of the hidden states [B, d], int32 [B], and whether there is a law, bool [B].
+
+        By two random words, uint32 [B, 2]; `most_logits` are held at a time (`sampling.sample_head`).
+        """
+        return sampling.sample_head(hidden, self.weight[...], words, temperature, self.project, most_logits)
 
     def project(self, hidden: jax.Array, columns: Array) -> jax.Array:
         """Logits [..., n], float32, of hidden states [..., d] for some columns [..., d, n] of the weight."""

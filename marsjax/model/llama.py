@@ -22,6 +22,7 @@ from flax import nnx
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Token
 from marsjax.core.specs import ComputeSpec, ModelSpec
+from marsjax.model import row_head
 from marsjax.model.layers import (
     CHANGE_ROWS,
     FLOAT32,
@@ -37,6 +38,7 @@ from marsjax.model.layers import (
     rotary_table,
     rotate,
 )
+from marsjax.model.row_head import RowHead
 
 
 class OrderModel(nnx.Module):
@@ -47,14 +49,16 @@ class OrderModel(nnx.Module):
     """All L layers, stacked: every weight has a leading axis [L]."""
     norm: RmsNorm
     """[d] (decoder.model.norm.weight)."""
-    head: Head
+    head: Head | RowHead
+    """A row for each class (decoder.lm_head.weight), or sums of rows with `ModelSpec.pair_width`."""
 
     def __init__(self, spec: ModelSpec, weights: Mapping[str, Array], compute: ComputeSpec = FLOAT32) -> None:
         """Takes every array of `weights`, by the names and in the shapes of `shapes(spec)`."""
         self.spec, self.compute = spec, compute
         self.embedding = Embedding(_below("embedding", weights), compute)
         self.layers = DecoderLayer(_below("layers", weights), compute)
-        self.norm, self.head = RmsNorm(weights["norm"]), Head(weights["head"], compute)
+        self.norm = RmsNorm(weights["norm"])
+        self.head = RowHead(_below("head", weights), compute) if spec.pair_width else Head(weights["head"], compute)
 
     def weights(self) -> dict[str, Array]:
         """Every weight by its name, such as `layers.qkv`: the names and the order of `shapes`, as checkpoints have."""
@@ -137,6 +141,8 @@ def _plan(spec: ModelSpec) -> dict[str, _Fresh]:
     """How every weight starts, by its name."""
     d, n, k, bins = spec.embed_dim, spec.layers, spec.embed_dim // spec.heads, spec.tokens
     into = 0.02 / math.sqrt(2 * n)
+    head = {f"head.{name}": _Fresh(shape, 0.02) for name, shape in row_head.shapes(spec).items()} if (
+        spec.pair_width) else {"head": _Fresh((d, bins.classes), 0.02)}
     ratios = {f"embedding.{name}": _Fresh((RATIO_ROWS, d), 1) for name in ("volume_ratio", "trade_ratio")}
     return {
         "embedding.kind": _Fresh((3, d), 1), "embedding.price": _Fresh((bins.price_levels, d), 1),
@@ -149,7 +155,7 @@ def _plan(spec: ModelSpec) -> dict[str, _Fresh]:
         "layers.attention_norm": _Fresh((n, d), fill=1), "layers.qkv": _Fresh((n, d, 3, spec.heads, k), 0.02),
         "layers.out": _Fresh((n, spec.heads, k, d), into), "layers.mlp_norm": _Fresh((n, d), fill=1),
         "layers.gate_up": _Fresh((n, d, 2, 4 * d), 0.02), "layers.down": _Fresh((n, 4 * d, d), into),
-        "norm": _Fresh((d,), fill=1), "head": _Fresh((d, bins.classes), 0.02)}
+        "norm": _Fresh((d,), fill=1), **head}
 
 
 def shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,8 @@ One 32-bit uniform number is too coarse for 49,152 classes, and a float32 runnin
 not even rise. Here probabilities become integers, so that every running sum is exact: the law differs from that of
 the float32 probabilities by less than 1e-5 in total variation, and a class of probability 0 is never drawn.
 
-`sample` takes the logits; `sample_head` makes them from hidden states, a part of the classes at a time.
+`sample` takes the logits; `sample_head` makes them from hidden states, a part of the classes at a time; `draw_of` takes
+few chances as they are.
 """
 
 import functools
@@ -110,10 +111,17 @@ def _within(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _draw_block(highest: jax.Array, mass: jax.Array, word: Array) -> tuple[jax.Array, jax.Array]:
     """The block that a random word [...] draws, given what `_within` says of blocks [..., N]; the sum of all, [...]."""
-    mass = mass * jnp.exp(highest - jnp.max(highest, axis=-1, keepdims=True))
+    return draw_of(mass * jnp.exp(highest - jnp.max(highest, axis=-1, keepdims=True)), word)
+
+
+def draw_of(mass: jax.Array, word: Array) -> tuple[jax.Array, jax.Array]:
+    """The index that a random word, uint32 [...], draws with chances like float32 [..., N]; and their sum, [...].
+
+    N is at most 2**20. A chance below 2**-31 is 0. Without a finite sum above 0 the index means nothing.
+    """
     total = jnp.sum(mass, axis=-1)
-    block = _draw(jnp.round(mass / total[..., None] * BLOCK_SCALE).astype(jnp.uint32), word)
-    return jnp.minimum(block, mass.shape[-1] - 1), total
+    index = _draw(jnp.round(mass / total[..., None] * BLOCK_SCALE).astype(jnp.uint32), word)
+    return jnp.minimum(index, mass.shape[-1] - 1), total
 
 
 def _draw_inside(within: jax.Array, word: Array) -> jax.Array:

@@ -41,7 +41,8 @@ def bytes_moved(simulator: Simulator, trajectories: int) -> dict[str, int]:
     market = jax.eval_shape(lambda: exchange.open_market(simulator.spec.market))
     return {
         "weights": _bytes(model.layers) + _bytes(model.norm), "head": _bytes(model.head),
-        "head_again": trajectories * sampling.BLOCK * spec.embed_dim * model.head.weight.dtype.itemsize,
+        "head_again": 0 if spec.pair_width else (
+            trajectories * sampling.BLOCK * _bytes(model.head) // spec.tokens.classes),
         "cache_read": round(token * slots), "cache_write": token, "markets": 2 * trajectories * _bytes(market)}
 
 

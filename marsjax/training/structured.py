@@ -1,17 +1,17 @@
-"""An order model with few parameters, for few data, that becomes an ordinary one: `expand`.
+"""An order model with few parameters, for few data, in the form that it is trained in: `expand` gives the order model.
 
 A head of one row a class has 49,152 rows, most of which no training day ever sees. Here the row of the class
-(kind, price bin, volume bin, interval bin) is the sum of smaller ones: for each bin alone, for each bin under its
-kind, for each pair of bins, and for price with volume and price with interval under each kind. Rows of pairs are the
-many, and over-fit first: they see only the first few coordinates of the hidden state. The first of all, the anchor, is
-nearly constant and carries the frequencies, which the published layout has no bias for: the order that never came
-stays as good as impossible. The two long tables of the embedding (change since the open, time of day) have one row for
-all: few days teach which day it is and no more. The sum over all classes factors, so that no class is ever looked at
-alone: see `log_partition`.
+(kind, price bin, volume bin, interval bin) is the sum of smaller ones (`model.row_head`); in training of more, which
+are added up then: for each bin alone, for each bin under its kind, for each pair of bins, and for price with volume
+and price with interval under each kind. Rows of pairs are the many, and over-fit first: they see only the first few
+coordinates of the hidden state. The first of all, the anchor, is nearly constant and carries the frequencies, which no
+model has a bias for: the order that never came stays as good as impossible. The two long tables of the embedding
+(change since the open, time of day) have one row for all: few days teach which day it is and no more.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -21,14 +21,14 @@ import numpy as np
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array
 from marsjax.core.specs import ComputeSpec, ModelSpec, TokenSpec
-from marsjax.model import layers, llama
+from marsjax.model import layers, llama, row_head
 from marsjax.model.layers import CHANGE_ROWS, TIME_ROWS
 from marsjax.model.llama import OrderModel
+from marsjax.model.row_head import KINDS, RowHead, Summands
 from marsjax.tokens import encoding
 from marsjax.training import flows as flow
 from marsjax.training.flows import Flows
 
-KINDS = 3
 ANCHOR = 0
 """Coordinate of the hidden state that is nearly constant: the embedding puts a large number there."""
 UNDECAYED = ("norm", "bias", "scale", "shift")
@@ -37,8 +37,6 @@ _UNSEEN = 1e-5
 """Probability of all classes together that no order to train on had, when training starts."""
 _ANCHOR_SIZE = 6.0
 """Of the anchor in the embedding, against about 1 of the other coordinates."""
-_LEFT_OVER = 1e-4
-"""Of the largest weight of a head, what rounding leaves of it that no row holds."""
 _TABLE_SCALE = 0.3
 """Of fresh embedding tables; smaller than an ordinary model's, since with few data rare rows stay as they start."""
 
@@ -46,7 +44,7 @@ _TABLE_SCALE = 0.3
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class HeadRows:
-    """Rows whose sums are the classes' rows of the joint head; d is the width, P, V, I numbers of bins.
+    """Rows whose sums are the classes' rows; d is the width, P, V, I numbers of bins.
 
     Rows of pairs have the first r coordinates alone, biases the anchor alone; the others are 0.
     """
@@ -139,90 +137,68 @@ def _fresh_head(spec: ModelSpec, frequencies: np.ndarray | None, pair_width: int
     def given_kind(of_both: np.ndarray) -> np.ndarray:
         return of_both / of_both.sum(axis=1, keepdims=True)
 
-    p, v, i = shape[1:]
-    whole = {name: jnp.zeros((*sizes, d)) for name, sizes in {
-        "price": (p,), "volume": (v,), "interval": (i,), "kind_price": (KINDS, p), "kind_volume": (KINDS, v),
-        "kind_interval": (KINDS, i)}.items()}
-    pairs = {name: jnp.zeros((*sizes, pair_width)) for name, sizes in {
-        "price_volume": (p, v), "price_interval": (p, i), "volume_interval": (v, i),
-        "kind_price_volume": (KINDS, p, v), "kind_price_interval": (KINDS, p, i)}.items()}
-    return HeadRows(bias(law.sum(axis=(2, 3))), bias(given_kind(law.sum(axis=(1, 3)))),
-                bias(given_kind(law.sum(axis=(1, 2)))), **whole, **pairs)
+    given = {"bias_price": bias(law.sum(axis=(2, 3))), "bias_volume": bias(given_kind(law.sum(axis=(1, 3)))),
+             "bias_interval": bias(given_kind(law.sum(axis=(1, 2))))}
+    none = {name: jnp.zeros(sizes) for name, sizes in _head_shapes(spec, pair_width).items()}
+    return HeadRows(**{**none, **given})
+
+
+def _head_shapes(spec: ModelSpec, pair_width: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of `HeadRows` by name."""
+    d, r, p, v, i = spec.embed_dim, pair_width, spec.tokens.price_levels, spec.tokens.volumes, spec.tokens.intervals
+    return {"bias_price": (KINDS, p, 1), "bias_volume": (KINDS, v, 1), "bias_interval": (KINDS, i, 1),
+            "price": (p, d), "volume": (v, d), "interval": (i, d),
+            "kind_price": (KINDS, p, d), "kind_volume": (KINDS, v, d), "kind_interval": (KINDS, i, d),
+            "price_volume": (p, v, r), "price_interval": (p, i, r), "volume_interval": (v, i, r),
+            "kind_price_volume": (KINDS, p, v, r), "kind_price_interval": (KINDS, p, i, r)}
 
 
 def of_model(model: OrderModel) -> Structured:
-    """The structured model that expands to an ordinary one; the other way round of `expand`.
+    """The structured model that expands to a model of `ModelSpec.pair_width`; the other way round of `expand`.
 
-    Rows are means of the head over the bins that they do not name, each less what others hold of it already: where the
-    head is a sum of rows nothing is left over. InputError where something is, or where changes or times are told apart.
+    InputError where the model has another head, or tells changes or times apart.
     """
-    spec, bins = model.spec, model.spec.tokens
-    d, shape = spec.embed_dim, (KINDS, bins.price_levels, bins.volumes, bins.intervals)
-    whole = np.asarray(model.head.weight[...], np.float64).T.reshape(*shape, d)
-    kp = whole.mean(axis=(2, 3))
-    kv, ki = (whole.mean(axis=axes) - whole.mean(axis=(1, 2, 3))[:, None] for axes in ((1, 3), (1, 2)))
-    least = _LEFT_OVER * np.abs(whole).max()
-    together = np.abs(whole - kp[:, :, None, None] - kv[:, None, :, None] - ki[:, None, None]).max(axis=(0, 1, 2, 3))
-    width = max(1, int(np.flatnonzero(together > least).max(initial=0)) + 1)
-    pairs = whole[..., :width]
-    kpv = pairs.mean(axis=3)
-    kpi = pairs.mean(axis=2) - pairs.mean(axis=(2, 3))[:, :, None]
-    vi = (pairs - kpv[:, :, :, None] - kpi[:, :, None]).mean(axis=(0, 1))
-    left = np.abs(pairs - kpv[:, :, :, None] - kpi[:, :, None] - vi).max()
-    if left > least:
-        raise InputError(f"structured: expected a head that is a sum of rows, got one that is up to {left:.2g} off any "
-                         "such sum: the model was trained with another head")
-    for rows in (kp, kv, ki):
-        rows[..., :width] = 0  # the rows of pairs hold these
-    p, v, i = shape[1:]
-    none = {name: np.zeros(size) for name, size in {
-        "bias_price": (KINDS, p, 1), "bias_volume": (KINDS, v, 1), "bias_interval": (KINDS, i, 1), "price": (p, d),
-        "volume": (v, d), "interval": (i, d), "price_volume": (p, v, width), "price_interval": (p, i, width)}.items()}
-    found = {"kind_price": kp, "kind_volume": kv, "kind_interval": ki, "volume_interval": vi,
-             "kind_price_volume": kpv, "kind_price_interval": kpi}
-    tables = {}
+    spec = model.spec
+    if not isinstance(model.head, RowHead):
+        raise InputError("structured: expected a head whose rows are summed (ModelSpec.pair_width above 0), got one "
+                         "with a row for each class: the model was trained with another head")
+    tables: dict[str, Array] = {}
     for name in ("change", "time"):
         table = np.asarray(getattr(model.embedding, name)[...])
         if (table != table[:1]).any():
             raise InputError(f"structured: expected one row for all in embedding.{name}, got several")
         tables[f"embedding.{name}"] = jnp.asarray(table[:1])
-    head = HeadRows(**{name: jnp.asarray(x, jnp.float32) for name, x in {**none, **found}.items()})
-    return Structured(model.replace({**tables, "head": jnp.zeros((d, 0))}), head)
-
-
-class _Rows(NamedTuple):
-    """The rows of a head that name the same fields, added up; or what they add to the logits, without the width."""
-
-    price: Array
-    """[3, P, d], by kind, like the next two."""
-    volume: Array
-    interval: Array
-    price_volume: Array
-    """[3, P, V, r]."""
-    price_interval: Array
-    """[3, P, I, r]."""
-    volume_interval: Array
-    """[V, I, r]."""
+    rows = Summands(*(jnp.asarray(x, jnp.float32) for x in model.head.tables()))
+    named = {"kind_price": rows.price, "kind_volume": rows.volume, "kind_interval": rows.interval,
+             "kind_price_volume": rows.price_volume, "kind_price_interval": rows.price_interval,
+             "volume_interval": rows.volume_interval}
+    none = {name: jnp.zeros(shape) for name, shape in _head_shapes(spec, spec.pair_width).items()}
+    bare = {**tables, "head": jnp.zeros((spec.embed_dim, 0))}
+    return Structured(_with_head(model, bare, pair_width=0), HeadRows(**{**none, **named}))
 
 
 def expand(model: Structured) -> OrderModel:
-    """The ordinary order model that gives the same logits."""
-    spec = model.body.spec
-    d, rows = spec.embed_dim, _rows(model.head)
-    pairs = [jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, d - x.shape[-1])]) for x in rows[3:]]
-    head = (rows.price[:, :, None, None] + rows.volume[:, None, :, None] + rows.interval[:, None, None]
-            + pairs[0][:, :, :, None] + pairs[1][:, :, None] + pairs[2])
-    return _body(model).replace({"head": head.reshape(spec.tokens.classes, d).T})
+    """The order model that gives the same logits: rows that name the same fields are added up."""
+    rows = _rows(model.head)
+    tables = {f"head.{name}": table for name, table in rows._asdict().items()}
+    return _with_head(_body(model), tables, pair_width=rows.price_volume.shape[-1])
 
 
-def _rows(head: HeadRows) -> _Rows:
+def _with_head(model: OrderModel, weights: Mapping[str, Array], pair_width: int) -> OrderModel:
+    """The model with another head, and with other weights that are given."""
+    kept = {name: x for name, x in model.weights().items() if name.partition(".")[0] != "head"}
+    return OrderModel(dataclasses.replace(model.spec, pair_width=pair_width), {**kept, **weights}, model.compute)
+
+
+def _rows(head: HeadRows) -> Summands:
+    """Rows that name the same fields, added up."""
     def of(bias: Array, alone: Array, by_kind: Array) -> jax.Array:
         return jnp.pad(bias, ((0, 0), (0, 0), (ANCHOR, alone.shape[-1] - ANCHOR - 1))) + alone + by_kind
 
-    return _Rows(of(head.bias_price, head.price, head.kind_price), of(head.bias_volume, head.volume, head.kind_volume),
-                 of(head.bias_interval, head.interval, head.kind_interval),
-                 head.price_volume + head.kind_price_volume, head.price_interval + head.kind_price_interval,
-                 head.volume_interval)
+    return Summands(
+        of(head.bias_price, head.price, head.kind_price), of(head.bias_volume, head.volume, head.kind_volume),
+        of(head.bias_interval, head.interval, head.kind_interval), head.price_volume + head.kind_price_volume,
+        head.price_interval + head.kind_price_interval, head.volume_interval)
 
 
 def _body(model: Structured) -> OrderModel:
@@ -262,11 +238,11 @@ def next_token(model: Structured, features: Array, chunk: int = 128, dropout: Dr
 
     @jax.checkpoint
     def part(x: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        scores, fields = _scores(rows, x[0], compute), encoding.unpack(tokens, x[1])
-        nats = log_partition(scores) - _score_of(scores, fields)
+        scores, fields = row_head.scores(rows, x[0], compute), encoding.unpack(tokens, x[1])
+        nats = row_head.log_partition(scores) - row_head.of_class(scores, fields)
         if flows is None:
             return (nats,)
-        mean, square = flow.expected(flows, law_of_volumes(scores))
+        mean, square = flow.expected(flows, row_head.law_of_volumes(scores))
         excess = mean - flow.came(flows, fields[:3], tokens.price_levels)
         return nats, *(jnp.einsum("btw,btkp->bwkp", weight, each)
                        for weight, each in ((x[2], excess), (x[2]**2, square)))
@@ -294,8 +270,8 @@ def last_tokens(model: Structured, features: Array, classes: Array, chunk: int =
 
     @jax.checkpoint
     def part(x: tuple[jax.Array, jax.Array]) -> jax.Array:
-        scores = _scores(rows, x[0], model.body.compute)
-        return log_partition(scores) - _score_of(scores, encoding.unpack(model.body.spec.tokens, x[1]))
+        scores, fields = row_head.scores(rows, x[0], model.body.compute), encoding.unpack(model.body.spec.tokens, x[1])
+        return row_head.log_partition(scores) - row_head.of_class(scores, fields)
 
     pieces = tuple(jnp.moveaxis(each.reshape(batch, -1, chunk, *each.shape[2:]), 1, 0) for each in (states, classes))
     return jnp.moveaxis(jax.lax.map(part, pieces), 0, 1).reshape(batch, count)
@@ -306,57 +282,3 @@ def _states(model: Structured, features: Array, dropout: Dropout | None) -> jax.
     body, drops = _body(model), dropout or (lambda x, place: x)
     embedded, _ = body.encode(encoding.from_array(model.body.spec.tokens, features), changed=lambda x: drops(x, 0))
     return jnp.asarray(body.norm(drops(embedded, 1)))
-
-
-def _scores(rows: _Rows, states: jax.Array, compute: ComputeSpec) -> _Rows:
-    """What each row adds to the logits of its classes, at hidden states [..., d]."""
-    def of(table: Array) -> jax.Array:
-        flat = table.reshape(-1, table.shape[-1]).T
-        found = layers.dense(states[..., : len(flat)], flat, compute, out=jnp.float32)
-        return found.reshape(*states.shape[:-1], *table.shape[:-1])
-
-    return _Rows(*map(of, rows))
-
-
-def _score_of(scores: _Rows, fields: tuple[Array, Array, Array, Array]) -> jax.Array:
-    """Logits [...] of one class each, given by kind and bins [...]."""
-    kind, price, volume, interval = fields
-
-    def at(table: Array, first: Array, second: Array) -> jax.Array:
-        flat = table.reshape(*first.shape, -1)
-        return jnp.take_along_axis(flat, (first * table.shape[-1] + second)[..., None], axis=-1)[..., 0]
-
-    row = kind * scores.price.shape[-1] + price
-    return (at(scores.price, kind, price) + at(scores.volume, kind, volume) + at(scores.interval, kind, interval)
-            + at(scores.price_volume, row, volume) + at(scores.price_interval, row, interval)
-            + at(scores.volume_interval, volume, interval))
-
-
-def log_partition(scores: _Rows) -> jax.Array:
-    """Log of the sum of exp(logit) over all classes, [...]; scores are [..., 3, P] and so on."""
-    weights, top = _weights(scores)
-    return jnp.log(jnp.sum(weights, axis=(-3, -2, -1))) + top
-
-
-def law_of_volumes(scores: _Rows) -> jax.Array:
-    """Probabilities of kind, price and volume, [..., 3, P, V]: classes summed over the interval."""
-    weights, _ = _weights(scores)
-    return weights / jnp.sum(weights, axis=(-3, -2, -1), keepdims=True)
-
-
-def _weights(scores: _Rows) -> tuple[jax.Array, jax.Array]:
-    """Sums of exp(logit - top) over intervals, [..., 3, P, V], and top [...].
-
-    With a_kpv, b_kpi and c_vi the scores that name those fields, the sum over p of a_kpv (sum over i of b_kpi c_vi)
-    is a product of matrices. Each factor is scaled by its largest value: a class loses its share only where it is
-    below e^-87 of the product of the largest, and an order's law never is.
-    """
-    a = scores.price[..., :, :, None] + scores.volume[..., :, None, :] + scores.price_volume
-    b = scores.interval[..., :, None, :] + scores.price_interval
-    c = scores.volume_interval
-    # Within a kind and price: what is left over goes where it can be large without harm.
-    of_price = jnp.max(b, axis=-1, keepdims=True)
-    a, b = a + of_price, b - of_price
-    top_a, top_c = jnp.max(a, axis=(-3, -2, -1), keepdims=True), jnp.max(c, axis=(-2, -1), keepdims=True)
-    inner = jnp.einsum("...kpi,...vi->...kpv", jnp.exp(b), jnp.exp(c - top_c), precision="highest")
-    return jnp.exp(a - top_a) * inner, top_a[..., 0, 0, 0] + top_c[..., 0, 0]

@@ -212,6 +212,20 @@ def test_save_and_restore(tmp_path: Path, converters: dict[str, bins.Converter],
         np.testing.assert_array_equal(found.converters[name].edges, converter.edges)
 
 
+def test_a_head_of_summed_rows_is_kept_and_the_published_layout_has_its_sums(tmp_path: Path) -> None:
+    model = published.random_params(dataclasses.replace(SPEC, pair_width=2))
+    checkpoint_folder.save(tmp_path / "one", model, {}, {})
+    assert json.loads((tmp_path / "one" / "spec.json").read_text())["model"]["pair_width"] == 2
+    found = checkpoint_folder.restore(tmp_path / "one").model
+    assert found.spec == model.spec
+    assert_same(found, model)
+    safetensors_layout.write(tmp_path, model)
+    plain = safetensors_layout.read(tmp_path).model
+    assert plain.spec == SPEC
+    hidden = jnp.asarray(np.random.default_rng(0).normal(size=(4, SPEC.embed_dim)), jnp.float32)
+    np.testing.assert_allclose(plain.head(hidden), model.head(hidden), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_how_cancels_are_read_is_kept_and_older_folders_do_not_say_it(tmp_path: Path, whole: bool) -> None:
     spec = dataclasses.replace(SPEC, whole_cancels=whole)

@@ -23,6 +23,8 @@ from marsjax.studies.session_times import hours
 from tests.experiments.conftest import Launch, Ran
 from tests.experiments.synthetic_day import write_day, write_traded_day
 
+pytestmark = pytest.mark.quick
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 FEEDS = {"csv": "csv,file=orders.csv", "lobster": "lobster,folder=."}
 MARKET = ("--config.capacity=128", "--config.trade_width=16", "--config.start_time=09:30:00",

@@ -11,6 +11,8 @@ from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.experiments import config, stylized_facts
 from tests.experiments.synthetic_day import write_day
 
+pytestmark = pytest.mark.quick
+
 CONFIG = Path(__file__).parents[2] / "configs" / "stylized_facts.py"
 
 

@@ -23,6 +23,8 @@ from marsjax.studies import futures, order_model, rollout_summary
 from tests.experiments.conftest import Launch
 from tests.experiments.synthetic_day import write_day
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parents[2]
 SMALL = ("--config.capacity=128", "--config.rollout_capacity=128", "--config.trade_width=16", "--config.chunk_steps=32",
          "--config.session=continuous", "--config.end_time=09:38:00", "--config.noise_minutes=4",

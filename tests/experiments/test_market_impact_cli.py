@@ -30,6 +30,8 @@ from marsjax.sim.step import End
 from marsjax.studies import futures
 from tests.experiments.conftest import Launch
 
+pytestmark = pytest.mark.quick
+
 CONFIG = Path(__file__).parents[2] / "configs" / "market_impact.py"
 ARGUMENT = "twap,source=noise,trajectories=4,seeds=2,minutes=1,after=1"
 SMALL = ("--config.noise_minutes=2", "--config.capacity=128", "--config.rollout_capacity=128",

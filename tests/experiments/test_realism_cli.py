@@ -26,6 +26,8 @@ from tests.analysis.test_realism_table import check_table
 from tests.experiments.conftest import Launch
 from tests.experiments.synthetic_day import write_day
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parents[2]
 SMALL = ("--config.capacity=128", "--config.rollout_capacity=128", "--config.trade_width=16", "--config.chunk_steps=32",
          "--config.session=continuous", "--config.end_time=09:38:00", "--config.first_time=09:34:00",

@@ -15,6 +15,8 @@ from marsjax.experiments import train
 from marsjax.training.prepare import Prepared
 from tests.training import short_day
 
+pytestmark = pytest.mark.quick
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 SIZES = {"validation_from": "09:33:00", "held_from": "09:33:45", "capacity": 256, "embed_dim": 8, "heads": 2,
          "context_length": 32, "price_bins": 8, "volume_bins": 6, "interval_bins": 4, "level_bins": 8, "steps": 8,

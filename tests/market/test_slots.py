@@ -109,8 +109,35 @@ def test_heads_are_taken_where_they_are_enough_and_the_record_says_so(
     x = np.where(np.arange(depth) < filled, 7, 3).astype(np.int32)
     look = looked(kernels, least)
     assert [int(found) for found in jax.jit(look)(x, floor)] == [alone, 7 * filled]
-    both = np.stack([x, np.where(np.arange(depth) < 2, 7, 3).astype(np.int32)])
-    for axes, floors in (((0, None), floor), ((0, 0), np.stack([floor] * 2))):
-        seen, total = jax.jit(jax.vmap(look, axes))(both, floors)
-        assert np.asarray(seen).tolist() == [batch if kernels.heads_first else depth] * 2
-        assert np.asarray(total).tolist() == [7 * filled, 14]
+    # Of a batch each book is looked at as a whole where its own head is not enough, however many these are.
+    short = np.where(np.arange(depth) < 2, 7, 3).astype(np.int32)
+    for rows in ([x, short], [x] * 19 + [short] + [x]):
+        books = np.stack(rows)
+        for axes, floors in (((0, None), floor), ((0, 0), np.stack([floor] * len(rows)))):
+            seen, total = jax.jit(jax.vmap(look, axes))(books, floors)
+            of_short = min(max(slots.HEAD_OF_MANY, least), depth)
+            expected = [of_short if row is short else batch for row in rows] if kernels.heads_first else (
+                [depth] * len(rows))
+            assert np.asarray(seen).tolist() == expected
+            assert np.asarray(total).tolist() == [14 if row is short else 7 * filled for row in rows]
+
+
+@WAYS
+@pytest.mark.parametrize("needs", [(False, False, False), (False, True, False), (True, True, True)])
+def test_what_is_rarely_needed_is_given_where_it_is_and_computed_where_a_book_needs_it(
+        kernels: Kernels, needs: tuple[bool, ...]) -> None:
+    computed: list[int] = []
+
+    def rare(x: jax.Array, y: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda: computed.append(1))
+        return x + y
+
+    def of(needed: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        return slots.if_needed(kernels, needed, rare, lambda x, y: x - y, x, y)
+
+    x, y = np.arange(3, dtype=np.int32), np.int32(10)
+    found = jax.jit(jax.vmap(of, (0, 0, None)))(np.array(needs), x, y)
+    jax.effects_barrier()
+    assert found.tolist() == [i + 10 if needed else i - 10 for i, needed in enumerate(needs)]
+    assert bool(computed) is (any(needs) or not kernels.heads_first)
+    assert [int(jax.jit(of)(np.bool_(needed), x[1], y)) for needed in (False, True)] == [-9, 11]

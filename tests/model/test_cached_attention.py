@@ -82,14 +82,17 @@ def test_every_way_gives_what_the_kernel_gives(dtype: str) -> None:
     seen = jnp.arange(32) < length[:, :1, None]
 
     @functools.partial(jax.jit, static_argnums=0)
-    def found(ways: kernels.Kernels, query: jax.Array, kept: Slots) -> tuple[jax.Array, jax.Array]:
+    def found(ways: kernels.Kernels, query: jax.Array, kept: Slots) -> tuple[jax.Array, ...]:
+        ring = kept._replace(keys=jnp.swapaxes(kept.keys, -1, -2)) if ways.attention == "columns" else kept
         return (cached_attention.attend(ways, query, kept, jnp.asarray(length), ComputeSpec()),
-                cached_attention.attend_ring(ways, query[:, :1], kept, seen, seen))
+                *(cached_attention.attend_one(CacheSpec(mode=mode, kernels=ways), query[:, :1], slots, seen, seen)
+                  for mode, slots in (("rolling", ring), ("refresh", kept))))
 
-    for ways in (BY_KERNEL, kernels.CPU):  # in rings the first takes sums, the second products
-        got, of_ring = found(ways, query, kept)
+    for ways in (BY_KERNEL, kernels.CPU):  # in rings the first takes sums, the second columns
+        got, *of_one = found(ways, query, kept)
         np.testing.assert_allclose(got[length > 0], wanted[length > 0], atol=5e-6)
-        np.testing.assert_allclose(of_ring, wanted[:, 0], atol=5e-6)
+        for one in of_one:
+            np.testing.assert_allclose(one, wanted[:, 0], atol=5e-6)
 
 
 def test_slots_beyond_the_length_are_not_read() -> None:
@@ -132,7 +135,7 @@ def test_8_bits_decode_near_the_full_model(cache: CacheSpec) -> None:
     wanted, _ = expected(model, cache, flow)
     assert 1e-5 < gap(got, wanted) < 0.05
     assert all(x.dtype == jnp.int8 for x in (*state.keys, *state.values))
-    assert all(x.dtype == jnp.float32 and x.shape == (BATCH, 2, *state.keys[0].shape[1:3]) for x in state.scales)
+    assert all(x.dtype == jnp.float32 and x.shape == (BATCH, 2, *state.values[0].shape[1:3]) for x in state.scales)
 
 
 @pytest.mark.slow

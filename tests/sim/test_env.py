@@ -28,6 +28,8 @@ from marsjax.sim.initial import Start
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.state import End, SimState
 
+pytestmark = pytest.mark.quick
+
 STEP_NS, EPISODE_S, BEGIN_NS = 700_000_000, 10, 34_260 * SECOND_NS
 """Steps that do not end with the episode."""
 WHOLE_NS, WHOLE_S = SECOND_NS, 20

@@ -25,6 +25,8 @@ from marsjax.sim import rollout
 from marsjax.sim.specs import SimulationSpec
 from tests.sim import test_rollout as plain
 
+pytestmark = pytest.mark.quick
+
 MARKET = dataclasses.replace(plain.MARKET, accounts=5)
 TWAP = Twap(target=5000, start_ns=plain.START_NS, total_seconds=9, passive_seconds=2, idle_seconds=1,
             max_passive_volume_ratio=0.1)

@@ -28,6 +28,8 @@ from marsjax.tokens import bins
 from tests.sim import test_rollout as plain
 from tests.sim import test_rollout_agents as crowd
 
+pytestmark = pytest.mark.quick
+
 BATCH = 8
 NOISE = NoiseSpec(volumes=(100, 300), volume_weights=(1, 1))
 """Of two volumes, so that many orders are alike."""

@@ -38,9 +38,9 @@ def test_it_predicts_what_comes_next_better_and_the_same_each_time(model: OrderM
     assert found.spec == model.spec and found.compute == model.compute
     assert loss(found) < loss(model) - 0.5
     again = adapt.adapt(model, [day(1, 500)], spec)
-    np.testing.assert_array_equal(found.head.weight[...], again.head.weight[...])
+    np.testing.assert_array_equal(found.head.price[...], again.head.price[...])
     other = adapt.adapt(model, [day(1, 500)], AdaptSpec(steps=60, rate=1e-2, seed=1))
-    assert (found.head.weight[...] != other.head.weight[...]).any()
+    assert (found.head.price[...] != other.head.price[...]).any()
 
 
 def test_half_a_window_is_enough_and_less_is_refused(model: OrderModel) -> None:
@@ -55,7 +55,7 @@ def test_a_window_need_not_be_a_power_of_two() -> None:
     spec = ModelSpec(embed_dim=8, heads=2, context_length=200, tokens=TokenSpec(5, 4, 3))
     given = structured.expand(structured.init(spec, jax.random.key(0)))
     found = adapt.adapt(given, [day(1, 300)], AdaptSpec(steps=3))  # the rate of the first is 0
-    assert (found.head.weight[...] != given.head.weight[...]).any()
+    assert (found.head.price[...] != given.head.price[...]).any()
 
 
 def test_a_model_with_another_head_is_refused() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from marsjax.core.specs import ModelSpec, TokenSpec
+from marsjax.model import llama, row_head
 from marsjax.tokens import encoding
 from marsjax.training import evaluate, loss, structured
 from marsjax.training.structured import Structured
@@ -31,6 +32,11 @@ def params() -> Structured:
     return jax.tree.unflatten(tree, [x + jnp.asarray(rng.normal(0, 0.7, x.shape), jnp.float32) for x in leaves])
 
 
+def joint(params: Structured) -> np.ndarray:
+    """A row for each class, [d, classes]."""
+    return np.asarray(row_head.joint(structured.expand(params).head.tables()))
+
+
 def test_losses_are_those_of_the_expanded_model(params: Structured, features: np.ndarray) -> None:
     own = structured.next_token(params, features, chunk=4)
     joint = loss.next_token(structured.expand(params), features, chunk=6)
@@ -45,22 +51,13 @@ def test_a_model_that_was_expanded_is_structured_again(params: Structured, featu
                              for name in ("change", "time")})
     again = structured.of_model(one_row)
     assert again.head.kind_price_volume.shape[-1] == 3
-    np.testing.assert_allclose(structured.expand(again).head.weight[...], model.head.weight[...], atol=2e-5)
+    jax.tree.map(np.testing.assert_array_equal, structured.expand(again).head.tables(), model.head.tables())
     np.testing.assert_allclose(structured.next_token(again, features, chunk=4), loss.next_token(one_row, features, 4),
                                rtol=1e-4)
-    other = model.head.weight[...].at[5, 17].add(1.0)
-    with pytest.raises(ValueError, match="a head that is a sum of rows, got one that is up to"):
-        structured.of_model(one_row.replace({"head": other}))
+    with pytest.raises(ValueError, match=r"a head whose rows are summed .* got one with a row for each class"):
+        structured.of_model(llama.init(SPEC, jax.random.key(0)))
     with pytest.raises(ValueError, match=r"expected one row for all in embedding\.change"):
         structured.of_model(one_row.replace({"embedding.change": jnp.arange(4001.0 * 8).reshape(4001, 8)}))
-
-
-def test_the_law_of_volumes_is_the_joint_law_summed_over_intervals(params: Structured, features: np.ndarray) -> None:
-    states = structured._body(params).hidden(encoding.from_array(SPEC.tokens, features[:, :-1]))
-    scores = structured._scores(structured._rows(params.head), states, params.body.compute)
-    joint = jax.nn.softmax(structured.expand(params).head(states), axis=-1)
-    law = joint.reshape(*joint.shape[:-1], 3, 5, 4, 3).sum(axis=-1)
-    np.testing.assert_allclose(structured.law_of_volumes(scores), law, rtol=1e-4, atol=1e-7)
 
 
 def test_dropout_leaves_the_mean_and_the_anchor_alone() -> None:
@@ -84,21 +81,6 @@ def test_a_step_draws_its_dropout_and_a_measurement_none(params: Structured, fea
     assert (one != plain).any()
 
 
-def test_the_sum_over_classes_holds_where_scores_are_far_apart() -> None:
-    p, v, i = 5, 4, 3
-    rng = np.random.default_rng(2)
-    shapes = [(3, p), (3, v), (3, i), (3, p, v), (3, p, i), (v, i)]
-    scores = structured._Rows(*(jnp.asarray(rng.normal(0, 15, (2, *shape)), jnp.float32) for shape in shapes))
-    s = jax.tree.map(lambda x: np.asarray(x, np.float64), scores)
-    rows = (s.price[..., None, None] + s.volume[:, :, None, :, None] + s.interval[:, :, None, None]
-            + s.price_volume[..., None] + s.price_interval[:, :, :, None]
-            + s.volume_interval[:, None, None])
-    flat = rows.reshape(2, -1)
-    top = flat.max(axis=1)
-    expected = top + np.log(np.exp(flat - top[:, None]).sum(axis=1))
-    np.testing.assert_allclose(structured.log_partition(scores), expected, rtol=1e-5)
-
-
 def test_a_fresh_model_predicts_the_frequencies_that_it_is_given() -> None:
     rng = np.random.default_rng(3)
     bins = SPEC.tokens
@@ -116,10 +98,10 @@ def test_a_fresh_model_predicts_the_frequencies_that_it_is_given() -> None:
 
 
 def test_every_row_counts(params: Structured) -> None:
-    whole = np.asarray(structured.expand(params).head.weight)
+    whole = joint(params)
     for field in dataclasses.fields(params.head):
         without = dataclasses.replace(params.head, **{field.name: jnp.zeros_like(getattr(params.head, field.name))})
-        changed = np.asarray(structured.expand(dataclasses.replace(params, head=without)).head.weight) != whole
+        changed = joint(dataclasses.replace(params, head=without)) != whole
         assert changed.any(axis=0).all(), field.name
 
 
@@ -128,7 +110,7 @@ def test_pairs_see_their_few_coordinates_and_biases_the_anchor_alone(params: Str
         head = dataclasses.replace(params.head, **{
             field.name: jnp.zeros_like(getattr(params.head, field.name))
             for field in dataclasses.fields(params.head) if field.name not in words})
-        return np.asarray(structured.expand(dataclasses.replace(params, head=head)).head.weight)
+        return joint(dataclasses.replace(params, head=head))
 
     for names, count in ((("bias_price", "bias_volume"), 1), (("price_volume", "volume_interval"), 3)):
         head = without(*names)
