@@ -39,8 +39,10 @@ def market_of(feed: DayFeed, session: Session) -> MarketSpec:
 
 def row(name: str, samples: list[OrderEvents], returns: np.ndarray, minutes: float, starts: int | None = None) -> str:
     """Medians over samples of means over their orders; returns are in basis points, as many of each of `starts`."""
-    means = np.nanmean(returns.reshape(starts or len(returns), -1), axis=1)
-    error = np.nanstd(means) / np.sqrt(len(means))
+    groups = [each[np.isfinite(each)] for each in returns.reshape(starts or len(returns), -1)]
+    means = [each.mean() for each in groups if len(each)]
+    error = np.std(means) / np.sqrt(len(means))
+
     def median(of: list[float]) -> float:
         return float(np.nanmedian(of))
 
