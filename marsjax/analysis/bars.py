@@ -95,6 +95,23 @@ def join(parts: Sequence[MinuteBars]) -> MinuteBars:
     return MinuteBars(*(np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS))
 
 
+def numbered_on(parts: Sequence[MinuteBars]) -> list[MinuteBars]:
+    """The tables with rollouts that differ where they are of different tables: days of one symbol each count from 0.
+
+    Of each symbol and source those of a table come after those of the tables before it, in their sequence.
+    """
+    following: dict[tuple[str, str], int] = {}
+    found = []
+    for part in parts:
+        rollout = np.array(part.rollout)
+        for key in sorted({*zip(part.symbol.tolist(), part.source.tolist(), strict=True)}):
+            rows = (part.symbol == key[0]) & (part.source == key[1])
+            rollout[rows] += following.get(key, 0) - part.rollout[rows].min()
+            following[key] = int(rollout[rows].max()) + 1
+        found.append(dataclasses.replace(part, rollout=rollout))
+    return found
+
+
 def of_dense(symbol: str, source: str, start: np.datetime64 | np.ndarray, dense: Bars, first: int = 0,
              keep: np.ndarray | None = None) -> MinuteBars:
     """Bars of B rollouts of M minutes each, added up on the device; a minute without an order has no bar.

@@ -109,7 +109,7 @@ def _days(config: ConfigDict) -> Gathered:
             parts.append(made.bars)
             about |= _about(config, made, prepared)
             problems += made.problems
-    return Gathered(bars.join(parts), about, problems)
+    return Gathered(bars.join(bars.numbered_on(parts)), about, problems)
 
 
 def _made(config: ConfigDict) -> Gathered:

@@ -163,3 +163,15 @@ def test_columns_of_different_lengths_are_refused() -> None:
         MinuteBars(**{name: getattr(golden, name)[: 5 + (name == "time")] for name in COLUMNS})
     with pytest.raises(ValueError, match="join: expected at least one table"):
         bars.join([])
+
+
+def test_rollouts_of_different_tables_are_numbered_on_by_symbol_and_source() -> None:
+    golden = bars.read(GOLDEN)
+    first = golden.where(np.arange(6))
+    day = MinuteBars(**{**{name: getattr(first, name) for name in COLUMNS}, "symbol": np.array(["A"] * 4 + ["B"] * 2),
+                        "source": np.array(["real"] * 6), "rollout": np.array([5, 5, 6, 7, 5, 6])})
+    other = MinuteBars(**{**{name: getattr(day, name) for name in COLUMNS}, "source": np.array(["made"] * 6)})
+    found = bars.numbered_on([day, other, day, day.where(np.zeros(0, int)), day])
+    assert [each.rollout.tolist() for each in found] == [
+        [0, 0, 1, 2, 0, 1], [0, 0, 1, 2, 0, 1], [3, 3, 4, 5, 2, 3], [], [6, 6, 7, 8, 4, 5]]
+    assert day.rollout.tolist() == [5, 5, 6, 7, 5, 6]

@@ -35,3 +35,18 @@ def test_futures_begin_where_stretches_do(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(made.groupby("rollout").size()) == {3}
     mids = made.sort_values("time").groupby("rollout")["price_mid"].first()
     assert np.ptp(mids) > 0
+
+
+def test_stretches_of_two_days_of_one_symbol_are_different_rollouts(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both days numbered theirs from 0, so that each stretch was a rollout with a night inside, and was left out."""
+    monkeypatch.chdir(tmp_path)
+    write_day(tmp_path, "600000")
+    for path in list(tmp_path.glob("*.csv")):
+        path.with_name(path.name.replace("20230711", "20230712")).write_bytes(path.read_bytes())
+    chosen = config.load(CONFIG, "sse,folder=.")
+    config.override(chosen, ["--config.capacity=128", "--config.trade_width=8", "--config.minutes=3"])
+    frame = stylized_facts.gather(chosen).bars.frame()
+    of_day = frame.groupby(frame["time"].dt.date)["rollout"].agg(set)
+    assert len(of_day) == 2 and not of_day.iloc[0] & of_day.iloc[1] and len(of_day.iloc[0]) == len(of_day.iloc[1]) > 2
+    assert frame.groupby("rollout").size().max() == 3
