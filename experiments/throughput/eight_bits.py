@@ -72,7 +72,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default=load.DEFAULT, help="default, a checkpoint's folder, or LAYERSxWIDTH")
     parser.add_argument("--scale", type=float, default=1, help="of the matrices of a LAYERSxWIDTH")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--attention", default="", help="products, sums or kernel; empty: the device's")
+    parser.add_argument("--attention", default="",
+                        help="columns (here products of matrices), sums or kernel; empty: the device's")
     parser.add_argument("--windows", type=int, default=16, help="decoded together")
     parser.add_argument("--decoded", type=int, default=512, help="tokens of each")
     parser.add_argument("--every", type=int, default=8, help="tokens between two comparisons")

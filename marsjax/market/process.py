@@ -59,8 +59,8 @@ class Event:
     source: Array
     """int32, who sent it: 0 the background agent (or a feed), 1 + i the i-th other agent."""
     order: Order
-    """As it reached the exchange, at the limit price that it came to have (`Report.price`); of a cancel by price,
-    `cancel_side` is the side that it took shares off."""
+    """As it reached the exchange, at the limit price that it came to have (`Report.price`); of an accepted cancel by
+    price `cancel_side` is the side that it took shares off."""
     is_by_price: Array
     """bool, a cancel that names a price and a volume; its transactions are cancels of single orders."""
     status: Array
@@ -120,8 +120,8 @@ def process(spec: MarketSpec, table: TokenTables | None, state: MarketState, ord
       The state after and the event. An order makes a token if it is accepted in continuous trading.
     """
     happens = jnp.asarray(happens)
-    is_foreign = own_only & (order.kind == Kind.CANCEL) & ~_rests(state.market, order)
     asked = happens & by_price.is_asked if by_price is not None else jnp.zeros_like(happens)
+    is_foreign = ~asked & own_only & (order.kind == Kind.CANCEL) & ~_rests(state.market, order)
     goes = happens & ~asked & ~is_foreign
     single = dataclasses.replace(order, kind=jnp.where(goes, order.kind, jnp.int32(Kind.NONE)))
     if is_whole := by_price is not None and by_price.word is not None:
@@ -135,7 +135,8 @@ def process(spec: MarketSpec, table: TokenTables | None, state: MarketState, ord
         market = exchange.count_nothing(market, is_nothing)
         report = dataclasses.replace(
             report, status=jnp.where(is_nothing, jnp.int32(Status.NOTHING_TO_CANCEL), report.status))
-        sent = dataclasses.replace(sent, cancel_side=jnp.where(asked, single.cancel_side, order.cancel_side))
+        is_taken = asked & (report.status == Status.ACCEPTED)
+        sent = dataclasses.replace(sent, cancel_side=jnp.where(is_taken, single.cancel_side, order.cancel_side))
     elif by_price is not None:
         market, taken, side = _cancel_by_price(spec, state.market.book, market, order, by_price, asked)
         report = jax.tree.map(lambda new, old: jnp.where(asked, new, old), taken, report)
@@ -185,14 +186,16 @@ def _of_whole_order(spec: MarketSpec, book: Book, single: Order, order: Order, b
                     ) -> Order:
     """Where asked, the cancel of the one resting order that the cancel by price takes back, else `single`.
 
-    It goes the way of all orders, so that a pass over the book serves both. Kind.NONE where there is no such order.
+    It goes the way of all orders, is refused as they are, and a pass over the book serves both. Kind.NONE where there
+    is no such order; outside continuous trading it is refused whatever rests (a book that collects may be crossed).
     """
     first, last = by_price.accounts
     own = (book.account >= first) & (book.account <= last)
     word = jnp.asarray(by_price.word)
     shares = cancels.whole(spec, book, own, order.price, order.volume, by_price.upper_wins, word)
     volume, number = (jnp.sum(x, dtype=jnp.int32) for x in (shares, jnp.where(shares > 0, book.order_id, 0)))
-    kind = jnp.where(volume > 0, jnp.int32(Kind.CANCEL), jnp.int32(Kind.NONE))
+    is_sent = (volume > 0) | (sessions.phase_at(spec.session, order.time) != Phase.CONTINUOUS)
+    kind = jnp.where(is_sent, jnp.int32(Kind.CANCEL), jnp.int32(Kind.NONE))
     named = dataclasses.replace(order, kind=kind, volume=volume, cancel_id=number,
                                 cancel_side=jnp.any(shares[Side.BID] > 0).astype(jnp.int32))
     return jax.tree.map(lambda new, old: jnp.where(asked, new, old), named, single)

@@ -23,6 +23,9 @@ from marsjax.model import sampling
 from marsjax.model.layers import FLOAT32, Weight, dense
 
 KINDS = 3
+_LEAST_TEMPERATURE = 0.25
+"""Below it logits are made: the largest factors need not meet in one class, and their product may be far above all.
+At 1 a trained model has a law, as its loss is made of the same sums."""
 
 
 class Summands(NamedTuple):
@@ -73,6 +76,9 @@ class RowHead(nnx.Module):
         `most_logits` has no effect.
         """
         found = scores(self.tables(), hidden, self.compute)
+        if temperature < _LEAST_TEMPERATURE:
+            of_all = logits(found)
+            return sampling.sample(of_all, words, temperature), sampling.has_law(of_all)
         return draw(jax.tree.map(lambda x: x / temperature, found), words)
 
 
@@ -85,10 +91,14 @@ def shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 
 def joint(rows: Summands) -> jax.Array:
-    """The weight of the `layers.Head` with the same logits, [d, classes]."""
+    """The weight of the `layers.Head` with the same logits, float32 [d, classes]."""
     d = rows.price.shape[-1]
-    wide = Summands(*(jnp.pad(jnp.asarray(x), [(0, 0)] * (x.ndim - 1) + [(0, d - x.shape[-1])]) for x in rows))
-    return logits(Summands(*(jnp.moveaxis(x, -1, 0) for x in wide)))
+
+    def wide(x: Array) -> jax.Array:
+        more = [(0, 0)] * (x.ndim - 1) + [(0, d - x.shape[-1])]
+        return jnp.moveaxis(jnp.pad(jnp.asarray(x, jnp.float32), more), -1, 0)
+
+    return logits(Summands(*map(wide, rows)))
 
 
 def scores(rows: Summands, states: jax.Array, compute: ComputeSpec) -> Summands:

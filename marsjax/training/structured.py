@@ -102,6 +102,7 @@ def init(spec: ModelSpec, key: jax.Array, frequencies: np.ndarray | None = None,
     """
     if not 1 <= pair_width <= spec.embed_dim:
         raise InputError(f"structured: expected pair_width of 1 to {spec.embed_dim} (embed_dim), got {pair_width}")
+    spec = dataclasses.replace(spec, pair_width=0)  # the body has no head
     small = dataclasses.replace(spec, tokens=TokenSpec(1, 1, 1, spec.tokens.signals))
     fresh = llama.init(small, key).weights()
     d, bins = spec.embed_dim, spec.tokens
@@ -161,7 +162,7 @@ def of_model(model: OrderModel) -> Structured:
     spec = model.spec
     if not isinstance(model.head, RowHead):
         raise InputError("structured: expected a head whose rows are summed (ModelSpec.pair_width above 0), got one "
-                         "with a row for each class: the model was trained with another head")
+                         "with a row for each class: the model was trained with another head, or written as if it were")
     tables: dict[str, Array] = {}
     for name in ("change", "time"):
         table = np.asarray(getattr(model.embedding, name)[...])

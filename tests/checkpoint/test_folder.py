@@ -212,8 +212,9 @@ def test_save_and_restore(tmp_path: Path, converters: dict[str, bins.Converter],
         np.testing.assert_array_equal(found.converters[name].edges, converter.edges)
 
 
-def test_a_head_of_summed_rows_is_kept_and_the_published_layout_has_its_sums(tmp_path: Path) -> None:
-    model = published.random_params(dataclasses.replace(SPEC, pair_width=2))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_head_of_summed_rows_is_kept_and_the_published_layout_has_its_sums(tmp_path: Path, dtype: str) -> None:
+    model = published.random_params(dataclasses.replace(SPEC, pair_width=2), dtype=dtype)
     checkpoint_folder.save(tmp_path / "one", model, {}, {})
     assert json.loads((tmp_path / "one" / "spec.json").read_text())["model"]["pair_width"] == 2
     found = checkpoint_folder.restore(tmp_path / "one").model

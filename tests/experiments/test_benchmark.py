@@ -118,7 +118,7 @@ def test_a_case_takes_another_attention_and_cache(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(("changes", "says"), [
     ({"cases": ("10m:4",)}, "config.cases: expected MODEL:TRAJECTORIES, as 2m:128 or 24x1024:128, got '10m:4'"),
     ({"cases": ()}, "config.cases: expected at least one MODEL:TRAJECTORIES, got"),
-    ({"cases": ("2m:0",)}, "got '2m:0'"), ({"attention": "fast"}, "Kernels.attention: expected products or sums or"),
+    ({"cases": ("2m:0",)}, "got '2m:0'"), ({"attention": "fast"}, "Kernels.attention: expected columns or sums or"),
     ({"head": "kernel"}, "config.attention, config.head, config.cache_dtype: expected another way than kernel"),
     ({"cache_dtype": "int4"}, "CacheSpec.cache_dtype: expected model or int8, got 'int4'"),
     ({"chunks": 0}, "config.chunks: expected at least 1, got 0")])

@@ -11,7 +11,7 @@ import pytest
 
 from marsjax.core import int64, times
 from marsjax.core.records import NO_ID, Kind, Order, Side, Status
-from marsjax.core.sessions import continuous_session
+from marsjax.core.sessions import chinese_session, continuous_session
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import DAY_NS
 from marsjax.market import exchange, orders
@@ -116,6 +116,49 @@ def test_a_cancel_of_a_whole_order_knows_orders_by_what_trades_have_left_of_them
         after, event = sent(traded, cancel_near(100_200, volume), is_by_price=True, word=2**31)
         assert (event.trades.resting_id[0], event.trades.volume_each[0], event.trades.count) == (order_id, shares, 1)
         assert not any(np.asarray(x).any() for x in jax.tree.leaves(exchange.conservation(after.market)))
+
+
+SESSION = MarketSpec(capacity=8, trade_width=4, accounts=4, session=chinese_session())
+REFUSED = {"call auction": ("09:20:00", Status.CLOSED), "break": ("12:00:00", Status.CLOSED),
+           "auction to be held": ("10:00:00", Status.AUCTION_DUE), "before it": ("09:16:00", Status.BAD_TIME)}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("rests", [True, False])
+def test_a_cancel_of_a_whole_order_is_refused_as_other_orders_are(name: str, rests: bool) -> None:
+    clock, status = REFUSED[name]
+    state = open_state(SESSION, with_tokens=False)
+    one = jax.jit(functools.partial(process, SESSION, None))
+
+    def at(order: Order, clock: str) -> Order:
+        return jax.tree.map(jnp.asarray, dataclasses.replace(order, time=times.of_ns(times.of_clock(clock))))
+
+    for price in (99_900, 100_000) if rests else ():
+        state, event = one(state, at(orders.limit_order(Kind.BUY, price, 100, account=1), "09:17:00"))
+        assert event.status == Status.ACCEPTED
+    if not rests:
+        state, _ = one(state, at(orders.limit_order(Kind.SELL, 100_000, 100, account=3), "09:17:00"))
+    before = [np.asarray(x) for x in jax.tree.leaves(state.market.book)]
+    by_price = ByPrice(jnp.bool_(True), OWN, jnp.bool_(False), jnp.uint32(5))
+    after, event = one(state, at(cancel_near(100_000, 100), clock), by_price=by_price)
+    if status == Status.AUCTION_DUE and not rests:
+        status = Status.NOTHING_TO_CANCEL
+    assert event.status == status and event.orders == 0 and event.order_id == NO_ID and event.order.cancel_side == -1
+    assert counted(state, after) == {Status(status).name: 1}
+    for x, y in zip(before, jax.tree.leaves(after.market.book), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_cancel_of_a_whole_order_that_finds_none_is_counted_and_own_ones_alone_are_its_to_take() -> None:
+    empty = open_state(SPEC, with_tokens=False)
+    after, event = sent(empty, cancel_near(100_000, 100), is_by_price=True, word=5)
+    assert event.status == Status.NOTHING_TO_CANCEL and event.orders == 0 and event.is_by_price
+    assert counted(empty, after) == {"NOTHING_TO_CANCEL": 1} and after.market.next_id == empty.market.next_id
+    unchanged, _ = sent(empty, cancel_near(100_000, 100), happens=False, is_by_price=True, word=5)
+    chex.assert_trees_all_equal(unchanged, empty)
+    for word in (None, 5):
+        _, event = sent(resting(), cancel_near(100_300, 100), is_by_price=True, word=word, own_only=True)
+        assert (event.status, event.orders) == (Status.ACCEPTED, 1)
 
 
 def test_orders_of_others_are_cancelled_unless_only_own_ones_may_be() -> None:

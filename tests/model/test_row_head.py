@@ -105,6 +105,21 @@ def test_words_decide_and_the_temperature_counts(head: RowHead) -> None:
     np.testing.assert_array_equal(drawn[:50], head.draw(jnp.broadcast_to(hidden, (50, 8)), words[:50], 3.0)[0])
 
 
+def test_where_it_is_cold_the_likeliest_class_is_drawn_and_none_is_lost() -> None:
+    """The largest factors do not meet in one class: scaled by them all weights were 0, and no law was left."""
+    rng = np.random.default_rng(7)
+    steep = RowHead({name: jnp.asarray(rng.normal(size=shape), jnp.float32)
+                     for name, shape in row_head.shapes(SPEC).items()})
+    hidden = jnp.asarray(rng.normal(size=(20, 8)), jnp.float32)
+    words = jax.random.bits(jax.random.key(2), (20, 2), jnp.uint32)
+    for temperature in (0.25, 0.03, 1e-6):
+        drawn, has_law = steep.draw(hidden, words, temperature)
+        assert has_law.all()
+    np.testing.assert_array_equal(drawn, jnp.argmax(steep(hidden), axis=-1))
+    _, has_law = steep.draw(hidden.at[3, 0].set(jnp.nan), words, 0.03)
+    assert np.flatnonzero(~np.asarray(has_law)).tolist() == [3]
+
+
 def test_numbers_that_are_not_finite_have_no_law(head: RowHead) -> None:
     hidden = jnp.zeros((4, 8)).at[1, 0].set(jnp.nan).at[2, 5].set(jnp.inf)
     drawn, has_law = head.draw(hidden, jnp.full((4, 2), 2**32 - 1, jnp.uint32), 1.0)

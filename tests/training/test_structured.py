@@ -37,6 +37,12 @@ def joint(params: Structured) -> np.ndarray:
     return np.asarray(row_head.joint(structured.expand(params).head.tables()))
 
 
+def test_a_body_has_no_head_whatever_the_spec_says() -> None:
+    fresh = structured.init(dataclasses.replace(SPEC, pair_width=2), jax.random.key(0), pair_width=3)
+    assert fresh.body.weights()["head"].shape == (8, 0) and fresh.body.spec.pair_width == 0
+    assert structured.expand(fresh).spec.pair_width == 3
+
+
 def test_losses_are_those_of_the_expanded_model(params: Structured, features: np.ndarray) -> None:
     own = structured.next_token(params, features, chunk=4)
     joint = loss.next_token(structured.expand(params), features, chunk=6)
