@@ -67,9 +67,13 @@ setuptools.setup(
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
         "databento": ["databento-dbn>=0.30"],
+        "demo": ["streamlit>=1.44"],  # the dashboard
         "test": TEST,
         "lint": ["ruff>=0.9", "mypy>=1.15", "pandas-stubs>=2.2", "types-tqdm>=4.66", *TEST],
         "parquet": ["pyarrow>=17"],
         "parity": ["torch>=2.6", "transformers>=4.50"],
+        "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.28"],  # the pages
+        "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],  # runs those of colab/
+        "browser": ["playwright>=1.50"],  # tests the dashboard in a Chromium that is there
     },
 )
