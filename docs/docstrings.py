@@ -5,7 +5,7 @@ from typing import Any
 
 import griffe
 
-_CITED = re.compile(r"\(reference: (?P<what>[^),;]+(?:\n\s*[^),;]+)?)")
+_CITED = re.compile(r"(?<=[( ])reference: (?P<what>[a-zA-Z]+(?:\s+(?!paper)[a-zA-Z]+)*)")
 _NAMES = re.compile(r"^ *(?:- )?(?=`[^`]+`(?:, `[^`]+`| and `[^`]+`)*: )", flags=re.MULTILINE)
 PAGE = "reference-"
 """Begins the anchors of docs/reference.md."""
@@ -33,7 +33,7 @@ def slug(title: str) -> str:
 
 def _link(match: re.Match[str]) -> str:
     what = " ".join(match["what"].split())
-    return f"(reference: [{what}][{slug(what)}]"
+    return f"reference: [{what}][{slug(what)}]"
 
 
 def _listed(text: str) -> str:
