@@ -63,6 +63,7 @@ setuptools.setup(
         "tqdm>=4.66",
         "zstandard>=0.23",
     ],
+    entry_points={"console_scripts": ["marsjax = marsjax.experiments.command:main"]},
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],

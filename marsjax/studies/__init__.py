@@ -23,6 +23,7 @@ Speed:
   `benchmark_book`, `benchmark_rollout`, `benchmark_parts`: books alone, complete rollouts, and the parts of a step.
 What they share:
   `checks`, `progress`: checks of specs; a bar of progress.
+  `self_test`: whether the exchange and the default model do here what they do elsewhere.
 """
 
 import importlib
@@ -30,8 +31,8 @@ from types import ModuleType
 
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
            "executions", "forecast_evaluation", "forecasts", "futures", "lob_bench", "made_days", "model_training",
-           "noise_bars", "order_model", "own_futures", "progress", "realism", "rollout_summary", "session_times",
-           "starts"]
+           "noise_bars", "order_model", "own_futures", "progress", "realism", "rollout_summary", "self_test",
+           "session_times", "starts"]
 
 
 def __getattr__(name: str) -> ModuleType:
