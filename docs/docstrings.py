@@ -7,8 +7,8 @@ import griffe
 
 _CITED = re.compile(r"(?<=[( ])reference: (?P<what>[a-zA-Z]+(?:\s+(?!paper)[a-zA-Z]+)*)")
 _NAMES = re.compile(r"^ *(?:- )?(?=`[^`]+`(?:, `[^`]+`| and `[^`]+`)*: )", flags=re.MULTILINE)
-PAGE = "reference-"
-"""Begins the anchors of docs/reference.md."""
+_SHAPES = re.compile(r"\] \[")
+"""As in `datetime64[m] [R]`, which Markdown takes for a link."""
 
 
 class Readable(griffe.Extension):
@@ -23,7 +23,7 @@ class Readable(griffe.Extension):
 
 def readable(text: str) -> str:
     """A docstring as Markdown."""
-    return _listed(_CITED.sub(_link, text))
+    return _listed(_CITED.sub(_link, _SHAPES.sub(r"] \\[", text)))
 
 
 def slug(title: str) -> str:
@@ -41,7 +41,7 @@ def _listed(text: str) -> str:
     lines: list[str] = []
     is_list = False
     for line in text.split("\n"):
-        is_item = _NAMES.match(line) is not None and "Args:" not in text[: text.find(line)].split("\n\n")[-1]
+        is_item = _NAMES.match(line) is not None
         if is_item and not is_list:
             lines.append("")
         if is_list and not is_item and not line.startswith(" "):
