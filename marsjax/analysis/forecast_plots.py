@@ -205,14 +205,19 @@ def evaluation(table: pd.DataFrame, report: Mapping[str, Any], minutes: int) -> 
     return figure
 
 
-def paths(mids: np.ndarray, title: str) -> Figure:
-    """Mid prices of B markets by minute, float64 [B, M] in 1e-4 of the currency; NaN where nothing happened."""
+def paths(mids: np.ndarray, title: str, minutes: int = 0) -> Figure:
+    """Mid prices of B markets by minute, float64 [B, M] in 1e-4 of the currency; NaN where nothing happened.
+
+    `minutes` is the length of the axis; 0: as long as it takes.
+    """
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for row in mids:
         known = ~np.isnan(row)
         axes.plot(np.flatnonzero(known), row[known] / _UNIT, linewidth=0.9)
     axes.set(xlabel="minutes", ylabel="mid price", title=title)
-    axes.grid(alpha=0.3)
+    plain(axes)
     axes.margins(x=0.01)
+    if minutes:
+        axes.set_xlim(0, minutes)
     return figure

@@ -7,6 +7,7 @@ What the pages share:
   `workshop`: order models, devices and days, each opened once; a queue of runs for each device.
   `jobs`: a run in a thread of its own, with its progress, what there is of it so far, and a way to stop it.
   `where`: where futures start, as a page asks for it.
+  `files`: figures and tables as the bytes of files.
   `pieces`: parts of pages: choices, errors in words, a run under way, pictures, downloads.
 Runs, without a page: from what is asked for to pictures, tables and files:
   `forecast_run`, `impact_run`, `facts_run`.
@@ -18,8 +19,8 @@ Pages:
 import importlib
 from types import ModuleType
 
-__all__ = ["app", "facts_page", "facts_run", "forecast_page", "forecast_run", "home_page", "impact_page", "impact_run",
-           "jobs", "pieces", "settings", "where", "workshop"]
+__all__ = ["app", "facts_page", "facts_run", "files", "forecast_page", "forecast_run", "home_page", "impact_page",
+           "impact_run", "jobs", "pieces", "settings", "where", "workshop"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -77,25 +77,27 @@ class Job(Generic[T]):
             raise StoppedError
 
     def watch(self, total: int, show: Callable[[SoFar], Any] = lambda found: found,
-              on_begin: Callable[[int, int], None] = lambda first, count: None) -> Watch:
+              on_begin: Callable[[int, int], None] = lambda first, count: None, done: int = 0, name: str = "") -> Watch:
         """What tells this job of rollouts, stops them, and puts `show` of what there is into `latest`.
 
         Args:
           total: starts of all of them.
           show: of what there is.
           on_begin: who else is told that rollouts begin.
+          done: starts that others were done of before.
+          name: what is said first.
         """
         place, looked = [0, total], [0.0]
 
         def begins(first: int, count: int) -> None:
-            self.say("compiling, which the first run of such sizes waits for", first / total)
-            place[:] = first, count
+            self.say(f"{name}compiling, which the first run of such sizes waits for", (done + first) / total)
+            place[:] = done + first, count
             on_begin(first, count)
 
         def chunk(progress: RolloutProgress) -> None:
             first, count = place
             self.share = (first + count * progress.passed) / total
-            self.said = spoken(progress)
+            self.said = name + spoken(progress)
             if self.is_stopping or time.monotonic() - looked[0] > _LOOK_EVERY_S or progress.passed >= 1:
                 self.latest = show(progress.so_far())
                 looked[0] = time.monotonic()
@@ -114,7 +116,7 @@ class Job(Generic[T]):
         if error is None:
             return self._future.result(), ""
         if isinstance(error, StoppedError):
-            return None, STOPPED
+            return None, str(error) or STOPPED
         if isinstance(error, InputError | OSError | MemoryError):
             return None, " ".join(str(error).split()) or type(error).__name__
         logging.getLogger(__name__).error("a run of the dashboard failed", exc_info=error)

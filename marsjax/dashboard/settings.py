@@ -20,13 +20,9 @@ class Settings:
     version: str = ""
     """Of marsjax, for the files of results."""
 
-    def word(self) -> str:
-        """For the command line."""
-        return json.dumps(dataclasses.asdict(self))
-
     @classmethod
     def of_words(cls, words: Sequence[str]) -> "Settings":
-        """From a command line without its program; none: the defaults. InputError for what `word` did not write."""
+        """From a command line without its program, JSON of the fields; none: the defaults. InputError for others."""
         if not words:
             return cls()
         try:

@@ -1,5 +1,6 @@
 """Order models, devices and days, each opened once for all who look at the dashboard; a queue of runs a device."""
 
+import contextlib
 import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
@@ -8,7 +9,6 @@ import jax
 import numpy as np
 
 from marsjax.dashboard.settings import Settings
-from marsjax.data.feed import DayFeed
 from marsjax.studies import order_model, places
 from marsjax.studies.order_model import PreparedModel
 
@@ -23,7 +23,7 @@ class Workshop:
         self._lock = threading.Lock()
         self._models: dict[tuple[str, str], PreparedModel] = {}
         self._queues: dict[str, ThreadPoolExecutor] = {}
-        self._days: dict[str, DayFeed] | None = None
+        self._days: dict[str, places.DayFeed] | None = None
 
     def model(self, name: str, device: str) -> PreparedModel:
         """An order model on a device; InputError or OSError where it cannot be used."""
@@ -39,7 +39,7 @@ class Workshop:
                 self._queues[device] = ThreadPoolExecutor(1, thread_name_prefix=f"runs on {device}")
             return self._queues[device]
 
-    def days(self) -> dict[str, DayFeed]:
+    def days(self) -> dict[str, places.DayFeed]:
         """The real days that can be started from, by name; InputError or OSError where they cannot be listed."""
         with self._lock:
             if self._days is None:
@@ -57,8 +57,6 @@ class Workshop:
 def _devices() -> dict[str, jax.Device]:
     found = list(jax.devices())
     if found[0].platform != "cpu":
-        try:
+        with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS names the accelerator alone
             found += jax.devices("cpu")[:1]
-        except RuntimeError:  # JAX_PLATFORMS names the accelerator alone
-            pass
     return {f"{device.device_kind} ({device.platform} {device.id})": device for device in found}

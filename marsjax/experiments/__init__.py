@@ -12,6 +12,7 @@ Programs, each with a config of its name in configs/:
   `make_day`: a day that an order model writes, to start from.
   `import_checkpoint`: a published order model as a checkpoint of marsjax.
   `benchmark`: speed.
+  `dashboard`: pages in a browser; it has a command line of its own.
 What they share:
   `launcher`: command line, errors, exit codes.
   `interrupts`: the end of a program by a signal.
@@ -26,7 +27,7 @@ from types import ModuleType
 
 from marsjax.experiments import interrupts
 
-__all__ = ["benchmark", "config", "config_help", "config_parts", "context_length", "csv_text", "forecast",
+__all__ = ["benchmark", "config", "config_help", "config_parts", "context_length", "csv_text", "dashboard", "forecast",
            "forecast_evaluation", "import_checkpoint", "interrupts", "launcher", "make_day", "market_impact", "markets",
            "realism", "replay", "replay_writer", "run_folder", "setup", "simulate", "stylized_facts", "table_files",
            "trace_files", "train"]

@@ -75,7 +75,8 @@ def label_table(run: Rollout | SoFar, labels: np.ndarray, market: MarketSpec, st
                          "end": [End(end).name for end in found.end], "label_unit": "share of the mid at the start"})
 
 
-def minute_table(run: Rollout | SoFar, market: MarketSpec, start_ns: int, prices: str) -> pd.DataFrame:
+def minute_table(run: Rollout | SoFar, market: MarketSpec, start_ns: int,
+                 prices: str = market_tables.CURRENCY) -> pd.DataFrame:
     """`forecast.minute_table` with the times at which minutes end, and units (`market_tables.presented`).
 
     The status is the end of the trajectory; of one that still runs, the minutes that have passed.

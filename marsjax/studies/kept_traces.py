@@ -8,7 +8,7 @@ import pandas as pd
 
 from marsjax.core.specs import MarketSpec
 from marsjax.observers import trace_tables
-from marsjax.observers.market_tables import Table
+from marsjax.observers.market_tables import CURRENCY, Table
 from marsjax.observers.trace import Log
 from marsjax.sim import frames
 from marsjax.sim.result import BACKGROUND, Trace
@@ -45,20 +45,21 @@ class KeptTraces:
         found = [who[np.asarray(log.count) > 0] for who, log in self._chunks]
         return sorted({int(each) for part in found for each in part})
 
-    def orders(self, prices: str) -> pd.DataFrame:
+    def orders(self, prices: str = CURRENCY) -> pd.DataFrame:
         """As `Rollout.orders`."""
         return frames.orders(self._market, self._names, trace_tables.shown(self._table(trace_tables.orders)), prices)
 
-    def trades(self, prices: str) -> pd.DataFrame:
+    def trades(self, prices: str = CURRENCY) -> pd.DataFrame:
         """As `Rollout.trades`."""
         return frames.trades(self._market, self._table(trace_tables.trades), prices)
 
-    def depth(self, trajectory: int, prices: str) -> pd.DataFrame:
+    def depth(self, trajectory: int, prices: str = CURRENCY) -> pd.DataFrame:
         """As `Rollout.depth`, of one of the trajectories."""
         chunks = [(who, log) for who, log in self._chunks if trajectory in who]
         of, views = Trace(tuple(chunks), missing="").views()
         rows = np.flatnonzero(of["trajectory"] == trajectory)
-        return frames.depth(self._market, *jax.tree.map(lambda x: x[rows], (of, views)), prices)
+        of, views = jax.tree.map(lambda x: x[rows], (of, views))
+        return frames.depth(self._market, of, views, prices)
 
     def _table(self, make: Callable[[Log, np.ndarray], Table]) -> Table:
         return frames.together([make(log, who) for who, log in self._chunks], "trajectory", "i")

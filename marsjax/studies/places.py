@@ -59,14 +59,14 @@ def in_made_day(prepared: PreparedModel, day: MadeDay, warm_up_minutes: int, acc
     limits.check_whole(f"warm-up minutes of the day {day.feed.name}", warm_up_minutes, 1, most)
     begin_ns = day.feed.venue.session.periods[0].start_ns
     time_ns = day.start_ns if warm_up_minutes == most else begin_ns + warm_up_minutes * MINUTE_NS
-    return Place(day.feed, _market(prepared, day.feed.venue, accounts), time_ns, day.start_ns)
+    return Place(day.feed, market_of(prepared, day.feed.venue, accounts), time_ns, day.start_ns)
 
 
 def after_noise(prepared: PreparedModel, warm_up_minutes: int, seed: int, accounts: int) -> Place:
     """A market after so many minutes of the noise agent alone; InputError for a number out of range."""
     limits.check_whole("warm-up minutes of the noise agent", warm_up_minutes, 1, limits.MINUTES)
     venue = Venue(session=continuous_session(), capacity=_NOISE_CAPACITY)
-    market = _market(prepared, venue, accounts)
+    market = market_of(prepared, venue, accounts)
     noise = NoiseMarket(warmup=Warmup(start_ns=_NOISE_FROM_NS, duration_ns=warm_up_minutes * MINUTE_NS), seed=seed)
     (sent,) = starts.noise_orders(market, noise)
     return Place(dataclasses.replace(starts.feed_of("noise", sent), venue=venue), market, noise.end_ns, noise.end_ns)
@@ -79,7 +79,7 @@ def in_real_day(prepared: PreparedModel, feed: DayFeed, begin_ns: int, warm_up_m
     InputError where the `minutes` after it are not all in one period of continuous trading.
     """
     limits.check_whole("warm-up minutes", warm_up_minutes, 0, limits.MINUTES)
-    market = _market(prepared, feed.venue, accounts)
+    market = market_of(prepared, feed.venue, accounts)
     time_ns = begin_ns + warm_up_minutes * MINUTE_NS
     try:
         period = check_time(market.session, time_ns, minutes)
@@ -99,7 +99,7 @@ def feed_kinds() -> list[str]:
     return sources.names()
 
 
-def _market(prepared: PreparedModel, venue: Venue, accounts: int) -> MarketSpec:
-    """The market of a venue for rollouts of a model, on its device."""
+def market_of(prepared: PreparedModel, venue: Venue, accounts: int) -> MarketSpec:
+    """The market of a venue for rollouts of a model, on its device; with so many accounts at least."""
     return venue.market(accounts=max(venue.accounts, accounts), trade_width=min(_TRADE_WIDTH, venue.capacity),
                         kernels=prepared.cache.kernels)
