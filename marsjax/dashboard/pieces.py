@@ -15,7 +15,7 @@ from marsjax.studies import places
 
 _NAMES = {
     "FuturesSpec.trajectories": "Rollouts", "FuturesSpec.minutes": "Total minutes", "FuturesSpec.seed": "Seed",
-    "FuturesSpec.temperature": "Temperature", "ForecastAsk.traced": "Rollouts kept whole",
+    "FuturesSpec.temperature": "Temperature", "ForecastAsk.traced": "Kept whole",
     "ForecastAsk.adapt_steps": "Adaptation steps", "LabelSpec.minutes": "Total minutes",
     "ExecutionSpec.ratios": "Volume ratios", "ExecutionSpec.after_minutes": "Minutes after it",
     "ExecutionSpec.sides": "Side", "NoiseMarket.seed": "Seed of the noise agent", "StrategySpec.strategy": "Strategy",
