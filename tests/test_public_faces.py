@@ -15,7 +15,8 @@ import marsjax
 ROOT = pathlib.Path(__file__).parent.parent
 ROOMS = ["marsjax", "marsjax.analysis.lob_bench", "marsjax.sim.initial",
          *sorted(f"marsjax.{x.name}" for x in pkgutil.iter_modules(marsjax.__path__) if x.ispkg)]
-LAZY = ["marsjax.analysis", "marsjax.analysis.lob_bench", "marsjax.data", "marsjax.experiments", "marsjax.sim",
+LAZY = ["marsjax.analysis", "marsjax.analysis.lob_bench", "marsjax.dashboard", "marsjax.data",
+        "marsjax.experiments", "marsjax.sim",
         "marsjax.studies", "marsjax.training"]
 
 

@@ -60,8 +60,8 @@ def commands() -> list[str]:
     return re.findall(rf"^    {begins}((?:marsjax|python -m marsjax)\b.*)$", README, flags=re.MULTILINE)
 
 
-WRITTEN = {"forecast": "fan.png", "market_impact": "impact.png", "stylized_facts": "facts.png", "replay": "summary.json",
-           "benchmark": "results.json", "import_checkpoint": "spec.json"}
+WRITTEN = {"forecast": "fan.png", "market_impact": "impact.png", "stylized_facts": "facts.png",
+           "replay": "summary.json", "benchmark": "results.json", "import_checkpoint": "spec.json"}
 """What a program leaves in its folder, among others."""
 ON_A_GPU = ("benchmark",)
 """Programs whose commands are meant for a GPU: on a CPU they take hours."""

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from marsjax.analysis import stylized_facts
-from marsjax.analysis.figure_style import BID, CAME, MIDDLE, PATH, plain
-from marsjax.analysis.verdicts import RULES, Rule, Verdict
+from marsjax.analysis.figure_style import ASK, BID, CAME, MIDDLE, PATH, plain
+from marsjax.analysis.verdicts import RULES, Conclusion, Rule, Verdict
 
 FACTS = tuple(rule.fact for rule in RULES)
 _LABELS = {"lag": "lag, minutes", "delta_t": "period, minutes"}
@@ -19,6 +19,9 @@ _LEAST_SHOWN = 1e-3
 """Correlation below which a logarithmic axis shows nothing."""
 _INTERMITTENCY = 5
 _COLORS = (MIDDLE, CAME, BID, PATH)
+_ANSWERS = {Conclusion.PRESENT: BID, Conclusion.ABSENT: ASK, Conclusion.CANNOT_TELL: PATH}
+_REACH = 6.0
+"""Of the axis of `overview`, in margins; what is beyond ends in an arrow at its edge."""
 
 
 def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -35,7 +38,7 @@ def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
     return drawn
 
 
-def overview(tables: Mapping[str, pd.DataFrame], verdicts: Sequence[Verdict] = ()) -> Figure:
+def all_facts(tables: Mapping[str, pd.DataFrame], verdicts: Sequence[Verdict] = ()) -> Figure:
     """All eleven facts in one picture, each with its verdict for each source where there are any."""
     drawn = Figure(figsize=(13, 9), layout="constrained")
     places = drawn.subplots(3, 4).ravel()
@@ -90,6 +93,42 @@ def _draw(axes: Axes, fact: int, tables: Mapping[str, pd.DataFrame]) -> None:
     else:
         axes.axhline(0, color="gray", linewidth=0.8)
     plain(axes)
+
+
+def overview(verdicts: Sequence[Verdict]) -> Figure:
+    """The effect of each fact over its margin, the smallest that counts, with intervals and answers; by source.
+
+    Right of 1 a fact is there; fact 1, that something is absent, is there inside of -1 to 1.
+    """
+    sources = sorted({verdict.source for verdict in verdicts})
+    figure = Figure(figsize=(4.2 + 4.2 * len(sources), 5.2), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(sources), sharey=True))
+    for axes, source in zip(panels, sources, strict=True):
+        for verdict in (each for each in verdicts if each.source == source):
+            _effect(axes, verdict)
+        for x, style in ((0.0, "-"), (1.0, ":")):
+            axes.axvline(x, color="0.4", linewidth=0.9, linestyle=style)
+        axes.set(xlim=(-_REACH, _REACH * 1.7), xlabel="effect over the smallest that counts (dotted)",
+                 ylim=(max(FACTS) + 0.6, min(FACTS) - 0.6))
+        axes.set_xticks(np.arange(-_REACH, _REACH + 1, 2))
+        axes.set_title(source, fontsize="medium", loc="left")
+        plain(axes)
+    panels[0].set_yticks(FACTS, [f"{rule.fact}  {rule.name}" for rule in RULES])
+    return figure
+
+
+def _effect(axes: Axes, verdict: Verdict) -> None:
+    """One fact: a dot, its interval, and the answer in words at the right."""
+    color, y = _ANSWERS[verdict.answer], verdict.fact
+    axes.text(_REACH * 1.08, y, verdict.answer.value, color=color, va="center", fontsize="small", fontweight="bold")
+    if not verdict.symbols:
+        return
+    ends = sorted(x / verdict.margin for x in (verdict.low, verdict.high))
+    middle = (verdict.statistic - verdict.expected) / verdict.margin
+    axes.plot(np.clip(ends, -_REACH, _REACH), [y, y], color=color, linewidth=2.2, alpha=0.6, solid_capstyle="butt")
+    inside = float(np.clip(middle, -_REACH, _REACH))
+    marker = "o" if inside == middle else (">" if middle > 0 else "<")
+    axes.plot(inside, y, marker, color=color, markersize=6)
 
 
 def _means(axes: Axes, table: pd.DataFrame, key: str, style: str = "-", label: str = "") -> None:

@@ -40,7 +40,16 @@ class Futures(NamedTuple):
     """Labels beyond +-threshold are up and down."""
 
 
-def fan(futures: Futures, title: str, unit: float = 1e-4) -> Figure:
+class Reached(NamedTuple):
+    """How far trajectories have come that still run; `Futures.mids` are NaN at the minutes after it."""
+
+    minutes: np.ndarray
+    """float64 [B], simulated minutes."""
+    mids: np.ndarray
+    """float64 [B], the mids then."""
+
+
+def fan(futures: Futures, title: str, unit: float = 1e-4, reached: Reached | None = None) -> Figure:
     """Fan chart: the mid before the start, what the trajectories do after it, what came; beside it their labels.
 
     The axes hold the past, what came and the band of 90% of the trajectories; a note counts those that leave them.
@@ -49,21 +58,23 @@ def fan(futures: Futures, title: str, unit: float = 1e-4) -> Figure:
       futures: what is shown.
       title: heading.
       unit: currency that one unit of a price stands for.
+      reached: of trajectories that still run; bands then end where fewer than half of them have come.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
     axes, side = figure.subplots(1, 2, width_ratios=(3, 1))
-    minute, known = np.arange(futures.mids.shape[1]), futures.mids[~np.isnan(futures.mids).any(axis=1)] * unit
+    known = futures.mids if reached else futures.mids[~np.isnan(futures.mids).any(axis=1)]
+    minute, known = np.arange(futures.mids.shape[1]), known * unit
     past, realized = futures.past_mids * unit, None if futures.realized is None else futures.realized * unit
     ends: list[tuple[float, str, str]] = []
     axes.plot(futures.past_minutes, past, color=BEFORE, linewidth=1.1)
-    bands = np.quantile(known, _QUANTILES, axis=0) if len(known) else np.full((len(_QUANTILES), len(minute)), np.nan)
+    bands = _bands(known)
     if len(known):
         for (low, high), color in zip(((0, 4), (1, 3)), (OUTER, INNER), strict=True):
             axes.fill_between(minute, bands[low], bands[high], color=color, linewidth=0)
-        axes.plot(minute, known.T[:, :_PATHS], color=PATH, alpha=0.35, linewidth=0.5)
+        _paths(axes, known, unit, reached)
         axes.plot(minute, bands[2], color=MIDDLE, linewidth=2.0)
-        ends += _quantile_names(bands[:, -1])
+        ends += _quantile_names(bands[:, -1]) if np.isfinite(bands[:, -1]).all() else []
     if realized is not None:
         axes.plot(minute, realized, color=CAME, linewidth=2.0, marker="o", markersize=3)
         if np.isfinite(realized[-1]):
@@ -75,11 +86,39 @@ def fan(futures: Futures, title: str, unit: float = 1e-4) -> Figure:
     plain(axes)
     shown = np.concatenate([past, bands.ravel(), *([] if realized is None else [realized])])
     note = _limits(axes, shown[np.isfinite(shown)], known)
-    axes.set_title(f"{len(known)} futures: bands of 50% and 90%{note}", fontsize="small", loc="left", color="0.3")
-    _labels(side, futures)
+    axes.set_title(f"{len(known)} futures{_so_far(reached)}: bands of 50% and 90%{note}", fontsize="small", loc="left",
+                   color="0.3")
+    _labels(side, futures, ", so far" if reached else "")
     figure.draw_without_rendering()  # the room of the axes must be known
     name_ends(axes, minute[-1], ends)
     return figure
+
+
+def _bands(known: np.ndarray) -> np.ndarray:
+    """Quantiles of trajectories [B, M + 1] at each minute; NaN where fewer than half of them have come."""
+    found = np.full((len(_QUANTILES), known.shape[1]), np.nan)
+    for minute, there in enumerate(np.isfinite(known).T):
+        if there.any() and 2 * there.sum() >= len(known):
+            found[:, minute] = np.quantile(known[there, minute], _QUANTILES)
+    return found
+
+
+def _paths(axes: Axes, known: np.ndarray, unit: float, reached: Reached | None) -> None:
+    """Single trajectories: some whole ones, or all as far as they have come."""
+    if reached is None:
+        axes.plot(np.arange(known.shape[1]), known.T[:, :_PATHS], color=PATH, alpha=0.35, linewidth=0.5)
+        return
+    for row, at, mid in zip(known, reached.minutes, reached.mids * unit, strict=True):
+        there = np.flatnonzero(np.isfinite(row))
+        axes.plot([*there, at], [*row[there], mid], color=PATH, alpha=0.35, linewidth=0.5)
+    axes.plot(reached.minutes, reached.mids * unit, "o", color=MIDDLE, markersize=2.5, alpha=0.7, linewidth=0)
+
+
+def _so_far(reached: Reached | None) -> str:
+    """How far all have come, in words."""
+    if reached is None or not len(reached.minutes):
+        return ""
+    return f", {reached.minutes.min():.1f} to {reached.minutes.max():.1f} minutes so far"
 
 
 def _quantile_names(heights: np.ndarray) -> list[tuple[float, str, str]]:
@@ -108,11 +147,11 @@ def _limits(axes: Axes, shown: np.ndarray, known: np.ndarray) -> str:
     return f"; {leaves.sum()} leave the picture, {far.min():+.0f} to {far.max():+.0f} bp"
 
 
-def _labels(axes: Axes, futures: Futures) -> None:
+def _labels(axes: Axes, futures: Futures, note: str = "") -> None:
     """The distribution of the labels in basis points, with the share of each class."""
     bp = futures.labels[np.isfinite(futures.labels)] * 1e4
     edge = futures.threshold * 1e4
-    axes.set_title("change of the mean mid", fontsize="small", loc="left", color="0.3")
+    axes.set_title(f"change of the mean mid{note}", fontsize="small", loc="left", color="0.3")
     axes.set(xlabel="basis points", ylabel="futures")
     plain(axes)
     if len(bp):
@@ -166,14 +205,19 @@ def evaluation(table: pd.DataFrame, report: Mapping[str, Any], minutes: int) -> 
     return figure
 
 
-def paths(mids: np.ndarray, title: str) -> Figure:
-    """Mid prices of B markets by minute, float64 [B, M] in 1e-4 of the currency; NaN where nothing happened."""
+def paths(mids: np.ndarray, title: str, minutes: int = 0) -> Figure:
+    """Mid prices of B markets by minute, float64 [B, M] in 1e-4 of the currency; NaN where nothing happened.
+
+    `minutes` is the length of the axis; 0: as long as it takes.
+    """
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     for row in mids:
         known = ~np.isnan(row)
         axes.plot(np.flatnonzero(known), row[known] / _UNIT, linewidth=0.9)
     axes.set(xlabel="minutes", ylabel="mid price", title=title)
-    axes.grid(alpha=0.3)
+    plain(axes)
     axes.margins(x=0.01)
+    if minutes:
+        axes.set_xlim(0, minutes)
     return figure

@@ -204,6 +204,6 @@ def decay(moved: np.ndarray, end: int, draws: int, seed: int) -> list[Interval]:
     if known.shape[1] < 2 or known[0].mean() <= 0:
         return [UNKNOWN] * len(known)
     means = resampled([known], np.mean, draws, seed)
-    low, high = percentiles(np.where(means[0] > 0, means / means[0], np.nan))
+    low, high = percentiles(means / np.where(means[0] > 0, means[0], np.nan))
     at = known.mean(axis=1) / known[0].mean()
     return [Interval(*map(float, row)) for row in zip(at, low, high, strict=True)]

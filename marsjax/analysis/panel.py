@@ -13,7 +13,7 @@ from marsjax.core.errors import InputError
 
 MINUTES = 26
 """Bars of a rollout of 25 minutes."""
-_FEWEST = 3
+FEWEST = 3
 """Bars that hold a return: the first minute counts for none."""
 
 
@@ -109,7 +109,7 @@ def usual_minutes(bars: MinuteBars) -> int:
     """
     names = [np.unique(getattr(bars, name), return_inverse=True)[1] for name in ("source", "symbol")]
     counts = collections.Counter(np.unique(np.stack([*names, bars.rollout]), axis=1, return_counts=True)[1].tolist())
-    return max((count for count in counts if count >= _FEWEST), key=lambda count: (counts[count], count),
+    return max((count for count in counts if count >= FEWEST), key=lambda count: (counts[count], count),
                default=MINUTES)
 
 
@@ -119,8 +119,8 @@ def dense(bars: MinuteBars, minutes: int = MINUTES) -> tuple[Panel, Exclusions]:
     A symbol whose prices never change in any rollout of a source is left out there: its correlations are undefined.
     InputError for fewer than 3 minutes, which hold no return (the first minute counts for none).
     """
-    if minutes < _FEWEST:
-        raise InputError(f"panel: expected at least {_FEWEST} minutes a rollout, got {minutes}")
+    if minutes < FEWEST:
+        raise InputError(f"panel: expected at least {FEWEST} minutes a rollout, got {minutes}")
     names = {name: np.unique(getattr(bars, name), return_inverse=True) for name in ("source", "symbol")}
     # Seconds that are no whole minute make two bars of one minute, or a gap.
     time = bars.time.astype("datetime64[m]")

@@ -147,16 +147,22 @@ def _known_names() -> str:
     return ", ".join(configs.named_configs()) or "none"
 
 
+def compilation_cache() -> dict[str, str]:
+    """Where and from when on compiled programs are kept, as JAX's environment variables that are not set."""
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    own = {"JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(home) / "marsjax" / "jax"),
+           "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
+    return {name: value for name, value in own.items() if name not in os.environ}
+
+
 def set_up_compilation_cache() -> None:
     """Keeps compiled programs from run to run, in $XDG_CACHE_HOME/marsjax/jax unless the user's JAX settings say where.
 
     Only the programs do so: importing marsjax leaves JAX's settings alone.
     """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "marsjax" / "jax"))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    for name, value in compilation_cache().items():
+        is_number = name.endswith("SECS")
+        jax.config.update(name.lower(), float(value) if is_number else value)
 
 
 def _devices() -> str:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from marsjax.checkpoint import load
 from marsjax.core.errors import InputError
 from marsjax.core.sessions import Phase, Session, chinese_session, continuous_session
 from marsjax.core.specs import AuctionRule, MarketSpec
@@ -15,6 +14,7 @@ from marsjax.data import DayFeed, Venue, made_days, sources
 from marsjax.data.made_days import MadeDay
 from marsjax.experiments import setup
 from marsjax.sim.refusals import Refusals
+from marsjax.studies import places
 
 FEED = "feed"
 """Value of a key that is to be as the feed says."""
@@ -85,9 +85,7 @@ def where(config: ConfigDict, accounts: int) -> Where:
 
 def made_day(config: ConfigDict, name: str) -> MadeDay:
     """A day that comes with the order model of a config, or else with the default one; FileNotFoundError if neither."""
-    own = load.folder_of(config.model)
-    with_it = (own / made_days.FOLDER / f"{name}.json").is_file()
-    return made_days.open_day(own if with_it else load.folder_of(load.DEFAULT), name)
+    return places.made_day(config.model, name)
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:

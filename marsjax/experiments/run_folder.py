@@ -1,10 +1,8 @@
 """Files of a run: a folder that appears only when it is complete, and JSON."""
 
 import contextlib
-import enum
 import errno
 import json
-import math
 import os
 import pathlib
 import re
@@ -15,13 +13,12 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
-import jax
-import numpy as np
 import pandas as pd
 from ml_collections import ConfigDict
 
 import marsjax
 from marsjax.core.errors import InputError
+from marsjax.core.json_text import json_text_of
 from marsjax.core.unfinished import undone_by
 
 MARKER = ".marsjax-run"
@@ -302,24 +299,4 @@ def write_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
 
 def json_text(record: Mapping[str, Any]) -> str:
     """What `write_json` writes; raises what it does."""
-    return json.dumps(_plain(record, ""), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _plain(value: Any, key: str) -> Any:
-    if isinstance(value, ConfigDict):
-        value = value.to_dict()
-    if isinstance(value, np.generic | np.ndarray | jax.Array):
-        value = np.asarray(value).tolist()
-    if isinstance(value, enum.Enum):
-        return value.name
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{key}[{index}]") for index, item in enumerate(value)]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, pathlib.PurePath):
-        return str(value)
-    raise TypeError(f"write_json: {key}: expected numbers, text, arrays, lists or dicts, got {type(value).__name__}")
+    return json_text_of(record, lambda value: value.to_dict() if isinstance(value, ConfigDict) else value)

@@ -72,6 +72,19 @@ def snapshots(market: MarketSpec, of: Table, views: BookView, prices: str) -> "p
     return frame(presented(market, of | market_tables.levels(views), prices))
 
 
+def orders(market: MarketSpec, names: Sequence[str], table: Table, prices: str) -> "pd.DataFrame":
+    """`trace_tables.shown`, with the names of who sent them by `source`."""
+    rest = dict(table)
+    agent = np.array(names)[rest.pop("source")]
+    first = {name: rest.pop(name) for name in ("trajectory", "i", "time_ns")}
+    return frame(presented(market, first | {"agent": agent} | rest, prices))
+
+
+def trades(market: MarketSpec, table: Table, prices: str) -> "pd.DataFrame":
+    """`trace_tables.trades` by side."""
+    return frame(presented(market, two_sided(table), prices))
+
+
 def two_sided(trades: Table) -> Table:
     """`trace_tables.trades` with the value, and ids and accounts by side instead of by who came and who rested."""
     buys = trades["type"] == "B"

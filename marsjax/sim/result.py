@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from marsjax.data.lobster_files import LobsterFiles
 from marsjax.market.process import Event
 from marsjax.observers import market_tables, trace_tables
 from marsjax.observers.bars import Bars
-from marsjax.observers.market_tables import CURRENCY, Table, presented
+from marsjax.observers.market_tables import CURRENCY, Table
 from marsjax.observers.trace import Log
 from marsjax.sim import frames
 from marsjax.sim.frames import FREE, Before, Fees
@@ -96,6 +96,30 @@ class Trace:
                              f"rollout: not all orders were kept for tables: {self.missing}")
 
 
+class SoFar(NamedTuple):
+    """What has been simulated of B trajectories until now, NumPy arrays: of some all, of others nothing yet."""
+
+    bars: Bars
+    """[B, M]; the minute that a trajectory is in holds what there is of it."""
+    mid_twice_start: np.ndarray
+    """int32 [B], twice the float mid at the start."""
+    passed_ns: np.ndarray
+    """int64 [B], simulated time since the start; 0 of one that has not begun, all of it of one that has ended whole."""
+    end: np.ndarray
+    """int32 [B], an `End`."""
+    agent_states: tuple[Any, ...]
+    """The own states of `SimulationSpec.agents`, [B, ...]; zeros of trajectories that have not begun."""
+
+    @classmethod
+    def of(cls, bars: Bars, mid_twice_start: np.ndarray, state: SimState) -> "SoFar":
+        """From minute bars and the state that they are of, both of NumPy arrays [B, ...]."""
+        origin, end = times.to_ns(bars.origin), np.asarray(state.end)
+        at = times.to_ns(Time(*(np.where(end == End.TIME, last, now)
+                                for last, now in ((state.until.s, state.time.s), (state.until.ns, state.time.ns)))))
+        passed = np.clip(at - origin, 0, np.maximum(times.to_ns(state.until) - origin, 0))
+        return cls(bars, mid_twice_start, passed, end, tuple(each.state for each in state.agent_states))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rollout:
     """B trajectories after their end.
@@ -166,6 +190,11 @@ class Rollout:
         return {agent: {name: int(np.sum(np.asarray(getattr(agent_state, name)))) for name in COUNTED}
                 for agent, agent_state in zip(self.agent_names, self.state.agent_states, strict=True)}
 
+    def so_far(self) -> SoFar:
+        """As of a rollout that still runs."""
+        state = dataclasses.replace(self.state, agent_states=jax.tree.map(np.asarray, self.state.agent_states))
+        return SoFar.of(self.bars, self.mid_twice_start, state)
+
     def orders(self, prices: str = CURRENCY) -> "pd.DataFrame":
         """Every order and what became of it, a row each; needs a `TraceObserver` (InputError without one).
 
@@ -173,11 +202,7 @@ class Rollout:
         hit), volume, order_id, cancel_type, cancel_id, agent_id (its account), status, traded; of the book after it
         ask, bid, ask_volume, bid_volume, mid_price, spread: prices that are not there are empty.
         """
-        table = self.trace.tables()[0]
-        names = np.array([BACKGROUND, *self.agent_names])
-        source = table.pop("source")
-        found = {"trajectory": table.pop("trajectory"), "i": table.pop("i"), "time_ns": table.pop("time_ns")}
-        return frames.frame(presented(self.spec.market, found | {"agent": names[source]} | table, prices))
+        return frames.orders(self.spec.market, (BACKGROUND, *self.agent_names), self.trace.tables()[0], prices)
 
     def trades(self, prices: str = CURRENCY) -> "pd.DataFrame":
         """Every trade, a row each; needs a `TraceObserver` (InputError without one).
@@ -185,7 +210,7 @@ class Rollout:
         Columns: trajectory, i (of the order that came), k (its k-th trade), time_ns, clock, phase, type (B, S: its
         side), price, volume, value, buy_id, sell_id, buy_agent_id, sell_agent_id (accounts), status.
         """
-        return frames.frame(presented(self.spec.market, frames.two_sided(self._trades()), prices))
+        return frames.trades(self.spec.market, self._trades(), prices)
 
     def snapshots(self, prices: str = CURRENCY) -> "pd.DataFrame":
         """The book after every order, a row each, `MarketSpec.levels` a side; needs a `TraceObserver`.

@@ -21,7 +21,7 @@ from marsjax.sim import checks, resume
 from marsjax.sim import step as sim_step
 from marsjax.sim.frames import Before
 from marsjax.sim.initial import Start
-from marsjax.sim.result import Rollout, Trace
+from marsjax.sim.result import Rollout, SoFar, Trace
 from marsjax.sim.resume import Done, Resumable, Saving
 from marsjax.sim.scheduler import NOBODY, Given, Scheduler
 from marsjax.sim.simulator import Simulator
@@ -43,11 +43,17 @@ class RolloutProgress:
     """Decisions of trajectories that had not ended, so far."""
     seconds: float
     """Since the first chunk."""
+    so_far: Callable[[], SoFar]
+    """What there is of all trajectories until now; may be called while the hook runs, and takes a look at the device.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """What a rollout does between its chunks, beside its own work."""
+    """What a rollout does between its chunks, beside its own work.
+
+    An exception that one of them raises ends the rollout, and goes to its caller.
+    """
 
     on_chunk: Callable[[RolloutProgress], None] | None = None
     on_trace: Callable[[np.ndarray, Log], None] | None = None
@@ -117,7 +123,8 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
         goes_on = scheduler.goes_on(end)
         keeper.keep(scheduler, state)
         if hooks.on_chunk:
-            hooks.on_chunk(RolloutProgress(done.steps, *scheduler.progress(end, at), done.decided, clock.run_s))
+            so_far = functools.partial(_so_far, scheduler, state, len(simulator.spec.observers), mids)
+            hooks.on_chunk(RolloutProgress(done.steps, *scheduler.progress(end, at), done.decided, clock.run_s, so_far))
         if states and goes_on and clock.since_save_s >= states.every_s:
             states.save(done, state)
             clock.saved()
@@ -230,6 +237,15 @@ class _Keeper:
             missing = (f"{int(np.sum(self.dropped))} events found no room: give TraceObserver a larger room, or set "
                        "fewer RolloutSpec.chunk_steps")
         return Trace(tuple(self._chunks), missing, jax.tree.map(np.asarray, (starts.market.book, starts.time)))
+
+
+def _so_far(scheduler: Scheduler, state: SimState, bars: int, mids: np.ndarray) -> SoFar:
+    """Of all trajectories; `bars` is the place of the minute bars among what is observed, `mids` those at the start."""
+    def chosen(state: SimState) -> Any:
+        return state.observed[bars], state.time, state.until, state.end, state.agent_states
+
+    kept, at, until, end, agents = scheduler.so_far(state, chosen)
+    return SoFar.of(kept, mids, dataclasses.replace(state, time=at, until=until, end=end, agent_states=agents))
 
 
 def _traced(scheduler: Scheduler, log: Any, on_trace: Callable[[np.ndarray, Log], None]) -> np.ndarray:

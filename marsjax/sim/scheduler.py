@@ -7,6 +7,7 @@ steps: it comes out the same in any slot at any time.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -98,6 +99,23 @@ class Scheduler:
         left = (self._until[yet] - self._begins[yet]).sum() - (
             times.to_ns(time)[runs] - self._begins[which]).sum()
         return self.count - len(yet), 1 - float(left / max((self._until - self._begins).sum(), 1))
+
+    def so_far(self, state: SimState, chosen: Callable[[SimState], Any]) -> Any:
+        """What is chosen of the states of all trajectories, NumPy arrays [N, ...], before `change`.
+
+        Zeros of those that have not begun.
+        """
+        runs = np.flatnonzero(self.who != NOBODY)
+        now = jax.tree.map(lambda x: np.asarray(x)[runs], jax.device_get(chosen(state)))
+        parts = [*((who, chosen(ended)) for who, ended in self._ended), (self.who[runs], now)]
+
+        def together(*leaves: np.ndarray) -> np.ndarray:
+            every = np.zeros((self.count, *leaves[0].shape[1:]), leaves[0].dtype)
+            for (who, _), leaf in zip(parts, leaves, strict=True):
+                every[who] = leaf
+            return every
+
+        return jax.tree.map(together, *(part for _, part in parts))
 
     def result(self, state: SimState) -> SimState:
         """All trajectories as they ended, [N, ...]; NumPy arrays without contexts, if slots were reused."""

@@ -9,10 +9,12 @@ Where futures start, and what writes them:
   `starts`: orders of feeds and of the noise agent, and the states that they lead to.
   `made_days`: days that the order model writes, for others to start from.
   `session_times`: times of a session at which futures can start.
+  `places`: times of days in their markets, by plain values.
 Futures:
   `futures`, `rollout_summary`: rollouts of many starts, and what happened in them.
   `forecasts`, `forecast_evaluation`: one forecast; forecasts of many times of a day against what came.
   `executions`: the same markets with and without an execution.
+  `kept_traces`: orders, trades and books of some futures, kept while they are made.
   `realism`: orders of rollouts beside those of the real minutes.
   `lob_bench`: the same, or two feeds, with the books around the orders, for the statistics of LOB-Bench.
   `bars`, `noise_bars`: minute bars of days and rollouts, and of noise markets.
@@ -22,7 +24,7 @@ Order models:
 Speed:
   `benchmark_book`, `benchmark_rollout`, `benchmark_parts`: books alone, complete rollouts, and the parts of a step.
 What they share:
-  `checks`, `progress`: checks of specs; a bar of progress.
+  `checks`, `progress`: checks of specs; a bar of progress, and who else watches.
   `self_test`: whether the exchange and the default model do here what they do elsewhere.
 """
 
@@ -30,9 +32,9 @@ import importlib
 from types import ModuleType
 
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
-           "executions", "forecast_evaluation", "forecasts", "futures", "lob_bench", "made_days", "model_training",
-           "noise_bars", "order_model", "own_futures", "progress", "realism", "rollout_summary", "self_test",
-           "session_times", "starts"]
+           "executions", "forecast_evaluation", "forecasts", "futures", "kept_traces", "lob_bench", "made_days",
+           "model_training", "noise_bars", "order_model", "own_futures", "places", "progress", "realism",
+           "rollout_summary", "self_test", "session_times", "starts"]
 
 
 def __getattr__(name: str) -> ModuleType:

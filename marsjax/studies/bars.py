@@ -19,6 +19,7 @@ from marsjax.sim.result import Rollout
 from marsjax.studies import futures, rollout_summary, starts
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
+from marsjax.studies.progress import NO_WATCH, Watch
 from marsjax.studies.session_times import MINUTE_NS, continuous, hours
 from marsjax.studies.starts import NoiseMarket
 
@@ -73,8 +74,8 @@ def stretches(session: Session, minutes: int) -> list[int]:
             for begin in range(period.start_ns, period.end_ns + 1 - length_ns, length_ns)]
 
 
-def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feeds: Sequence[DayFeed], minutes: int
-            ) -> Gathered:
+def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feeds: Sequence[DayFeed], minutes: int,
+            watch: Watch = NO_WATCH) -> Gathered:
     """Futures from the beginning of every stretch of real days but the first of each, before which no order came.
 
     Args:
@@ -83,16 +84,17 @@ def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feed
       spec: how many futures; their length is that of `minutes` bars.
       feeds: the days.
       minutes: bars of a stretch.
+      watch: who is told of the futures while they are made.
     """
     begins = {feed.name: stretches(hours(market.session, feed), minutes)[1:] for feed in feeds}
     for name, each in begins.items():
         if not each:
             raise InputError(f"{name}: minutes: expected stretches that begin after the first, got one of {minutes}")
-    return of_times(market, prepared, spec, [(feed, begins[feed.name]) for feed in feeds])
+    return of_times(market, prepared, spec, [(feed, begins[feed.name]) for feed in feeds], watch)
 
 
 def of_times(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec,
-             days: Sequence[tuple[DayFeed, Sequence[int]]]) -> Gathered:
+             days: Sequence[tuple[DayFeed, Sequence[int]]], watch: Watch = NO_WATCH) -> Gathered:
     """Futures from times of days, nanoseconds since midnight; those of one day are rollouts of its symbol."""
     found: list[Start] = []
     names: list[tuple[str, np.datetime64]] = []
@@ -100,7 +102,7 @@ def of_times(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec,
         found += starts.states_of_feed(market, prepared, feed, begins).starts
         day = _NO_DATE if feed.day is None else feed.day.astype("datetime64[s]")
         names += [(feed.symbol, day)] * len(begins)
-    runs = futures.simulate(prepared, market, spec, found)
+    runs = futures.simulate(prepared, market, spec, found, watch=watch)
     return _gathered([of_rollout(run, start, symbol, day, spec.trajectories * number)
                       for number, (run, start, (symbol, day)) in enumerate(zip(runs, found, names, strict=True))],
                      runs, found)

@@ -21,13 +21,13 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import Status
 from marsjax.core.specs import MarketSpec
 from marsjax.sim.initial import Start, resize
-from marsjax.sim.result import Rollout
+from marsjax.sim.result import Rollout, SoFar
 from marsjax.sim.rollout import Hooks
 from marsjax.studies import futures, rollout_summary
 from marsjax.studies.checks import check_numbers
 from marsjax.studies.futures import Batch, FuturesSpec
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.progress import FuturesProgress
+from marsjax.studies.progress import NO_WATCH, FuturesProgress, Watch
 
 SIGNS = {"buy": 1, "sell": -1}
 EXECUTOR = futures.ACCOUNT + 1
@@ -121,6 +121,9 @@ class Jobs:
         return Jobs(*(getattr(self, field.name)[chosen] for field in dataclasses.fields(self)))
 
 
+OnJobs = Callable[[Jobs], None]
+
+
 class Executed(NamedTuple):
     """Rollouts of jobs, in their order."""
 
@@ -208,8 +211,8 @@ def jobs_of(spec: ExecutionSpec, mean_volume: float) -> Jobs:
     return Jobs(number // spec.futures.trajectories, number, sign, ratio.astype(float), target)
 
 
-def study(prepared: PreparedModel, market: MarketSpec, spec: ExecutionSpec, starts: Sequence[Start], start_ns: int
-          ) -> Study:
+def study(prepared: PreparedModel, market: MarketSpec, spec: ExecutionSpec, starts: Sequence[Start], start_ns: int,
+          watch: Watch = NO_WATCH, on_jobs: OnJobs | None = None) -> Study:
     """Runs all markets without an execution, then those with one, whose sizes and profile come from the first.
 
     Args:
@@ -218,10 +221,12 @@ def study(prepared: PreparedModel, market: MarketSpec, spec: ExecutionSpec, star
       spec: which executions.
       starts: one for each of `spec.seeds`.
       start_ns: their time, nanoseconds since midnight.
+      watch: who is told of the rollouts while they are made, each of them a start of its own.
+      on_jobs: called with the jobs of the rollouts that begin next.
     """
     capacity = futures.first_capacity(spec.futures, starts)
     engine = _Engine(prepared, market, spec, metered_strategy(spec, start_ns),
-                     [resize(one, capacity) for one in starts])
+                     [resize(one, capacity) for one in starts], watch, on_jobs)
     jobs = jobs_without(spec)
     groups = len(spec.sides) * len(spec.targets if any(spec.targets) else spec.ratios)
     with FuturesProgress(len(jobs.number) + groups * spec.count, spec.minutes) as progress:
@@ -243,6 +248,8 @@ class _Engine:
     metered: Metered
     starts: Sequence[Start]
     """In books of one size."""
+    watch: Watch
+    on_jobs: OnJobs | None
 
     def execute(self, jobs: Jobs, profile: np.ndarray | None, progress: FuturesProgress, done: int = 0) -> Executed:
         """Rollouts of jobs, some at a time; those where a side was full are run again, in larger books.
@@ -253,14 +260,17 @@ class _Engine:
         capacity = self.starts[0].market.book.price.shape[-1]
         every: Start = jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x])[jobs.seed], *self.starts)
         progress.begin(done, len(jobs.number))
+        if self.on_jobs:
+            self.on_jobs(jobs)
+        self.watch.begin(done, len(jobs.number))
         # As many as there are without an execution, so that these and the others share one compiled call.
         slots = self.spec.slots or self.prepared.slots or 2 * self.spec.count
         batch = Batch(every, len(jobs.number), numbers=jobs.number, slots=slots, agents=(self.metered,),
                       agent_starts=(self._agent_starts(jobs, profile),))
         run = futures.simulate_batch(self.prepared, dataclasses.replace(self.market, capacity=capacity),
                                 dataclasses.replace(self.spec.futures, minutes=self.spec.minutes), batch,
-                                     Hooks(progress))
-        runs, more = _as_runs(jobs, run), futures.next_capacity(self.spec.futures, capacity, run)
+                                     Hooks(self.watch.with_bar(progress)))
+        runs, more = runs_of(jobs, run.so_far()), futures.next_capacity(self.spec.futures, capacity, run)
         if not more:
             return Executed(runs, [run], [every])
         full = run.status[:, Status.SIDE_FULL] > 0
@@ -277,13 +287,14 @@ class _Engine:
         return self.metered.starts(*agent.starts(jobs.target, jobs.sign > 0))
 
 
-def _as_runs(jobs: Jobs, run: Rollout) -> Runs:
-    meter = run.state.agent_states[0].state
+def runs_of(jobs: Jobs, found: SoFar) -> Runs:
+    """Rollouts of jobs as far as they have come; a minute that has not passed holds what there is of it."""
+    meter = found.agent_states[0]
     return Runs(
         jobs.number, jobs.seed, jobs.sign, jobs.ratio, jobs.target,
-        mids=forecast.mids_of_bars(run.bars, run.mid_twice_start), volume=int64.to_numpy(run.bars.volume),
+        mids=forecast.mids_of_bars(found.bars, found.mid_twice_start), volume=int64.to_numpy(found.bars.volume),
         shares=np.asarray(meter.shares).astype(np.int64), cash=int64.to_numpy(meter.cash),
-        lost=rollout_summary.is_lost(run))
+        lost=rollout_summary.are_lost(found.end))
 
 
 def agent_counts(runs: Sequence[Rollout]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from marsjax.analysis import forecast, forecast_plots
 from marsjax.analysis.forecast import History, Move
+from marsjax.analysis.forecast_plots import Reached
 from marsjax.core import times
 from marsjax.core.specs import MarketSpec
 from marsjax.data.feed import DayFeed
@@ -17,7 +18,7 @@ from marsjax.observers import market_tables
 from marsjax.sim import frames
 from marsjax.sim.initial import Start
 from marsjax.sim.refusals import Refusals
-from marsjax.sim.result import Rollout
+from marsjax.sim.result import Rollout, SoFar
 from marsjax.sim.step import End
 from marsjax.studies import rollout_summary, starts
 from marsjax.studies.order_model import PreparedModel
@@ -64,39 +65,64 @@ def realized(at: ForecastStart, minutes: int, threshold: float) -> dict[str, Any
     return {"label": label, "class": move, "mids": forecast.minute_mids(at.seen, at.time_ns, minutes)}
 
 
-def label_table(run: Rollout, labels: np.ndarray, market: MarketSpec, start_ns: int) -> pd.DataFrame:
+def label_table(run: Rollout | SoFar, labels: np.ndarray, market: MarketSpec, start_ns: int) -> pd.DataFrame:
     """A row a trajectory: label (a share of the mid at the start), orders, and why it ended; times are of the start."""
-    ends = np.asarray(run.state.end)
+    found = _so_far(run)
     at = np.full(len(labels), start_ns)
     return pd.DataFrame({"trajectory": np.arange(len(labels)), "time_ns": at, "clock": times.clock(at),
                          "phase": market_tables.phases(market.session, at), "label": labels,
-                         "orders": np.asarray(run.bars.orders).sum(axis=1), "end": [End(end).name for end in ends],
-                         "label_unit": "share of the mid at the start"})
+                         "orders": np.asarray(found.bars.orders).sum(axis=1),
+                         "end": [End(end).name for end in found.end], "label_unit": "share of the mid at the start"})
 
 
-def minute_table(run: Rollout, market: MarketSpec, start_ns: int, prices: str) -> pd.DataFrame:
+def minute_table(run: Rollout | SoFar, market: MarketSpec, start_ns: int,
+                 prices: str = market_tables.CURRENCY) -> pd.DataFrame:
     """`forecast.minute_table` with the times at which minutes end, and units (`market_tables.presented`).
 
-    The status is the end of the trajectory.
+    The status is the end of the trajectory; of one that still runs, the minutes that have passed.
     """
-    table = forecast.minute_table(run.bars)
+    found = _so_far(run)
+    table = forecast.minute_table(found.bars)
+    of, minute = table["trajectory"].to_numpy(), table["minute"].to_numpy()
+    table = table[(found.end[of] != End.RUNNING) | (minute * MINUTE_NS <= found.passed_ns[of])]
     columns = {str(name): table[name].to_numpy() for name in table}
-    ends = np.array([End(end).name for end in np.asarray(run.state.end)])
+    ends = np.array([End(end).name for end in found.end])
     columns = {"trajectory": columns.pop("trajectory"), "minute": columns["minute"],
                "time_ns": start_ns + columns.pop("minute") * MINUTE_NS} | columns
     columns["status"] = ends[columns["trajectory"]]
     return frames.frame(market_tables.presented(market, columns, prices))
 
 
-def fan(at: ForecastStart, run: Rollout, minutes: int, threshold: float, title: str, unit: float = 1e-4) -> Figure:
-    """The mids before the start, those of the trajectories that are not lost, what came, and the labels."""
+def labels_so_far(found: SoFar, is_whole: bool = True) -> np.ndarray:
+    """Labels float64 [B] of trajectories that have ended, NaN of others; if not `is_whole`, of what there is of all."""
+    labels = forecast.labels_of_bars(found.bars, found.mid_twice_start)
+    lost = rollout_summary.are_lost(found.end)
+    return np.where(lost | (found.end == End.RUNNING) if is_whole else lost, np.nan, labels)
+
+
+def _so_far(run: Rollout | SoFar) -> SoFar:
+    return run if isinstance(run, SoFar) else run.so_far()
+
+
+def fan(at: ForecastStart, run: Rollout | SoFar, minutes: int, threshold: float, title: str, unit: float = 1e-4
+        ) -> Figure:
+    """The mids before the start, those of the trajectories that are not lost, what came, and the labels.
+
+    Where trajectories still run, what there is of them.
+    """
+    found = _so_far(run)
     is_shown = at.past.time_ns > at.time_ns - 2 * minutes * MINUTE_NS
     since = (at.past.time_ns[is_shown] - at.time_ns) / MINUTE_NS
     before = np.where(at.past.mid_twice[is_shown] > 0, at.past.mid_twice[is_shown] / 2, np.nan)
-    kept = ~rollout_summary.is_lost(run)
-    ahead = forecast.mids_of_bars(run.bars, run.mid_twice_start)[kept]
+    kept, runs = ~rollout_summary.are_lost(found.end), bool((found.end == End.RUNNING).any())
+    ahead, reached = forecast.mids_of_bars(found.bars, found.mid_twice_start)[kept], None
+    if runs:
+        passed = found.passed_ns[kept] / MINUTE_NS
+        # The bars of the minute that a trajectory is in hold its mid now, which all later ones keep.
+        reached = Reached(passed, ahead[:, -1])
+        ahead = np.where(np.arange(ahead.shape[1]) <= passed[:, None], ahead, np.nan)
     came = realized(at, minutes, threshold)
     futures = forecast_plots.Futures(since, before, ahead, None if came is None else came["mids"],
-                                     rollout_summary.labels(run)[kept], np.nan if came is None else came["label"],
-                                     threshold)
-    return forecast_plots.fan(futures, title, unit)
+                                     labels_so_far(found, is_whole=not runs)[kept],
+                                     np.nan if came is None else came["label"], threshold)
+    return forecast_plots.fan(futures, title, unit, reached)

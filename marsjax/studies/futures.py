@@ -22,7 +22,7 @@ from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress
 from marsjax.sim.specs import BACKGROUND_ACCOUNT, RolloutSpec
 from marsjax.studies.checks import check_numbers
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.progress import FuturesProgress
+from marsjax.studies.progress import NO_WATCH, FuturesProgress, Watch
 
 ACCOUNT = BACKGROUND_ACCOUNT
 """Account of the order model; the orders of a starting state are those of account 0, which it may cancel."""
@@ -101,13 +101,14 @@ def simulate_batch(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpe
 
 
 def simulate(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, starts: Sequence[Start], first: int = 0,
-            on_trace: OnTrace | None = None, saving: Saving | None = None) -> list[Rollout]:
+            on_trace: OnTrace | None = None, saving: Saving | None = None, watch: Watch = NO_WATCH) -> list[Rollout]:
     """Rollouts of each start, `spec.trajectories` of `spec.minutes`.
 
     Trajectory b of start i draws as number (first + i) x trajectories + b. As many starts as `spec.most_at_once`
     trajectories make are run at once. Where a side of a book gets full, those starts are run again in twice the slots,
-    which is the same run but for the orders refused (not where `on_trace` has seen them). With `saving` all starts must
-    be one batch. InputError where they do not fit the device.
+    which is the same run but for the orders refused (not where `on_trace` has seen them, unless `watch.on_begin` is
+    there to hear that they begin again). With `saving` all starts must be one batch. InputError where they do not fit
+    the device.
     """
     capacity = first_capacity(spec, starts)
     at_once = max(spec.most_at_once // spec.trajectories, 1)
@@ -119,12 +120,14 @@ def simulate(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, sta
         while len(done) < len(starts):
             some = [resize(one, capacity) for one in starts[len(done) : len(done) + at_once]]
             progress.begin(len(done), len(some))
+            watch.begin(len(done), len(some))
             number = (first + len(done)) * spec.trajectories
             batch = Batch(_repeated(some, spec.trajectories), len(some) * spec.trajectories, number,
                           slots=None if saving else prepared.slots)
             run = simulate_batch(prepared, dataclasses.replace(market, capacity=capacity), spec, batch,
-                                 Hooks(progress, _numbered(on_trace, number), saving))
-            more = None if on_trace or saving else next_capacity(spec, capacity, run)
+                                 Hooks(watch.with_bar(progress), _numbered(on_trace, number), saving))
+            is_settled = saving or (on_trace and not watch.on_begin)
+            more = None if is_settled else next_capacity(spec, capacity, run)
             if more:
                 capacity = more
                 continue

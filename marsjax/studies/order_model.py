@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from marsjax.agents.base import Agent
+from marsjax.checkpoint import load
 from marsjax.checkpoint.load import LoadedModel
 from marsjax.core import kernels, limits
 from marsjax.core.errors import InputError
@@ -65,11 +66,17 @@ class PreparedModel:
         return Simulator(self.model.model, self.table, self.draws, spec)
 
 
-def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec()) -> PreparedModel:
-    """A loaded model with its bins and its decode cache; InputError where it lacks converters or does not fit them."""
+def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec(), platform: str | None = None) -> PreparedModel:
+    """A loaded model with its bins and its decode cache; InputError where it lacks converters or does not fit them.
+
+    Args:
+      model: the model.
+      decoding: how its contexts are kept.
+      platform: of the device that it is to run on, as JAX names it; None: that of JAX's default device.
+    """
     table = encoding.tables(model.spec.tokens, model.converters)
     draws = encoding.draw_tables(model.spec.tokens, model.converters)
-    ways = kernels.chosen(None)
+    ways = kernels.chosen(None) if platform is None else kernels.for_platform(platform)
     if ways.rows is not None or decoding.rows:
         ways = dataclasses.replace(ways, rows=decoding.rows or _ROWS_ON_A_CPU)
     mode = decoding.context
@@ -144,3 +151,12 @@ def held_out_losses(about: Any, name: str = "") -> dict[str, float]:
         return found
     is_number = isinstance(about, int | float) and not isinstance(about, bool)
     return {name: float(about)} if is_number and "held_out" in name else {}
+
+
+def loaded(name: str, device: jax.Device) -> PreparedModel:
+    """The order model of a name (`checkpoint.load.load_order_model`) on a device, with what its rollouts need there.
+
+    InputError or OSError where it cannot be used.
+    """
+    model = load.load_order_model(name, sharding=jax.sharding.SingleDeviceSharding(device))
+    return prepare(model, platform=device.platform)

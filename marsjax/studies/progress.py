@@ -1,10 +1,47 @@
-"""A bar of progress for rollouts."""
+"""What is shown of rollouts while they run: a bar of progress, and whoever else watches them."""
 
+import dataclasses
+from collections.abc import Callable
 from types import TracebackType
 
 from tqdm import tqdm
 
 from marsjax.sim.rollout import RolloutProgress
+
+
+class StoppedError(Exception):
+    """Raised by who watches rollouts, to end them between two chunks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """Who is told of futures while they are made; what one of them raises ends these (`StoppedError`, say)."""
+
+    on_begin: Callable[[int, int], None] | None = None
+    """Called with (first, count): futures of so many starts, from a number on, begin; once more where a book of theirs
+    was too small, which undoes what came of them."""
+    on_chunk: Callable[[RolloutProgress], None] | None = None
+    """After each chunk; its numbers are of the futures that have begun last."""
+
+    def begin(self, first: int, count: int) -> None:
+        """Calls `on_begin`, if it is there."""
+        if self.on_begin:
+            self.on_begin(first, count)
+
+    def with_bar(self, bar: Callable[[RolloutProgress], None]) -> Callable[[RolloutProgress], None]:
+        """What tells a bar, and then `on_chunk`."""
+        on_chunk = self.on_chunk
+        if on_chunk is None:
+            return bar
+
+        def both(progress: RolloutProgress) -> None:
+            bar(progress)
+            on_chunk(progress)
+
+        return both
+
+
+NO_WATCH = Watch()
 
 
 class FuturesProgress:
@@ -24,10 +61,12 @@ class FuturesProgress:
     def begin(self, first: int, count: int) -> None:
         """`count` starts come now, from number `first` on; those before are done."""
         self._before, self._count = first * self._seconds, count
+        self._bar.set_description("compiling")
         self._bar.update(self._before - self._bar.n)
 
     def __call__(self, progress: RolloutProgress) -> None:
         """After a chunk."""
+        self._bar.set_description("simulated", refresh=False)
         self._bar.set_postfix_str(f"{progress.orders / max(progress.seconds, 1e-9):.0f} orders/s, "
                                   f"{progress.ended} ended")
         passed_s = int(progress.passed * self._seconds * self._count)

@@ -16,7 +16,12 @@ from marsjax.sim.state import LOST
 
 def is_lost(run: Rollout) -> np.ndarray:
     """bool [B], the trajectory broke off before its time was over."""
-    return np.isin(np.asarray(run.state.end), [int(end) for end in LOST])
+    return are_lost(np.asarray(run.state.end))
+
+
+def are_lost(ends: np.ndarray) -> np.ndarray:
+    """bool [B], of the `End` of each trajectory."""
+    return np.isin(ends, [int(end) for end in LOST])
 
 
 def labels(run: Rollout) -> np.ndarray:

@@ -177,7 +177,7 @@ def test_one_picture_has_all_facts_with_the_verdicts_of_each_source() -> None:
     answers = list(verdicts.Conclusion)
     found = [types.SimpleNamespace(fact=rule.fact, source=source, answer=answers[(rule.fact + i) % len(answers)])
              for i, source in enumerate(("Replay", "Simulation")) for rule in verdicts.RULES]
-    *places, last = fact_plots.overview(stylized_facts.tables(rollouts), found).axes
+    *places, last = fact_plots.all_facts(stylized_facts.tables(rollouts), found).axes
     assert [axes.get_title(loc="left") for axes in places] == [f"{rule.fact}. {rule.name}" for rule in verdicts.RULES]
     said = [[text.get_text() for text in axes.texts] for axes in places]
     assert said == [[str(each.answer) for each in found if each.fact == fact] for fact in fact_plots.FACTS]

@@ -27,6 +27,7 @@ from marsjax.observers.trace import Log, TraceObserver
 from marsjax.sim import checks, initial, rollout
 from marsjax.sim import step as sim_step
 from marsjax.sim.initial import Start
+from marsjax.sim.result import SoFar
 from marsjax.sim.rollout import Hooks
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.specs import RolloutSpec, SimulationSpec
@@ -363,6 +364,40 @@ def test_in_slots_where_others_ended_and_traced_trajectories_are_the_same() -> N
     # The last order of each came too late to be sent.
     assert seen[-1].orders == BATCH + sum(log.count.sum() for _, log in logs) and 0 < seen[0].ended < BATCH
     chex.assert_trees_all_equal(states(result.part(slice(3, 9))), [x[3:9] for x in states(whole())])
+
+
+def test_what_there_is_so_far_grows_into_the_result() -> None:
+    """In slots: of some trajectories all, of some a part, of some nothing yet; a minute's orders never become fewer."""
+    seen: list[tuple[rollout.RolloutProgress, SoFar]] = []
+    result = run(slots=24, on_chunk=lambda progress: seen.append((progress, progress.so_far())))
+    final, all_ns = result.so_far(), 10 * SECOND_NS
+    before = np.zeros(BATCH, int)
+    for progress, found in seen:
+        ended, orders = found.end != End.RUNNING, found.bars.orders.sum(axis=1)
+        assert ended.sum() == progress.ended and (found.passed_ns[ended] == all_ns).all()
+        assert (found.passed_ns <= all_ns).all() and (orders[found.passed_ns == 0] == 0).all()
+        assert found.passed_ns.mean() / all_ns == pytest.approx(progress.passed)
+        chex.assert_trees_all_equal(*(jax.tree.map(lambda x, e=ended: x[e], each.bars) for each in (found, final)))
+        assert (orders >= before).all() and (orders <= final.bars.orders.sum(axis=1)).all()
+        before = orders
+    assert (seen[0][1].passed_ns == 0).sum() > 0 and (final.passed_ns == all_ns).all()
+    chex.assert_trees_all_equal(seen[-1][1], final)
+
+
+def test_an_exception_of_a_hook_ends_the_rollout_and_comes_through() -> None:
+    class EnoughError(Exception):
+        """Raised here alone."""
+
+    chunks: list[int] = []
+
+    def stop(progress: rollout.RolloutProgress) -> None:
+        chunks.append(progress.steps)
+        if len(chunks) == 2:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        run(on_chunk=stop)
+    assert len(chunks) == 2
 
 
 @pytest.mark.slow

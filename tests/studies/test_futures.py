@@ -19,6 +19,7 @@ from marsjax.sim.step import End
 from marsjax.studies import futures, order_model, rollout_summary
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel, held_out_losses
+from marsjax.studies.progress import Watch
 from marsjax.tokens import encoding
 
 
@@ -63,6 +64,14 @@ def test_a_start_whose_book_gets_full_is_run_again_in_twice_the_slots(monkeypatc
     spec = FuturesSpec(trajectories=4, minutes=1, chunk_steps=8, most_at_once=8)
     runs = futures.simulate(prepared, market, spec, [first, first, first])
     assert asked == [384, 768, 768] and [run.rejected for run in runs] == [{}, {}, {}]
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(futures, "_numbered", lambda on_trace, first: on_trace)
+    told = Watch(on_begin=lambda first, count: begun.append((first, count)))
+    traced = {"on_trace": lambda who, log: None}
+    assert [run.rejected for run in futures.simulate(prepared, market, spec, [first] * 3, watch=told, **traced)
+            ] == [{}, {}, {}], "who is told that they begin again may see them again"
+    assert begun == [(0, 2), (0, 2), (2, 1)]
+    assert futures.simulate(prepared, market, spec, [first], **traced)[0].rejected == {"SIDE_FULL": 3}
     fixed = dataclasses.replace(spec, rollout_capacity=64)
     assert [run.rejected for run in futures.simulate(prepared, market, fixed, [first])] == [{"SIDE_FULL": 3}]
 
