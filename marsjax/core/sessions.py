@@ -86,6 +86,12 @@ def chinese_session() -> Session:
     ))
 
 
+def open_seconds(session: Session, time_ns: int) -> int:
+    """Whole seconds of the session's periods that are over at `time_ns` since midnight; breaks are none."""
+    spent = (min(time_ns, period.end_ns) - period.start_ns for period in session.periods)
+    return sum(max(ns, 0) for ns in spent) // SECOND_NS
+
+
 def phase_at(session: Session, time: Time) -> jax.Array:
     """The session's `Phase` at a time, int32 [...]."""
     result = jnp.full(jnp.shape(time.s), Phase.CLOSED, jnp.int32)

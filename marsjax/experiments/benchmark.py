@@ -42,7 +42,7 @@ def main(config: ConfigDict) -> int:
         else:
             with output as folder:
                 write_json(folder / "results.json", record)
-    print(f"results in {output.path}")
+    print(run_folder.told(output))
     return 0
 
 

@@ -36,7 +36,8 @@ def main(config: ConfigDict) -> int:
         print(f"context {row['length']:>5}: loss {row['loss']:.4f} nats, total variation to the full window "
               f"{row['total_variation']:.4f}")
     print(f"refresh every {config.refresh_every}: loss {cache['loss']:.4f} nats, full window {cache['full_loss']:.4f}, "
-          f"total variation {cache['total_variation']:.4f} ({cache['compared']} predictions); results in {output.path}")
+          f"total variation {cache['total_variation']:.4f} ({cache['compared']} predictions)")
+    print(run_folder.told(output))
     return launcher.finish([problem for _, lost in refused.values() for problem in lost])
 
 

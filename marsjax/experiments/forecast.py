@@ -66,7 +66,7 @@ def main(config: ConfigDict) -> int:
             "rollouts": summary, "seconds": {"prepared": prepared_s, "total": total_s},
             **setup.about(config, prepared)})
     print("\n".join(forecast_report.lines(result, limit, realized)))
-    print(f"{rollout_summary.summary_line(summary, total_s)}; results in {output.path}")
+    print(f"{rollout_summary.summary_line(summary, total_s)}; {run_folder.told(output, 'fan.png', config.picture)}")
     cut = summary["exceeded"]["truncated_lists"]
     if config.trace and cut:
         problems.append(f"the trades of {cut} orders are cut in the trace: raise config.trade_width")

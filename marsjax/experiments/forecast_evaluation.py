@@ -58,5 +58,5 @@ def main(config: ConfigDict) -> int:
         write_json(folder / "metrics.json", {
             "scores": report, "rollouts": summaries, "seconds": round(time.perf_counter() - began, 3),
             **setup.about(config, prepared)})
-    print("\n".join([*evaluation_table.lines(report), f"results in {output.path}"]))
+    print("\n".join([*evaluation_table.lines(report), run_folder.told(output, 'evaluation.png', config.picture)]))
     return launcher.finish(problems)

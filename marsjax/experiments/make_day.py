@@ -44,7 +44,7 @@ def main(config: ConfigDict) -> int:
     print(f"{config.name}: {about['orders']} orders from {spell(spec.begin_ns)} to {spell(made.start_ns)}; then mid "
           f"{about['mid']:g}, spread {about['spread']}, {about['bids']} bids and {about['asks']} asks; left out at the "
           f"beginning, as not the model's: {left_out['orders']} of {left_out['of']} orders")
-    print(f"{seconds:.1f} s; results in {output.path}")
+    print(f"{seconds:.1f} s; {run_folder.told(output)}")
     return launcher.finish(problems)
 
 

@@ -59,7 +59,8 @@ def main(config: ConfigDict) -> int:
     print(f"mean volume without the {config.strategy}: {shown} shares in {config.minutes} minutes; means with "
           f"{LEVEL:.0%} intervals over rollouts")
     print("\n".join(impact_report.lines(rows, laws)))
-    print(f"{rollout_summary.summary_line(summary, seconds['total'])}; results in {output.path}")
+    told = run_folder.told(output, "impact.png", config.picture)
+    print(f"{rollout_summary.summary_line(summary, seconds['total'])}; {told}")
     lost = [problem for _, problems in refused.values() for problem in problems]
     return launcher.finish(lost + rollout_summary.problems(summary) + _problems(config, agent))
 

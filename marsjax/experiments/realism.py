@@ -73,7 +73,8 @@ def main(config: ConfigDict) -> int:
     print("\n".join(said))
     if sent.orders.unlisted:
         print(f"{sent.orders.unlisted} cancels not listed, part of no number: a higher config.trade_width lists them")
-    print(f"{rollout_summary.summary_line(summary, seconds['total'])}; results in {output.path}")
+    told = run_folder.told(output, "realism.png", config.picture)
+    print(f"{rollout_summary.summary_line(summary, seconds['total'])}; {told}")
     return launcher.finish([problem for _, lost in refused.values() for problem in lost]
                            + rollout_summary.problems(summary))
 

@@ -8,6 +8,8 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from marsjax.core import sessions, times
+from marsjax.core.times import DAY_NS
 from marsjax.experiments import launcher, markets, run_folder, setup, table_files
 from marsjax.experiments.markets import MarketGroup
 from marsjax.experiments.replay_writer import ReplayWriter, WriterOptions, WrittenMarket
@@ -36,8 +38,9 @@ def main(config: ConfigDict) -> int:
         write_json(folder / "summary.json", {"total": total, "markets": summaries, "config": config})
     for name, market in summaries.items():
         print(_line(name, market))
+    told = run_folder.told(output, f"{next(iter(summaries), '')}/day.png", config.picture)
     print(f"{total['orders_per_s']} orders/s ({total['replay_s']} s, compiled in {total['compile_s']} s, "
-          f"{total['seconds']} s in all) on {total['device']}; results in {output.path}")
+          f"{total['seconds']} s in all) on {total['device']}; {told}")
     return launcher.finish([f"{name}: {problem}" for name, replayed in done.items() for problem in replayed.problems])
 
 
@@ -55,7 +58,7 @@ def _open(config: ConfigDict) -> list[MarketGroup]:
 
 
 def _run(config: ConfigDict, group: MarketGroup, writers: list[ReplayWriter]) -> replay.Closing:
-    with contextlib.ExitStack() as files, tqdm(unit=" orders", unit_scale=True, desc="replay", disable=None) as bar:
+    with contextlib.ExitStack() as files, _Bar(group) as bar:
         for writer in writers:
             files.callback(writer.close)
         for event in replay.replay(group.market, [feed.read() for feed in group.feeds],
@@ -63,7 +66,7 @@ def _run(config: ConfigDict, group: MarketGroup, writers: list[ReplayWriter]) ->
             match event:
                 case replay.Stretch():
                     writers[event.market].stretch(event)
-                    bar.update(len(event.orders.kind))
+                    bar.update(event)
                 case replay.Published():
                     writers[event.market].published(event)
                 case replay.CallAuction():
@@ -71,6 +74,32 @@ def _run(config: ConfigDict, group: MarketGroup, writers: list[ReplayWriter]) ->
                 case replay.Closing():
                     return event
     raise ValueError("replay: ended before its close")
+
+
+class _Bar:
+    """A bar of the hours of trading of all markets that are behind, with the orders so far; a context manager."""
+
+    def __init__(self, group: MarketGroup) -> None:
+        self._session = group.market.session
+        self._seconds, self._orders = [0] * len(group.feeds), 0
+        self._bar = tqdm(total=len(group.feeds) * sessions.open_seconds(self._session, DAY_NS), unit="s of trading",
+                         desc="replay", disable=None)
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def update(self, done: replay.Stretch) -> None:
+        """After some orders of a market."""
+        if not len(done.orders.kind):
+            return
+        now = sessions.open_seconds(self._session, int(times.to_ns(done.orders.time)[-1]))
+        self._orders += len(done.orders.kind)
+        self._bar.set_postfix_str(f"{self._orders:,} orders", refresh=False)
+        self._bar.update(max(now - self._seconds[done.market], 0))
+        self._seconds[done.market] = max(now, self._seconds[done.market])
 
 
 def _total(found: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:

@@ -44,6 +44,11 @@ def output_folder(path: str | os.PathLike[str], overwrite: bool = False, key: st
     return OutputFolder(path, overwrite, key)
 
 
+def told(folder: "OutputFolder", first: str = "", is_there: bool = True) -> str:
+    """Where the results are, and the file to look at first if there is one, as the end of a program's last line."""
+    return f"results in {folder.path}" + (f"; look at {first} first" if first and is_there else "")
+
+
 class OutputFolder:
     """Gives a folder to write into, which becomes `path` when the block ends without an exception.
 

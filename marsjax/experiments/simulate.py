@@ -50,7 +50,7 @@ def main(config: ConfigDict) -> int:
           f"{total['most_resting_asks']} asks of {market.capacity}, "
           f"{'nothing lost' if total['conserved'] else 'NOT conserved'}")
     print(f"{total['orders_per_s']} orders/s ({total['run_s']} s, compiled in {total['compile_s']} s, "
-          f"{total['seconds']} s in all); results in {output.path}")
+          f"{total['seconds']} s in all); {run_folder.told(output, 'mids.png', config.picture)}")
     return launcher.finish(market_summary.problems(total))
 
 

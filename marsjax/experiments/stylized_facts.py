@@ -63,7 +63,7 @@ def main(config: ConfigDict) -> int:
     for source, counts in answers.items():
         print(f"{source}: " + ", ".join(f"{count} {answer}" for answer, count in counts.items()))
     print(f"paper: 9 present in both, 3 and 9 absent; intervals of 95%, margins in verdicts.json; {seconds:.1f} s; "
-          f"results in {output.path}")
+          + run_folder.told(output, "facts.png", config.pictures))
     return launcher.finish(gathered.problems)
 
 

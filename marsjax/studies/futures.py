@@ -26,8 +26,8 @@ from marsjax.studies.progress import NO_WATCH, FuturesProgress, Watch
 
 ACCOUNT = BACKGROUND_ACCOUNT
 """Account of the order model; the orders of a starting state are those of account 0, which it may cancel."""
-_ROOM = 600
-"""Free slots a side that a book gets at least for a rollout: larger books cost less than compiling twice."""
+_ROOM, _ROOM_A_MINUTE = 600, 120
+"""Free slots a side that a book gets for a rollout, the larger of both: larger books cost less than beginning again."""
 _MOST = 32768
 _STEP = 128
 """Sizes of books are multiples of it: few sizes, few compilations."""
@@ -155,7 +155,8 @@ def _numbered(on_trace: OnTrace | None, first: int) -> OnTrace | None:
 def first_capacity(spec: FuturesSpec, starts: Sequence[Start]) -> int:
     """Slots a side of the books at first: those of the spec, or if 0 enough for the fullest start and more."""
     fullest = max(int((np.asarray(one.market.book.volume) > 0).sum(axis=1).max()) for one in starts)
-    return spec.rollout_capacity or min(-(-(fullest + _ROOM) // _STEP) * _STEP, _MOST)
+    room = max(_ROOM, _ROOM_A_MINUTE * spec.minutes)
+    return spec.rollout_capacity or min(-(-(fullest + room) // _STEP) * _STEP, _MOST)
 
 
 def next_capacity(spec: FuturesSpec, capacity: int, run: Rollout) -> int | None:

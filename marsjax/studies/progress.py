@@ -61,7 +61,7 @@ class FuturesProgress:
     def begin(self, first: int, count: int) -> None:
         """`count` starts come now, from number `first` on; those before are done."""
         self._before, self._count = first * self._seconds, count
-        self._bar.set_description("compiling")
+        self._bar.set_description("compiling, half a minute or so the first time")
         self._bar.update(self._before - self._bar.n)
 
     def __call__(self, progress: RolloutProgress) -> None:

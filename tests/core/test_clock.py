@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from marsjax.core import times
-from marsjax.core.times import DAY_NS
+from marsjax.core import sessions, times
+from marsjax.core.times import DAY_NS, SECOND_NS
 
 
 def test_every_time_of_day_is_spelled_and_read_back() -> None:
@@ -26,3 +26,13 @@ def test_short_forms_are_read(text: str, ns: int) -> None:
 def test_what_is_no_time_of_day_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected HH:MM:SS, got"):
         times.of_clock(text)
+
+
+def test_seconds_of_trading_leave_breaks_out() -> None:
+    session = sessions.chinese_session()
+    opens, ends = session.periods[0].start_ns, session.periods[-1].end_ns
+    assert sessions.open_seconds(session, opens) == 0
+    every = sum((period.end_ns - period.start_ns) // SECOND_NS for period in session.periods)
+    assert sessions.open_seconds(session, ends) == sessions.open_seconds(session, DAY_NS) == every
+    noon, one = 12 * 3600 * SECOND_NS, 13 * 3600 * SECOND_NS
+    assert sessions.open_seconds(session, noon) == sessions.open_seconds(session, one) < every
