@@ -3,6 +3,7 @@
 # Three files of JSON lines in FOLDER: attention, head, rollout. One that fails does not end the others.
 out=${1:?a folder for the results}
 mkdir -p "$out"
+export PYTHONPATH="$(cd "$(dirname "$0")/../.." && pwd)${PYTHONPATH:+:$PYTHONPATH}"
 made=$(mktemp -d)
 python experiments/throughput/attention.py --seconds 20 > "$out/attention.jsonl"
 python experiments/throughput/head.py --what=speed,tiles --seconds=75 > "$out/head.jsonl"
