@@ -71,3 +71,14 @@ def test_a_change_or_a_started_device_would_be_seen(report: dict[str, Any]) -> N
     switch, handler, device, numpy = report["seen"]
     assert (switch, handler, numpy) == (["x64", "jax"], ["handlers"], ["numpy"])
     assert "no_such_platform" in device
+
+
+def test_importing_takes_less_than_a_second_after_jax() -> None:
+    """In processor time, so that other work on the machine does not count; and with every public name, twice that."""
+    program = ("import time, jax, jax.numpy; began = time.process_time(); import marsjax; "
+               "print(time.process_time() - began); [getattr(marsjax, name) for name in marsjax.__all__]; "
+               "print(time.process_time() - began)")
+    result = subprocess.run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                            capture_output=True, text=True, timeout=120, check=True)
+    alone, with_names = map(float, result.stdout.split())
+    assert alone < 1.0 and with_names < 2.0
