@@ -16,19 +16,12 @@ def empty(spec: MarketSpec) -> Ledgers:
     return Ledgers(nothing, nothing, nothing, nothing)
 
 
-def settle(spec: MarketSpec, ledgers: Ledgers, before: Book, order: Order, trades: Trades) -> Ledgers:
-    """Books the transactions of one order.
+def hit(spec: MarketSpec, before: Book, trades: Trades) -> tuple[Int64, Int64]:
+    """Shares, and price x shares, that resting orders lost by one order's transactions, by their account, [N + 1].
 
-    Args:
-      spec: sizes.
-      ledgers: the accounts before.
-      before: the book before the order.
-      order: the order, which was accepted if `trades` says that anything happened or rested.
-      trades: its transactions. Fills past the end of a truncated list are booked too: they are a prefix of the side.
+    `before` is the book before the order: fills past the end of a truncated list count too, they are a prefix of the
+    side.
     """
-    is_cancel = order.kind == Kind.CANCEL
-    bids = trades.side == Side.BID
-
     def by_list(before: Book, trades: Trades) -> tuple[Int64, Int64]:
         return _by_account(spec, trades.price, trades.volume_each, trades.resting_account)
 
@@ -37,9 +30,34 @@ def settle(spec: MarketSpec, ledgers: Ledgers, before: Book, order: Order, trade
 
     if spec.trade_width < spec.capacity:
         # The short list is all there is, unless it was truncated.
-        shares, value = if_needed(chosen(spec.kernels), trades.is_truncated, by_book, by_list, before, trades)
-    else:
-        shares, value = by_list(before, trades)
+        return if_needed(chosen(spec.kernels), trades.is_truncated, by_book, by_list, before, trades)
+    return by_list(before, trades)
+
+
+def hit_by(spec: MarketSpec, trades: Trades, words: Array | None) -> tuple[Int64, Int64]:
+    """`hit` where the sums are known if the list is truncated: high and low `words` of both, int32 [N + 1, 4]."""
+    listed = _by_account(spec, trades.price, trades.volume_each, trades.resting_account)
+    if words is None:
+        return listed
+    low = jnp.asarray(words).astype(jnp.uint32)
+    shares, value = (int64.select(trades.is_truncated, Int64(words[:, i], low[:, i + 1]), x)
+                     for i, x in zip((0, 2), listed, strict=True))
+    return shares, value
+
+
+def settle(spec: MarketSpec, ledgers: Ledgers, hit: tuple[Int64, Int64], order: Order, trades: Trades) -> Ledgers:
+    """Books the transactions of one order.
+
+    Args:
+      spec: sizes.
+      ledgers: the accounts before.
+      hit: what resting orders lost by it (`hit`).
+      order: the order, which was accepted if `trades` says that anything happened or rested.
+      trades: its transactions.
+    """
+    is_cancel = order.kind == Kind.CANCEL
+    bids = trades.side == Side.BID
+    shares, value = hit
 
     # The resting side gives back what it had reserved; if it traded, it pays or delivers it.
     zero = int64.of_int32(jnp.zeros(spec.accounts + 1, jnp.int32))

@@ -33,9 +33,11 @@ from marsjax.core.records import (
     Trades,
 )
 from marsjax.core.specs import MarketSpec
-from marsjax.market import conditions, orders
+from marsjax.market import accounts, book_kernel, conditions, orders
+from marsjax.market.book_kernel import Named
 from marsjax.market.refusals import first_reason
 from marsjax.market.slots import NOTHING, Row, on_head, pack, prefix_count, saturating_prefix_sum
+from marsjax.market.slots_kernel import by_batch
 
 
 class _Match(NamedTuple):
@@ -50,14 +52,16 @@ class _Match(NamedTuple):
     listed: Row  # the first K fills; volume is the shares filled, 0 past the last
 
 
-class _Named(NamedTuple):
-    """The resting order that a cancel names."""
+class Passed(NamedTuple):
+    """What one message does to a book, and what its exchange keeps count of."""
 
-    found: Array
-    slot: Array
-    price: Array
-    volume: Array
-    account: Array
+    book: Book
+    trades: Trades
+    status: Array
+    hit: tuple[Int64, Int64]
+    """Shares, and price x shares, that resting orders lost, by their account, [N + 1]."""
+    resting: Array
+    """int32 [2], orders of each side after it."""
 
 
 def empty(spec: MarketSpec) -> Book:
@@ -81,6 +85,21 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
       The book after, its transactions, and an int32 `Status`. Any status but ACCEPTED leaves the book as it was:
       an order is taken whole or not at all.
     """
+    done = passed(spec, book, order, matching)
+    return done.book, done.trades, done.status
+
+
+def passed(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = True) -> Passed:
+    """`submit`, with what the exchange around the book counts."""
+    kernels = chosen(spec.kernels)
+    if kernels.book == "xla" or not book_kernel.fits(spec):
+        return _alone(spec, book, order, matching)
+    together = functools.partial(_together, spec, kernels.book == "interpreted")
+    return by_batch(functools.partial(_alone, spec), together)(book, order, matching)
+
+
+def _alone(spec: MarketSpec, book: Book, order: Order, matching: Array | bool) -> Passed:
+    """`passed` in operations of JAX."""
     is_cancel = order.kind == Kind.CANCEL
     is_limit = (order.kind == Kind.SELL) | (order.kind == Kind.BUY)
     own_is_bid = jnp.where(is_cancel, order.cancel_side, order.kind) == Side.BID
@@ -109,7 +128,30 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
         removes=removes, reduced=jnp.where(cancelled & ~removes, order.volume, 0))
     last_price = jnp.where(match.fills > 0, match.last_price, book.last_price)
     trades = _trades(order, match, named, cancelled, own_is_bid, rest)
-    return Book(*sides, last_price), trades, status
+    after = Book(*sides, last_price)
+    return Passed(after, trades, status, accounts.hit(spec, book, trades),
+                  jnp.sum(after.volume > 0, axis=-1, dtype=jnp.int32))
+
+
+def _together(spec: MarketSpec, interpret: bool, book: Book, order: Order, matching: jax.Array) -> Passed:
+    """`passed` of a batch, by the kernel."""
+    one, matching = jax.tree.map(lambda x: x[:, None], (order, matching))
+    done = book_kernel.submit(spec, functools.partial(_status, spec), book, one, matching, interpret=interpret)
+    told = jax.vmap(functools.partial(_told, spec))(order, *jax.tree.map(lambda x: x[:, 0], done[1:]))
+    return Passed(done.book, *told)
+
+
+def _told(spec: MarketSpec, order: Order, facts: book_kernel.Facts, listed: Row, by_account: jax.Array | None
+          ) -> tuple[Trades, Array, tuple[Int64, Int64], jax.Array]:
+    """What the kernel says of one order, but for the book."""
+    is_cancel = order.kind == Kind.CANCEL
+    cancelled = (facts.status == Status.ACCEPTED) & is_cancel
+    own_is_bid = jnp.where(is_cancel, order.cancel_side, order.kind) == Side.BID
+    value = Int64(facts.value_hi, facts.value_lo.astype(jnp.uint32))
+    match = _Match(facts.whole, facts.partial, facts.filled, facts.fills, value, facts.last_price, listed)
+    named = Named(cancelled, facts.slot, facts.price, order.volume, facts.account)
+    trades = _trades(order, match, named, cancelled, own_is_bid, facts.rest)
+    return trades, facts.status, accounts.hit_by(spec, trades, by_account), jnp.stack([facts.asks, facts.bids])
 
 
 def limit_price(spec: MarketSpec, book: Book, order: Order) -> Array:
@@ -186,6 +228,10 @@ def view(spec: MarketSpec, book: Book) -> BookView:
 
 def _levels(kernels: Kernels, count: int, book: Book) -> tuple[jax.Array, Int64]:
     """Prices [2, L] and volumes [2, L] of the best `count` levels."""
+    if kernels.book != "xla" and book.price.shape[-1] <= book_kernel.MOST_SLOTS:
+        together = functools.partial(book_kernel.levels, count, interpret=kernels.book == "interpreted")
+        return by_batch(lambda book: _levels_of(count, book.price, book.volume), together)(book)
+
     def enough(head: int, rows: tuple[Array, Array]) -> jax.Array:
         # All orders stand in the head, or a level too many begins there.
         price, volume = (x[:, :head] for x in rows)
@@ -234,14 +280,14 @@ def _fill(kernels: Kernels, width: int, reach: Row, wanted: jax.Array) -> _Match
                   listed=jax.tree.map(lambda x: x[:width], listed))
 
 
-def _find(own: Row, order_id: Array) -> _Named:
+def _find(own: Row, order_id: Array) -> Named:
     """The order of one side with this id; zeros where there is none."""
     named = (own.volume > 0) & (own.order_id == order_id)
     slot = jnp.arange(named.shape[0], dtype=jnp.int32)
-    return _Named(jnp.any(named), *(_sum(jnp.where(named, x, 0)) for x in (slot, own.price, own.volume, own.account)))
+    return Named(jnp.any(named), *(_sum(jnp.where(named, x, 0)) for x in (slot, own.price, own.volume, own.account)))
 
 
-def _status(spec: MarketSpec, order: Order, named: _Named, collects: Array, filled: Array,
+def _status(spec: MarketSpec, order: Order, named: Named, collects: Array, filled: Array,
             is_duplicate: jax.Array, is_full: jax.Array) -> jax.Array:
     """The first reason to reject, or ACCEPTED; the order's price is its `limit_price`."""
     is_cancel = order.kind == Kind.CANCEL
@@ -297,7 +343,7 @@ def _change(kernels: Kernels, book: Book, *, is_own: jax.Array, match: _Match, s
     return after._replace(volume=after.volume - taken)
 
 
-def _trades(order: Order, match: _Match, named: _Named, cancelled: jax.Array, own_is_bid: jax.Array, rest: jax.Array
+def _trades(order: Order, match: _Match, named: Named, cancelled: jax.Array, own_is_bid: jax.Array, rest: jax.Array
             ) -> Trades:
     """The record of what happened; `match` and `rest` are 0 unless the order was accepted."""
     listed = match.listed

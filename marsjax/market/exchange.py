@@ -78,13 +78,14 @@ def submit(spec: MarketSpec, market: Market, order: Order, only_continuous: Arra
     kind = jnp.where(refused == Status.ACCEPTED, order.kind, jnp.int32(Kind.NONE))
     limit = books.limit_price(spec, market.book, order)
     taken = dataclasses.replace(order, kind=kind, order_id=order_id, price=limit)
-    book, trades, status = books.submit(spec, market.book, taken, matching=phase == Phase.CONTINUOUS)
-    status = jnp.where(refused == Status.ACCEPTED, status, refused)
+    passed = books.passed(spec, market.book, taken, matching=phase == Phase.CONTINUOUS)
+    book, trades = passed.book, passed.trades
+    status = jnp.where(refused == Status.ACCEPTED, passed.status, refused)
     accepted = status == Status.ACCEPTED
 
     after = Market(
-        book=book, ledgers=accounts.settle(spec, market.ledgers, market.book, taken, trades),
-        counters=_count(spec, market.counters, book, order, trades, status),
+        book=book, ledgers=accounts.settle(spec, market.ledgers, passed.hit, taken, trades),
+        counters=_count(spec, market.counters, passed.resting, order, trades, status),
         time=times.select(times.before(market.time, order.time) & (order.kind != Kind.NONE), order.time,
                                market.time),
         next_id=jnp.where(accepted, jnp.maximum(market.next_id, order_id + 1), market.next_id),
@@ -226,7 +227,7 @@ def _refusal(spec: MarketSpec, market: Market, order: Order, phase: jax.Array) -
         otherwise=jnp.int32(Status.ACCEPTED))
 
 
-def _count(spec: MarketSpec, counters: Counters, book: Book, order: Order, trades: Trades, status: jax.Array
+def _count(spec: MarketSpec, counters: Counters, resting: Array, order: Order, trades: Trades, status: jax.Array
            ) -> Counters:
     accepted = status == Status.ACCEPTED
     is_cancel = order.kind == Kind.CANCEL
@@ -237,7 +238,6 @@ def _count(spec: MarketSpec, counters: Counters, book: Book, order: Order, trade
     if spec.conditions:
         dropped = order.volume - int64.to_int32(trades.volume) - trades.rest
         cancelled += jnp.where((sides == order.kind) & traded, dropped, 0)
-    resting = jnp.sum(book.volume > 0, axis=-1, dtype=jnp.int32)
     return dataclasses.replace(
         counters,
         status=jnp.where(_at_status(status) & (order.kind != Kind.NONE), counters.status + 1, counters.status),
