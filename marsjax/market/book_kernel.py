@@ -1,7 +1,7 @@
 """Orders to many books at once, and views of them, as kernels of a GPU that change books in place.
 
-A program has one book and takes its orders one after the other. It reads the best slots of a side, those around the slot
-that an order goes to, and the ids of orders that rest; it writes the slots that change. Results are those of
+A program has one book and takes its orders one after the other. It reads the best slots of a side, those around the
+slot that an order goes to, and the ids of orders that rest; it writes the slots that change. Results are those of
 `market.book`, to the bit, of books whose ids differ and whose empty slots come last.
 """
 
@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from marsjax.core import int64
 from marsjax.core.records import MAX_VOLUME, Book, Int64, Kind, Order, Side, Status
 from marsjax.core.specs import MarketSpec
+from marsjax.market.matching import Named
 from marsjax.market.slots import Row
-from marsjax.market.slots_kernel import BLOCK, MOST_SLOTS, Sides, Sizes, pl, rows, triton
+from marsjax.market.slots_kernel import BLOCK, MOST_SLOTS, Refs, Sides, Sizes, pl, rows, sides_of, triton
 
 _MOST_ACCOUNTS = 64
 _ORDER = ("kind", "price", "volume", "order_id", "cancel_side", "cancel_id", "account", "condition")
@@ -69,16 +70,6 @@ class Done(NamedTuple):
 
 StatusOf = Callable[..., jax.Array]
 """`book._status`, but for its spec."""
-
-
-class Named(NamedTuple):
-    """The resting order that a cancel names; zeros where there is none."""
-
-    found: Any
-    slot: Any
-    price: Any
-    volume: Any
-    account: Any
 
 
 class _Fills(NamedTuple):
@@ -141,25 +132,27 @@ class _Program:
     def __call__(self, orders: Any, *refs: Any) -> None:
         # What is read of the book is read where it is written.
         book, (last_price, facts_ref, *others) = refs[5:9], refs[9:]
-        sides, listed, by_account = Sides(Row(*book), self.sizes), Row(*others[:4]), others[4:]
+        sides, listed, by_account = sides_of(book, self.sizes), Refs(*others[:4]), others[4:]
 
         def one(t: jax.Array | int, last: jax.Array) -> jax.Array:
             *words, matching = (orders[t, i] for i in range(len(_ORDER) + 1))
-            order = Order(None, **dict(zip(_ORDER, words, strict=True)))  # type: ignore[arg-type]
+            no_time: Any = None
+            order: Any = Order(no_time, **dict(zip(_ORDER, words, strict=True)))
             facts = self._one(sides, order, matching != 0, last, (t, listed, by_account))
             for i, fact in enumerate(facts):
                 facts_ref[t, i] = fact
             return facts.last_price
 
         last = last_price[...]
-        last_price[...] = one(jnp.zeros((), jnp.int32), last) if self.count == 1 else jax.lax.fori_loop(0, self.count, one, last)
+        is_one, first = self.count == 1, jnp.zeros((), jnp.int32)
+        last_price[...] = one(first, last) if is_one else jax.lax.fori_loop(0, self.count, one, last)
 
-    def _one(self, sides: Sides, order: Order, matching: jax.Array, last: jax.Array, out: Any) -> Facts:
+    def _one(self, sides: Sides, order: Any, matching: jax.Array, last: jax.Array, out: Any) -> Facts:
         """One order."""
         is_cancel = order.kind == Kind.CANCEL
         is_limit = (order.kind == Kind.SELL) | (order.kind == Kind.BUY)
         own_is_bid = jnp.where(is_cancel, order.cancel_side, order.kind) == Side.BID
-        own = jnp.where(own_is_bid, 1, 0)
+        own = own_is_bid.astype(jnp.int32)
         counts = sides.resting(own), sides.resting(1 - own)
         at = sides.find(own, jnp.where(is_cancel, order.cancel_id, order.order_id),
                         jnp.where(is_cancel | is_limit, counts[0], 0))
@@ -227,7 +220,7 @@ class _Program:
         for i, word in enumerate((shares.hi, shares.lo, value.hi, value.lo)):
             ref[t, account, i] = word.astype(jnp.int32)
 
-    def _change(self, sides: Sides, own: jax.Array, order: Order, did: Any) -> tuple[jax.Array, jax.Array]:
+    def _change(self, sides: Sides, own: jax.Array, order: Any, did: Any) -> tuple[jax.Array, jax.Array]:
         """Changes both sides, and returns how many orders rest on the own and on the opposite one."""
         count, opposite_count, match, rest, named, cancelled = did
         volume = sides.fields.volume
@@ -322,8 +315,8 @@ def levels(count: int, book: Book, interpret: bool = False) -> tuple[jax.Array, 
     """Prices [B, 2, L] and volumes of the best `count` levels of books [B, ...]."""
     batch, _, capacity = book.price.shape
     sizes, width = Sizes(capacity, interpret), count + 1
-    shape, each = jax.ShapeDtypeStruct((batch, 2, width), jnp.int32), pl.BlockSpec((None, None, width), lambda b, side: (
-        b, side, 0))
+    shape = jax.ShapeDtypeStruct((batch, 2, width), jnp.int32)
+    each = pl.BlockSpec((None, None, width), lambda b, side: (b, side, 0))
     price, low, high, found = sizes.call(
         lambda *refs: _levels(count, sizes, refs[:2], refs[2:5], refs[5]), "levels", grid=(batch, 2),
         in_specs=[sizes.spec()] * 2, out_specs=[each] * 3 + [pl.BlockSpec((None, None), lambda b, side: (b, side))],
@@ -341,7 +334,7 @@ def _levels(count: int, sizes: Sizes, given: Any, out: Any, found: Any) -> None:
     price_ref, volume_ref = given
     side, block, capacity = pl.program_id(1), sizes.block, sizes.capacity
 
-    def one(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def one(carry: Any) -> Any:
         start, level, low, high, _ = carry
         at, slot = pl.ds(start, block), start + jnp.arange(block, dtype=jnp.int32)
         here = slot < capacity

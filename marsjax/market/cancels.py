@@ -6,6 +6,7 @@ traders on an exchange do.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,11 @@ import numpy as np
 
 from marsjax.core import int64
 from marsjax.core.kernels import Kernels, chosen
-from marsjax.core.records import Array, Book
+from marsjax.core.records import Array, Book, Side
 from marsjax.core.specs import MarketSpec
+from marsjax.market import cancels_kernel, slots_kernel
 from marsjax.market.slots import prefix_count, saturating_prefix_sum
+from marsjax.market.slots_kernel import by_batch
 
 _FAR = 2**31 - 1
 _CELLS = 2**10
@@ -70,6 +73,35 @@ def whole(spec: MarketSpec, book: Book, is_own: Array, price: Array, volume: Arr
     return jnp.asarray(jnp.where(is_taken, book.volume, 0))
 
 
+class Found(NamedTuple):
+    """The resting order that `whole` takes back; zeros where there is none."""
+
+    volume: Array
+    order_id: Array
+    side: Array
+
+
+def whole_order(spec: MarketSpec, book: Book, accounts: tuple[int, int], named: tuple[Array, ...], asked: Array
+                ) -> Found:
+    """The order that `whole` takes back of the `accounts`, first and last; means nothing where it is not `asked` for.
+
+    `named` are price, volume, upper_wins and word, as of `whole`.
+    """
+    def alone(book: Book, asked: Array, *named: Array) -> Found:
+        own = (book.account >= accounts[0]) & (book.account <= accounts[1])
+        shares = whole(spec, book, own, *named)
+        volume, number = (jnp.sum(x, dtype=jnp.int32) for x in (shares, jnp.where(shares > 0, book.order_id, 0)))
+        return Found(volume, number, jnp.any(shares[Side.BID] > 0).astype(jnp.int32))
+
+    def together(book: Book, asked: jax.Array, *named: jax.Array) -> Found:
+        return Found(*cancels_kernel.whole(_rank, jnp.asarray(_RANKS), accounts, book, (*named, asked),
+                                           kernels.book == "interpreted"))
+
+    kernels = chosen(spec.kernels)
+    is_plain = kernels.book == "xla" or spec.capacity > slots_kernel.MOST_SLOTS
+    return (alone if is_plain else by_batch(alone, together))(book, asked, *named)
+
+
 def _of_rank(kernels: Kernels, fits: jax.Array, count: jax.Array, rank: jax.Array) -> jax.Array:
     """bool [2, C], of `count` slots that fit the one of a rank from the last one, 0, on; none of none.
 
@@ -94,9 +126,11 @@ def rank_from_newest(word: Array, count: Array) -> jax.Array:
     so that all devices agree: u**1.25 is interpolated in a table, which moves no chance by more than 4e-5, and none of
     up to 100 orders by more than 2e-6.
     """
-    word = jnp.asarray(word, jnp.uint32)
+    return _rank(jnp.asarray(word, jnp.uint32), count, jnp.asarray(_RANKS))
+
+
+def _rank(word: jax.Array, count: Array, table: jax.Array) -> jax.Array:
     cell, part = (word >> 22).astype(jnp.int32), (word >> 6) & 0xFFFF
-    table = jnp.asarray(_RANKS)
     low, high = table[cell], table[cell + 1]
     reached = low + ((high - low) * part >> 16)
     return jnp.asarray(int64.multiply_high(reached << 8, count), jnp.int32)

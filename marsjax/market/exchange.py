@@ -18,7 +18,6 @@ from marsjax.core.records import (
     NO_ID,
     NO_PRICE,
     Array,
-    Book,
     Conservation,
     Counters,
     Int64,

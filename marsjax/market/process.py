@@ -21,7 +21,6 @@ from marsjax.core.records import (
     Market,
     Order,
     Report,
-    Side,
     Status,
     Trades,
     Uncross,
@@ -189,15 +188,12 @@ def _of_whole_order(spec: MarketSpec, book: Book, single: Order, order: Order, b
     It goes the way of all orders, is refused as they are, and a pass over the book serves both. Kind.NONE where there
     is no such order; outside continuous trading it is refused whatever rests (a book that collects may be crossed).
     """
-    first, last = by_price.accounts
-    own = (book.account >= first) & (book.account <= last)
     word = jnp.asarray(by_price.word)
-    shares = cancels.whole(spec, book, own, order.price, order.volume, by_price.upper_wins, word)
-    volume, number = (jnp.sum(x, dtype=jnp.int32) for x in (shares, jnp.where(shares > 0, book.order_id, 0)))
+    volume, number, side = cancels.whole_order(
+        spec, book, by_price.accounts, (order.price, order.volume, jnp.asarray(by_price.upper_wins), word), asked)
     is_sent = (volume > 0) | (sessions.phase_at(spec.session, order.time) != Phase.CONTINUOUS)
     kind = jnp.where(is_sent, jnp.int32(Kind.CANCEL), jnp.int32(Kind.NONE))
-    named = dataclasses.replace(order, kind=kind, volume=volume, cancel_id=number,
-                                cancel_side=jnp.any(shares[Side.BID] > 0).astype(jnp.int32))
+    named = dataclasses.replace(order, kind=kind, volume=volume, cancel_id=number, cancel_side=side)
     return jax.tree.map(lambda new, old: jnp.where(asked, new, old), named, single)
 
 

@@ -6,7 +6,7 @@ priority, so the first slots of the blocks say in which block something ends: on
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,15 @@ MOST_SLOTS = 2**14
 _Result = TypeVar("_Result")
 
 
+class Refs(NamedTuple):
+    """As `Row`, of a book [2, C] in a kernel, or of a list."""
+
+    price: Any
+    volume: Any
+    order_id: Any
+    account: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class Sizes:
     """How the sides of a book are cut."""
@@ -39,10 +48,12 @@ class Sizes:
 
     @property
     def block(self) -> int:
+        """Slots that are looked at in one go."""
         return min(BLOCK, pl.next_power_of_2(self.capacity))
 
     @property
     def scan(self) -> int:
+        """The same where a whole side is searched."""
         return min(_SCAN, pl.next_power_of_2(self.capacity))
 
     def spec(self) -> Any:
@@ -59,7 +70,7 @@ class Sizes:
 class Sides:
     """One book: refs [2, C] of its fields."""
 
-    fields: Row
+    fields: Refs
     sizes: Sizes
 
     def barrier(self) -> None:
@@ -75,7 +86,7 @@ class Sides:
                 ) -> jax.Array:
         """How many slots of a side, from the first on, a condition on (value, slot) holds for; then for no more."""
         capacity, block = self.sizes.capacity, self.sizes.block
-        blocks, begin = -(-capacity // block), 0
+        blocks, begin = -(-capacity // block), jnp.zeros((), jnp.int32)
         if blocks > 1:
             slot = jnp.arange(pl.next_power_of_2(blocks), dtype=jnp.int32) * block
             first = triton.load(ref.at[side, jnp.minimum(slot, capacity - 1)], mask=slot < capacity, other=0)
@@ -147,6 +158,11 @@ class Sides:
         for ref, value in zip(self.fields, values, strict=True):
             triton.store(ref.at[side, pl.ds(start, self.sizes.block)], value, mask=mask)
         self.barrier()
+
+
+def sides_of(refs: Sequence[Any], sizes: Sizes) -> Sides:
+    """The sides of a book whose fields these are."""
+    return Sides(Refs(*refs), sizes)
 
 
 def rows(book: Book) -> Row:
