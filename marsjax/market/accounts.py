@@ -80,6 +80,17 @@ def release(spec: MarketSpec, ledgers: Ledgers, before: Book, take: Array) -> Le
     return _release(ledgers, cash, shares)
 
 
+def taken(spec: MarketSpec, price: Array, take: Array, account: Array) -> tuple[Int64, Int64]:
+    """Shares, and price x shares, that cancels take off orders [C] of a side, by account, [N + 1]."""
+    return _by_account(spec, price, take, account)
+
+
+def give_back(ledgers: Ledgers, is_bid: Array, taken: tuple[Int64, Int64]) -> Ledgers:
+    """Gives back what cancelled orders of one side had reserved: shares, and price x shares, by account."""
+    shares, value = taken
+    return _release(ledgers, int64.only(is_bid, value), int64.only(jnp.logical_not(is_bid), shares))
+
+
 def settle_auction(spec: MarketSpec, ledgers: Ledgers, uncross: Uncross) -> Ledgers:
     """Books a call auction: all trade at its price, and give back what they had reserved at their limits."""
     after = ledgers

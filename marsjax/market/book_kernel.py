@@ -13,15 +13,27 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.core import int64
-from marsjax.core.records import MAX_VOLUME, Book, Int64, Kind, Order, Side, Status
+from marsjax.core.records import Book, Int64, Kind, Order, Side, Status
 from marsjax.core.specs import MarketSpec
 from marsjax.market.matching import Named
 from marsjax.market.slots import Row
-from marsjax.market.slots_kernel import BLOCK, MOST_SLOTS, Refs, Sides, Sizes, pl, rows, sides_of, triton
+from marsjax.market.slots_kernel import (
+    BLOCK,
+    LOW16,
+    MOST_SLOTS,
+    Refs,
+    Sides,
+    Sizes,
+    count_of,
+    pl,
+    rows,
+    shares_before,
+    sides_of,
+    triton,
+)
 
 _MOST_ACCOUNTS = 64
 _ORDER = ("kind", "price", "volume", "order_id", "cancel_side", "cancel_id", "account", "condition")
-_LOW16 = 0xFFFF
 
 
 class Facts(NamedTuple):
@@ -275,12 +287,12 @@ def _match(sides: Sides, side: jax.Array, is_buy: jax.Array, limit: jax.Array, w
         price, volume = (triton.load(ref.at[side, at], mask=slot < count, other=0) for ref in (price_ref, volume_ref))
         reach = jnp.where(crosses(price) & (slot < count), volume, 0)
         left = wanted - before.filled
-        left = left - jnp.minimum(_before(reach), left)
+        left = left - jnp.minimum(shares_before(reach), left)
         fill = jnp.minimum(left, reach)
         is_whole = (reach > 0) & (reach <= left)
-        whole = before.whole + _sum(is_whole)
-        match = _Fills(whole, before.partial + _sum(jnp.where(is_whole, 0, fill)), before.filled + _sum(fill),
-                       before.fills + _sum(fill > 0), int64.add(before.value, int64.total_product(price, fill)))
+        whole = before.whole + count_of(is_whole)
+        match = _Fills(whole, before.partial + count_of(jnp.where(is_whole, 0, fill)), before.filled + count_of(fill),
+                       before.fills + count_of(fill > 0), int64.add(before.value, int64.total_product(price, fill)))
         later = start + block
         return later, match, (whole == later) & (match.filled < wanted) & (later < capacity)
 
@@ -290,14 +302,6 @@ def _match(sides: Sides, side: jax.Array, is_buy: jax.Array, limit: jax.Array, w
         zero, _Fills(zero, zero, zero, zero, _zero()), begins))[1]
 
 
-def _before(volume: jax.Array) -> jax.Array:
-    """Shares before each slot, held at MAX_VOLUME; of at most 2**15 slots."""
-    low, high = volume & _LOW16, volume >> 16
-    low, high = jax.lax.cumsum(low, axis=0) - low, jax.lax.cumsum(high, axis=0) - high
-    high = high + (low >> 16)
-    return jnp.where(high > MAX_VOLUME >> 16, MAX_VOLUME, (high << 16) | (low & _LOW16))
-
-
 def _filled(match: _Fills, slot: jax.Array, volume: jax.Array) -> jax.Array:
     """Shares of each slot that are filled."""
     return jnp.where(slot < match.whole, volume, jnp.where(slot == match.whole, match.partial, 0))
@@ -305,10 +309,6 @@ def _filled(match: _Fills, slot: jax.Array, volume: jax.Array) -> jax.Array:
 
 def _zero() -> Int64:
     return Int64(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.uint32))
-
-
-def _sum(x: jax.Array) -> jax.Array:
-    return jnp.sum(x.astype(jnp.int32), axis=0)
 
 
 def levels(count: int, book: Book, interpret: bool = False) -> tuple[jax.Array, Int64]:
@@ -342,13 +342,13 @@ def _levels(count: int, sizes: Sizes, given: Any, out: Any, found: Any) -> None:
         follows = triton.load(price_ref.at[side, jnp.minimum(slot + 1, capacity - 1)], mask=here, other=0)
         ends = (volume > 0) & ((price != follows) | (slot == capacity - 1))
         number = level + jax.lax.cumsum(ends.astype(jnp.int32), axis=0) - 1
-        lows = low + jax.lax.cumsum(volume & _LOW16, axis=0)
+        lows = low + jax.lax.cumsum(volume & LOW16, axis=0)
         highs = high + jax.lax.cumsum(volume >> 16, axis=0)
         is_kept = ends & (number < count)
         place = jnp.where(is_kept, number, count)
         for ref, x in zip(out, (price, lows, highs), strict=True):
             triton.store(ref.at[place], x, mask=is_kept)
-        level, low, high = level + _sum(ends), low + _sum(volume & _LOW16), high + _sum(volume >> 16)
+        level, low, high = level + count_of(ends), low + count_of(volume & LOW16), high + count_of(volume >> 16)
         later = start + block
         more = (level < count) & (later < capacity) & (volume_ref[side, jnp.minimum(later, capacity - 1)] > 0)
         return later, level, low, high, more

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from marsjax.core.records import Book
+from marsjax.core.records import MAX_VOLUME, Book
 from marsjax.market.slots import NOTHING, Row
 
 try:
@@ -26,6 +26,7 @@ _SCAN = 512
 """The same where a whole side is searched."""
 MOST_SLOTS = 2**14
 """Of a side, so that the first slots of its blocks are one block."""
+LOW16 = 0xFFFF
 _Result = TypeVar("_Result")
 
 
@@ -56,9 +57,14 @@ class Sizes:
         """The same where a whole side is searched."""
         return min(_SCAN, pl.next_power_of_2(self.capacity))
 
+    @property
+    def nowhere(self) -> int:
+        """A slot behind all others: where interpreted stores put what they are not to store."""
+        return -(-self.capacity // self.scan) * self.scan
+
     def spec(self) -> Any:
         """The `BlockSpec` of a field [B, 2, C]: of each program its own book, filled up to whole blocks."""
-        return pl.BlockSpec((None, 2, -(-self.capacity // self.scan) * self.scan), lambda b, *_: (b, 0, 0))
+        return pl.BlockSpec((None, 2, self.nowhere + 1), lambda b, *_: (b, 0, 0))
 
     def call(self, program: Callable[..., None], name: str, warps: int = 1, **given: Any) -> Any:
         """A kernel of one program for a book."""
@@ -90,10 +96,10 @@ class Sides:
         if blocks > 1:
             slot = jnp.arange(pl.next_power_of_2(blocks), dtype=jnp.int32) * block
             first = triton.load(ref.at[side, jnp.minimum(slot, capacity - 1)], mask=slot < capacity, other=0)
-            begin = jnp.maximum(_count(holds(first, slot) & (slot < capacity)) - 1, 0) * block
+            begin = jnp.maximum(count_of(holds(first, slot) & (slot < capacity)) - 1, 0) * block
         slot = begin + jnp.arange(block, dtype=jnp.int32)
         value = triton.load(ref.at[side, pl.ds(begin, block)], mask=slot < capacity, other=0)
-        return begin + _count(holds(value, slot) & (slot < capacity))
+        return begin + count_of(holds(value, slot) & (slot < capacity))
 
     def find(self, side: jax.Array, order_id: jax.Array, count: jax.Array) -> jax.Array:
         """The slot of an id among the first `count` of a side, -1 if it is not there."""
@@ -152,6 +158,20 @@ class Sides:
 
         jax.lax.fori_loop(0, last - (at >> shift) + 1, one, None)
 
+    def empty(self, side: jax.Array, first: jax.Array, end: jax.Array) -> None:
+        """Empties the slots from `first` to before `end`."""
+        block = self.sizes.block
+        shift = block.bit_length() - 1
+
+        def one(i: jax.Array, _: None) -> None:
+            start = i << shift
+            slot = start + jnp.arange(block, dtype=jnp.int32)
+            for ref, nothing in zip(self.fields, NOTHING, strict=True):
+                triton.store(ref.at[side, pl.ds(start, block)], jnp.full(block, nothing, jnp.int32),
+                             mask=(slot >= first) & (slot < end))
+
+        jax.lax.fori_loop(first >> shift, (end + (block - 1)) >> shift, one, None)
+
     def _write(self, side: jax.Array, start: jax.Array, values: Sequence[jax.Array], mask: jax.Array) -> None:
         """One block of all fields; all of it has been read by then."""
         self.barrier()
@@ -198,5 +218,14 @@ def by_batch(alone: Callable[..., _Result], together: Callable[..., Any]) -> Cal
     return lambda *given: one(*jax.tree.map(jnp.asarray, given))
 
 
-def _count(flags: jax.Array) -> jax.Array:
-    return jnp.sum(flags.astype(jnp.int32), axis=0)
+def shares_before(volume: jax.Array) -> jax.Array:
+    """Shares before each slot, held at MAX_VOLUME; of at most 2**15 slots."""
+    low, high = volume & LOW16, volume >> 16
+    low, high = jax.lax.cumsum(low, axis=0) - low, jax.lax.cumsum(high, axis=0) - high
+    high = high + (low >> 16)
+    return jnp.where(high > MAX_VOLUME >> 16, MAX_VOLUME, (high << 16) | (low & LOW16))
+
+
+def count_of(x: jax.Array) -> jax.Array:
+    """Flags that hold, or the sum of int32 numbers."""
+    return jnp.sum(x.astype(jnp.int32), axis=0)
