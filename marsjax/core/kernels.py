@@ -107,7 +107,7 @@ def has_triton() -> bool:
         # What a JAX to come raises in place of what it has no more is not known.
         reason = f"JAX {jax.__version__}, {type(error).__name__}: {brief(error)}"
     logging.getLogger(__name__).warning(
-        "head, draw and attention to contexts by XLA, not by the faster kernels: %s", reason)
+        "books, head, draw and attention to contexts by XLA, not by the faster kernels: %s", reason)
     return False
 
 
@@ -120,12 +120,17 @@ def _try_triton() -> None:
     def double(x: Any, y: Any) -> None:
         at = pallas.ds(pallas.program_id(0) * size, size)
         mask = jnp.arange(size) < size - 1
-        triton.store(y.at[at], 2 * triton.load(x.at[at], mask=mask, other=0.0), mask=mask)
+
+        @pallas.when(pallas.program_id(0) < 2)
+        def _() -> None:
+            twice = 2 * triton.load(x.at[at], mask=mask, other=0.0)
+            triton.debug_barrier()
+            triton.store(y.at[at], jax.lax.cumsum(twice, axis=0), mask=mask)
 
     shape = jax.ShapeDtypeStruct((2 * size,), jnp.float32)
     whole = pallas.BlockSpec(shape.shape, lambda i: (0,))
     call = pallas.pallas_call(double, out_shape=shape, grid=(pallas.cdiv(2 * size, size),), in_specs=[whole],
-                              out_specs=whole, compiler_params=triton.CompilerParams(num_warps=1, num_stages=1))
+                              out_specs=whole, input_output_aliases={0: 0}, compiler_params=triton.CompilerParams(num_warps=1, num_stages=1))
     jax.jit(call).trace(shape).lower(lowering_platforms=("cuda",))
 
 

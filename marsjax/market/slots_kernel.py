@@ -193,7 +193,7 @@ def rows(book: Book) -> Row:
 def by_batch(alone: Callable[..., _Result], together: Callable[..., Any]) -> Callable[..., _Result]:
     """A function of one book that is `alone`, and under `vmap` `together`, of arguments [B, ...] all of them."""
     def widened(size: int, is_batched: Any, given: Any) -> Any:
-        return jax.tree.map(lambda batched, x: x if batched else jnp.broadcast_to(x, (size, *x.shape)),
+        return jax.tree.map(lambda batched, x: x if batched else jnp.broadcast_to(x, (size, *jnp.shape(x))),
                             tuple(is_batched), given)
 
     @jax.custom_batching.custom_vmap
