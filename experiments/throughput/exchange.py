@@ -78,7 +78,7 @@ def differing(a: Any, b: Any) -> list[str]:
 def through_books(spec: MarketSpec, with_view: bool, states: Any, sent: Order) -> Any:
     """Orders [T, B] and all that they did; with views, or what a benchmark of books returns."""
     def one(states: Any, order: Order) -> tuple[Any, Any]:
-        done = jax.vmap(functools.partial(book.passed, spec))(states, order)
+        done = jax.vmap(functools.partial(book.handle, spec))(states, order)
         view = jax.vmap(functools.partial(book.view, spec) if with_view else book.best)(done.book)
         return done.book, (done.trades, done.status, view, (done.hit, done.resting) if with_view else None)
 

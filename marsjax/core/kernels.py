@@ -129,8 +129,9 @@ def _try_triton() -> None:
 
     shape = jax.ShapeDtypeStruct((2 * size,), jnp.float32)
     whole = pallas.BlockSpec(shape.shape, lambda i: (0,))
-    call = pallas.pallas_call(double, out_shape=shape, grid=(pallas.cdiv(2 * size, size),), in_specs=[whole],
-                              out_specs=whole, input_output_aliases={0: 0}, compiler_params=triton.CompilerParams(num_warps=1, num_stages=1))
+    call = pallas.pallas_call(
+        double, out_shape=shape, grid=(pallas.cdiv(2 * size, size),), in_specs=[whole], out_specs=whole,
+        input_output_aliases={0: 0}, compiler_params=triton.CompilerParams(num_warps=1, num_stages=1))
     jax.jit(call).trace(shape).lower(lowering_platforms=("cuda",))
 
 

@@ -40,7 +40,7 @@ from marsjax.market.slots import NOTHING, Row, on_head, pack, prefix_count
 from marsjax.market.slots_kernel import by_batch
 
 
-class Passed(NamedTuple):
+class Handled(NamedTuple):
     """What one message does to a book, and what its exchange keeps count of."""
 
     book: Book
@@ -73,11 +73,11 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
       The book after, its transactions, and an int32 `Status`. Any status but ACCEPTED leaves the book as it was:
       an order is taken whole or not at all.
     """
-    done = passed(spec, book, order, matching)
+    done = handle(spec, book, order, matching)
     return done.book, done.trades, done.status
 
 
-def passed(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = True) -> Passed:
+def handle(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = True) -> Handled:
     """`submit`, with what the exchange around the book counts."""
     kernels = chosen(spec.kernels)
     if kernels.book == "xla" or not book_kernel.fits(spec):
@@ -113,8 +113,8 @@ def submit_many(spec: MarketSpec, book: Book, sent: Order, matching: Array | boo
     return (alone if is_plain else by_batch(alone, together))(book, sent, matching)
 
 
-def _alone(spec: MarketSpec, book: Book, order: Order, matching: Array | bool) -> Passed:
-    """`passed` in operations of JAX."""
+def _alone(spec: MarketSpec, book: Book, order: Order, matching: Array | bool) -> Handled:
+    """`handle` in operations of JAX."""
     is_cancel = order.kind == Kind.CANCEL
     is_limit = (order.kind == Kind.SELL) | (order.kind == Kind.BUY)
     own_is_bid = jnp.where(is_cancel, order.cancel_side, order.kind) == Side.BID
@@ -144,16 +144,16 @@ def _alone(spec: MarketSpec, book: Book, order: Order, matching: Array | bool) -
     last_price = jnp.where(match.fills > 0, match.last_price, book.last_price)
     trades = _trades(order, match, named, cancelled, own_is_bid, rest)
     after = Book(*sides, last_price)
-    return Passed(after, trades, status, accounts.hit(spec, book, trades),
+    return Handled(after, trades, status, accounts.hit(spec, book, trades),
                   jnp.sum(after.volume > 0, axis=-1, dtype=jnp.int32))
 
 
-def _together(spec: MarketSpec, interpret: bool, book: Book, order: Order, matching: jax.Array) -> Passed:
-    """`passed` of a batch, by the kernel."""
+def _together(spec: MarketSpec, interpret: bool, book: Book, order: Order, matching: jax.Array) -> Handled:
+    """`handle` of a batch, by the kernel."""
     one, matching = jax.tree.map(lambda x: x[:, None], (order, matching))
     done = book_kernel.submit(spec, functools.partial(_status, spec), book, one, matching, interpret=interpret)
     told = jax.vmap(functools.partial(_told, spec))(order, *jax.tree.map(lambda x: x[:, 0], done[1:]))
-    return Passed(done.book, *told)
+    return Handled(done.book, *told)
 
 
 def _told(spec: MarketSpec, order: Order, facts: book_kernel.Facts, listed: Row, by_account: jax.Array | None

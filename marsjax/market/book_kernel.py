@@ -67,7 +67,7 @@ class Facts(NamedTuple):
     best_bid: Any
 
 
-class Done(NamedTuple):
+class DoneByKernel(NamedTuple):
     """What orders [B, T] did."""
 
     book: Book
@@ -99,7 +99,7 @@ def fits(spec: MarketSpec) -> bool:
 
 
 def submit(spec: MarketSpec, status_of: StatusOf, book: Book, order: Order, matching: jax.Array, *,
-           interpret: bool = False) -> Done:
+           interpret: bool = False) -> DoneByKernel:
     """Orders [B, T] to books [B, ...], one after the other; `matching` is bool [B, T].
 
     `status_of` is the rule of refusal, of scalars. The books are changed in place where nothing else reads them.
@@ -128,7 +128,7 @@ def submit(spec: MarketSpec, status_of: StatusOf, book: Book, order: Order, matc
         in_specs=[of_orders(given.shape[-1]), *[sizes.spec()] * 4, last],
         input_output_aliases={i + 1: i for i in range(5)})(given, *fields)
     facts = Facts(*(found[5][..., i] for i in range(len(Facts._fields))))
-    return Done(Book(*found[:5]), facts, Row(*found[6:10]), found[10] if by_account else None)
+    return DoneByKernel(Book(*found[:5]), facts, Row(*found[6:10]), found[10] if by_account else None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -158,7 +158,7 @@ def take_nearest(spec: MarketSpec, book: Book, accounts: tuple[int, int], named:
     return (alone if is_plain else by_batch(alone, together))(book, asked, goes, *named)
 
 
-def _trades(width: int, facts: cancels_kernel.Taken, volume: jax.Array, order_id: jax.Array, account: jax.Array
+def _trades(width: int, facts: cancels_kernel.TakenByKernel, volume: jax.Array, order_id: jax.Array, account: jax.Array
             ) -> Trades:
     """The transactions of cancels at one price."""
     listed, none = volume > 0, jnp.zeros_like(facts.side)

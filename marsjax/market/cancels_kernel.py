@@ -65,7 +65,7 @@ def _program(rank_of: Callable[..., jax.Array], accounts: tuple[int, int], sizes
             out[0], out[1], out[2] = sides.fields.volume[side, slot], sides.fields.order_id[side, slot], side
 
 
-class Taken(NamedTuple):
+class TakenByKernel(NamedTuple):
     """What cancels took off books [B, ...], int32."""
 
     sent: Any
@@ -81,7 +81,7 @@ class Taken(NamedTuple):
 
 
 def nearest(width: int, accounts: tuple[int, int], owners: int, book: Book, named: tuple[jax.Array, ...],
-            interpret: bool = False) -> tuple[Book, Taken, tuple[jax.Array, ...], jax.Array | None]:
+            interpret: bool = False) -> tuple[Book, TakenByKernel, tuple[jax.Array, ...], jax.Array | None]:
     """Takes off what `cancels.nearest` says.
 
     Args:
@@ -99,7 +99,7 @@ def nearest(width: int, accounts: tuple[int, int], owners: int, book: Book, name
     batch, _, capacity = book.price.shape
     sizes, fields = Sizes(capacity, interpret), rows(book)
     words = jnp.stack([jnp.asarray(x).astype(jnp.int32) for x in named], -1)
-    each: list[tuple[int, ...]] = [(len(Taken._fields),), *[(width + 1,)] * 3]
+    each: list[tuple[int, ...]] = [(len(TakenByKernel._fields),), *[(width + 1,)] * 3]
     if width < capacity:
         each.append((owners + 1, 2))
     found = sizes.call(
@@ -109,7 +109,7 @@ def nearest(width: int, accounts: tuple[int, int], owners: int, book: Book, name
         out_shape=[jax.ShapeDtypeStruct(x.shape, jnp.int32) for x in fields] + [
             jax.ShapeDtypeStruct((batch, *x), jnp.int32) for x in each],
         input_output_aliases={i + 1: i for i in range(4)})(words, *fields)
-    taken = Taken(*(found[4][:, i] for i in range(len(Taken._fields))))
+    taken = TakenByKernel(*(found[4][:, i] for i in range(len(TakenByKernel._fields))))
     price, volume, order_id, account = found[:4]
     return (Book(price, volume, order_id, account, book.last_price), taken, tuple(x[:, :width] for x in found[5:8]),
             found[8] if len(found) > 8 else None)
@@ -125,7 +125,7 @@ def _take(width: int, accounts: tuple[int, int], owners: int, sizes: Sizes, word
     sides, (facts, *lists) = sides_of(refs[4:8], sizes), refs[8:]
     price, volume, upper_wins, asked, goes = (words[i] for i in range(5))
     zero, here = jnp.zeros_like(price), jnp.arange(pl.next_power_of_2(width), dtype=jnp.int32)
-    for i in range(len(Taken._fields)):
+    for i in range(len(TakenByKernel._fields)):
         facts[i] = zero
     triton.store(lists[0].at[pl.ds(0, len(here))], jnp.zeros_like(here), mask=here < width)
     sides.barrier()

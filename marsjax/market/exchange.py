@@ -77,14 +77,14 @@ def submit(spec: MarketSpec, market: Market, order: Order, only_continuous: Arra
     kind = jnp.where(refused == Status.ACCEPTED, order.kind, jnp.int32(Kind.NONE))
     limit = books.limit_price(spec, market.book, order)
     taken = dataclasses.replace(order, kind=kind, order_id=order_id, price=limit)
-    passed = books.passed(spec, market.book, taken, matching=phase == Phase.CONTINUOUS)
-    book, trades = passed.book, passed.trades
-    status = jnp.where(refused == Status.ACCEPTED, passed.status, refused)
+    handled = books.handle(spec, market.book, taken, matching=phase == Phase.CONTINUOUS)
+    book, trades = handled.book, handled.trades
+    status = jnp.where(refused == Status.ACCEPTED, handled.status, refused)
     accepted = status == Status.ACCEPTED
 
     after = Market(
-        book=book, ledgers=accounts.settle(spec, market.ledgers, passed.hit, taken, trades),
-        counters=_count(spec, market.counters, passed.resting, order, trades, status),
+        book=book, ledgers=accounts.settle(spec, market.ledgers, handled.hit, taken, trades),
+        counters=_count(spec, market.counters, handled.resting, order, trades, status),
         time=times.select(times.before(market.time, order.time) & (order.kind != Kind.NONE), order.time,
                                market.time),
         next_id=jnp.where(accepted, jnp.maximum(market.next_id, order_id + 1), market.next_id),

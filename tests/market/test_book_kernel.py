@@ -67,7 +67,7 @@ def assert_bitwise_equal(a: Any, b: Any) -> None:
 def run(spec: MarketSpec, sent: Order, matching: jax.Array) -> Any:
     """All that each order did, the views after it, and what the batch is after all of them."""
     def one(state: Any, given: Any) -> Any:
-        done = jax.vmap(functools.partial(book.passed, spec))(state, *given)
+        done = jax.vmap(functools.partial(book.handle, spec))(state, *given)
         return done.book, (done, jax.vmap(functools.partial(book.view, spec))(done.book))
 
     return jax.lax.scan(one, repeated(book.empty(spec)), (sent, matching))
@@ -144,7 +144,7 @@ def test_the_kernels_lower_for_a_gpu_without_one(monkeypatch: pytest.MonkeyPatch
     true, word = jnp.ones(3, bool), jnp.zeros(3, jnp.uint32)
 
     def all_of_them(state: Any, order: Order) -> Any:
-        done = jax.vmap(functools.partial(book.passed, spec))(state, order)
+        done = jax.vmap(functools.partial(book.handle, spec))(state, order)
         many = jax.vmap(functools.partial(book.submit_many, spec))(state, repeated(order, 3))
         named = order.price, order.volume, true
         return (done, many, jax.vmap(functools.partial(book.view, spec))(done.book),
