@@ -36,8 +36,11 @@ def begin(day_name: str, trajectories: int, exchange: str = "") -> tuple[Simulat
     market = day.feed.venue.market(capacity=8192, accounts=futures.ACCOUNT + 1, trade_width=32)
     (start,) = starts.states_of_feed(market, prepared, day.feed, [day.start_ns]).starts
     capacity = futures.first_capacity(futures.FuturesSpec(trajectories, 5), [start])
-    market = dataclasses.replace(market, capacity=capacity, kernels=benchmark_book.ways_of(exchange))
+    market = dataclasses.replace(market, capacity=capacity)
     simulator = prepared.simulator(market).replace(account=futures.ACCOUNT)
+    if exchange:
+        market = dataclasses.replace(market, kernels=benchmark_book.ways_of(exchange))
+        simulator = simulator.replace(market=market)
     start = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], trajectories, axis=0), resize(start, capacity))
     until = times.from_ns(np.full(trajectories, day.start_ns + 3600 * SECOND_NS))
     return simulator, jax.jit(sim_step.begin)(simulator, start, np.arange(trajectories, dtype=np.int32), (), until)

@@ -191,7 +191,7 @@ class _At(NamedTuple):
         def one(carry: Any) -> Any:
             start, orders, left, _ = carry
             _, take, _, more = self.block(start, left)
-            left = left - jnp.sum(take, axis=0)
+            left = left - count_of(take)
             return start + self.sides.sizes.block, orders + count_of(take > 0), left, more & (left > 0)
 
         begin = (self.begin(), jnp.zeros_like(volume), volume, (self.resting > 0) & (volume > 0))
@@ -206,7 +206,7 @@ class _At(NamedTuple):
                 _, take, owner, more = self.block(start, left)
                 owner = jnp.where((owner >= 0) & (owner < owners), owner, owners)
                 total = int64.add(total, int64.total(jnp.where(owner == account, take, 0)))
-                left = left - jnp.sum(take, axis=0)
+                left = left - count_of(take)
                 return start + self.sides.sizes.block, left, total, more & (left > 0)
 
             none = Int64(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.uint32))
@@ -235,9 +235,9 @@ class _At(NamedTuple):
             for ref, x in zip(fields, row._replace(volume=row.volume - take), strict=True):
                 triton.store(ref.at[self.side, jnp.where(rests, slot - ahead, sizes.nowhere)], x, mask=rests)
             self.sides.barrier()
-            left, gone = left - jnp.sum(take, axis=0), gone + jnp.sum(goes, axis=0)
+            left, gone = left - count_of(take), gone + count_of(goes)
             later = start + sizes.block
-            return later, left, orders + jnp.sum(is_taken, axis=0), gone, (later < self.resting) & (
+            return later, left, orders + count_of(is_taken), gone, (later < self.resting) & (
                 (more & (left > 0)) | (gone > 0))
 
         zero = jnp.zeros_like(volume)
@@ -292,7 +292,7 @@ def _chosen(sides: Sides, side: jax.Array, count: jax.Array, accounts: tuple[int
         start, least, fits, _ = carry
         _, distance, more = look(start)
         now = jnp.minimum(least, jnp.min(distance, axis=0))
-        here = jnp.sum(((distance == now) & (distance < _FAR)).astype(jnp.int32), axis=0)
+        here = count_of((distance == now) & (distance < _FAR))
         return start + block, now, jnp.where(now < least, 0, fits) + here, more
 
     def pick(carry: Any) -> Any:
@@ -301,7 +301,7 @@ def _chosen(sides: Sides, side: jax.Array, count: jax.Array, accounts: tuple[int
         is_it = ((distance == least) & (distance < _FAR)).astype(jnp.int32)
         number = reached + jax.lax.cumsum(is_it, axis=0)
         at = jnp.maximum(at, jnp.max(jnp.where((is_it > 0) & (number == wanted), slot, -1), axis=0))
-        return start + block, reached + jnp.sum(is_it, axis=0), at, more & (at < 0)
+        return start + block, reached + count_of(is_it), at, more & (at < 0)
 
     start, zero = (first >> shift) << shift, jnp.zeros_like(count)
     begin = (start, zero + _FAR, zero, count > 0)

@@ -228,4 +228,4 @@ def shares_before(volume: jax.Array) -> jax.Array:
 
 def count_of(x: jax.Array) -> jax.Array:
     """Flags that hold, or the sum of int32 numbers."""
-    return jnp.sum(x.astype(jnp.int32), axis=0)
+    return jnp.sum(x.astype(jnp.int32), axis=0, dtype=jnp.int32)

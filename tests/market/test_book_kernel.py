@@ -25,6 +25,9 @@ BOOKS, LENGTH = 5, 150
 SPECS = {"one block": MarketSpec(capacity=7, trade_width=2, levels=2), "blocks": MarketSpec(capacity=29, trade_width=3)}
 
 
+NAMES = pytest.mark.parametrize("name", ["blocks", pytest.param("one block", marks=pytest.mark.slow)])
+
+
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks a side. What is compiled with them has specs of its own."""
@@ -73,7 +76,7 @@ def run(spec: MarketSpec, sent: Order, matching: jax.Array) -> Any:
     return jax.lax.scan(one, repeated(book.empty(spec)), (sent, matching))
 
 
-@pytest.mark.parametrize("name", SPECS)
+@NAMES
 @pytest.mark.parametrize(("seed", "huge"), [(0, False), (1, True), (2, False)])
 def test_orders_to_many_books_do_what_they_do_to_one(name: str, seed: int, huge: bool) -> None:
     sent, matching = flow(seed, huge), np.random.default_rng(seed).random((LENGTH, BOOKS)) < 0.95
@@ -93,10 +96,27 @@ def test_many_orders_in_one_call_do_what_they_do_one_by_one() -> None:
     assert_bitwise_equal(*ways.values())
     last, (ask, bid), _, _ = ways["interpreted"]
     assert_bitwise_equal(jax.vmap(book.best)(last), (ask[:, -1], bid[:, -1]))
-    # Two axes of books are one.
-    twice = jax.vmap(jax.vmap(functools.partial(book.submit_many, spec)))(*jax.tree.map(
-        lambda x: x[:4].reshape(2, 2, *x.shape[1:]), (books, sent)))
-    assert_bitwise_equal(twice, jax.tree.map(lambda x: x[:4].reshape(2, 2, *x.shape[1:]), ways["xla"]))
+
+
+def test_axes_of_books_are_merged_into_one() -> None:
+    """And what is the same for all of a batch is repeated: `together` gets whole arguments with one axis in front."""
+    seen = []
+
+    def together(x: jax.Array, y: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        seen.append((x.shape, y["y"].shape))
+        return {"sum": jnp.sum(x, axis=1) + y["y"]}
+
+    by_batch = slots_kernel.by_batch(lambda x, y: {"sum": jnp.sum(x) + y["y"]}, together)
+    x, y = np.arange(24).reshape(2, 3, 4), np.array([10, 20])
+    assert by_batch(x[0, 0], {"y": y[0]})["sum"] == 16 and not seen
+    assert by_batch_of(by_batch)(x[0], {"y": y[0]})["sum"].tolist() == [16, 32, 48]
+    found = jax.jit(jax.vmap(by_batch_of(by_batch)))(x, {"y": y})["sum"]
+    np.testing.assert_array_equal(found, x.sum(-1) + y[:, None])
+    assert seen[0] == ((3, 4), (3,)) and seen[-1] == ((6, 4), (6,))
+
+
+def by_batch_of(function: Any) -> Any:
+    return jax.vmap(function, in_axes=(0, None))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -118,7 +138,7 @@ def market_day(spec: MarketSpec, is_whole: bool, sent: Order, is_asked: jax.Arra
 
 
 @pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "nearest"])
-@pytest.mark.parametrize("name", SPECS)
+@NAMES
 def test_cancels_by_price_of_many_markets_do_what_they_do_to_one(name: str, is_whole: bool) -> None:
     spec = dataclasses.replace(SPECS[name], accounts=3, session=SESSION)
     sent, rng = flow(4), np.random.default_rng(5)
