@@ -144,8 +144,10 @@ def test_cancels_by_price_of_many_markets_do_what_they_do_to_one(name: str, is_w
     sent, rng = flow(4), np.random.default_rng(5)
     is_asked = (sent.kind == Kind.CANCEL) | (rng.random(sent.kind.shape) < 0.1)
     when = times.from_ns(np.broadcast_to((15 + np.arange(LENGTH) // 4)[:, None] * SECOND_NS, is_asked.shape))
-    sent = dataclasses.replace(sent, time=when, kind=np.where(is_asked, np.int32(Kind.CANCEL), sent.kind),
-                               order_id=np.full_like(sent.order_id, NO_ID))
+    # Many orders alike, among which the newest is not always taken.
+    volume = np.where(rng.random(is_asked.shape) < 0.8, rng.integers(2, 4, is_asked.shape, np.int32), sent.volume)
+    kind = np.where(is_asked, np.int32(Kind.CANCEL), sent.kind)
+    sent = dataclasses.replace(sent, time=when, volume=volume, kind=kind, order_id=np.full_like(kind, NO_ID))
     words = rng.integers(0, 2**32, is_asked.shape, dtype=np.uint32)
     plain, by_kernel = (market_day(s, is_whole, sent, is_asked, words) for s in (spec, of_kernel(spec)))
     assert_bitwise_equal(plain, by_kernel)
