@@ -34,6 +34,8 @@ def _book(config: ConfigDict, stream: str) -> ConfigDict:
     config.trade_width = 8  # transactions listed per order
     config.unroll = 1  # orders in one pass of the compiled loop
     config.returned = "all"  # all: transactions, accounts, status, best bid and ask of every order; best: the last two
+    config.together = False  # whether all orders of a book go to it in one call, as given ones can
+    config.exchange = ""  # xla, or kernel (a GPU's); empty: the device's
     return config
 
 
@@ -45,6 +47,7 @@ def _rollout(config: ConfigDict) -> ConfigDict:
     config.context_length = 1024  # tokens that the model sees at once
     config.attention = ""  # columns or sums (of a ring), or kernel (a GPU's, of the mode refresh); empty: the device's
     config.head = ""  # head and draw: xla, or kernel (a GPU's); empty: the device's
+    config.exchange = ""  # books and cancels: xla, or kernel (a GPU's); empty: the device's
     config.cache_dtype = "model"  # of keys and values: model, in the model's own, or int8
     config.capacity = 128  # resting orders a side
     config.minutes = 30  # of noise before the start

@@ -26,17 +26,21 @@ from marsjax.sim import step as sim_step
 from marsjax.sim.initial import resize
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.state import SimState
-from marsjax.studies import benchmark_parts, futures, order_model, starts
+from marsjax.studies import benchmark_book, benchmark_parts, futures, order_model, starts
 
 
-def begin(day_name: str, trajectories: int) -> tuple[Simulator, SimState]:
+def begin(day_name: str, trajectories: int, exchange: str = "") -> tuple[Simulator, SimState]:
     """A simulator and the states at the day's end, with as many slots as a forecast gives them."""
     day = made_days.open_day(load.folder_of("default"), day_name)
     prepared = order_model.prepare(marsjax.load_order_model("default"))
     market = day.feed.venue.market(capacity=8192, accounts=futures.ACCOUNT + 1, trade_width=32)
     (start,) = starts.states_of_feed(market, prepared, day.feed, [day.start_ns]).starts
     capacity = futures.first_capacity(futures.FuturesSpec(trajectories, 5), [start])
-    simulator = prepared.simulator(dataclasses.replace(market, capacity=capacity)).replace(account=futures.ACCOUNT)
+    market = dataclasses.replace(market, capacity=capacity)
+    simulator = prepared.simulator(market).replace(account=futures.ACCOUNT)
+    if exchange:
+        market = dataclasses.replace(market, kernels=benchmark_book.ways_of(exchange))
+        simulator = simulator.replace(market=market)
     start = jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], trajectories, axis=0), resize(start, capacity))
     until = times.from_ns(np.full(trajectories, day.start_ns + 3600 * SECOND_NS))
     return simulator, jax.jit(sim_step.begin)(simulator, start, np.arange(trajectories, dtype=np.int32), (), until)
@@ -59,10 +63,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trajectories", type=int, default=128)
     parser.add_argument("--day", choices=made_days.NAMES, default="default")
+    parser.add_argument("--exchange", default="", help="xla or kernel; by default the device's way")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=9)
     given = parser.parse_args()
-    simulator, state = begin(given.day, given.trajectories)
+    simulator, state = begin(given.day, given.trajectories, given.exchange)
     taken = []
     state = jax.block_until_ready(several(simulator, state, given.steps))
     for _ in range(given.repeats):

@@ -47,6 +47,9 @@ class Kernels:
     head: str = "xla"
     """Head and draw: `xla`, operations of JAX; `kernel`, kernels of a GPU (`model.head_kernel`); or `interpreted`,
     these kernels step by step on any device, for tests."""
+    book: str = "xla"
+    """Orders to a batch of books, and views of it: `xla`, operations of JAX; `kernel`, kernels of a GPU that change
+    books in place (`market.book_kernel`); or `interpreted`, these kernels step by step on any device, for tests."""
     further_turns: int | None = 8
     """After the first turn of all trajectories, so many of those that have another are gathered and take it together,
     until none has. None: all are computed until the last has none."""
@@ -58,7 +61,7 @@ class Kernels:
     def __post_init__(self) -> None:
         ways = {"prefix_sum": ("scan", "windows"), "pack": ("steps", "indices"), "shift": ("fused", "laid"),
                 "first_shares": ("steps", "sum"), "attention": ("columns", "sums", "kernel", "interpreted"),
-                "head": ("xla", "kernel", "interpreted")}
+                "head": ("xla", "kernel", "interpreted"), "book": ("xla", "kernel", "interpreted")}
         for name, known in ways.items():
             if getattr(self, name) not in known:
                 raise InputError(f"Kernels.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
@@ -74,7 +77,7 @@ ACCELERATOR = Kernels(
     prefix_sum="windows", pack="indices", first_shares="sum", heads_first=False, attention="sums", rows=None,
     logits=2**23, further_turns=None, one_by_one=False, one_function=False)
 """For many cores: few large kernels, and no step that waits for an answer."""
-GPU = dataclasses.replace(ACCELERATOR, attention="kernel", head="kernel")
+GPU = dataclasses.replace(ACCELERATOR, attention="kernel", head="kernel", book="kernel")
 """For a GPU that kernels of our own can be written for: `has_triton`."""
 _LEAST_CAPABILITY = 8.0
 """Of a GPU whose matrix units take bfloat16."""
@@ -104,7 +107,7 @@ def has_triton() -> bool:
         # What a JAX to come raises in place of what it has no more is not known.
         reason = f"JAX {jax.__version__}, {type(error).__name__}: {brief(error)}"
     logging.getLogger(__name__).warning(
-        "head, draw and attention to contexts by XLA, not by the faster kernels: %s", reason)
+        "books, head, draw and attention to contexts by XLA, not by the faster kernels: %s", reason)
     return False
 
 
@@ -117,12 +120,18 @@ def _try_triton() -> None:
     def double(x: Any, y: Any) -> None:
         at = pallas.ds(pallas.program_id(0) * size, size)
         mask = jnp.arange(size) < size - 1
-        triton.store(y.at[at], 2 * triton.load(x.at[at], mask=mask, other=0.0), mask=mask)
+
+        @pallas.when(pallas.program_id(0) < 2)
+        def _() -> None:
+            twice = 2 * triton.load(x.at[at], mask=mask, other=0.0)
+            triton.debug_barrier()
+            triton.store(y.at[at], jax.lax.cumsum(twice, axis=0), mask=mask)
 
     shape = jax.ShapeDtypeStruct((2 * size,), jnp.float32)
     whole = pallas.BlockSpec(shape.shape, lambda i: (0,))
-    call = pallas.pallas_call(double, out_shape=shape, grid=(pallas.cdiv(2 * size, size),), in_specs=[whole],
-                              out_specs=whole, compiler_params=triton.CompilerParams(num_warps=1, num_stages=1))
+    call = pallas.pallas_call(
+        double, out_shape=shape, grid=(pallas.cdiv(2 * size, size),), in_specs=[whole], out_specs=whole,
+        input_output_aliases={0: 0}, compiler_params=triton.CompilerParams(num_warps=1, num_stages=1))
     jax.jit(call).trace(shape).lower(lowering_platforms=("cuda",))
 
 

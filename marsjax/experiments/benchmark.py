@@ -52,6 +52,8 @@ def _books(config: ConfigDict) -> Iterator[dict[str, Any]]:
             raise InputError(f"config.{key}: expected numbers of at least 1, at most {limits.TRAJECTORIES}, got "
                              f"{config[key]}")
     spec, stream = setup.spec_of(BookBenchmark, config), _stream(config.stream)
+    with setup.named("config.exchange"):
+        benchmark_book.ways_of(spec.exchange)
     rows = [benchmark_book.measure(stream, count, capacity, spec)
             for count, capacity in itertools.product(config.books, config.capacity)]
     print(benchmark_book.table(rows))
@@ -79,7 +81,10 @@ def _rollouts(config: ConfigDict) -> Iterator[dict[str, Any]]:
     with setup.named("config.attention, config.head, config.cache_dtype"):
         cases = [benchmark_rollout.taken(case, config.attention, config.head, config.cache_dtype) for case in cases]
     limit = config.bandwidth_gb_per_s or benchmark_rollout.bandwidth(device.device_kind)
-    benchmark = Benchmark(MarketSpec(capacity=config.capacity, trade_width=32, accounts=2), spec, limit)
+    with setup.named("config.exchange"):
+        market = MarketSpec(capacity=config.capacity, trade_width=32, accounts=2,
+                            kernels=benchmark_book.ways_of(config.exchange))
+    benchmark = Benchmark(market, spec, limit)
     rows: list[dict[str, Any]] = []
     for case in cases:
         rows.append(benchmark.measure(case))

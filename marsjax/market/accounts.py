@@ -16,19 +16,12 @@ def empty(spec: MarketSpec) -> Ledgers:
     return Ledgers(nothing, nothing, nothing, nothing)
 
 
-def settle(spec: MarketSpec, ledgers: Ledgers, before: Book, order: Order, trades: Trades) -> Ledgers:
-    """Books the transactions of one order.
+def hit(spec: MarketSpec, before: Book, trades: Trades) -> tuple[Int64, Int64]:
+    """Shares, and price x shares, that resting orders lost by one order's transactions, by their account, [N + 1].
 
-    Args:
-      spec: sizes.
-      ledgers: the accounts before.
-      before: the book before the order.
-      order: the order, which was accepted if `trades` says that anything happened or rested.
-      trades: its transactions. Fills past the end of a truncated list are booked too: they are a prefix of the side.
+    `before` is the book before the order: fills past the end of a truncated list count too, they are a prefix of the
+    side.
     """
-    is_cancel = order.kind == Kind.CANCEL
-    bids = trades.side == Side.BID
-
     def by_list(before: Book, trades: Trades) -> tuple[Int64, Int64]:
         return _by_account(spec, trades.price, trades.volume_each, trades.resting_account)
 
@@ -37,9 +30,34 @@ def settle(spec: MarketSpec, ledgers: Ledgers, before: Book, order: Order, trade
 
     if spec.trade_width < spec.capacity:
         # The short list is all there is, unless it was truncated.
-        shares, value = if_needed(chosen(spec.kernels), trades.is_truncated, by_book, by_list, before, trades)
-    else:
-        shares, value = by_list(before, trades)
+        return if_needed(chosen(spec.kernels), trades.is_truncated, by_book, by_list, before, trades)
+    return by_list(before, trades)
+
+
+def hit_by(spec: MarketSpec, trades: Trades, words: Array | None) -> tuple[Int64, Int64]:
+    """`hit` where the sums are known if the list is truncated: high and low `words` of both, int32 [N + 1, 4]."""
+    listed = _by_account(spec, trades.price, trades.volume_each, trades.resting_account)
+    if words is None:
+        return listed
+    low = jnp.asarray(words).astype(jnp.uint32)
+    shares, value = (int64.select(trades.is_truncated, Int64(words[:, i], low[:, i + 1]), x)
+                     for i, x in zip((0, 2), listed, strict=True))
+    return shares, value
+
+
+def settle(spec: MarketSpec, ledgers: Ledgers, hit: tuple[Int64, Int64], order: Order, trades: Trades) -> Ledgers:
+    """Books the transactions of one order.
+
+    Args:
+      spec: sizes.
+      ledgers: the accounts before.
+      hit: what resting orders lost by it (`hit`).
+      order: the order, which was accepted if `trades` says that anything happened or rested.
+      trades: its transactions.
+    """
+    is_cancel = order.kind == Kind.CANCEL
+    bids = trades.side == Side.BID
+    shares, value = hit
 
     # The resting side gives back what it had reserved; if it traded, it pays or delivers it.
     zero = int64.of_int32(jnp.zeros(spec.accounts + 1, jnp.int32))
@@ -60,6 +78,17 @@ def release(spec: MarketSpec, ledgers: Ledgers, before: Book, take: Array) -> Le
     _, cash = _by_account(spec, before.price[Side.BID], take[Side.BID], before.account[Side.BID])
     shares, _ = _by_account(spec, before.price[Side.ASK], take[Side.ASK], before.account[Side.ASK])
     return _release(ledgers, cash, shares)
+
+
+def taken(spec: MarketSpec, price: Array, take: Array, account: Array) -> tuple[Int64, Int64]:
+    """Shares, and price x shares, that cancels take off orders [C] of a side, by account, [N + 1]."""
+    return _by_account(spec, price, take, account)
+
+
+def give_back(ledgers: Ledgers, is_bid: Array, taken: tuple[Int64, Int64]) -> Ledgers:
+    """Gives back what cancelled orders of one side had reserved: shares, and price x shares, by account."""
+    shares, value = taken
+    return _release(ledgers, int64.only(is_bid, value), int64.only(jnp.logical_not(is_bid), shares))
 
 
 def settle_auction(spec: MarketSpec, ledgers: Ledgers, uncross: Uncross) -> Ledgers:

@@ -7,7 +7,7 @@ them over thousands.
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,31 +33,23 @@ from marsjax.core.records import (
     Trades,
 )
 from marsjax.core.specs import MarketSpec
-from marsjax.market import conditions, orders
+from marsjax.market import accounts, book_kernel, conditions, orders
+from marsjax.market.matching import Match, Named, find, match_with
 from marsjax.market.refusals import first_reason
-from marsjax.market.slots import NOTHING, Row, on_head, pack, prefix_count, saturating_prefix_sum
+from marsjax.market.slots import NOTHING, Row, on_head, pack, prefix_count
+from marsjax.market.slots_kernel import by_batch
 
 
-class _Match(NamedTuple):
-    """What an order would do to the opposite side."""
+class Handled(NamedTuple):
+    """What one message does to a book, and what its exchange keeps count of."""
 
-    whole: Array  # resting orders filled whole: a prefix of the side
-    partial: Array  # shares of the next one, if it is filled in part
-    filled: Array  # shares in all
-    fills: Array  # resting orders hit
-    value: Int64  # sum of price x shares
-    last_price: Array  # of the last fill
-    listed: Row  # the first K fills; volume is the shares filled, 0 past the last
-
-
-class _Named(NamedTuple):
-    """The resting order that a cancel names."""
-
-    found: Array
-    slot: Array
-    price: Array
-    volume: Array
-    account: Array
+    book: Book
+    trades: Trades
+    status: jax.Array
+    hit: tuple[Int64, Int64]
+    """Shares, and price x shares, that resting orders lost, by their account, [N + 1]."""
+    resting: Array
+    """int32 [2], orders of each side after it."""
 
 
 def empty(spec: MarketSpec) -> Book:
@@ -81,6 +73,48 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
       The book after, its transactions, and an int32 `Status`. Any status but ACCEPTED leaves the book as it was:
       an order is taken whole or not at all.
     """
+    done = handle(spec, book, order, matching)
+    return done.book, done.trades, done.status
+
+
+def handle(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = True) -> Handled:
+    """`submit`, with what the exchange around the book counts."""
+    kernels = chosen(spec.kernels)
+    if kernels.book == "xla" or not book_kernel.fits(spec):
+        return _alone(spec, book, order, matching)
+    together = functools.partial(_together, spec, kernels.book == "interpreted")
+    return by_batch(functools.partial(_alone, spec), together)(book, order, matching)
+
+
+def submit_many(spec: MarketSpec, book: Book, sent: Order, matching: Array | bool = True
+                ) -> tuple[Book, tuple[Array, Array], Trades, Array]:
+    """Orders [T], one after the other, as `submit` takes each; under `vmap` books stay where they lie meanwhile.
+
+    Returns the book after all of them, and of each, [T, ...]: best ask and best bid after it, its transactions and its
+    status.
+    """
+    kernels, matching = chosen(spec.kernels), jnp.broadcast_to(matching, jnp.shape(sent.kind))
+
+    def alone(book: Book, sent: Order, matching: Array) -> Any:
+        def one(book: Book, given: tuple[Order, Array]) -> tuple[Book, Any]:
+            done = _alone(spec, book, *given)
+            return done.book, (best(done.book), done.trades, done.status)
+
+        book, answers = jax.lax.scan(one, book, (sent, matching))
+        return book, *answers
+
+    def together(book: Book, sent: Order, matching: jax.Array) -> Any:
+        done = book_kernel.submit(spec, functools.partial(_status, spec), book, sent, matching,
+                                  interpret=kernels.book == "interpreted")
+        trades, status, *_ = jax.vmap(jax.vmap(functools.partial(_told, spec)))(sent, *done[1:])
+        return done.book, (done.facts.best_ask, done.facts.best_bid), trades, status
+
+    is_plain = kernels.book == "xla" or not book_kernel.fits(spec)
+    return (alone if is_plain else by_batch(alone, together))(book, sent, matching)
+
+
+def _alone(spec: MarketSpec, book: Book, order: Order, matching: Array | bool) -> Handled:
+    """`handle` in operations of JAX."""
     is_cancel = order.kind == Kind.CANCEL
     is_limit = (order.kind == Kind.SELL) | (order.kind == Kind.BUY)
     own_is_bid = jnp.where(is_cancel, order.cancel_side, order.kind) == Side.BID
@@ -88,12 +122,12 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
 
     order = dataclasses.replace(order, price=limit_price(spec, book, order))
     wanted = jnp.where(is_limit, jnp.maximum(order.volume, 0), 0)
-    match = _match(chosen(spec.kernels), spec.trade_width, opposite, own_is_bid, order.price,
+    match = match_with(chosen(spec.kernels), spec.trade_width, opposite, own_is_bid, order.price,
                    jnp.where(matching, wanted, 0))
     rest = wanted - match.filled
     if spec.conditions:
         rest = jnp.where(conditions.may_rest(order.condition), rest, 0)
-    named = _find(own, order.cancel_id)
+    named = find(own, order.cancel_id)
     status = _status(spec, order, named, jnp.logical_not(matching), match.filled,
                      is_duplicate=jnp.any((book.order_id == order.order_id) & (book.volume > 0)),
                      is_full=(own.volume[-1] > 0) & (rest > 0))
@@ -109,7 +143,30 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
         removes=removes, reduced=jnp.where(cancelled & ~removes, order.volume, 0))
     last_price = jnp.where(match.fills > 0, match.last_price, book.last_price)
     trades = _trades(order, match, named, cancelled, own_is_bid, rest)
-    return Book(*sides, last_price), trades, status
+    after = Book(*sides, last_price)
+    return Handled(after, trades, status, accounts.hit(spec, book, trades),
+                  jnp.sum(after.volume > 0, axis=-1, dtype=jnp.int32))
+
+
+def _together(spec: MarketSpec, interpret: bool, book: Book, order: Order, matching: jax.Array) -> Handled:
+    """`handle` of a batch, by the kernel."""
+    one, matching = jax.tree.map(lambda x: x[:, None], (order, matching))
+    done = book_kernel.submit(spec, functools.partial(_status, spec), book, one, matching, interpret=interpret)
+    told = jax.vmap(functools.partial(_told, spec))(order, *jax.tree.map(lambda x: x[:, 0], done[1:]))
+    return Handled(done.book, *told)
+
+
+def _told(spec: MarketSpec, order: Order, facts: book_kernel.Facts, listed: Row, by_account: jax.Array | None
+          ) -> tuple[Trades, jax.Array, tuple[Int64, Int64], jax.Array]:
+    """What the kernel says of one order, but for the book."""
+    is_cancel = order.kind == Kind.CANCEL
+    cancelled = (facts.status == Status.ACCEPTED) & is_cancel
+    own_is_bid = jnp.where(is_cancel, order.cancel_side, order.kind) == Side.BID
+    value = Int64(facts.value_hi, facts.value_lo.astype(jnp.uint32))
+    match = Match(facts.whole, facts.partial, facts.filled, facts.fills, value, facts.last_price, listed)
+    named = Named(cancelled, facts.slot, facts.price, order.volume, facts.account)
+    trades = _trades(order, match, named, cancelled, own_is_bid, facts.rest)
+    return trades, facts.status, accounts.hit_by(spec, trades, by_account), jnp.stack([facts.asks, facts.bids])
 
 
 def limit_price(spec: MarketSpec, book: Book, order: Order) -> Array:
@@ -186,6 +243,10 @@ def view(spec: MarketSpec, book: Book) -> BookView:
 
 def _levels(kernels: Kernels, count: int, book: Book) -> tuple[jax.Array, Int64]:
     """Prices [2, L] and volumes [2, L] of the best `count` levels."""
+    if kernels.book != "xla" and book.price.shape[-1] <= book_kernel.MOST_SLOTS:
+        together = functools.partial(book_kernel.levels, count, interpret=kernels.book == "interpreted")
+        return by_batch(lambda book: _levels_of(count, book.price, book.volume), together)(book)
+
     def enough(head: int, rows: tuple[Array, Array]) -> jax.Array:
         # All orders stand in the head, or a level too many begins there.
         price, volume = (x[:, :head] for x in rows)
@@ -210,38 +271,7 @@ def _row(book: Book, is_bid: jax.Array) -> Row:
                  for x in (book.price, book.volume, book.order_id, book.account)))
 
 
-def _match(kernels: Kernels, width: int, opposite: Row, is_buy: jax.Array, limit: Array, wanted: jax.Array) -> _Match:
-    """How `wanted` shares up to the price `limit` fill the opposite side; the first `width` fills are listed."""
-    crosses = jnp.where(is_buy, opposite.price <= limit, opposite.price >= limit)
-    reach = opposite._replace(volume=jnp.where(crosses & (wanted > 0), opposite.volume, 0))
-
-    def enough(head: int, reach: Row, wanted: Array) -> jax.Array:
-        return (reach.volume[head] == 0) | ~int64.less(int64.total(reach.volume[:head]), int64.of_int32(wanted))
-
-    return on_head(kernels, width, enough, functools.partial(_fill, kernels, width), reach, wanted)
-
-
-def _fill(kernels: Kernels, width: int, reach: Row, wanted: jax.Array) -> _Match:
-    """Fills orders that are all within the limit (the others' volume is 0)."""
-    left = wanted - jnp.minimum(saturating_prefix_sum(kernels, reach.volume), wanted)
-    fill = jnp.minimum(left, reach.volume)
-    is_whole = (reach.volume > 0) & (reach.volume <= left)
-    fills = _count(fill > 0)
-    listed = Row(reach.price, fill, reach.order_id, reach.account)
-    # The fills sum to `wanted` at most, so these sums cannot wrap.
-    return _Match(whole=_count(is_whole), partial=_sum(jnp.where(is_whole, 0, fill)), filled=_sum(fill), fills=fills,
-                  value=int64.total_product(reach.price, fill), last_price=reach.price[jnp.maximum(fills - 1, 0)],
-                  listed=jax.tree.map(lambda x: x[:width], listed))
-
-
-def _find(own: Row, order_id: Array) -> _Named:
-    """The order of one side with this id; zeros where there is none."""
-    named = (own.volume > 0) & (own.order_id == order_id)
-    slot = jnp.arange(named.shape[0], dtype=jnp.int32)
-    return _Named(jnp.any(named), *(_sum(jnp.where(named, x, 0)) for x in (slot, own.price, own.volume, own.account)))
-
-
-def _status(spec: MarketSpec, order: Order, named: _Named, collects: Array, filled: Array,
+def _status(spec: MarketSpec, order: Order, named: Named, collects: Array, filled: Array,
             is_duplicate: jax.Array, is_full: jax.Array) -> jax.Array:
     """The first reason to reject, or ACCEPTED; the order's price is its `limit_price`."""
     is_cancel = order.kind == Kind.CANCEL
@@ -265,7 +295,7 @@ def _status(spec: MarketSpec, order: Order, named: _Named, collects: Array, fill
         otherwise=jnp.int32(Status.ACCEPTED))
 
 
-def _change(kernels: Kernels, book: Book, *, is_own: jax.Array, match: _Match, slot: jax.Array, new: Row,
+def _change(kernels: Kernels, book: Book, *, is_own: jax.Array, match: Match, slot: jax.Array, new: Row,
             removes: jax.Array, reduced: jax.Array) -> Row:
     """The fields [2, C] of the book after an order, as one shift of each side.
 
@@ -297,7 +327,7 @@ def _change(kernels: Kernels, book: Book, *, is_own: jax.Array, match: _Match, s
     return after._replace(volume=after.volume - taken)
 
 
-def _trades(order: Order, match: _Match, named: _Named, cancelled: jax.Array, own_is_bid: jax.Array, rest: jax.Array
+def _trades(order: Order, match: Match, named: Named, cancelled: jax.Array, own_is_bid: jax.Array, rest: jax.Array
             ) -> Trades:
     """The record of what happened; `match` and `rest` are 0 unless the order was accepted."""
     listed = match.listed
@@ -340,7 +370,3 @@ def _cancels(kernels: Kernels, width: int, side: jax.Array, taken: Row) -> Trade
 
 def _count(flags: Array) -> jax.Array:
     return jnp.sum(flags, dtype=jnp.int32)
-
-
-def _sum(x: Array) -> jax.Array:
-    return jnp.sum(x, dtype=jnp.int32)

@@ -5,7 +5,9 @@ off the oldest orders, as the reference does (cancels of noise and background ag
 traders on an exchange do.
 """
 
+import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,23 @@ import numpy as np
 
 from marsjax.core import int64
 from marsjax.core.kernels import Kernels, chosen
-from marsjax.core.records import Array, Book
+from marsjax.core.records import (
+    EMPTY_PRICE,
+    NO_ACCOUNT,
+    NO_ID,
+    Array,
+    Book,
+    Int64,
+    Kind,
+    Side,
+    Trades,
+)
 from marsjax.core.specs import MarketSpec
+from marsjax.market import accounts as accounts_of
+from marsjax.market import book as books
+from marsjax.market import book_kernel, cancels_kernel, slots_kernel
 from marsjax.market.slots import prefix_count, saturating_prefix_sum
+from marsjax.market.slots_kernel import by_batch
 
 _FAR = 2**31 - 1
 _CELLS = 2**10
@@ -70,6 +86,90 @@ def whole(spec: MarketSpec, book: Book, is_own: Array, price: Array, volume: Arr
     return jnp.asarray(jnp.where(is_taken, book.volume, 0))
 
 
+class Found(NamedTuple):
+    """The resting order that `whole` takes back; zeros where there is none."""
+
+    volume: Array
+    order_id: Array
+    side: Array
+
+
+def whole_order(spec: MarketSpec, book: Book, accounts: tuple[int, int], named: tuple[Array, ...], asked: Array
+                ) -> Found:
+    """The order that `whole` takes back of the `accounts`, first and last; means nothing where it is not `asked` for.
+
+    `named` are price, volume, upper_wins and word, as of `whole`.
+    """
+    def alone(book: Book, asked: Array, *named: Array) -> Found:
+        own = (book.account >= accounts[0]) & (book.account <= accounts[1])
+        shares = whole(spec, book, own, *named)
+        volume, number = (jnp.sum(x, dtype=jnp.int32) for x in (shares, jnp.where(shares > 0, book.order_id, 0)))
+        return Found(volume, number, jnp.any(shares[Side.BID] > 0).astype(jnp.int32))
+
+    def together(book: Book, asked: jax.Array, *named: jax.Array) -> Found:
+        return Found(*cancels_kernel.whole(_rank, jnp.asarray(_RANKS), accounts, book, (*named, asked),
+                                           kernels.book == "interpreted"))
+
+    kernels = chosen(spec.kernels)
+    is_plain = kernels.book == "xla" or spec.capacity > slots_kernel.MOST_SLOTS
+    return (alone if is_plain else by_batch(alone, together))(book, asked, *named)
+
+
+class Taken(NamedTuple):
+    """What `take_nearest` did."""
+
+    book: Book
+    trades: Trades
+    """Those of the one side that lost shares."""
+    hit: tuple[Int64, Int64]
+    """Shares, and price x shares, that were taken, by account, [N + 1]."""
+    sent: Array
+    """int32, orders that there were to take shares off, though it may not have been done."""
+
+
+def take_nearest(spec: MarketSpec, book: Book, accounts: tuple[int, int], named: tuple[Array, ...], asked: Array,
+                 goes: Array) -> Taken:
+    """Takes off the book what `nearest` says of the `accounts`, first and last, if it is `asked` for and `goes`.
+
+    `named` are price, volume and upper_wins, as of `nearest`. `goes` may hold in continuous trading only: then one
+    price stands on one side.
+    """
+    def alone(book: Book, asked: Array, goes: Array, *named: Array) -> Taken:
+        own = (book.account >= accounts[0]) & (book.account <= accounts[1])
+        # A volume below 0 takes nothing.
+        shares = jnp.where(asked, jnp.maximum(nearest(spec, book, own, *named), 0), 0)
+        take = jnp.where(goes, shares, 0)
+        after, trades = books.cancel_where(spec, book, take)
+        side = jnp.argmax(trades.count).astype(jnp.int32)
+        hit = accounts_of.taken(spec, *(x[side] for x in (book.price, take, book.account)))
+        return Taken(after, jax.tree.map(lambda x: x[side], trades), hit, jnp.sum(shares > 0, dtype=jnp.int32))
+
+    def together(book: Book, asked: jax.Array, goes: jax.Array, *named: jax.Array) -> Taken:
+        after, facts, listed, words = cancels_kernel.nearest(
+            spec.trade_width, accounts, spec.accounts, book, (*named, asked, goes), kernels.book == "interpreted")
+        trades = jax.vmap(functools.partial(_trades, spec.trade_width))(facts, *listed)
+        if words is not None:
+            value = int64.multiply(facts.price[:, None], words[..., 1])
+            words = jnp.stack([words[..., 0], words[..., 1], value.hi, value.lo.astype(jnp.int32)], axis=-1)
+        return Taken(after, trades, jax.vmap(functools.partial(accounts_of.hit_by, spec))(trades, words), facts.sent)
+
+    kernels = chosen(spec.kernels)
+    is_plain = kernels.book == "xla" or not book_kernel.fits(spec)
+    return (alone if is_plain else by_batch(alone, together))(book, asked, goes, *named)
+
+
+def _trades(width: int, facts: cancels_kernel.TakenByKernel, volume: jax.Array, order_id: jax.Array, account: jax.Array
+            ) -> Trades:
+    """The transactions of cancels at one price."""
+    listed, none = volume > 0, jnp.zeros_like(facts.side)
+    return Trades(
+        kind=jnp.where(facts.taken > 0, jnp.int32(Kind.CANCEL), jnp.int32(Kind.NONE)), side=facts.side,
+        price=jnp.where(listed, facts.price, EMPTY_PRICE), volume_each=volume,
+        resting_id=jnp.where(listed, order_id, NO_ID), resting_account=jnp.where(listed, account, NO_ACCOUNT),
+        count=facts.taken, is_truncated=facts.taken > width, volume=int64.of_int32(facts.volume),
+        value=int64.multiply(facts.price, facts.volume), partial=none, rest=none, slot=none - 1)
+
+
 def _of_rank(kernels: Kernels, fits: jax.Array, count: jax.Array, rank: jax.Array) -> jax.Array:
     """bool [2, C], of `count` slots that fit the one of a rank from the last one, 0, on; none of none.
 
@@ -94,9 +194,11 @@ def rank_from_newest(word: Array, count: Array) -> jax.Array:
     so that all devices agree: u**1.25 is interpolated in a table, which moves no chance by more than 4e-5, and none of
     up to 100 orders by more than 2e-6.
     """
-    word = jnp.asarray(word, jnp.uint32)
+    return _rank(jnp.asarray(word, jnp.uint32), count, jnp.asarray(_RANKS))
+
+
+def _rank(word: jax.Array, count: Array, table: jax.Array) -> jax.Array:
     cell, part = (word >> 22).astype(jnp.int32), (word >> 6) & 0xFFFF
-    table = jnp.asarray(_RANKS)
     low, high = table[cell], table[cell + 1]
     reached = low + ((high - low) * part >> 16)
     return jnp.asarray(int64.multiply_high(reached << 8, count), jnp.int32)

@@ -18,7 +18,6 @@ from marsjax.core.records import (
     NO_ID,
     NO_PRICE,
     Array,
-    Book,
     Conservation,
     Counters,
     Int64,
@@ -34,7 +33,7 @@ from marsjax.core.records import (
 )
 from marsjax.core.sessions import Period, Phase
 from marsjax.core.specs import AuctionRule, MarketSpec
-from marsjax.market import accounts, auction, conditions, orders
+from marsjax.market import accounts, auction, cancels, conditions, orders
 from marsjax.market import book as books
 from marsjax.market.refusals import first_reason
 
@@ -78,13 +77,14 @@ def submit(spec: MarketSpec, market: Market, order: Order, only_continuous: Arra
     kind = jnp.where(refused == Status.ACCEPTED, order.kind, jnp.int32(Kind.NONE))
     limit = books.limit_price(spec, market.book, order)
     taken = dataclasses.replace(order, kind=kind, order_id=order_id, price=limit)
-    book, trades, status = books.submit(spec, market.book, taken, matching=phase == Phase.CONTINUOUS)
-    status = jnp.where(refused == Status.ACCEPTED, status, refused)
+    handled = books.handle(spec, market.book, taken, matching=phase == Phase.CONTINUOUS)
+    book, trades = handled.book, handled.trades
+    status = jnp.where(refused == Status.ACCEPTED, handled.status, refused)
     accepted = status == Status.ACCEPTED
 
     after = Market(
-        book=book, ledgers=accounts.settle(spec, market.ledgers, market.book, taken, trades),
-        counters=_count(spec, market.counters, book, order, trades, status),
+        book=book, ledgers=accounts.settle(spec, market.ledgers, handled.hit, taken, trades),
+        counters=_count(spec, market.counters, handled.resting, order, trades, status),
         time=times.select(times.before(market.time, order.time) & (order.kind != Kind.NONE), order.time,
                                market.time),
         next_id=jnp.where(accepted, jnp.maximum(market.next_id, order_id + 1), market.next_id),
@@ -118,29 +118,62 @@ def cancel_many(spec: MarketSpec, market: Market, take: Array, time: Time, asked
     none = jnp.zeros((), jnp.int32)
     take = jnp.where(asked, jnp.clip(take, 0, market.book.volume), 0)
     sent = jnp.sum(take > 0, dtype=jnp.int32)
-    phase = sessions.phase_at(spec.session, time)
-    probe = dataclasses.replace(orders.no_order(time), kind=none + Kind.CANCEL)
-    refused = _refusal(spec, market, probe, phase)
-    collects = (phase != Phase.CONTINUOUS) & (refused == Status.ACCEPTED)
-    status = first_reason(
-        (jnp.logical_not(asked), Status.NO_ORDER), (sent == 0, Status.NOTHING_TO_CANCEL), (collects, Status.CLOSED),
-        otherwise=refused)
+    refused, is_open = _cancels_refused(spec, market, time)
     # Not by the status: that hangs on the sum of what is taken, which the book need not wait for.
-    take = jnp.where((refused == Status.ACCEPTED) & (phase == Phase.CONTINUOUS), take, 0)
+    take = jnp.where((refused == Status.ACCEPTED) & is_open, take, 0)
     book, trades = books.cancel_where(spec, market.book, take)
     count = jnp.sum(trades.count, dtype=jnp.int32)
     first = market.next_id + jnp.stack([none, trades.count[Side.ASK]])
+    after, status = _cancelled(market, asked, sent, refused, is_open, trades.volume,
+                               jnp.sum(trades.is_truncated, dtype=jnp.int32))
+    after = dataclasses.replace(
+        after, book=book, ledgers=accounts.release(spec, market.ledgers, market.book, take),
+        time=times.select(count > 0, time, market.time), next_id=market.next_id + count)
+    return after, Report(jnp.stack([status, status]), jnp.where(trades.count > 0, first, NO_ID), trades,
+                         jnp.stack([none, none]) + EMPTY_PRICE)
+
+
+def cancel_nearest(spec: MarketSpec, market: Market, of: tuple[int, int], named: tuple[Array, ...], time: Time,
+                   asked: Array) -> tuple[Market, Report]:
+    """As `cancel_many`, of what `cancels.nearest` says: the market after, and the report of the side that lost shares.
+
+    `of` are the first and the last account whose orders may be taken back; `named` are price, volume and upper_wins.
+    """
+    asked, none = jnp.asarray(asked), jnp.zeros((), jnp.int32)
+    refused, is_open = _cancels_refused(spec, market, time)
+    done = cancels.take_nearest(spec, market.book, of, named, asked, (refused == Status.ACCEPTED) & is_open)
+    trades = done.trades
+    is_bid = trades.side == Side.BID
+    shares = int64.select(jnp.arange(2) == trades.side, trades.volume, int64.of_int32(none))
+    after, status = _cancelled(market, asked, done.sent, refused, is_open, shares,
+                               jnp.asarray(trades.is_truncated, jnp.int32))
+    after = dataclasses.replace(
+        after, book=done.book, ledgers=accounts.give_back(market.ledgers, is_bid, done.hit),
+        time=times.select(trades.count > 0, time, market.time), next_id=market.next_id + trades.count)
+    return after, Report(status, jnp.where(trades.count > 0, market.next_id, NO_ID), trades, none + EMPTY_PRICE)
+
+
+def _cancels_refused(spec: MarketSpec, market: Market, time: Time) -> tuple[jax.Array, jax.Array]:
+    """Why cancels at a time do not even reach the book, or ACCEPTED, and whether trading is continuous."""
+    phase = sessions.phase_at(spec.session, time)
+    probe = dataclasses.replace(orders.no_order(time), kind=jnp.zeros((), jnp.int32) + Kind.CANCEL)
+    return _refusal(spec, market, probe, phase), phase == Phase.CONTINUOUS
+
+
+def _cancelled(market: Market, asked: Array | bool, sent: Array, refused: jax.Array, is_open: jax.Array, volume: Int64,
+               truncated: Array) -> tuple[Market, jax.Array]:
+    """The market with cancels counted: `sent` of them, the shares [2] taken, lists cut; and their status."""
+    collects = ~is_open & (refused == Status.ACCEPTED)
+    status = first_reason(
+        (jnp.logical_not(asked), Status.NO_ORDER), (jnp.asarray(sent == 0), Status.NOTHING_TO_CANCEL),
+        (collects, Status.CLOSED), otherwise=refused)
     counted = jnp.where(status == Status.NOTHING_TO_CANCEL, 1, sent)
     counters = dataclasses.replace(
         market.counters,
         status=market.counters.status + jnp.where(_at_status(status), counted, 0),
-        cancelled=int64.add(market.counters.cancelled, trades.volume),
-        truncated_lists=market.counters.truncated_lists + jnp.sum(trades.is_truncated, dtype=jnp.int32))
-    after = dataclasses.replace(
-        market, book=book, ledgers=accounts.release(spec, market.ledgers, market.book, take), counters=counters,
-        time=times.select(count > 0, time, market.time), next_id=market.next_id + count)
-    return after, Report(jnp.stack([status, status]), jnp.where(trades.count > 0, first, NO_ID), trades,
-                         jnp.stack([none, none]) + EMPTY_PRICE)
+        cancelled=int64.add(market.counters.cancelled, volume),
+        truncated_lists=market.counters.truncated_lists + truncated)
+    return dataclasses.replace(market, counters=counters), status
 
 
 def count_nothing(market: Market, asked: Array) -> Market:
@@ -226,7 +259,7 @@ def _refusal(spec: MarketSpec, market: Market, order: Order, phase: jax.Array) -
         otherwise=jnp.int32(Status.ACCEPTED))
 
 
-def _count(spec: MarketSpec, counters: Counters, book: Book, order: Order, trades: Trades, status: jax.Array
+def _count(spec: MarketSpec, counters: Counters, resting: Array, order: Order, trades: Trades, status: jax.Array
            ) -> Counters:
     accepted = status == Status.ACCEPTED
     is_cancel = order.kind == Kind.CANCEL
@@ -237,7 +270,6 @@ def _count(spec: MarketSpec, counters: Counters, book: Book, order: Order, trade
     if spec.conditions:
         dropped = order.volume - int64.to_int32(trades.volume) - trades.rest
         cancelled += jnp.where((sides == order.kind) & traded, dropped, 0)
-    resting = jnp.sum(book.volume > 0, axis=-1, dtype=jnp.int32)
     return dataclasses.replace(
         counters,
         status=jnp.where(_at_status(status) & (order.kind != Kind.NONE), counters.status + 1, counters.status),

@@ -20,8 +20,6 @@ from marsjax.core.records import (
     Kind,
     Market,
     Order,
-    Report,
-    Side,
     Status,
     Trades,
     Uncross,
@@ -138,9 +136,11 @@ def process(spec: MarketSpec, table: TokenTables | None, state: MarketState, ord
         is_taken = asked & (report.status == Status.ACCEPTED)
         sent = dataclasses.replace(sent, cancel_side=jnp.where(is_taken, single.cancel_side, order.cancel_side))
     elif by_price is not None:
-        market, taken, side = _cancel_by_price(spec, state.market.book, market, order, by_price, asked)
+        # Where it is asked for, no single order went before it.
+        named = (order.price, order.volume, jnp.asarray(by_price.upper_wins))
+        market, taken = exchange.cancel_nearest(spec, market, by_price.accounts, named, order.time, asked)
         report = jax.tree.map(lambda new, old: jnp.where(asked, new, old), taken, report)
-        sent = dataclasses.replace(sent, cancel_side=jnp.where(asked, side, order.cancel_side))
+        sent = dataclasses.replace(sent, cancel_side=jnp.where(asked, taken.trades.side, order.cancel_side))
         count = jnp.where(asked, report.trades.count, count)
     view, token_state, encoded = state.view, state.token_state, NOT_MADE
     if view is not NOT_MADE:
@@ -189,26 +189,10 @@ def _of_whole_order(spec: MarketSpec, book: Book, single: Order, order: Order, b
     It goes the way of all orders, is refused as they are, and a pass over the book serves both. Kind.NONE where there
     is no such order; outside continuous trading it is refused whatever rests (a book that collects may be crossed).
     """
-    first, last = by_price.accounts
-    own = (book.account >= first) & (book.account <= last)
     word = jnp.asarray(by_price.word)
-    shares = cancels.whole(spec, book, own, order.price, order.volume, by_price.upper_wins, word)
-    volume, number = (jnp.sum(x, dtype=jnp.int32) for x in (shares, jnp.where(shares > 0, book.order_id, 0)))
+    volume, number, side = cancels.whole_order(
+        spec, book, by_price.accounts, (order.price, order.volume, jnp.asarray(by_price.upper_wins), word), asked)
     is_sent = (volume > 0) | (sessions.phase_at(spec.session, order.time) != Phase.CONTINUOUS)
     kind = jnp.where(is_sent, jnp.int32(Kind.CANCEL), jnp.int32(Kind.NONE))
-    named = dataclasses.replace(order, kind=kind, volume=volume, cancel_id=number,
-                                cancel_side=jnp.any(shares[Side.BID] > 0).astype(jnp.int32))
+    named = dataclasses.replace(order, kind=kind, volume=volume, cancel_id=number, cancel_side=side)
     return jax.tree.map(lambda new, old: jnp.where(asked, new, old), named, single)
-
-
-def _cancel_by_price(spec: MarketSpec, before: Book, market: Market, order: Order, by_price: ByPrice, asked: Array
-                     ) -> tuple[Market, Report, Array]:
-    """The market after, the report of the side that lost shares, and that side."""
-    first, last = by_price.accounts
-    own = (before.account >= first) & (before.account <= last)
-    named = (order.price, order.volume, by_price.upper_wins)
-    shares = cancels.nearest(spec, before, own, *named)
-    market, cancelled = exchange.cancel_many(spec, market, shares, order.time, asked)
-    # One price stands on one side only.
-    side = jnp.argmax(cancelled.trades.count).astype(jnp.int32)
-    return market, jax.tree.map(lambda x: x[side], cancelled), side

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax.core import int64
+from marsjax.core import int64, kernels
 from marsjax.core.errors import InputError
+from marsjax.core.kernels import Kernels
 from marsjax.core.records import Book, Order, Status
 from marsjax.core.specs import MarketSpec
 from marsjax.market import book as books
@@ -30,6 +31,11 @@ class BookBenchmark:
     """Of every order: `all` (transactions, status, best prices) or `best` (these alone)."""
     repeats: int = 5
     """Timed runs; the median counts."""
+    together: bool = False
+    """Whether all orders of a book are given in one call (`book.submit_many`), as a replay of given orders may; else
+    each step gives one order to all books."""
+    exchange: str = ""
+    """How books are computed, as `Kernels.book` names it; empty: the device's way."""
 
     def __post_init__(self) -> None:
         check_numbers(self, repeats=(1, 1000), unroll=(1, 1024))
@@ -39,19 +45,13 @@ class BookBenchmark:
 
 def measure(stream: Order, count: int, capacity: int, spec: BookBenchmark) -> dict[str, Any]:
     """Orders [T] to each of `count` books of `capacity` slots a side: speed, compile time, and what the first did."""
-    market = MarketSpec(capacity=capacity, trade_width=spec.trade_width)
-
-    def step(state: Book, order: Order) -> tuple[Book, Any]:
-        state, trades, status = jax.vmap(functools.partial(books.submit, market), in_axes=(0, None))(state, order)
-        best = jax.vmap(books.best)(state)
-        return state, (best, (trades, status) if spec.returned == "all" else None)
-
-    run = jax.jit(lambda state, orders: jax.lax.scan(step, state, orders, unroll=spec.unroll))
+    market = MarketSpec(capacity=capacity, trade_width=spec.trade_width, kernels=ways_of(spec.exchange))
+    run = jax.jit(functools.partial(_together if spec.together else _by_steps, spec, market))
     state = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), books.empty(market))
     began = time.perf_counter()
     compiled = run.lower(state, stream).compile()
     compile_s = time.perf_counter() - began
-    facts = _facts(compiled(state, stream)[1], spec.returned == "all")
+    facts = _facts(compiled(state, stream)[1], spec.returned == "all", spec.together)
     seconds = []
     for _ in range(spec.repeats):
         began = time.perf_counter()
@@ -63,12 +63,36 @@ def measure(stream: Order, count: int, capacity: int, spec: BookBenchmark) -> di
             "compile_s": compile_s} | facts
 
 
-def _facts(answers: Any, has_all: bool) -> dict[str, Any]:
+def ways_of(exchange: str) -> Kernels | None:
+    """Those of the device, with books computed as said, where it is said."""
+    return dataclasses.replace(kernels.chosen(None), book=exchange) if exchange else None
+
+
+def _by_steps(spec: BookBenchmark, market: MarketSpec, state: Book, stream: Order) -> tuple[Book, Any]:
+    """The books after, and [T, B, ...] of every order."""
+    def step(state: Book, order: Order) -> tuple[Book, Any]:
+        state, trades, status = jax.vmap(functools.partial(books.submit, market), in_axes=(0, None))(state, order)
+        best = jax.vmap(books.best)(state)
+        return state, (best, (trades, status) if spec.returned == "all" else None)
+
+    return jax.lax.scan(step, state, stream, unroll=spec.unroll)
+
+
+def _together(spec: BookBenchmark, market: MarketSpec, state: Book, stream: Order) -> tuple[Book, Any]:
+    """The same, in one call; what is of every order is [B, T, ...]."""
+    many = jax.vmap(functools.partial(books.submit_many, market), in_axes=(0, None))
+    state, best, trades, status = many(state, stream)
+    return state, (best, (trades, status) if spec.returned == "all" else None)
+
+
+def _facts(answers: Any, has_all: bool, together: bool) -> dict[str, Any]:
     """What the first book did: the same on every device and for every number of books."""
     best, rest = answers
-    facts: dict[str, Any] = {"books_agree": bool(all(jnp.all(x == x[:, :1]) for x in best))}
+    axis = 0 if together else 1
+    facts: dict[str, Any] = {
+        "books_agree": bool(all(jnp.all(x == jnp.take(x, jnp.zeros(1, jnp.int32), axis=axis)) for x in best))}
     if has_all:
-        trades, status = jax.tree.map(lambda x: np.asarray(x[:, 0]), rest)
+        trades, status = jax.tree.map(lambda x: np.asarray(x[0] if together else x[:, 0]), rest)
         facts |= {"accepted": int(np.sum(status == Status.ACCEPTED)), "fills_and_cancels": int(trades.count.sum()),
                   "shares": int(int64.to_numpy(trades.volume).sum()),
                   "truncated_lists": int(trades.is_truncated.sum())}
