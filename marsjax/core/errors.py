@@ -8,6 +8,14 @@ class InputError(ValueError):
 
     The message names the file, row or key, the value, what was expected, and what to do. Programs show it as one line;
     any other `ValueError` is a fault of marsjax and keeps its traceback.
+
+    Examples:
+      >>> import marsjax
+      >>> try:
+      ...     marsjax.MarketSpec(capacity=0)
+      ... except marsjax.InputError as error:
+      ...     print(error)
+      MarketSpec.capacity: expected 1 to 131072, got 0
     """
 
 

@@ -179,7 +179,13 @@ def to_int32(a: Int64) -> jax.Array:
 
 
 def from_numpy(value: np.ndarray | int) -> Int64:
-    """int64 [...] on the host -> Int64 of NumPy words."""
+    """int64 [...] on the host -> Int64 of NumPy words.
+
+    Examples:
+      >>> big = add(from_numpy(2**40), of_int32(5))
+      >>> int(to_numpy(big)) - 2**40
+      5
+    """
     value = np.asarray(value, np.int64)
     return Int64((value >> 32).astype(np.int32), (value & 0xFFFFFFFF).astype(np.uint32))
 

@@ -114,7 +114,14 @@ class Units:
 
 @dataclasses.dataclass(frozen=True)
 class MarketSpec:
-    """Sizes and units of one symbol's market."""
+    """Sizes and units of one symbol's market.
+
+    Examples:
+      >>> from marsjax import MarketSpec
+      >>> spec = MarketSpec(capacity=512, accounts=3)
+      >>> spec.tick, spec.levels, spec.trade_width
+      (100, 10, 16)
+    """
 
     tick: int = 100
     """Smallest price step, 1e-4 of the currency."""

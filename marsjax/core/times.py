@@ -81,7 +81,12 @@ def draw_uniform(bits: Array, low_ns: int, width_ns: int) -> Time:
 
 
 def clock(ns: np.ndarray | int, digits: int = 9) -> np.ndarray:
-    """Nanoseconds since midnight, int64 [...], as text [...] HH:MM:SS with `digits` decimals (cut, not rounded)."""
+    """Nanoseconds since midnight, int64 [...], as text [...] HH:MM:SS with `digits` decimals (cut, not rounded).
+
+    Examples:
+      >>> str(clock(of_clock("09:30:00.25"), digits=3))
+      '09:30:00.250'
+    """
     ns = np.asarray(ns, np.int64)
     text = np.datetime_as_string(np.atleast_1d(ns).view("M8[ns]"), unit="ns")
     width = len("HH:MM:SS") + (digits + 1 if digits else 0)
@@ -91,7 +96,12 @@ def clock(ns: np.ndarray | int, digits: int = 9) -> np.ndarray:
 
 
 def of_clock(text: str) -> int:
-    """A time HH:MM[:SS[.fraction, up to 9 digits]] as nanoseconds since midnight; InputError for any other text."""
+    """A time HH:MM[:SS[.fraction, up to 9 digits]] as nanoseconds since midnight; InputError for any other text.
+
+    Examples:
+      >>> of_clock("09:30:00.5")
+      34200500000000
+    """
     found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,9}))?)?", str(text).strip())
     if not found:
         raise InputError(f"time: expected HH:MM:SS, got {text!r}")

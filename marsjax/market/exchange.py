@@ -69,6 +69,14 @@ def submit(spec: MarketSpec, market: Market, order: Order, only_continuous: Arra
     Returns:
       The state after and the report. A cancel in a call auction takes effect at once but is stamped with price 0, as
       the auction's other transactions come at its end.
+
+    Examples:
+      >>> from marsjax.market import orders
+      >>> spec = MarketSpec(capacity=8, accounts=1)
+      >>> buy = orders.limit_order(Kind.BUY, 100_000, 200, account=0, time=times.of_ns(36_000 * 10**9))
+      >>> market, report = submit(spec, open_market(spec), buy)
+      >>> Status(int(report.status)).name, int(report.order_id), int(int64.to_int32(market.ledgers.reserved_cash)[0])
+      ('ACCEPTED', 0, 20000000)
     """
     phase = sessions.phase_at(spec.session, order.time)
     order_id = jnp.where(order.order_id == NO_ID, market.next_id, order.order_id)

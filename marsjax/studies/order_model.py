@@ -66,7 +66,14 @@ class PreparedModel:
 
 
 def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec()) -> PreparedModel:
-    """A loaded model with its bins and its decode cache; InputError where it lacks converters or does not fit them."""
+    """A loaded model with its bins and its decode cache; InputError where it lacks converters or does not fit them.
+
+    Examples:
+      >>> from marsjax import testing
+      >>> prepared = prepare(testing.tiny_model())
+      >>> prepared.cache.mode
+      'rolling'
+    """
     table = encoding.tables(model.spec.tokens, model.converters)
     draws = encoding.draw_tables(model.spec.tokens, model.converters)
     ways = kernels.chosen(None)
