@@ -18,7 +18,7 @@ if VERSION is None:
 
 # A checkout may have no checkpoints yet.
 PACKAGED = {f"marsjax.packaged.{name}": name for name in ("configs", "checkpoints") if (ROOT / name).is_dir()}
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "build>=1.2"]
 
 setuptools.setup(
     name="marsjax",
