@@ -130,6 +130,13 @@ def check_agent(agent: Agent, market: MarketSpec | None = None, seconds: int = 8
 
     Raises:
       InputError: with the agent's name, what was expected and what was found.
+
+    Examples:
+      >>> from marsjax.agents import Twap
+      >>> twap = Twap(target=1_000, start_ns=36_000 * SECOND_NS, total_seconds=45)
+      >>> done = check_agent(twap)
+      >>> done["wakes"] > 0, done["late_wakes"]
+      (True, 0)
     """
     return check_agents([agent], market, seconds, observers)[agent.name]
 
