@@ -243,8 +243,9 @@ def test_names_and_links_lead_to_what_is_there(page: Path) -> None:
 
 
 def is_shown(name: str, page: Path) -> bool:
-    """Whether an API page has a module with the name in it."""
-    modules = re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    """Whether an API page has a module with the name in it, shown with its members."""
+    modules = re.findall(r"^::: (\S+)$(?!\n    options:\n      members: \[\])", page.read_text(encoding="utf-8"),
+                         flags=re.MULTILINE)
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
