@@ -1,8 +1,10 @@
 """The pages: their code runs as printed, their commands are ones, names, links and citations lead to what is there."""
 
 import ast
+import dataclasses
 import importlib
 import os
+import pkgutil
 import posixpath
 import re
 import shlex
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import marsjax
 from marsjax.experiments import import_checkpoint, launcher
 from tests.test_readme import exists
 
@@ -108,10 +111,6 @@ def test_an_environment_buys_a_lot_a_second(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.slow
 def test_a_part_of_the_trajectories_is_that_part_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                         capsys: pytest.CaptureFixture[str]) -> None:
-    import dataclasses
-
-    import marsjax
-
     names, said = run_page("how_to/many_devices.md", tmp_path, monkeypatch, capsys)
     spec, run = names["spec"], names["run"]
     assert said[0] == "{'TIME': 4}\n" and (spec.trajectories, spec.first) == (4, 0)
@@ -274,7 +273,12 @@ def test_the_api_has_every_public_name_of_a_room(page: Path) -> None:
             continue  # a room in the room, with a page of its own
         if home is None or not str(home).startswith("marsjax"):  # a constant
             continue
-        assert any(is_shown(str(home), other) for other in API), f"{named[0]}: {name} is on no page"
+        assert any(is_shown(str(home), other) for other in API), f"{id_of(page)}: add ::: {home}, for {name}"
+
+
+def test_every_room_has_its_page() -> None:
+    rooms = {module.name for module in pkgutil.iter_modules(marsjax.__path__)}
+    assert rooms <= {page.stem for page in API}
 
 
 def citations() -> dict[str, str]:
