@@ -24,10 +24,10 @@ CALLED = [
     "market.orders.market_order", "observers.bars.MinuteBarObserver", "observers.base.Observer",
     "observers.trace.TraceObserver", "sim.frames.Fees", "sim.initial.from_noise.noise",
     "sim.initial.from_orders.after_orders", "sim.initial.from_orders.from_feed", "sim.initial.state.resize",
-    "sim.replayed.replay_day", "sim.resume.Saving", "sim.rollout.Hooks", "studies.executions.metered_strategy",
-    "studies.futures.simulate", "studies.order_model.prepare", "studies.rollout_summary.labels",
-    "testing.check_agent", "testing.random_orders", "testing.random_start", "testing.tiny_market",
-    "testing.tiny_model", "tokens.bins.fit"]
+    "sim.replayed.replay_day", "sim.resume.Saving", "sim.rollout.RolloutProgress",
+    "studies.executions.metered_strategy", "studies.futures.FuturesSpec", "studies.order_model.PreparedModel",
+    "studies.rollout_summary.labels", "testing.check_agent", "testing.random_orders", "testing.random_start",
+    "testing.tiny_market", "testing.tiny_model", "tokens.bins.fit"]
 """Beside those of `marsjax.__all__`, what users of the library call themselves."""
 
 

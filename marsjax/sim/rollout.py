@@ -32,7 +32,19 @@ from marsjax.tokens.encoding import TokenState
 
 @dataclasses.dataclass(frozen=True)
 class RolloutProgress:
-    """How far a rollout is, after a chunk."""
+    """How far a rollout is, after a chunk.
+
+    Examples:
+      >>> import marsjax
+      >>> from marsjax import RolloutSpec, Simulator, testing
+      >>> shares = []
+      >>> hooks = Hooks(on_chunk=lambda progress: shares.append(progress.passed))
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> start = testing.random_start(market, model)
+      >>> run = marsjax.rollout(Simulator.of(model, market), start, RolloutSpec(trajectories=4, minutes=1), hooks=hooks)
+      >>> shares == sorted(shares), shares[-1]
+      (True, 1.0)
+    """
 
     steps: int
     ended: int
@@ -47,19 +59,7 @@ class RolloutProgress:
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """What a rollout does between its chunks, beside its own work.
-
-    Examples:
-      >>> import marsjax
-      >>> from marsjax import RolloutSpec, Simulator, testing
-      >>> shares = []
-      >>> hooks = Hooks(on_chunk=lambda progress: shares.append(progress.passed))
-      >>> model, market = testing.tiny_model(), testing.tiny_market()
-      >>> start = testing.random_start(market, model)
-      >>> run = marsjax.rollout(Simulator.of(model, market), start, RolloutSpec(trajectories=4, minutes=1), hooks=hooks)
-      >>> shares == sorted(shares), shares[-1]
-      (True, 1.0)
-    """
+    """What a rollout does between its chunks, beside its own work."""
 
     on_chunk: Callable[[RolloutProgress], None] | None = None
     on_trace: Callable[[np.ndarray, Log], None] | None = None

@@ -40,7 +40,17 @@ its events."""
 
 @dataclasses.dataclass(frozen=True)
 class FuturesSpec:
-    """How many futures of each start, how long, and of which draws."""
+    """How many futures of each start, how long, and of which draws.
+
+    Examples:
+      >>> from marsjax import testing
+      >>> from marsjax.studies.order_model import prepare
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> start = testing.random_start(market, model)
+      >>> (run,) = simulate(prepare(model), market, FuturesSpec(trajectories=4, minutes=1), [start])
+      >>> run.ended, run.rejected
+      ({'TIME': 4}, {})
+    """
 
     trajectories: int
     minutes: int
@@ -108,15 +118,6 @@ def simulate(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, sta
     trajectories make are run at once. Where a side of a book gets full, those starts are run again in twice the slots,
     which is the same run but for the orders refused (not where `on_trace` has seen them). With `saving` all starts must
     be one batch. InputError where they do not fit the device.
-
-    Examples:
-      >>> from marsjax import testing
-      >>> from marsjax.studies.order_model import prepare
-      >>> model, market = testing.tiny_model(), testing.tiny_market()
-      >>> start = testing.random_start(market, model)
-      >>> (run,) = simulate(prepare(model), market, FuturesSpec(trajectories=4, minutes=1), [start])
-      >>> run.ended, run.rejected
-      ({'TIME': 4}, {})
     """
     capacity = first_capacity(spec, starts)
     at_once = max(spec.most_at_once // spec.trajectories, 1)

@@ -47,7 +47,14 @@ class DecodingSpec:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PreparedModel:
-    """An order model with what its rollouts need."""
+    """An order model with what its rollouts need.
+
+    Examples:
+      >>> from marsjax import testing
+      >>> prepared = prepare(testing.tiny_model())
+      >>> prepared.cache.mode
+      'rolling'
+    """
 
     model: LoadedModel
     cache: CacheSpec
@@ -66,14 +73,7 @@ class PreparedModel:
 
 
 def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec()) -> PreparedModel:
-    """A loaded model with its bins and its decode cache; InputError where it lacks converters or does not fit them.
-
-    Examples:
-      >>> from marsjax import testing
-      >>> prepared = prepare(testing.tiny_model())
-      >>> prepared.cache.mode
-      'rolling'
-    """
+    """A loaded model with its bins and its decode cache; InputError where it lacks converters or does not fit them."""
     table = encoding.tables(model.spec.tokens, model.converters)
     draws = encoding.draw_tables(model.spec.tokens, model.converters)
     ways = kernels.chosen(None)
