@@ -150,6 +150,10 @@ def classes(labels: np.ndarray, threshold: float) -> np.ndarray:
     """The `Move` of each label, int64 [...]: UP above the threshold, DOWN below its negative, else FLAT.
 
     InputError for a label that is NaN: leave out what has none.
+
+    Examples:
+      >>> [Move(number).name for number in classes(np.array([-0.002, 0.0001, 0.003]), threshold=0.001)]
+      ['DOWN', 'FLAT', 'UP']
     """
     labels = np.asarray(labels, np.float64)
     if np.isnan(labels).any():
@@ -161,6 +165,10 @@ def balanced_threshold(past: np.ndarray, least: int = 30) -> float:
     """The threshold that calls a third of past labels flat; NaN are left out.
 
     InputError if fewer than `least` are left, since their third would mean nothing.
+
+    Examples:
+      >>> round(balanced_threshold(np.linspace(-0.003, 0.003, 31)), 6)
+      0.001
     """
     known = np.asarray(past, np.float64)
     known = known[~np.isnan(known)]

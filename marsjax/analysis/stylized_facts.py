@@ -86,6 +86,12 @@ def decay_exponents(table: pd.DataFrame) -> dict[str, float | None]:
     """Source -> b of the power law lag ** -b fitted to cont6's means over symbols, by least squares of the logarithms.
 
     None where a mean is not above 0.
+
+    Examples:
+      >>> lags = np.arange(1, 21)
+      >>> table = pd.DataFrame({"source": "x", "lag": lags, "symbol": "a", "corr": 0.3 * lags**-0.5})
+      >>> round(decay_exponents(table)["x"], 4)
+      0.5
     """
     found: dict[str, float | None] = {}
     for source, rows in summary(table).groupby("source"):

@@ -24,6 +24,10 @@ def brief(value: object, most: int = 80) -> str:
 
     Text and numbers are shown as Python writes them, arrays and containers by their kind and size alone: what lies
     inside may be nested so deep, or be so large, that writing it out fails.
+
+    Examples:
+      >>> brief("a long text " * 20, most=20)
+      "'a long text a lo..."
     """
     if isinstance(value, BaseException):
         text = " ".join(str(value)[: 8 * most].split()) or type(value).__name__

@@ -98,7 +98,12 @@ def chinese_session() -> Session:
 
 
 def phase_at(session: Session, time: Time) -> jax.Array:
-    """The session's `Phase` at a time, int32 [...]."""
+    """The session's `Phase` at a time, int32 [...].
+
+    Examples:
+      >>> Phase(int(phase_at(chinese_session(), times.of_ns(times.of_clock("09:20:00"))))).name
+      'OPEN_AUCTION'
+    """
     result = jnp.full(jnp.shape(time.s), Phase.CLOSED, jnp.int32)
     for period in session.periods:
         inside = ~times.before(time, times.of_ns(period.start_ns)) & ~times.before(times.of_ns(period.end_ns), time)

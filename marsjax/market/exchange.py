@@ -40,7 +40,13 @@ from marsjax.market.refusals import first_reason
 
 
 def open_market(spec: MarketSpec, first_id: int = 0, previous_close: int = NO_PRICE) -> Market:
-    """An exchange before its session: empty book, empty accounts. Every array has a buffer of its own (donation)."""
+    """An exchange before its session: empty book, empty accounts. Every array has a buffer of its own (donation).
+
+    Examples:
+      >>> market = open_market(MarketSpec(capacity=8, accounts=2))
+      >>> market.book.price.shape, int(market.next_id)
+      ((2, 8), 0)
+    """
     zero, zeros = jnp.zeros((), jnp.int32), jnp.zeros(2, jnp.int32)
     counters = Counters(
         status=jnp.zeros(len(Status), jnp.int32), submitted=int64.of_int32(zeros), cancelled=int64.of_int32(zeros),
@@ -201,7 +207,13 @@ def uncross(spec: MarketSpec, market: Market) -> tuple[Market, Uncross]:
 
 
 def conservation(market: Market) -> Conservation:
-    """What was lost or made since the market opened; all 0 in a correct one."""
+    """What was lost or made since the market opened; all 0 in a correct one.
+
+    Examples:
+      >>> lost = conservation(open_market(MarketSpec(capacity=8)))
+      >>> int64.to_int32(lost.shares).tolist(), int64.to_int32(lost.holdings).tolist()
+      ([0, 0], 0)
+    """
     book, counters, ledgers = market.book, market.counters, market.ledgers
     gone = int64.add(int64.add(_both_sides(counters.traded), counters.cancelled), int64.total(book.volume))
     bids = int64.total_product(book.price[Side.BID], book.volume[Side.BID])

@@ -81,7 +81,12 @@ def change_order(side: Array | int, old_id: Array | int, left: Array | int, new:
 
 
 def no_order(time: Time | None = None) -> Order:
-    """Padding: the exchange answers Status.NO_ORDER and nothing changes."""
+    """Padding: the exchange answers Status.NO_ORDER and nothing changes.
+
+    Examples:
+      >>> Kind(int(no_order().kind)).name
+      'NONE'
+    """
     return _make(time, *_NOTHING)
 
 
@@ -164,7 +169,14 @@ def _shown(value: Any) -> str:
 
 
 def pad(orders: Order, length: int) -> Order:
-    """Host Order arrays [N] -> [length], filled up with Kind.NONE at the last order's time; InputError if N is more."""
+    """Host Order arrays [N] -> [length], filled up with Kind.NONE at the last order's time; InputError if N is more.
+
+    Examples:
+      >>> from marsjax import testing
+      >>> padded = pad(testing.random_orders(36_000 * 10**9, count=3), 5)
+      >>> padded.kind.shape, int((padded.kind == Kind.NONE).sum())
+      ((5,), 2)
+    """
     count = len(np.asarray(orders.kind))
     if count > length:
         raise InputError(f"orders: cannot pad {count} orders to {length}")
@@ -174,5 +186,10 @@ def pad(orders: Order, length: int) -> Order:
 
 
 def side_of(kind: Kind) -> Side:
-    """The side on which an order of this kind rests."""
+    """The side on which an order of this kind rests.
+
+    Examples:
+      >>> side_of(Kind.SELL).name
+      'ASK'
+    """
     return Side(int(kind))

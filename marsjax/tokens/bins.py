@@ -136,7 +136,13 @@ def _find(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def index(converter: Converter, values: np.ndarray) -> np.ndarray:
-    """Bins of float64 values of any shape, int64 on the host; what lies below or above all edges is clipped."""
+    """Bins of float64 values of any shape, int64 on the host; what lies below or above all edges is clipped.
+
+    Examples:
+      >>> found = fit(np.arange(1, 101), num_bins=4)
+      >>> index(found, np.array([1, 30, 60, 1000])).tolist()
+      [0, 1, 2, 3]
+    """
     return _find(converter.edges, np.asarray(values, np.float64))
 
 
