@@ -9,6 +9,8 @@ import pytest
 
 import marsjax
 
+pytestmark = pytest.mark.quick
+
 SLOW = {"marsjax.agents.base", "marsjax.observers.base", "marsjax.sim.env", "marsjax.sim.initial.from_noise",
         "marsjax.sim.initial.from_orders", "marsjax.sim.initial.state", "marsjax.sim.replayed", "marsjax.sim.result",
         "marsjax.sim.rollout", "marsjax.studies.futures", "marsjax.studies.rollout_summary", "marsjax.testing"}
