@@ -20,6 +20,7 @@ BESIDE = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "checkpoints/REA
           "experiments/*/README.md")
 """Pages of the site outside of docs/."""
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#|<)([^)\s#]+)(#[^)\s]*)?(?=\))")
+_NAME = re.compile(r"`(marsjax(?:\.\w+)+)`")
 _CODE = re.compile(r"(^```.*?^```|^(?: {4}|\t).*?$|`[^`\n]+`)", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -39,7 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns paths in the repository into paths in the site."""
+    """Turns paths in the repository into paths in the site, and names of the library into links to the API."""
     del config
     here = repository_path(page.file)
 
@@ -50,7 +51,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return posixpath.relpath(target, posixpath.dirname(page.file.src_uri) or ".") + (match[2] or "")
 
     parts = _CODE.split(markdown)
-    return "".join(part if place % 2 else _LINK.sub(in_site, part) for place, part in enumerate(parts))
+    for place, part in enumerate(parts):
+        if place % 2 == 0:
+            parts[place] = _LINK.sub(in_site, part)
+        elif not parts[place - 1].endswith("["):  # the text of a link stays as it is
+            parts[place] = _NAME.sub(r"<autoref identifier='\1' optional><code>\1</code></autoref>", part)
+    return "".join(parts)
 
 
 def repository_path(file: File) -> str:

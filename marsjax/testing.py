@@ -47,7 +47,12 @@ _NUMBERS, _COPIES = (3, 1, 7), (1, 1, 1)
 
 
 def tiny_market(accounts: int = 4) -> MarketSpec:
-    """A market small enough to compile and run in seconds; agents may have the accounts 2 to accounts - 1."""
+    """A market small enough to compile and run in seconds; agents may have the accounts 2 to accounts - 1.
+
+    Examples:
+      >>> tiny_market(accounts=3).accounts
+      3
+    """
     return MarketSpec(capacity=64, trade_width=8, accounts=accounts)
 
 
@@ -55,6 +60,10 @@ def tiny_model(seed: int = 0) -> LoadedModel:
     """An order model without training: one layer of width 4 and 384 classes, which draws about evenly from them.
 
     Its orders lie within four ticks of 100 around the mid, hold 100 to 1,000 shares and come 0.4 s apart in the mean.
+
+    Examples:
+      >>> tiny_model().spec.layers, tiny_model().spec.context_length
+      (1, 32)
     """
     spec = ModelSpec(embed_dim=4, heads=1, context_length=32, tokens=TokenSpec(price_levels=8, volumes=4, intervals=4))
     converters = {
@@ -74,7 +83,12 @@ def _bins(values: np.ndarray, below: float) -> Converter:
 
 def random_orders(time_ns: int, count: int = 120, seed: int = 0, around: int = 100_000,
                   tick: int = 100) -> Order:
-    """Limit orders of account 0 in the minute before `time_ns`, NumPy arrays [count]; 1 to 10 lots near `around`."""
+    """Limit orders of account 0 in the minute before `time_ns`, NumPy arrays [count]; 1 to 10 lots near `around`.
+
+    Examples:
+      >>> random_orders(36_000 * SECOND_NS, count=3).volume.tolist()
+      [600, 700, 1000]
+    """
     random = np.random.default_rng(seed)
     offsets = np.sort(random.integers(1, HISTORY_S * SECOND_NS, count))[::-1]
     kind = random.choice([Kind.SELL, Kind.BUY], count)
@@ -86,7 +100,13 @@ def random_orders(time_ns: int, count: int = 120, seed: int = 0, around: int = 1
 
 def random_start(market: MarketSpec, order_model: LoadedModel, time_ns: int = 36_000 * SECOND_NS, seed: int = 0
                  ) -> Start:
-    """A state to start rollouts from: what `random_orders` lead to."""
+    """A state to start rollouts from: what `random_orders` lead to.
+
+    Examples:
+      >>> start = random_start(tiny_market(), tiny_model())
+      >>> int(start.count), int(start.time.s)
+      (32, 36000)
+    """
     sent = random_orders(time_ns, seed=seed, around=1000 * market.tick, tick=market.tick)
     table = encoding.tables(order_model.spec.tokens, order_model.converters)
     return initial.after_orders(market, table, sent, time_ns, order_model.spec.context_length, chunk_orders=128)
@@ -110,6 +130,13 @@ def check_agent(agent: Agent, market: MarketSpec | None = None, seconds: int = 8
 
     Raises:
       InputError: with the agent's name, what was expected and what was found.
+
+    Examples:
+      >>> from marsjax.agents import Twap
+      >>> twap = Twap(target=1_000, start_ns=36_000 * SECOND_NS, total_seconds=45)
+      >>> done = check_agent(twap)
+      >>> done["wakes"] > 0, done["late_wakes"]
+      (True, 0)
     """
     return check_agents([agent], market, seconds, observers)[agent.name]
 

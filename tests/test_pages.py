@@ -1,8 +1,10 @@
 """The pages: their code runs as printed, their commands are ones, names, links and citations lead to what is there."""
 
 import ast
+import dataclasses
 import importlib
 import os
+import pkgutil
 import posixpath
 import re
 import shlex
@@ -14,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from marsjax.experiments import import_checkpoint, launcher
+import marsjax
+from marsjax.experiments import command, import_checkpoint, launcher
 from tests.test_readme import exists
 
 ROOT = Path(__file__).parents[1]
@@ -108,10 +111,6 @@ def test_an_environment_buys_a_lot_a_second(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.slow
 def test_a_part_of_the_trajectories_is_that_part_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                         capsys: pytest.CaptureFixture[str]) -> None:
-    import dataclasses
-
-    import marsjax
-
     names, said = run_page("how_to/many_devices.md", tmp_path, monkeypatch, capsys)
     spec, run = names["spec"], names["run"]
     assert said[0] == "{'TIME': 4}\n" and (spec.trajectories, spec.first) == (4, 0)
@@ -208,18 +207,22 @@ def test_commands_are_right_to_the_last_key(page: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(ROOT)
     for name, *words in commands(page):
         words = [re.sub(r"\b(?:SOURCE)\b", "lobster", word) for word in words if word != "..."]
-        if name in ("download", "doctor"):
-            module = importlib.import_module(f"marsjax.experiments.{name}")
-            if hasattr(module, "_parser"):
-                module._parser().parse_args(words)
+        module = importlib.import_module(f"marsjax.experiments.{name}")
+        if hasattr(module, "_parser"):  # a command line of its own, without a config
+            module._parser().parse_args(words)
             continue
         if not words:
-            assert importlib.util.find_spec(f"marsjax.experiments.{name}"), name
             continue
         if name == "import_checkpoint":
             words = import_checkpoint.as_config_flags(words)
-        command = launcher.parse(name, words)
-        assert command.config is not None or command.text
+        parsed = launcher.parse(name, words)
+        assert parsed.config is not None or parsed.text
+
+
+def test_the_page_on_programs_has_all_of_them() -> None:
+    text = (DOCS / "how_to" / "running.md").read_text(encoding="utf-8")
+    names = [program.name for group in command.GROUPS.values() for program in group]
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 def test_commands_are_found_in_the_pages() -> None:
@@ -243,8 +246,9 @@ def test_names_and_links_lead_to_what_is_there(page: Path) -> None:
 
 
 def is_shown(name: str, page: Path) -> bool:
-    """Whether an API page has a module with the name in it."""
-    modules = re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    """Whether an API page has a module with the name in it, shown with its members."""
+    modules = re.findall(r"^::: (\S+)$(?!\n    options:\n      members: \[\])", page.read_text(encoding="utf-8"),
+                         flags=re.MULTILINE)
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
@@ -266,14 +270,20 @@ def test_the_api_has_every_public_name_of_a_room(page: Path) -> None:
     named = re.findall(r"^# (marsjax\S*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert len(named) == 1
     room = importlib.import_module(named[0])
+    missing = set()
     for name in getattr(room, "__all__", ()):
         found = getattr(room, name)
-        home = getattr(found, "__name__" if isinstance(found, types.ModuleType) else "__module__", None)
         if isinstance(found, types.ModuleType) and hasattr(found, "__path__"):
             continue  # a room in the room, with a page of its own
-        if home is None or not str(home).startswith("marsjax"):  # a constant
-            continue
-        assert any(is_shown(str(home), other) for other in API), f"{named[0]}: {name} is on no page"
+        home = getattr(found, "__name__" if isinstance(found, types.ModuleType) else "__module__", "")
+        if str(home).startswith("marsjax") and not any(is_shown(str(home), other) for other in API):
+            missing.add(f"::: {home}")
+    assert not missing, f"add to {id_of(page)}: {sorted(missing)}"
+
+
+def test_every_room_has_its_page() -> None:
+    rooms = {module.name for module in pkgutil.iter_modules(marsjax.__path__)}
+    assert rooms <= {page.stem for page in API}
 
 
 def citations() -> dict[str, str]:

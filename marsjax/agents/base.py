@@ -24,7 +24,13 @@ MAX_DELAY_NS = 3_600 * 10**9
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """Delays between an agent and the exchange."""
+    """Delays between an agent and the exchange.
+
+    Examples:
+      >>> slow = Latency(communication_ns=20_000_000, computation_ns=5_000_000)
+      >>> slow.communication_ns + slow.computation_ns
+      25000000
+    """
 
     communication_ns: int = 0
     """One way, c."""
@@ -120,6 +126,33 @@ class Agent(Protocol):
     """A trader. `init`, `act` and `on_event` are pure and see one trajectory; the engine maps them over all.
 
     One that may not fit a market may have `check_market(market)` too, which raises `InputError` then.
+
+    Examples:
+      >>> import dataclasses
+      >>> import jax.numpy as jnp
+      >>> from marsjax import testing
+      >>> from marsjax.core import times
+      >>> from marsjax.core.records import Kind
+      >>> from marsjax.market import orders
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Seller:
+      ...     account: int = 2
+      ...     name: str = "seller"
+      ...     most_orders: int = 1
+      ...     most_in_flight: int = 1
+      ...     latency: Latency = NO_LATENCY
+      ...
+      ...     def init(self):
+      ...         return jnp.int32(0), times.of_ns(0)
+      ...
+      ...     def on_event(self, state, event):
+      ...         return state + event.is_own
+      ...
+      ...     def act(self, state, seen, key):
+      ...         sell = orders.limit_order(Kind.SELL, seen.view.ask_price[:1], 100)
+      ...         wake = times.add(seen.time, times.of_ns(10**9))
+      ...         return Action(state, sell, wake, stops=jnp.bool_(False), unsent=jnp.int32(0))
+      >>> testing.check_functions(Seller())
     """
 
     @property

@@ -27,6 +27,11 @@ class Immediate(Strategy):
     """Buys or sells `target` shares with one limit order far beyond the best price of the other side.
 
     It sweeps the book up to its limit, what is left of it rests there, and is taken back at its end.
+
+    Examples:
+      >>> agent = Immediate(target=500, start_ns=36_000 * 10**9, total_seconds=60, direction="sell")
+      >>> bool(agent.init()[0].progress.is_buy)
+      False
     """
 
     target: int

@@ -32,6 +32,13 @@ class Metered:
     """Trades as `agent` does, and keeps its fills by minute: minute k is (origin + k, origin + k + 1] minutes.
 
     The first minute also has what comes before, the last what comes after.
+
+    Examples:
+      >>> from marsjax.agents import Immediate
+      >>> agent = Immediate(target=500, start_ns=36_000 * 10**9, total_seconds=60)
+      >>> metered = Metered(agent, origin_ns=36_000 * 10**9, minutes=3)
+      >>> metered.init()[0].shares.tolist()
+      [0, 0, 0]
     """
 
     agent: Agent

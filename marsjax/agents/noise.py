@@ -13,7 +13,13 @@ from marsjax.core.records import MAX_PRICE, Array, Kind, Time
 
 @dataclasses.dataclass(frozen=True)
 class NoiseSpec:
-    """What the noise agent draws from; weights are relative."""
+    """What the noise agent draws from; weights are relative.
+
+    Examples:
+      >>> spec = NoiseSpec(init_price=500_000, interval_ns=200_000_000)
+      >>> sum(spec.kind_weights), max(spec.volumes)
+      (5, 2000)
+    """
 
     init_price: int = 100_000
     """Stands for the last price before the first trade, 1e-4 of the currency."""

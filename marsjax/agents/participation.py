@@ -38,6 +38,11 @@ class Participation(Strategy):
     and a limit order at the best price of the other side is sent for its part so far less what it traded; what is left
     of it rests until the next one. Its share of the whole volume is ratio / (1 + ratio). Nothing is sent at the end,
     where what rests is taken back: a quiet market leaves a part of the target undone.
+
+    Examples:
+      >>> agent = Participation(target=5_000, start_ns=36_000 * 10**9, total_seconds=300, ratio=0.25)
+      >>> int(agent.init()[0].ratio)
+      2500
     """
 
     target: int

@@ -20,7 +20,12 @@ def other_side(seen: Observation, is_buy: Array) -> jax.Array:
 
 
 def within_limits(price: Array, tick: Array) -> jax.Array:
-    """The price, or the nearest that an order may have: a tick at least, `MAX_PRICE` at most."""
+    """The price, or the nearest that an order may have: a tick at least, `MAX_PRICE` at most.
+
+    Examples:
+      >>> [int(within_limits(jnp.int32(price), 100)) for price in (-5, 250, 2**30)]
+      [100, 250, 1073741800]
+    """
     return jnp.clip(price, tick, MAX_PRICE // tick * tick)
 
 

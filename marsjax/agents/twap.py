@@ -61,7 +61,14 @@ class _Own(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Twap:
-    """Buys or sells `target` shares over `total_seconds`, waking up passive and aggressive in turn."""
+    """Buys or sells `target` shares over `total_seconds`, waking up passive and aggressive in turn.
+
+    Examples:
+      >>> twap = Twap(target=2_000, start_ns=36_000 * 10**9, total_seconds=300)
+      >>> state, wake = twap.init()
+      >>> int(state.target), int(wake.s)
+      (2000, 36000)
+    """
 
     target: int
     """Shares, a multiple of 100."""

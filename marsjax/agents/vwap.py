@@ -35,6 +35,11 @@ class Vwap(Strategy):
     its last entry is the target. At each wake-up what rests is taken back and a limit order at the best price of the
     other side is sent for what the schedule asks for by the next wake-up and has not traded; what is left of it rests
     until then. Nothing is sent at the end, where what rests is taken back.
+
+    Examples:
+      >>> vwap = Vwap(target=1_000, start_ns=36_000 * 10**9, profile=(1, 3), interval_seconds=30)
+      >>> vwap.init()[0].due.tolist()
+      [100, 200, 600, 1000]
     """
 
     target: int

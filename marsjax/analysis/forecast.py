@@ -97,6 +97,10 @@ def label(mid_twice_sum: np.ndarray, orders: np.ndarray, mid_twice_start: np.nda
       mid_twice_start: int [...], twice the mid at the start.
 
     NaN where n is 0 or the start has no mid.
+
+    Examples:
+      >>> label(np.array([2 * 3 * 100_100]), np.array([3]), np.array([2 * 100_000])).round(6).tolist()
+      [0.001]
     """
     total, count, start = (np.asarray(x, np.int64) for x in (mid_twice_sum, orders, mid_twice_start))
     known = (count > 0) & (start > 0)
@@ -146,6 +150,10 @@ def classes(labels: np.ndarray, threshold: float) -> np.ndarray:
     """The `Move` of each label, int64 [...]: UP above the threshold, DOWN below its negative, else FLAT.
 
     InputError for a label that is NaN: leave out what has none.
+
+    Examples:
+      >>> [Move(number).name for number in classes(np.array([-0.002, 0.0001, 0.003]), threshold=0.001)]
+      ['DOWN', 'FLAT', 'UP']
     """
     labels = np.asarray(labels, np.float64)
     if np.isnan(labels).any():
@@ -157,6 +165,10 @@ def balanced_threshold(past: np.ndarray, least: int = 30) -> float:
     """The threshold that calls a third of past labels flat; NaN are left out.
 
     InputError if fewer than `least` are left, since their third would mean nothing.
+
+    Examples:
+      >>> round(balanced_threshold(np.linspace(-0.003, 0.003, 31)), 6)
+      0.001
     """
     known = np.asarray(past, np.float64)
     known = known[~np.isnan(known)]
@@ -175,6 +187,11 @@ def distribution(labels: np.ndarray, threshold: float, levels: Sequence[float]) 
       levels: of the quantiles (linear between two labels), each in [0, 1].
 
     Raises InputError for a threshold or level out of range.
+
+    Examples:
+      >>> result = distribution(np.array([-0.001, 0.0, 0.002, np.nan]), 0.0005, (0.5,))
+      >>> result.count, result.without, result.counts, result.quantiles[0.5]
+      (3, 1, (1, 1, 1), 0.0)
     """
     if not 0 <= threshold < 1:
         raise InputError(f"threshold: expected a number of at least 0 and below 1, got {threshold}")

@@ -120,7 +120,13 @@ def impact(runs: Runs, baseline: Runs) -> np.ndarray:
 
 
 def bootstrap(values: np.ndarray, draws: int, seed: int) -> Interval:
-    """Mean of values [N] that are not NaN, with its interval over resampled rollouts; NaN of fewer than two."""
+    """Mean of values [N] that are not NaN, with its interval over resampled rollouts; NaN of fewer than two.
+
+    Examples:
+      >>> found = bootstrap(np.array([1.0, 2.0, 3.0, np.nan]), draws=500, seed=0)
+      >>> found.value, found.low < found.value < found.high
+      (2.0, True)
+    """
     known = values[~np.isnan(values)]
     if len(known) < 2:
         return UNKNOWN._replace(value=float(known.mean()) if len(known) else np.nan)
@@ -141,6 +147,12 @@ def power_law(sizes: np.ndarray, impacts: list[np.ndarray], draws: int, seed: in
 
     The exponent's interval is over rollouts resampled within their groups. NaN for fewer than two sizes, or where a
     group's mean is not above 0.
+
+    Examples:
+      >>> sizes = np.array([0.1, 0.2, 0.4])
+      >>> law = power_law(sizes, [20 * np.sqrt(size) * np.array([0.9, 1.0, 1.1]) for size in sizes], draws=200, seed=0)
+      >>> round(law.exponent, 3)
+      0.5
     """
     known = [x[~np.isnan(x)] for x in impacts]
     if len(sizes) < 2 or any(len(x) < 2 for x in known):

@@ -30,6 +30,11 @@ def resampled(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray
       statistic: of the samples [..., draws, N], called with `axis=-1`.
       draws: how often.
       seed: the same one gives the same draws.
+
+    Examples:
+      >>> drawn = resampled([np.arange(10.0)], np.mean, draws=200, seed=0)
+      >>> drawn.shape
+      (200,)
     """
     with warnings.catch_warnings():
         # It warns of draws in which the statistic is NaN, which `percentiles` leaves out.
@@ -41,6 +46,12 @@ def resampled(samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray
 
 
 def percentiles(drawn: np.ndarray) -> tuple[Any, Any]:
-    """The middle LEVEL of draws [..., D], (low, high); NaN draws are left out."""
+    """The middle LEVEL of draws [..., D], (low, high); NaN draws are left out.
+
+    Examples:
+      >>> low, high = percentiles(np.arange(101.0))
+      >>> round(float(low), 6), round(float(high), 6)
+      (2.5, 97.5)
+    """
     low, high = np.nanquantile(drawn, (0.5 - LEVEL / 2, 0.5 + LEVEL / 2), axis=-1)
     return low, high

@@ -65,6 +65,10 @@ def quantile_edges(training: np.ndarray) -> np.ndarray:
     """Inner edges [E] of bins: the 2%, 4% ... 98% quantiles of training values, each once; a bin has its right edge.
 
     Raises InputError for values that are not finite, or none.
+
+    Examples:
+      >>> len(quantile_edges(np.arange(1000.0)))
+      49
     """
     return np.unique(np.quantile(_finite(training, "quantile_edges"), _SHARES, method="inverted_cdf"))
 
@@ -73,22 +77,43 @@ def class_edges(training: np.ndarray) -> np.ndarray:
     """Edges [2] of three classes: the terciles of training values, each class with its right edge.
 
     Raises InputError for values that are not finite, or none.
+
+    Examples:
+      >>> class_edges(np.arange(9.0)).round(2).tolist()
+      [2.67, 5.33]
     """
     return np.quantile(_finite(training, "class_edges"), [1 / 3, 2 / 3])
 
 
 def similarity(first: Sample, second: Sample, edges: np.ndarray) -> float:
-    """1 - total variation of the two distributions over the bins: 1 if their shares are equal, 0 if they share none."""
+    """1 - total variation of the two distributions over the bins: 1 if their shares are equal, 0 if they share none.
+
+    Examples:
+      >>> one, other = sample([np.array([1.0, 2.0]), np.array([3.0])]), sample([np.array([2.0, 3.0, 9.0])])
+      >>> round(similarity(one, other, edges=np.array([1.5, 2.5, 5.0])), 4)
+      0.6667
+    """
     return float(_overlap(*(_counts(one, edges).sum(axis=0) for one in (first, second))))
 
 
 def wasserstein(first: Sample, second: Sample, spread: float) -> float:
-    """Wasserstein-1 distance of the two empirical distributions, in units of `spread`; NaN if that is 0."""
+    """Wasserstein-1 distance of the two empirical distributions, in units of `spread`; NaN if that is 0.
+
+    Examples:
+      >>> one, other = sample([np.array([1.0, 2.0])]), sample([np.array([2.0, 3.0])])
+      >>> wasserstein(one, other, spread=2.0)
+      0.5
+    """
     return float(stats.wasserstein_distance(first.values, second.values)) / spread if spread > 0 else float("nan")
 
 
 def interquartile(history: np.ndarray) -> float:
-    """The 75% quantile less the 25% one: the unit of `wasserstein`. InputError as `quantile_edges`."""
+    """The 75% quantile less the 25% one: the unit of `wasserstein`. InputError as `quantile_edges`.
+
+    Examples:
+      >>> interquartile(np.arange(5.0))
+      2.0
+    """
     low, high = np.quantile(_finite(history, "interquartile"), [0.25, 0.75])
     return float(high - low)
 

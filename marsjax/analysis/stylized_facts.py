@@ -48,6 +48,18 @@ def tables(panel: Panel) -> dict[str, pd.DataFrame]:
     cont1, cont2 (also fact 4), cont3, cont5, cont6 (also fact 8), cont7, cont9, cont10, cont11 have the columns of the
     reference; cont11_difference has the difference of cont11 between tau and -tau for tau from 0.
     Raises InputError for a panel without rollouts.
+
+    Examples:
+      >>> from marsjax.analysis.bars import MinuteBars
+      >>> from marsjax.analysis.panel import dense
+      >>> random, count, minutes = np.random.default_rng(0), 8, 26
+      >>> price = 100_000 * np.exp(random.normal(0, 1e-3, (count, minutes)).cumsum(axis=1)).ravel()
+      >>> time = np.tile(np.datetime64("2024-01-02T10:00:00") + np.arange(minutes) * np.timedelta64(60, "s"), count)
+      >>> number, same = np.repeat(np.arange(count), minutes), np.full(count * minutes, "x")
+      >>> bars = MinuteBars(same, number, same, time, price, price, price, price, random.uniform(1, 9, count * minutes))
+      >>> found = tables(dense(bars)[0])
+      >>> list(found)[:3], list(found["cont1"])
+      (['cont1', 'cont2', 'cont3'], ['source', 'lag', 'symbol', 'corr'])
     """
     if not len(panel.source):
         raise InputError("stylized facts: expected at least one rollout, got none")
@@ -74,6 +86,12 @@ def decay_exponents(table: pd.DataFrame) -> dict[str, float | None]:
     """Source -> b of the power law lag ** -b fitted to cont6's means over symbols, by least squares of the logarithms.
 
     None where a mean is not above 0.
+
+    Examples:
+      >>> lags = np.arange(1, 21)
+      >>> table = pd.DataFrame({"source": "x", "lag": lags, "symbol": "a", "corr": 0.3 * lags**-0.5})
+      >>> round(decay_exponents(table)["x"], 4)
+      0.5
     """
     found: dict[str, float | None] = {}
     for source, rows in summary(table).groupby("source"):

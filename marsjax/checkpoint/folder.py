@@ -84,6 +84,16 @@ def save(folder: str | os.PathLike[str], model: OrderModel, converters: Mapping[
     Raises:
       FileExistsError: there is something at `folder`.
       InputError: weights or converters do not fit the model's spec.
+
+    Examples:
+      >>> import pathlib
+      >>> import tempfile
+      >>> from marsjax import load_order_model, testing
+      >>> model = testing.tiny_model()
+      >>> folder = pathlib.Path(tempfile.mkdtemp()) / "mine"
+      >>> save(folder, model.model, model.converters, model.about)
+      >>> load_order_model(folder).spec == model.spec
+      True
     """
     target = pathlib.Path(os.path.abspath(folder))
     if target.exists() or target.is_symlink():

@@ -31,6 +31,15 @@ class LoadedModel:
 
     T is at most `spec.context_length`; columns are the reference's (order tokens). The change since the open (column 3)
     is clipped as the reference clips it; anything else out of range is an InputError with its place and value.
+
+    Examples:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from marsjax import testing
+      >>> model = testing.tiny_model()
+      >>> orders = jnp.zeros((2, 5, 15), jnp.int32)
+      >>> model.logits(orders).shape, model.sample(jax.random.key(0), orders).shape
+      ((2, 384), (2,))
     """
 
     model: OrderModel
@@ -122,6 +131,12 @@ def load_order_model(source: str | os.PathLike[str] = DEFAULT, revision: str | N
     Raises:
       InputError: a file is broken or does not fit the others, or `auto` has no samples to choose by.
       OSError: a file or repository is missing or cannot be reached.
+
+    Examples:
+      >>> from marsjax import load_order_model
+      >>> model = load_order_model("default")
+      >>> model.spec.layers, model.spec.embed_dim, model.spec.context_length
+      (1, 32, 1024)
     """
     place = folder_of(source)
     if checkpoint_folder.is_checkpoint(place):

@@ -8,6 +8,14 @@ class InputError(ValueError):
 
     The message names the file, row or key, the value, what was expected, and what to do. Programs show it as one line;
     any other `ValueError` is a fault of marsjax and keeps its traceback.
+
+    Examples:
+      >>> import marsjax
+      >>> try:
+      ...     marsjax.MarketSpec(capacity=0)
+      ... except marsjax.InputError as error:
+      ...     print(error)
+      MarketSpec.capacity: expected 1 to 131072, got 0
     """
 
 
@@ -16,6 +24,10 @@ def brief(value: object, most: int = 80) -> str:
 
     Text and numbers are shown as Python writes them, arrays and containers by their kind and size alone: what lies
     inside may be nested so deep, or be so large, that writing it out fails.
+
+    Examples:
+      >>> brief("a long text " * 20, most=20)
+      "'a long text a lo..."
     """
     if isinstance(value, BaseException):
         text = " ".join(str(value)[: 8 * most].split()) or type(value).__name__

@@ -17,7 +17,13 @@ _MOST_TERMS = 2**15
 
 
 def of_int32(value: Array | int) -> Int64:
-    """int32 [...] -> the same numbers as Int64 [...]."""
+    """int32 [...] -> the same numbers as Int64 [...].
+
+    Examples:
+      >>> value = of_int32(-1)
+      >>> int(value.hi), int(value.lo)
+      (-1, 4294967295)
+    """
     low = jnp.asarray(value, jnp.int32)
     return Int64(low >> 31, low.astype(jnp.uint32))
 
@@ -40,7 +46,12 @@ def subtract(a: Int64, b: Int64) -> Int64:
 
 
 def multiply(a: Array | int, b: Array | int) -> Int64:
-    """Exact product of int32 a and b (price x volume)."""
+    """Exact product of int32 a and b (price x volume).
+
+    Examples:
+      >>> int(to_numpy(multiply(2_000_000_000, 3)))
+      6000000000
+    """
     a, b = jnp.asarray(a, jnp.int32), jnp.asarray(b, jnp.int32)
     low = multiply_unsigned(a.astype(jnp.uint32), b.astype(jnp.uint32))
     # Reading a negative word as unsigned adds 2**32 times the other factor; take that off the high word.
@@ -95,7 +106,12 @@ def only(condition: Array, a: Int64) -> Int64:
 
 
 def total(volume: Array, axis: int = -1) -> Int64:
-    """Exact sum of int32 numbers >= 0 over one axis."""
+    """Exact sum of int32 numbers >= 0 over one axis.
+
+    Examples:
+      >>> int(to_numpy(total(jnp.array([2_000_000_000, 2_000_000_000]))))
+      4000000000
+    """
     volume = jnp.asarray(volume, jnp.int32)
     if volume.shape[axis] > _MOST_TERMS:
         return add_up(total(_blocks(volume, axis)))
@@ -172,18 +188,34 @@ def _join(high: jax.Array, low: jax.Array) -> Int64:
 
 
 def to_int32(a: Int64) -> jax.Array:
-    """An Int64 known to lie within int32, as int32 (saturating otherwise)."""
+    """An Int64 known to lie within int32, as int32 (saturating otherwise).
+
+    Examples:
+      >>> int(to_int32(of_int32(7)))
+      7
+    """
     low = a.lo.astype(jnp.int32)
     saturated = jnp.where(a.hi < 0, jnp.int32(-(2**31)), jnp.int32(2**31 - 1))
     return jnp.where(a.hi == (low >> 31), low, saturated)
 
 
 def from_numpy(value: np.ndarray | int) -> Int64:
-    """int64 [...] on the host -> Int64 of NumPy words."""
+    """int64 [...] on the host -> Int64 of NumPy words.
+
+    Examples:
+      >>> big = add(from_numpy(2**40), of_int32(5))
+      >>> int(to_numpy(big)) - 2**40
+      5
+    """
     value = np.asarray(value, np.int64)
     return Int64((value >> 32).astype(np.int32), (value & 0xFFFFFFFF).astype(np.uint32))
 
 
 def to_numpy(a: Int64) -> np.ndarray:
-    """Int64 -> int64 [...] on the host."""
+    """Int64 -> int64 [...] on the host.
+
+    Examples:
+      >>> int(to_numpy(of_int32(-5)))
+      -5
+    """
     return (np.asarray(a.hi).astype(np.int64) << 32) | np.asarray(a.lo).astype(np.int64)

@@ -69,7 +69,14 @@ def _at(hour: int, minute: int, second: int = 0) -> int:
 
 
 def continuous_session(start_ns: int = _at(9, 30), end_ns: int = _at(16, 0)) -> Session:
-    """Continuous trading only, from `start_ns` to `end_ns`, both included."""
+    """Continuous trading only, from `start_ns` to `end_ns`, both included.
+
+    Examples:
+      >>> from marsjax.core import times
+      >>> session = continuous_session(times.of_clock("09:30:00"), times.of_clock("11:30:00"))
+      >>> len(session.periods), session.periods[0].phase.name
+      (1, 'CONTINUOUS')
+    """
     return Session((Period(Phase.CONTINUOUS, start_ns, end_ns),))
 
 
@@ -77,6 +84,10 @@ def chinese_session() -> Session:
     """The Chinese day: call auctions 9:15-9:25 and 14:57-15:00 (matched at their ends), a break 11:30-13:00.
 
     Continuous trading ends at 14:56:59.999999999; 11:30:00 and 9:25:00 still belong to the period that they end.
+
+    Examples:
+      >>> [period.phase.name for period in chinese_session().periods]
+      ['OPEN_AUCTION', 'CONTINUOUS', 'CONTINUOUS', 'CLOSE_AUCTION']
     """
     return Session((
         Period(Phase.OPEN_AUCTION, _at(9, 15), _at(9, 25), uncross_ns=_at(9, 25)),
@@ -93,7 +104,12 @@ def open_seconds(session: Session, time_ns: int) -> int:
 
 
 def phase_at(session: Session, time: Time) -> jax.Array:
-    """The session's `Phase` at a time, int32 [...]."""
+    """The session's `Phase` at a time, int32 [...].
+
+    Examples:
+      >>> Phase(int(phase_at(chinese_session(), times.of_ns(times.of_clock("09:20:00"))))).name
+      'OPEN_AUCTION'
+    """
     result = jnp.full(jnp.shape(time.s), Phase.CLOSED, jnp.int32)
     for period in session.periods:
         inside = ~times.before(time, times.of_ns(period.start_ns)) & ~times.before(times.of_ns(period.end_ns), time)

@@ -47,7 +47,12 @@ class TokenSpec:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """Sizes of an order model (reference: order model), and what its cancels mean."""
+    """Sizes of an order model (reference: order model), and what its cancels mean.
+
+    Examples:
+      >>> ModelSpec(embed_dim=16, layers=1, heads=2).context_length
+      1024
+    """
 
     embed_dim: int = 16
     """Of the embeddings, d."""
@@ -92,7 +97,12 @@ class AuctionRule(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """What the integers of a market stand for."""
+    """What the integers of a market stand for.
+
+    Examples:
+      >>> Units(price="0.01", volume="0.00000001", currency="USD").currency
+      'USD'
+    """
 
     price: str = "0.0001"
     """Currency, as a decimal number: one unit of a price."""
@@ -114,7 +124,14 @@ class Units:
 
 @dataclasses.dataclass(frozen=True)
 class MarketSpec:
-    """Sizes and units of one symbol's market."""
+    """Sizes and units of one symbol's market.
+
+    Examples:
+      >>> from marsjax import MarketSpec
+      >>> spec = MarketSpec(capacity=512, accounts=3)
+      >>> spec.tick, spec.levels, spec.trade_width
+      (100, 10, 16)
+    """
 
     tick: int = 100
     """Smallest price step, 1e-4 of the currency."""
@@ -176,7 +193,12 @@ class ComputeSpec:
 
 @dataclasses.dataclass(frozen=True)
 class CacheSpec:
-    """How the order model remembers the tokens before a prediction (`marsjax.model.kv_cache`)."""
+    """How the order model remembers the tokens before a prediction (`marsjax.model.kv_cache`).
+
+    Examples:
+      >>> CacheSpec(mode="rolling").mode
+      'rolling'
+    """
 
     mode: str = "refresh"
     """`rolling`: one-layer models only, exactly the sliding window of the last context_length tokens. `refresh`: a

@@ -17,7 +17,13 @@ DAY_NS = 86_400 * SECOND_NS
 
 
 def from_ns(ns: np.ndarray | int) -> Time:
-    """Nanoseconds since midnight, int64 [...] on the host -> Time of NumPy words; InputError outside [0, 2**31 s)."""
+    """Nanoseconds since midnight, int64 [...] on the host -> Time of NumPy words; InputError outside [0, 2**31 s).
+
+    Examples:
+      >>> time = from_ns(34_200_500_000_000)
+      >>> int(time.s), int(time.ns)
+      (34200, 500000000)
+    """
     ns = np.asarray(ns, np.int64)
     if ns.size and not (0 <= ns.min() and ns.max() < 2**31 * SECOND_NS):
         raise InputError(f"time: expected nanoseconds from 0 to {2**31 * SECOND_NS - 1}, "
@@ -26,26 +32,46 @@ def from_ns(ns: np.ndarray | int) -> Time:
 
 
 def to_ns(time: Time) -> np.ndarray:
-    """Time -> nanoseconds, int64 [...] on the host."""
+    """Time -> nanoseconds, int64 [...] on the host.
+
+    Examples:
+      >>> int(to_ns(from_ns(34_200_500_000_000)))
+      34200500000000
+    """
     return np.asarray(time.s).astype(np.int64) * SECOND_NS + np.asarray(time.ns).astype(np.int64)
 
 
 def add(a: Time, b: Time) -> Time:
-    """a + b."""
+    """a + b.
+
+    Examples:
+      >>> int(to_ns(add(of_ns(1_600_000_000), of_ns(700_000_000))))
+      2300000000
+    """
     ns = a.ns + b.ns
     carry = ns >= SECOND_NS
     return Time(a.s + b.s + carry.astype(jnp.int32), jnp.where(carry, ns - SECOND_NS, ns))
 
 
 def subtract(a: Time, b: Time) -> Time:
-    """a - b, for a not before b."""
+    """a - b, for a not before b.
+
+    Examples:
+      >>> int(to_ns(subtract(of_ns(1_600_000_000), of_ns(700_000_000))))
+      900000000
+    """
     ns = a.ns - b.ns
     borrow = ns < 0
     return Time(a.s - b.s - borrow.astype(jnp.int32), jnp.where(borrow, ns + SECOND_NS, ns))
 
 
 def before(a: Time, b: Time) -> Array:
-    """a < b, bool."""
+    """a < b, bool.
+
+    Examples:
+      >>> bool(before(of_ns(1), of_ns(2)))
+      True
+    """
     return (a.s < b.s) | ((a.s == b.s) & (a.ns < b.ns))
 
 
@@ -60,7 +86,12 @@ def select(condition: Array, a: Time, b: Time) -> Time:
 
 
 def of_ns(ns: int) -> Time:
-    """A known number of nanoseconds as a Time of int32 scalars, usable inside jit."""
+    """A known number of nanoseconds as a Time of int32 scalars, usable inside jit.
+
+    Examples:
+      >>> int(of_ns(36_000 * SECOND_NS).s)
+      36000
+    """
     return Time(jnp.int32(ns // SECOND_NS), jnp.int32(ns % SECOND_NS))
 
 
@@ -81,7 +112,12 @@ def draw_uniform(bits: Array, low_ns: int, width_ns: int) -> Time:
 
 
 def clock(ns: np.ndarray | int, digits: int = 9) -> np.ndarray:
-    """Nanoseconds since midnight, int64 [...], as text [...] HH:MM:SS with `digits` decimals (cut, not rounded)."""
+    """Nanoseconds since midnight, int64 [...], as text [...] HH:MM:SS with `digits` decimals (cut, not rounded).
+
+    Examples:
+      >>> str(clock(of_clock("09:30:00.25"), digits=3))
+      '09:30:00.250'
+    """
     ns = np.asarray(ns, np.int64)
     text = np.datetime_as_string(np.atleast_1d(ns).view("M8[ns]"), unit="ns")
     width = len("HH:MM:SS") + (digits + 1 if digits else 0)
@@ -91,7 +127,12 @@ def clock(ns: np.ndarray | int, digits: int = 9) -> np.ndarray:
 
 
 def of_clock(text: str) -> int:
-    """A time HH:MM[:SS[.fraction, up to 9 digits]] as nanoseconds since midnight; InputError for any other text."""
+    """A time HH:MM[:SS[.fraction, up to 9 digits]] as nanoseconds since midnight; InputError for any other text.
+
+    Examples:
+      >>> of_clock("09:30:00.5")
+      34200500000000
+    """
     found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,9}))?)?", str(text).strip())
     if not found:
         raise InputError(f"time: expected HH:MM:SS, got {text!r}")

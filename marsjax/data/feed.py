@@ -105,7 +105,12 @@ class Snapshots:
 
 @dataclasses.dataclass(frozen=True)
 class Venue:
-    """What a feed knows of its market: what a `MarketSpec` for it should say, unless the user says otherwise."""
+    """What a feed knows of its market: what a `MarketSpec` for it should say, unless the user says otherwise.
+
+    Examples:
+      >>> Venue(tick=100, accounts=3).market(capacity=256).accounts
+      3
+    """
 
     session: Session = dataclasses.field(default_factory=lambda: continuous_session(0, DAY_NS - 1))
     tick: int = 100

@@ -92,6 +92,14 @@ def from_frame(frame: pd.DataFrame, book: pd.DataFrame | None = None, *, tick: s
       date: None given and times with a date: that date.
 
     Raises InputError with the row (its index), column and value where something does not fit.
+
+    Examples:
+      >>> import pandas as pd
+      >>> orders = pd.DataFrame({"time": ["09:30:00", "09:30:01.5"], "side": ["sell", "buy"],
+      ...                        "price": [10.01, 10.00], "size": [300, 100]})
+      >>> feed = from_frame(orders, tick="0.01", symbol="mine")
+      >>> feed.name, feed.venue.accounts
+      ('mine', 1)
     """
     units = units or Units()
     scale = _Scale.of(tick if tick is not None else 100 if in_units else "0.01", units, in_units)
@@ -117,6 +125,12 @@ def to_frame(source: DayFeed | Order, *, units: Units | None = None, in_units: b
     """Orders (of a feed, without its starting book, or arrays [N]) -> a table that `from_frame` gives them back from.
 
     The columns are those of `neutral.COLUMNS`, prices in the currency unless `in_units`; `units` None: the feed's own.
+
+    Examples:
+      >>> import pandas as pd
+      >>> orders = pd.DataFrame({"time": ["09:30:00"], "side": ["sell"], "price": [10.01], "size": [300]})
+      >>> to_frame(from_frame(orders))[["type", "price", "volume"]].values.tolist()
+      [['S', 10.01, 300]]
     """
     if isinstance(source, Order):
         return _in_currency(neutral.frame(source), units or Units(), in_units)

@@ -47,6 +47,12 @@ def open_day(folder: str | Path, name: str) -> MadeDay:
 
     Raises FileNotFoundError, which says what is there, where it has none of that name; InputError with the file and the
     key where it is damaged.
+
+    Examples:
+      >>> from marsjax.checkpoint import load
+      >>> day = open_day(load.folder_of("default"), "quiet")
+      >>> day.feed.name, str(times.clock(day.start_ns, digits=0))
+      ('quiet', '10:21:00')
     """
     place = Path(folder) / FOLDER
     path = place / f"{name}.json"

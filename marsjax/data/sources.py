@@ -18,7 +18,12 @@ _READERS = {"coinbase": "coinbase", "csv": "neutral", "databento": "databento", 
 
 
 def names() -> list[str]:
-    """The sources that can be opened, sorted."""
+    """The sources that can be opened, sorted.
+
+    Examples:
+      >>> names()
+      ['coinbase', 'csv', 'databento', 'lobster', 'sse', 'szse']
+    """
     return sorted(_READERS)
 
 
@@ -39,6 +44,18 @@ def open_days(source: str, path: str | Path, symbols: Sequence[str] = (), date: 
       **options: of the reader's `days`.
 
     Raises InputError for an unknown source, FileNotFoundError where there is nothing to read.
+
+    Examples:
+      >>> import pathlib
+      >>> import tempfile
+      >>> import pandas as pd
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "mine.csv"
+      >>> columns = ["time_ns", "type", "price", "volume", "order_id", "cancel_type", "cancel_id", "agent_id"]
+      >>> row = [34_200 * 10**9, "S", 100_100, 300, 1, "None", -1, 0]
+      >>> pd.DataFrame([row], columns=columns).to_csv(path, index=False)
+      >>> (day,) = open_days("csv", path)
+      >>> day.name, day.venue.tick, [len(chunk.orders.kind) for chunk in day.read()]
+      ('mine', 100, [1])
     """
     found: list[DayFeed] = _reader(source).days(Path(path), symbols, date, **options)
     return found

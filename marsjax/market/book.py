@@ -53,7 +53,12 @@ class Handled(NamedTuple):
 
 
 def empty(spec: MarketSpec) -> Book:
-    """A book with nothing in it and no last price."""
+    """A book with nothing in it and no last price.
+
+    Examples:
+      >>> empty(MarketSpec(capacity=8)).price.shape
+      (2, 8)
+    """
     def slots(value: int) -> jax.Array:
         return jnp.full((2, spec.capacity), value, jnp.int32)
 
@@ -72,6 +77,13 @@ def submit(spec: MarketSpec, book: Book, order: Order, matching: Array | bool = 
     Returns:
       The book after, its transactions, and an int32 `Status`. Any status but ACCEPTED leaves the book as it was:
       an order is taken whole or not at all.
+
+    Examples:
+      >>> spec = MarketSpec(capacity=8)
+      >>> resting, _, _ = submit(spec, empty(spec), orders.limit_order(Kind.SELL, 100_100, 300, order_id=1))
+      >>> after, trades, status = submit(spec, resting, orders.limit_order(Kind.BUY, 100_200, 200, order_id=2))
+      >>> Status(int(status)).name, int(trades.price[0]), int(trades.volume_each[0]), int(after.volume[Side.ASK, 0])
+      ('ACCEPTED', 100100, 200, 100)
     """
     done = handle(spec, book, order, matching)
     return done.book, done.trades, done.status
@@ -224,6 +236,13 @@ def view(spec: MarketSpec, book: Book) -> BookView:
     """The snapshot after an order: levels, last price, spread and mids (reference: continuous book).
 
     Of a book that holds an uncrossed call auction, best ask may lie under best bid; spread is then negative.
+
+    Examples:
+      >>> spec = MarketSpec(capacity=8)
+      >>> book, _, _ = submit(spec, empty(spec), orders.limit_order(Kind.SELL, 100_100, 300, order_id=1))
+      >>> seen = view(spec, book)
+      >>> int(seen.ask_price[0]), int(seen.mid_price), int(int64.to_int32(seen.ask_volume)[0])
+      (100100, 100100, 300)
     """
     (ask_price, bid_price), volume = _levels(chosen(spec.kernels), spec.levels, book)
     ask, bid = book.price[Side.ASK, 0], book.price[Side.BID, 0]

@@ -39,7 +39,13 @@ from marsjax.market.refusals import first_reason
 
 
 def open_market(spec: MarketSpec, first_id: int = 0, previous_close: int = NO_PRICE) -> Market:
-    """An exchange before its session: empty book, empty accounts. Every array has a buffer of its own (donation)."""
+    """An exchange before its session: empty book, empty accounts. Every array has a buffer of its own (donation).
+
+    Examples:
+      >>> market = open_market(MarketSpec(capacity=8, accounts=2))
+      >>> market.book.price.shape, int(market.next_id)
+      ((2, 8), 0)
+    """
     zero, zeros = jnp.zeros((), jnp.int32), jnp.zeros(2, jnp.int32)
     counters = Counters(
         status=jnp.zeros(len(Status), jnp.int32), submitted=int64.of_int32(zeros), cancelled=int64.of_int32(zeros),
@@ -68,6 +74,14 @@ def submit(spec: MarketSpec, market: Market, order: Order, only_continuous: Arra
     Returns:
       The state after and the report. A cancel in a call auction takes effect at once but is stamped with price 0, as
       the auction's other transactions come at its end.
+
+    Examples:
+      >>> from marsjax.market import orders
+      >>> spec = MarketSpec(capacity=8, accounts=1)
+      >>> buy = orders.limit_order(Kind.BUY, 100_000, 200, account=0, time=times.of_ns(36_000 * 10**9))
+      >>> market, report = submit(spec, open_market(spec), buy)
+      >>> Status(int(report.status)).name, int(report.order_id), int(int64.to_int32(market.ledgers.reserved_cash)[0])
+      ('ACCEPTED', 0, 20000000)
     """
     phase = sessions.phase_at(spec.session, order.time)
     order_id = jnp.where(order.order_id == NO_ID, market.next_id, order.order_id)
@@ -226,7 +240,13 @@ def uncross(spec: MarketSpec, market: Market) -> tuple[Market, Uncross]:
 
 
 def conservation(market: Market) -> Conservation:
-    """What was lost or made since the market opened; all 0 in a correct one."""
+    """What was lost or made since the market opened; all 0 in a correct one.
+
+    Examples:
+      >>> lost = conservation(open_market(MarketSpec(capacity=8)))
+      >>> int64.to_int32(lost.shares).tolist(), int64.to_int32(lost.holdings).tolist()
+      ([0, 0], 0)
+    """
     book, counters, ledgers = market.book, market.counters, market.ledgers
     gone = int64.add(int64.add(_both_sides(counters.traded), counters.cancelled), int64.total(book.volume))
     bids = int64.total_product(book.price[Side.BID], book.volume[Side.BID])

@@ -23,13 +23,23 @@ def limit_order(kind: Array | int, price: Array | int, volume: Array | int, orde
     """A limit order of Kind.BUY or Kind.SELL; arguments broadcast to int32 arrays of one shape.
 
     InputError, as from the other makers, for an argument that is no whole number of 32 bits.
+
+    Examples:
+      >>> buy = limit_order(Kind.BUY, price=100_000, volume=[200, 300])
+      >>> buy.volume.tolist(), buy.price.tolist()
+      ([200, 300], [100000, 100000])
     """
     return _make(time, kind, price, volume, order_id, NO_ID, NO_ID, account, condition)
 
 
 def market_order(kind: Array | int, volume: Array | int, order_id: Array | int = NO_ID,
                  account: Array | int = NO_ACCOUNT, time: Time | None = None) -> Order:
-    """An order that trades at any price, and drops what does not trade at once; needs `MarketSpec.conditions`."""
+    """An order that trades at any price, and drops what does not trade at once; needs `MarketSpec.conditions`.
+
+    Examples:
+      >>> Condition(int(market_order(Kind.SELL, volume=100).condition)).name
+      'MARKET'
+    """
     return _make(time, kind, EMPTY_PRICE, volume, order_id, NO_ID, NO_ID, account, Condition.MARKET)
 
 
@@ -38,6 +48,11 @@ def cancel_order(side: Array | int, cancel_id: Array | int, volume: Array | int,
     """A cancel of `volume` shares of the order `cancel_id` that rests on `side`; arguments broadcast.
 
     Of less than is left it is a reduction: the order keeps its place in the queue.
+
+    Examples:
+      >>> cancel = cancel_order(Side.BID, cancel_id=7, volume=100)
+      >>> Kind(int(cancel.kind)).name, int(cancel.cancel_id)
+      ('CANCEL', 7)
     """
     return _make(time, Kind.CANCEL, EMPTY_PRICE, volume, order_id, side, cancel_id, account, Condition.REST)
 
@@ -66,7 +81,12 @@ def change_order(side: Array | int, old_id: Array | int, left: Array | int, new:
 
 
 def no_order(time: Time | None = None) -> Order:
-    """Padding: the exchange answers Status.NO_ORDER and nothing changes."""
+    """Padding: the exchange answers Status.NO_ORDER and nothing changes.
+
+    Examples:
+      >>> Kind(int(no_order().kind)).name
+      'NONE'
+    """
     return _make(time, *_NOTHING)
 
 
@@ -99,6 +119,15 @@ def from_columns(time_ns: np.ndarray, *columns: np.ndarray, **named: np.ndarray)
       **named: the rest of them by name. `condition` may be left out: it is REST.
 
     Raises InputError with the column, row and value where a number is no whole one of 32 bits.
+
+    Examples:
+      >>> import numpy as np
+      >>> minus = np.full(2, -1)
+      >>> seconds, kinds = np.array([34_200, 34_201]), np.array([Kind.BUY, Kind.SELL])
+      >>> sent = from_columns(seconds * 10**9, kinds, np.array([100_000, 100_100]), np.array([100, 200]),
+      ...                     order_id=minus, cancel_side=minus, cancel_id=minus, account=np.zeros(2, int))
+      >>> sent.time.s.tolist(), sent.price.tolist()
+      ([34200, 34201], [100000, 100100])
     """
     given = dict(zip(_COLUMNS, columns, strict=False)) | named
     given.setdefault("condition", np.full(np.shape(time_ns), Condition.REST, np.int32))
@@ -140,7 +169,14 @@ def _shown(value: Any) -> str:
 
 
 def pad(orders: Order, length: int) -> Order:
-    """Host Order arrays [N] -> [length], filled up with Kind.NONE at the last order's time; InputError if N is more."""
+    """Host Order arrays [N] -> [length], filled up with Kind.NONE at the last order's time; InputError if N is more.
+
+    Examples:
+      >>> from marsjax import testing
+      >>> padded = pad(testing.random_orders(36_000 * 10**9, count=3), 5)
+      >>> padded.kind.shape, int((padded.kind == Kind.NONE).sum())
+      ((5,), 2)
+    """
     count = len(np.asarray(orders.kind))
     if count > length:
         raise InputError(f"orders: cannot pad {count} orders to {length}")
@@ -150,5 +186,10 @@ def pad(orders: Order, length: int) -> Order:
 
 
 def side_of(kind: Kind) -> Side:
-    """The side on which an order of this kind rests."""
+    """The side on which an order of this kind rests.
+
+    Examples:
+      >>> side_of(Kind.SELL).name
+      'ASK'
+    """
     return Side(int(kind))

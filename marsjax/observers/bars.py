@@ -39,7 +39,15 @@ class Bars:
 
 @dataclasses.dataclass(frozen=True)
 class MinuteBarObserver:
-    """The observer that makes `Bars`."""
+    """The observer that makes `Bars`.
+
+    Examples:
+      >>> from marsjax import Simulator, testing
+      >>> observer = MinuteBarObserver(minutes=5, nearest=True)
+      >>> simulator = Simulator.of(testing.tiny_model(), testing.tiny_market(), observers=[observer])
+      >>> simulator.spec.observers[0].minutes
+      5
+    """
 
     minutes: int
     """M; orders beyond are in no bar."""

@@ -7,7 +7,28 @@ from marsjax.market.process import Event
 
 
 class Observer(Protocol):
-    """Keeps something of every trajectory. A frozen, hashable record; its functions see one trajectory."""
+    """Keeps something of every trajectory. A frozen, hashable record; its functions see one trajectory.
+
+    Examples:
+      >>> import dataclasses
+      >>> import jax.numpy as jnp
+      >>> from marsjax import RolloutSpec, Simulator, rollout, testing
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class OrderCount:
+      ...     def begin(self, market, view, time):
+      ...         return jnp.int32(0)
+      ...
+      ...     def update(self, state, event):
+      ...         return state + jnp.where(event.happened, event.orders, 0)
+      ...
+      ...     def end(self, state, market, view, time):
+      ...         return state
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> simulator = Simulator.of(model, market, observers=[OrderCount()])
+      >>> run = rollout(simulator, testing.random_start(market, model), RolloutSpec(trajectories=4, minutes=1))
+      >>> int(run.observed[0].sum()) == run.order_count
+      True
+    """
 
     def begin(self, market: Market, view: BookView, time: Time) -> Any:
         """Its state, a pytree of arrays, at the start of a trajectory."""

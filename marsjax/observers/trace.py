@@ -29,7 +29,15 @@ class Log:
 
 @dataclasses.dataclass(frozen=True)
 class TraceObserver:
-    """The observer that keeps every event, for `Rollout.orders` and its other tables, or for a hook of yours."""
+    """The observer that keeps every event, for `Rollout.orders` and its other tables, or for a hook of yours.
+
+    Examples:
+      >>> from marsjax import Simulator, testing
+      >>> market = testing.tiny_market()
+      >>> simulator = Simulator.of(testing.tiny_model(), market, observers=[TraceObserver(market, room=512)])
+      >>> simulator.spec.observers[0].room
+      512
+    """
 
     market: MarketSpec
     room: int = 256

@@ -116,7 +116,24 @@ class Outside:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """A market with an order model and a place for a trader from outside, the last of the simulator's agents."""
+    """A market with an order model and a place for a trader from outside, the last of the simulator's agents.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from marsjax import Environment, testing
+      >>> from marsjax.core.records import Kind
+      >>> from marsjax.sim.step import key_of
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> env = Environment.of(model, market, step_ns=10**9, episode_ns=3 * 10**9, most_orders=1)
+      >>> seen, state = env.reset(key_of(0, 0), testing.random_start(market, model))
+      >>> done, steps = False, 0
+      >>> while not done:
+      ...     buy = make.limit_order(jnp.array([Kind.BUY]), seen.view.ask_price[:1], 100)
+      ...     seen, state, fills, done = env.step(key_of(0, 0), state, buy)
+      ...     steps += 1
+      >>> steps, int(int64.to_int32(seen.account.holdings)) > 0
+      (3, True)
+    """
 
     simulator: Simulator
     """Its last agent is the `Outside`."""

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Fees:
-    """What a venue charges for trades; negative for what it pays."""
+    """What a venue charges for trades; negative for what it pays.
+
+    Examples:
+      >>> fees = Fees(maker=-0.0001, taker=0.0003)
+      >>> round(10_000 * (fees.maker + fees.taker), 6)
+      2.0
+    """
 
     maker: float = 0.0
     """Of the value, on the order that rested."""

@@ -114,6 +114,18 @@ def replay_day(feed: DayFeed, market: MarketSpec | None = None, *, until_ns: int
       allow_refused: whether the result is wanted where orders were refused that a right spec would have let in.
 
     Raises InputError where they were, and it is not, with what to set; errors of the feed pass through.
+
+    Examples:
+      >>> import pandas as pd
+      >>> from marsjax.data import frames as tables
+      >>> orders = pd.DataFrame({"time": ["09:30:00", "09:30:01"], "side": ["sell", "buy"], "price": [10.01, 10.02],
+      ...                        "size": [300, 100]})
+      >>> day = tables.from_frame(orders, tick="0.01")
+      >>> done = replay_day(day, day.venue.market(capacity=64, trade_width=8), chunk_orders=128)
+      >>> done.trades()[["type", "price", "volume"]].values.tolist()
+      [['B', 10.01, 100]]
+      >>> done.resting()[["side", "price", "volume"]].values.tolist()
+      [['ask', 10.01, 200]]
     """
     spec = feed.venue.market() if market is None else market
     refused = Refusals(spec, feed.publishes_fills)

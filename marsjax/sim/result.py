@@ -127,6 +127,19 @@ class Rollout:
     The methods make pandas DataFrames. `prices` of theirs: `currency`, or `integer` for the integers of
     `MarketSpec.units`; the columns `price_unit` and `volume_unit` say what one stands for. `trajectory` counts from 0,
     and `i` the orders of a trajectory from 0 on: it is the same in all tables.
+
+    Examples:
+      >>> import marsjax
+      >>> from marsjax import RolloutSpec, Simulator, testing
+      >>> from marsjax.observers import TraceObserver
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> simulator = Simulator.of(model, market, observers=[TraceObserver(market)])
+      >>> start = testing.random_start(market, model)
+      >>> run = marsjax.rollout(simulator, start, RolloutSpec(trajectories=4, minutes=1, seed=1))
+      >>> len(run.orders()) == run.order_count + sum(run.rejected.values())
+      True
+      >>> len(run.accounts().query("agent == 'order model'")), sorted(set(run.snapshots()["trajectory"].tolist()))
+      (4, [0, 1, 2, 3])
     """
 
     state: SimState

@@ -31,7 +31,12 @@ class Beside(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Saving:
-    """Where a rollout keeps its state, to be taken up again after a kill."""
+    """Where a rollout keeps its state, to be taken up again after a kill.
+
+    Examples:
+      >>> Saving("state", every_s=30).every_s
+      30
+    """
 
     folder: str | os.PathLike[str]
     """Of this rollout alone; no other process may use it meanwhile (`SavedStates`)."""

@@ -32,7 +32,19 @@ from marsjax.tokens.encoding import TokenState
 
 @dataclasses.dataclass(frozen=True)
 class RolloutProgress:
-    """How far a rollout is, after a chunk."""
+    """How far a rollout is, after a chunk.
+
+    Examples:
+      >>> import marsjax
+      >>> from marsjax import RolloutSpec, Simulator, testing
+      >>> shares = []
+      >>> hooks = Hooks(on_chunk=lambda progress: shares.append(progress.passed))
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> start = testing.random_start(market, model)
+      >>> run = marsjax.rollout(Simulator.of(model, market), start, RolloutSpec(trajectories=4, minutes=1), hooks=hooks)
+      >>> shares == sorted(shares), shares[-1]
+      (True, 1.0)
+    """
 
     steps: int
     ended: int
@@ -82,6 +94,15 @@ def rollout(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_star
       InputError: a number out of range, a start without tokens, a horizon past the session's end or past the bars, a
         weight that is not finite, an agent whose functions do not fit (`agents.check`), a saved state of another run.
       MemoryError: the trajectories do not fit the device; the message says about how many would.
+
+    Examples:
+      >>> import marsjax
+      >>> from marsjax import RolloutSpec, Simulator, testing
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> start = testing.random_start(market, model)
+      >>> run = marsjax.rollout(Simulator.of(model, market), start, RolloutSpec(trajectories=4, minutes=1, seed=1))
+      >>> run.ended, run.rejected, run.bars.orders.shape
+      ({'TIME': 4}, {}, (4, 1))
     """
     slots = spec.running
     if hooks.saving and slots < spec.trajectories:

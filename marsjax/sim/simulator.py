@@ -21,7 +21,16 @@ from marsjax.tokens.encoding import DrawTables, TokenTables
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Simulator:
-    """A pytree: its arrays are arguments of compiled calls, its spec is static."""
+    """A pytree: its arrays are arguments of compiled calls, its spec is static.
+
+    Examples:
+      >>> from marsjax import Simulator, testing
+      >>> from marsjax.agents import Twap
+      >>> twap = Twap(target=1_000, start_ns=36_000 * 10**9, total_seconds=45)
+      >>> simulator = Simulator.of(testing.tiny_model(), testing.tiny_market(), agents=[twap])
+      >>> simulator.spec.cache.mode, [agent.name for agent in simulator.spec.agents]
+      ('rolling', ['twap'])
+    """
 
     model: OrderModel
     table: TokenTables

@@ -65,7 +65,14 @@ class SimulationSpec:
 
 @dataclasses.dataclass(frozen=True)
 class RolloutSpec:
-    """How many futures, how long, and under which numbers."""
+    """How many futures, how long, and under which numbers.
+
+    Examples:
+      >>> from marsjax import RolloutSpec
+      >>> spec = RolloutSpec(trajectories=1_000, minutes=5, seed=1, slots=64)
+      >>> spec.running
+      64
+    """
 
     trajectories: int
     """B."""

@@ -184,7 +184,13 @@ STRATEGIES: dict[str, Callable[[StrategySpec, int, int], Agent]] = {
 
 
 def metered_strategy(spec: ExecutionSpec, start_ns: int) -> Metered:
-    """The strategy, with a meter that counts by minute; the jobs give its targets. InputError names its field."""
+    """The strategy, with a meter that counts by minute; the jobs give its targets. InputError names its field.
+
+    Examples:
+      >>> spec = ExecutionSpec(StrategySpec("twap"), FuturesSpec(trajectories=16, minutes=5), seeds=1)
+      >>> metered_strategy(spec, start_ns=36_000 * 10**9).agent.name, spec.count
+      ('twap', 16)
+    """
     agent = STRATEGIES[spec.strategy.strategy](spec.strategy, start_ns, spec.futures.minutes)
     return Metered(agent, start_ns, spec.minutes)
 

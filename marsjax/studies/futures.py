@@ -40,7 +40,17 @@ its events."""
 
 @dataclasses.dataclass(frozen=True)
 class FuturesSpec:
-    """How many futures of each start, how long, and of which draws."""
+    """How many futures of each start, how long, and of which draws.
+
+    Examples:
+      >>> from marsjax import testing
+      >>> from marsjax.studies.order_model import prepare
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> start = testing.random_start(market, model)
+      >>> (run,) = simulate(prepare(model), market, FuturesSpec(trajectories=4, minutes=1), [start])
+      >>> run.ended, run.rejected
+      ({'TIME': 4}, {})
+    """
 
     trajectories: int
     minutes: int

@@ -48,7 +48,14 @@ class DecodingSpec:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PreparedModel:
-    """An order model with what its rollouts need."""
+    """An order model with what its rollouts need.
+
+    Examples:
+      >>> from marsjax import testing
+      >>> prepared = prepare(testing.tiny_model())
+      >>> prepared.cache.mode
+      'rolling'
+    """
 
     model: LoadedModel
     cache: CacheSpec

@@ -25,7 +25,16 @@ def are_lost(ends: np.ndarray) -> np.ndarray:
 
 
 def labels(run: Rollout) -> np.ndarray:
-    """Labels of the trajectories, float64 [B]; NaN where no order came or the trajectory is lost."""
+    """Labels of the trajectories, float64 [B]; NaN where no order came or the trajectory is lost.
+
+    Examples:
+      >>> from marsjax import RolloutSpec, Simulator, rollout, testing
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> start = testing.random_start(market, model)
+      >>> run = rollout(Simulator.of(model, market), start, RolloutSpec(trajectories=4, minutes=1, seed=1))
+      >>> labels(run).shape, bool(np.isfinite(labels(run)).all())
+      ((4,), True)
+    """
     found = forecast.labels_of_bars(run.bars, run.mid_twice_start)
     return np.where(is_lost(run), np.nan, found)
 

@@ -88,6 +88,13 @@ def fit(values: np.ndarray, num_bins: int, max_values: int = MAX_VALUES) -> Conv
     `values` [N], numbers in any order; all are used (the reference draws a million where there are more). Few
     distinct values give empty bins. Raises InputError for NaN or infinite values, for none, for fewer than 2 bins,
     and where no value is left once those with an edge of their own are taken out.
+
+    Examples:
+      >>> found = fit(np.array([1, 1, 1, 2, 3, 4, 5, 6]), num_bins=4)
+      >>> found.edges.tolist()
+      [0.0, 1.0, 3.0, 5.0, 6.0]
+      >>> index(found, np.array([1, 3.5, 99])).tolist()
+      [0, 2, 3]
     """
     if num_bins < 2:
         raise InputError(f"fit: expected at least 2 bins, got {num_bins}")
@@ -129,7 +136,13 @@ def _find(edges: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def index(converter: Converter, values: np.ndarray) -> np.ndarray:
-    """Bins of float64 values of any shape, int64 on the host; what lies below or above all edges is clipped."""
+    """Bins of float64 values of any shape, int64 on the host; what lies below or above all edges is clipped.
+
+    Examples:
+      >>> found = fit(np.arange(1, 101), num_bins=4)
+      >>> index(found, np.array([1, 30, 60, 1000])).tolist()
+      [0, 1, 2, 3]
+    """
     return _find(converter.edges, np.asarray(values, np.float64))
 
 

@@ -92,6 +92,13 @@ def noise(market: MarketSpec, agent: NoiseSpec, warmup: Warmup, seed: int, traje
       market they give the same one. Each cancel is an order of its own; a rejected one has NO_ID.
 
     Raises InputError where the session is not open, or a cancel hits more orders than `trade_width` lists.
+
+    Examples:
+      >>> spec = MarketSpec(capacity=64, trade_width=16)
+      >>> minute = Warmup(duration_ns=60 * SECOND_NS, steps_per_call=64)
+      >>> markets, sent = noise(spec, NoiseSpec(), minute, seed=0, trajectories=2)
+      >>> len(sent), markets.book.price.shape
+      (2, (2, 2, 64))
     """
     state, numbers = _before_noise(market, agent, warmup, seed, trajectories)
     sent: list[list[Order]] = [[] for _ in range(trajectories)]

@@ -61,6 +61,17 @@ def from_feed(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChunk],
 
     Raises InputError if orders were refused that a right spec would have let in, with what to set (`sim.refusals`), or
     if the orders make no token: a model has nothing to go by.
+
+    Examples:
+      >>> from marsjax import Simulator, testing
+      >>> from marsjax.data.feed import FeedChunk
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> ten_o_clock = times.of_clock("10:00:00")
+      >>> feed = iter([FeedChunk.of(testing.random_orders(ten_o_clock))])
+      >>> table = Simulator.of(model, market).table
+      >>> start = from_feed(market, table, feed, ten_o_clock, model.spec.context_length, chunk_orders=128)
+      >>> int(start.count), start.refused
+      (32, {})
     """
     return next(from_feed_at(market, table, feed, [time_ns], context_length, first_id, chunk_orders,
                              allow_refused=allow_refused))[0]
@@ -68,7 +79,18 @@ def from_feed(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChunk],
 
 def after_orders(market: MarketSpec, table: TokenTables, orders: Order, time_ns: int, context_length: int,
                  chunk_orders: int = 4096, *, allow_refused: bool = False) -> Start:
-    """The state that orders [N] of NumPy arrays lead to at a time; arguments and errors as of `from_feed`."""
+    """The state that orders [N] of NumPy arrays lead to at a time; arguments and errors as of `from_feed`.
+
+    Examples:
+      >>> from marsjax import Simulator, testing
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> ten_o_clock = times.of_clock("10:00:00")
+      >>> sent = testing.random_orders(ten_o_clock)
+      >>> table = Simulator.of(model, market).table
+      >>> start = after_orders(market, table, sent, ten_o_clock, model.spec.context_length, chunk_orders=128)
+      >>> int(start.time.s)
+      36000
+    """
     return from_feed(market, table, iter([FeedChunk.of(orders)]), time_ns, context_length, chunk_orders=chunk_orders,
                      allow_refused=allow_refused)
 

@@ -35,6 +35,12 @@ def resize(start: Start, capacity: int) -> Start:
     """The same state, its book in `capacity` slots a side (`MarketSpec.capacity`); empty slots cost time.
 
     InputError if more orders rest.
+
+    Examples:
+      >>> from marsjax import testing
+      >>> start = testing.random_start(testing.tiny_market(), testing.tiny_model())
+      >>> resize(start, 128).market.book.price.shape
+      (2, 128)
     """
     book = start.market.book
     used = int(np.max(np.sum(np.asarray(book.volume) > 0, axis=-1)))
