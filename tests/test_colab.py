@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import itertools
 import json
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "colab"
 NAMES = ("market_impact", "own_agent", "own_data", "published_checkpoint", "quickstart", "stylized_facts")
-VARIES = {"sampled", "timed"}
-"""Tags of cells whose figures differ on another kind of processor, or from run to run."""
+SAMPLED = "sampled"
+"""Tag of cells whose figures may differ on another kind of processor."""
 MOST_BYTES, MOST_PICTURE = 300_000, 90_000
+MOST_S = float(os.environ.get("MARSJAX_NOTEBOOK_S", "300"))
+"""Seconds of a notebook; a machine that is busy may need more."""
 
 each = pytest.mark.parametrize("name", NAMES)
 
@@ -75,7 +78,7 @@ def test_the_notebooks_are_those_that_are_tested() -> None:
 def test_the_first_cell_installs_and_is_the_same_everywhere(name: str) -> None:
     first = source(code(notebook(name))[0])
     assert first == source(code(notebook("quickstart"))[0])
-    assert first.startswith('REPOSITORY = "') and "%pip install" in first and 'find_spec("marsjax") is None' in first
+    assert first.startswith('REPOSITORY = ""') and "%pip install" in first and 'find_spec("marsjax") is None' in first
 
 
 @each
@@ -118,7 +121,7 @@ def test_no_output_is_an_error_a_warning_or_of_one_machine(name: str) -> None:
     content = notebook(name)
     assert set(content["metadata"]) == {"kernelspec", "language_info", "marsjax"}
     for cell in content["cells"]:
-        assert set(cell["metadata"]) <= {"tags"} and set(cell["metadata"].get("tags", [])) <= VARIES
+        assert set(cell["metadata"]) <= {"tags"} and set(cell["metadata"].get("tags", [])) <= {SAMPLED}
         for each in cell.get("outputs", []):
             assert each["output_type"] in ("stream", "display_data", "execute_result") and each.get("name") != "stderr"
         for text in texts(cell) if cell["cell_type"] == "code" else ():
@@ -136,11 +139,11 @@ def test_a_notebook_and_its_pictures_are_small(name: str) -> None:
 def test_what_differs_from_run_to_run_is_not_kept() -> None:
     nbformat = pytest.importorskip("nbformat")
     at = {"iopub.status.busy": "2024-01-01T00:00:00Z"}
-    cell = nbformat.v4.new_code_cell("1", metadata={"execution": at, "tags": ["timed"]})
+    cell = nbformat.v4.new_code_cell("1", metadata={"execution": at, "tags": [SAMPLED]})
     cell.outputs = [nbformat.v4.new_output("stream", name=name, text="x") for name in ("stderr", "stdout")]
     found = nbformat.v4.new_notebook(cells=[cell], metadata={"language_info": {"name": "python", "version": "3.11.7"}})
     tidied = runner().tidy(found)
-    assert cell.metadata == {"tags": ["timed"]} and [each.name for each in cell.outputs] == ["stdout"]
+    assert cell.metadata == {"tags": [SAMPLED]} and [each.name for each in cell.outputs] == ["stdout"]
     assert tidied.metadata["language_info"] == {"name": "python"} and len(tidied.metadata["marsjax"]["sha256"]) == 64
 
 
@@ -172,7 +175,7 @@ def check_own_agent(content: dict[str, Any]) -> None:
     checked, run = (eval(said(content, cell)) for cell in ("check", "run"))
     for did in (*checked.values(), *run.values()):
         assert did["wakes"] >= did["sent"] > 0 and not did["late_wakes"] and not did["unsent"]
-    assert run["fast"]["wakes"] == 32 * 101
+    assert run["fast"]["wakes"] == 16 * 61
 
 
 def check_own_data(content: dict[str, Any]) -> None:
@@ -201,11 +204,11 @@ def test_the_figures_that_a_notebook_holds_keep_to_their_laws(name: str) -> None
 @pytest.mark.slow
 @each
 def test_a_notebook_runs_and_shows_what_it_holds(name: str, tmp_path: Path) -> None:
-    stored, run = notebook(name), runner().execute(FOLDER / f"{name}.ipynb", tmp_path)
-    ran = json.loads(json.dumps(run))
+    stored = notebook(name)
+    ran = json.loads(json.dumps(runner().execute(FOLDER / f"{name}.ipynb", tmp_path, MOST_S)))
     for old, new in zip(code(stored), code(ran), strict=True):
         before, after = list(texts(old)), list(texts(new))
-        if VARIES & set(old["metadata"].get("tags", [])):
+        if SAMPLED in old["metadata"].get("tags", []):
             assert list(map(words, before)) == list(map(words, after)), old["id"]
         else:
             assert before == after, old["id"]
