@@ -33,10 +33,10 @@ def volumes(tables: Mapping[str, pd.DataFrame], minutes: int = 0) -> Figure:
         axes.plot(minute, table["completed"], color=MIDDLE, marker=".", label="traded, mean")
         axes.set_title(name, fontsize="medium", loc="left")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axes.set_ylim(bottom=0)
         if minutes:
             axes.set_xlim(-0.05 * minutes, 1.05 * minutes)
     panels[0].legend(fontsize="small")
+    panels[0].set_ylim(bottom=0)
     return figure
 
 

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from marsjax.core.errors import InputError
@@ -57,9 +58,14 @@ def common(st: Any, shop: Workshop, key: str) -> Chosen:
 
 def model_and_device(st: Any, shop: Workshop, key: str) -> tuple[str, str]:
     """The choices of both, by name."""
-    model = st.selectbox("Model", shop.settings.models, key=f"{key}_model",
+    model = st.selectbox("Model", shop.settings.models, key=f"{key}_model", format_func=short,
                          help="Those named by --model when the dashboard was started")
     return str(model), str(st.selectbox("Device", list(shop.devices), key=f"{key}_device"))
+
+
+def short(model: str) -> str:
+    """A model's name: of a long path its end."""
+    return "/".join(Path(model).parts[-2:])
 
 
 def start(st: Any, shop: Workshop, model: str, key: str) -> WhereAsk:
@@ -111,7 +117,10 @@ def wanted(st: Any) -> Callable[[], bool]:
     session, seen = context.session_id, [time.monotonic()]
 
     def is_there() -> bool:
-        if runtime.exists() and runtime.get_instance().is_active_session(session):
+        server = runtime.get_instance() if runtime.exists() else None
+        if server is None or server.state.name in ("STOPPING", "STOPPED"):
+            return False
+        if server.is_active_session(session):
             seen[0] = time.monotonic()
         return time.monotonic() - seen[0] < _GONE_S
 
