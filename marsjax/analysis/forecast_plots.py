@@ -146,7 +146,7 @@ def _limits(axes: Axes, shown: np.ndarray, known: np.ndarray) -> str:
     if not leaves.any():
         return ""
     far = (known[leaves] / known[leaves, :1] - 1) * 1e4
-    return f"; {leaves.sum()} leave the picture, {far.min():+.0f} to {far.max():+.0f} bp"
+    return f"; {leaves.sum()} leave the picture, {np.nanmin(far):+.0f} to {np.nanmax(far):+.0f} bp"
 
 
 def _labels(axes: Axes, futures: Futures, note: str = "") -> None:

@@ -32,6 +32,7 @@ def test_a_fan_that_fills_has_bands_as_far_as_half_of_the_futures_have_come() ->
     np.testing.assert_allclose(dots[0].get_xdata(), at)
     assert "4 futures, 0.4 to 4.9 minutes so far" in axes.get_title(loc="left")
     assert side.get_title(loc="left").startswith("change of the mean mid, so far")
+    assert "1 leave the picture, +" in axes.get_title(loc="left") and "nan" not in axes.get_title(loc="left")
     assert not [text.get_text() for text in axes.texts], "percentiles are named where they end"
     whole, side = forecast_plots.fan(futures(mids), "").axes
     assert band_ends(whole) == [5.0, 5.0] and {text.get_text() for text in whole.texts} >= {"median", "95%"}

@@ -43,7 +43,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no 
 ROOT = Path(__file__).parent.parent.parent
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]
-PATIENCE_MS = 180_000
+PATIENCE_MS = 400_000
+"""A cold compilation takes minutes where other programs keep the processor busy."""
 QUICKLY = "from tests import quick_compilation\nquick_compilation.switch(True)\n"
 DAY_NS = 34_260 * SECOND_NS
 
@@ -189,8 +190,11 @@ class Visitor:
 
 
 @pytest.fixture
-def visitor(browser: Any, server: Server, pictures: Path) -> Visitor:
-    return Visitor(browser, server, pictures)
+def visitor(browser: Any, server: Server, pictures: Path, request: pytest.FixtureRequest) -> Iterator[Visitor]:
+    found = Visitor(browser, server, pictures)
+    yield found
+    found.keep(f"last_of_{request.node.name}")  # what there was to see, if the test failed
+    found.page.context.close()
 
 
 def test_home_leads_to_the_pages(visitor: Visitor) -> None:
@@ -242,7 +246,8 @@ def test_a_forecast_that_is_stopped_shows_what_there_is(visitor: Visitor) -> Non
     visitor.keep("forecast_running")
     visitor.page.get_by_role("button", name="Stop", exact=True).click()
     visitor.result()
-    assert "Stopped: 0 of 6 futures had ended" in visitor.text() and visitor.shown_pictures() == 3
+    assert "Stopped: 0 of 6 futures had ended" in visitor.text() and visitor.shown_pictures() == 2
+    assert "nan" not in visitor.text() and "there is no label yet" in visitor.text()
     assert not json.loads(visitor.download("metrics.json"))["is_whole"]
     assert visitor.page.get_by_role("button", name="Run", exact=True).is_enabled()
     visitor.keep("forecast_stopped")
