@@ -68,7 +68,7 @@ setuptools.setup(
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
         "databento": ["databento-dbn>=0.30"],
-        "demo": ["streamlit>=1.44"],  # the dashboard
+        "demo": ["streamlit>=1.52"],  # the dashboard
         "test": TEST,
         "lint": ["ruff>=0.9", "mypy>=1.15", "pandas-stubs>=2.2", "types-tqdm>=4.66", *TEST],
         "parquet": ["pyarrow>=17"],

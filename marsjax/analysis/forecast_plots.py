@@ -19,6 +19,8 @@ _LEAST_RANGE = 2e-3
 """Of the mid price's axis, a share of the price: less would make much of nothing."""
 _PATHS = 20
 """Single futures that are drawn, at most."""
+_MANY = 100
+"""Labels of which the farthest hundredths are left out of their picture: they would leave no room for the others."""
 
 
 class Futures(NamedTuple):
@@ -144,7 +146,7 @@ def _limits(axes: Axes, shown: np.ndarray, known: np.ndarray) -> str:
     if not leaves.any():
         return ""
     far = (known[leaves] / known[leaves, :1] - 1) * 1e4
-    return f"; {leaves.sum()} leave the picture, {far.min():+.0f} to {far.max():+.0f} bp"
+    return f"; {leaves.sum()} leave the picture, {np.nanmin(far):+.0f} to {np.nanmax(far):+.0f} bp"
 
 
 def _labels(axes: Axes, futures: Futures, note: str = "") -> None:
@@ -153,9 +155,10 @@ def _labels(axes: Axes, futures: Futures, note: str = "") -> None:
     edge = futures.threshold * 1e4
     axes.set_title(f"change of the mean mid{note}", fontsize="small", loc="left", color="0.3")
     axes.set(xlabel="basis points", ylabel="futures")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     plain(axes)
     if len(bp):
-        low, high = np.quantile(bp, (0.01, 0.99))
+        low, high = np.quantile(bp, (0.01, 0.99)) if len(bp) >= _MANY else (bp.min(), bp.max())
         inside = bp[(bp >= low) & (bp <= high)]
         axes.hist(inside, bins=max(min(int(np.sqrt(len(bp)) * 1.5), 40), 5), color=INNER)
         shares = ((bp < -edge).mean(), (np.abs(bp) <= edge).mean(), (bp > edge).mean())

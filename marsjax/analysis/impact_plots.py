@@ -6,16 +6,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from marsjax.analysis.figure_style import CAME, MIDDLE, OUTER, PATH, plain
+from marsjax.analysis.figure_style import BID, CAME, INNER, MIDDLE, OUTER, PATH, name_ends, plain
 from marsjax.analysis.impact import PowerLaw
 from marsjax.analysis.intervals import Interval
 
 _UNIT = 10_000
+_LINES = (INNER, MIDDLE, CAME, BID, PATH)
+"""Colours of groups, one after the other."""
 
 
-def volumes(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Volume fulfilled against target by minute, a panel for each group; rows of `impact.minute_table`."""
+def volumes(tables: Mapping[str, pd.DataFrame], minutes: int = 0) -> Figure:
+    """Volume fulfilled against target by minute, a panel for each group; rows of `impact.minute_table`.
+
+    `minutes` is the length of the axis; 0: as long as it takes.
+    """
     figure, panels = _panels(len(tables), "shares")
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         minute = table["minute"]
@@ -25,8 +31,12 @@ def volumes(tables: Mapping[str, pd.DataFrame]) -> Figure:
         axes.fill_between(minute, table["completed_low"], table["completed_high"], color=OUTER, linewidth=0,
                           label="half of the rollouts")
         axes.plot(minute, table["completed"], color=MIDDLE, marker=".", label="traded, mean")
-        axes.set_title(name)
+        axes.set_title(name, fontsize="medium", loc="left")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        if minutes:
+            axes.set_xlim(-0.05 * minutes, 1.05 * minutes)
     panels[0].legend(fontsize="small")
+    panels[0].set_ylim(bottom=0)
     return figure
 
 
@@ -39,7 +49,7 @@ def prices(tables: Mapping[str, pd.DataFrame], end: int) -> Figure:
             axes.fill_between(table["minute"], low, high, color=color, alpha=0.25, linewidth=0)
             axes.plot(table["minute"], table[column] / _UNIT, color=color, marker=".", label=label)
         axes.axvline(end, color="black", linewidth=0.8, linestyle=":")
-        axes.set_title(name)
+        axes.set_title(name, fontsize="medium", loc="left")
     panels[0].legend(fontsize="small")
     return figure
 
@@ -56,22 +66,28 @@ def impacts(groups: Mapping[str, Sequence[tuple[float, Interval]]], laws: Mappin
     """
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     size, time = figure.subplots(1, 2)
+    ends: list[tuple[float, str, str]] = []
     for color, (side, points) in zip((CAME, MIDDLE), groups.items(), strict=False):
         _against_size(size, color, side, points, laws[side])
     roots = [line for line in size.lines if line.get_linestyle() == ":"]
     if roots:
         roots[0].set_label("square root of the size")
     size.set(xlabel="shares traded over the mean volume without it", ylabel="impact at the end, basis points")
-    for name, table in tables.items():
-        line = time.plot(table["minute"], table["impact_bp"], marker=".", label=name)[0]
-        time.fill_between(table["minute"], table["impact_low"], table["impact_high"], color=line.get_color(),
-                          alpha=0.15, linewidth=0)
+    for name, table, color in zip(tables, tables.values(), np.resize(_LINES, len(tables)).tolist(), strict=True):
+        time.plot(table["minute"], table["impact_bp"], marker=".", color=color)
+        time.fill_between(table["minute"], table["impact_low"], table["impact_high"], color=color, alpha=0.12,
+                          linewidth=0)
+        if np.isfinite(table["impact_bp"].iloc[-1]):
+            ends.append((float(table["impact_bp"].iloc[-1]), name, color))
     time.axvline(end, color="black", linewidth=0.8, linestyle=":")
     time.set(xlabel="minutes after the start", ylabel="impact, basis points")
+    time.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (size, time):
         plain(axes)
         axes.axhline(0, color="gray", linewidth=0.8)
-        axes.legend(fontsize="small")
+    size.legend(fontsize="small")
+    figure.draw_without_rendering()  # the room of the axes must be known
+    name_ends(time, max((float(table["minute"].iloc[-1]) for table in tables.values()), default=0.0), ends)
     return figure
 
 
@@ -95,6 +111,7 @@ def _panels(count: int, label: str) -> tuple[Figure, list[Axes]]:
     panels = list(np.ravel(figure.subplots(1, count, sharey=True)))
     for axes in panels:
         axes.set_xlabel("minutes after the start")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes)
     panels[0].set_ylabel(label)
     return figure, panels

@@ -83,9 +83,12 @@ class ImpactReport:
                                            [group.moved[:, self.end] for group in mine], self.resamples, self.seed)
         return found
 
-    def minutes(self, is_even: bool) -> dict[str, pd.DataFrame]:
-        """By group, `impact.minute_table`; with `is_even` beside the schedule of a straight line."""
-        straight = np.minimum(np.arange(self.common.mids.shape[1]) / self.end, 1.0)
+    def minutes(self, is_even: bool, length: int = 0) -> dict[str, pd.DataFrame]:
+        """By group, `impact.minute_table`; with `is_even` beside the schedule of a straight line.
+
+        `length` is that of a whole execution in minutes, where these have been cut; 0: up to `end`.
+        """
+        straight = np.minimum(np.arange(self.common.mids.shape[1]) / (length or self.end), 1.0)
         planned = straight if is_even else np.full_like(straight, np.nan)
         return {group.name: impact.minute_table(group.runs, self.common, planned, self.resamples, self.seed)
                 for group in self.groups}

@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from marsjax.analysis.figure_style import ASK, BID, CAME, PATH, plain
@@ -9,8 +10,8 @@ from marsjax.analysis.forecast import Move, classes
 
 _COLORS = {Move.DOWN: ASK, Move.FLAT: PATH, Move.UP: BID}
 _MOST_BINS, _LEAST_BINS = 40, 5
-_INSIDE = (0.01, 0.99)
-"""Quantiles of the labels that are drawn between: a few far ones would leave no room for the others."""
+_INSIDE, _MANY = (0.01, 0.99), 100
+"""Quantiles that the labels are drawn between where there are many: far ones would leave no room for the others."""
 
 
 def distribution(labels: np.ndarray, threshold: float, came: float = float("nan")) -> Figure:
@@ -25,10 +26,11 @@ def distribution(labels: np.ndarray, threshold: float, came: float = float("nan"
     axes = figure.subplots()
     known = labels[np.isfinite(labels)]
     axes.set(xlabel="change of the mean mid, basis points", ylabel="futures")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     plain(axes)
     edge = threshold * 1e4
     if len(known):
-        low, high = np.quantile(known, _INSIDE)
+        low, high = np.quantile(known, _INSIDE) if len(known) >= _MANY else (known.min(), known.max())
         shown = known[(known >= low) & (known <= high)]
         parts = [shown[classes(shown, threshold) == move] * 1e4 for move in Move]
         bins = np.histogram_bin_edges(shown * 1e4, max(min(int(np.sqrt(len(known)) * 1.5), _MOST_BINS), _LEAST_BINS))

@@ -28,7 +28,7 @@ def page(st: Any, shop: Workshop) -> None:
     if job is None:
         pieces.how_to_begin(st, is_asked)
     elif job.stage != Stage.OVER:
-        pieces.under_way(st, _KEY, job)
+        pieces.under_way(st, shop, _KEY, job)
     elif (result := pieces.outcome(st, job)) is not None:
         _show(st, result)
 

@@ -13,7 +13,7 @@ from marsjax.analysis.bars import MinuteBars
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
-from marsjax.dashboard.files import csv, png, zipped
+from marsjax.dashboard.files import csv, pngs, zipped
 from marsjax.dashboard.jobs import Job
 from marsjax.dashboard.workshop import Workshop
 from marsjax.sim.result import SoFar
@@ -152,8 +152,8 @@ def _result(shop: Workshop, ask: FactsAsk, is_whole: bool, parts: _Parts) -> Fac
     if not left_out.kept:
         raise InputError("; ".join(left_out.lines()) + f": expected complete rollouts of {ask.minutes} minutes")
     tables, found = stylized_facts.tables(rollouts), verdicts.judge(rollouts, ask.seed, ask.resamples)
-    pictures = {"verdicts": png(fact_plots.overview(found))} | {
-        f"fact_{fact:02d}": png(fact_plots.figure(fact, tables), dpi=110) for fact in fact_plots.FACTS}
+    pictures = pngs({"verdicts": functools.partial(fact_plots.overview, found)}) | pngs({
+        f"fact_{fact:02d}": functools.partial(fact_plots.figure, fact, tables) for fact in fact_plots.FACTS}, dpi=110)
     record = json_text_of({
         "is_whole": is_whole, "verdicts": [dataclasses.asdict(each) | {"answer": str(each.answer)} for each in found],
         "answers": verdicts.counts(found), "rollouts": left_out.kept, "excluded": left_out.counts(),

@@ -2,16 +2,30 @@
 
 import gzip
 import io
+import threading
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+_ONE_AT_A_TIME = threading.Lock()
+"""Matplotlib is not made for several threads that draw."""
 
-def png(figure: Figure, dpi: int = 150) -> bytes:
-    """A figure as a picture."""
+
+def png(make: Callable[[], Figure | None], dpi: int = 150) -> bytes | None:
+    """A figure as a picture, made and drawn while no other is; None where there is none."""
     found = io.BytesIO()
-    figure.savefig(found, format="png", dpi=dpi)
+    with _ONE_AT_A_TIME:
+        figure = make()
+        if figure is None:
+            return None
+        figure.savefig(found, format="png", dpi=dpi)
     return found.getvalue()
+
+
+def pngs(figures: Mapping[str, Callable[[], Figure]], dpi: int = 150) -> dict[str, bytes]:
+    """Figures as pictures, by their names."""
+    return {name: picture for name, make in figures.items() if (picture := png(make, dpi)) is not None}
 
 
 def csv(table: pd.DataFrame) -> bytes:

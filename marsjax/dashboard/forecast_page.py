@@ -28,7 +28,7 @@ def page(st: Any, shop: Workshop) -> None:
     if job is None:
         pieces.how_to_begin(st, is_asked)
     elif job.stage != Stage.OVER:
-        pieces.under_way(st, _KEY, job)
+        pieces.under_way(st, shop, _KEY, job)
     elif (result := pieces.outcome(st, job)) is not None:
         _show(st, result)
 
@@ -80,7 +80,10 @@ def _show(st: Any, result: ForecastResult) -> None:
                f"{facts['orders_before']:,} orders, of which the model sees {facts['orders_seen']:,}.")
     left, right = st.columns([3, 2])
     left.subheader("Label", divider="gray")
-    left.image(result.pictures["label"], width="stretch")
+    if found.count:
+        left.image(result.pictures["label"], width="stretch")
+    else:
+        left.info("No future had ended: there is no label yet.")
     right.subheader("Percentiles", divider="gray")
     right.dataframe(forecast_run.percentiles(result), hide_index=True)
     right.caption("The label of a future is the change of the mean mid of its minutes over the mid at the start.")

@@ -1,6 +1,7 @@
 """A forecast, from what a page asks for to pictures, tables and files; of a run that was stopped, of what there is."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from marsjax.core import limits
 from marsjax.core.json_text import json_text_of
 from marsjax.core.specs import MarketSpec
 from marsjax.dashboard import where
-from marsjax.dashboard.files import csv, png, zipped
+from marsjax.dashboard.files import csv, pngs, zipped
 from marsjax.dashboard.jobs import Job
 from marsjax.dashboard.where import WhereAsk
 from marsjax.dashboard.workshop import Workshop
@@ -151,8 +152,8 @@ def _result(shop: Workshop, ask: ForecastAsk, setting: Setting, found: SoFar, tr
     labels = forecasts.labels_so_far(found)
     distribution = forecast.distribution(labels, setting.threshold, ask.labels.quantiles)
     came = forecasts.realized(setting.at, setting.minutes, setting.threshold)
-    pictures = {"fan": png(_fan(setting, found)), "label": png(label_plots.distribution(
-        labels, setting.threshold, float("nan") if came is None else came["label"]))}
+    figures = {"fan": functools.partial(_fan, setting, found), "label": functools.partial(
+        label_plots.distribution, labels, setting.threshold, float("nan") if came is None else came["label"])}
     files = {"labels.csv": csv(forecasts.label_table(found, labels, setting.market, setting.at.time_ns)),
              "minutes.csv": csv(forecasts.minute_table(found, setting.market, setting.at.time_ns))}
     kept = traces.trajectories()
@@ -160,9 +161,10 @@ def _result(shop: Workshop, ask: ForecastAsk, setting: Setting, found: SoFar, tr
         trades = traces.trades()
         files |= {"orders.csv.gz": zipped(traces.orders()), "trades.csv.gz": zipped(trades)}
         for number in kept:
-            figure = depth_plots.heat_map(traces.depth(number), f"the book of future {number}",
-                                          trades[trades["trajectory"] == number])
-            pictures[f"depth_{number}"] = png(figure)
+            figures[f"depth_{number}"] = functools.partial(
+                depth_plots.heat_map, traces.depth(number), f"the book of future {number}",
+                trades[trades["trajectory"] == number])
+    pictures = pngs(figures)
     files["metrics.json"] = json_text_of({
         "is_whole": summary is not None, "forecast": forecast_report.record(distribution),
         "threshold": setting.threshold, "realized": came, "start": setting.facts, "rollouts": summary,

@@ -27,7 +27,8 @@ def page(st: Any, shop: Workshop) -> None:
     with model.container(border=True):
         st.markdown("**Model**")
         name = shop.settings.models[0]
-        said = pieces.asked(st, lambda: order_model.headline(shop.model(name, next(iter(shop.devices))), name))
+        said = pieces.asked(st, lambda: order_model.headline(
+            shop.model(name, next(iter(shop.devices))), pieces.short(name)))
         if said:
             about, _, loss = said.partition("; ")
             st.markdown(f"{about[0].upper()}{about[1:]}.  \n{loss[0].upper()}{loss[1:]}.")

@@ -1,6 +1,7 @@
 """A study of market impact, from what a page asks for to pictures, tables and files; of one stopped, what there is."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ from marsjax.analysis.impact_report import ImpactReport
 from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
 from marsjax.dashboard import where
-from marsjax.dashboard.files import csv, png
+from marsjax.dashboard.files import csv, pngs
 from marsjax.dashboard.jobs import Job
 from marsjax.dashboard.where import WhereAsk
 from marsjax.dashboard.workshop import Workshop
@@ -26,6 +27,7 @@ from marsjax.studies.session_times import MINUTE_NS, spell
 
 _RESAMPLES, _RESAMPLES_SO_FAR = 1000, 50
 _IN_SLOTS = 64
+PICTURES = ("volume", "price", "impact")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Executing(NamedTuple):
     def figure(self) -> Figure | None:
         """Volume done against target, as far as it has come."""
         report = self.report(_RESAMPLES_SO_FAR)
-        return None if report is None else impact_plots.volumes(report.minutes(self.ask.is_even))
+        minutes = self.ask.spec.futures.minutes
+        return None if report is None else impact_plots.volumes(report.minutes(self.ask.is_even, minutes), minutes)
 
 
 class ImpactResult(NamedTuple):
@@ -126,8 +129,9 @@ class _Followed:
 
     def begin(self, jobs: Jobs) -> None:
         """Rollouts of these jobs begin."""
-        if self._jobs is not None and not self._jobs.target.any() and jobs.target.any():
-            self._baselines = self._last
+        if self._baselines is None and self._last is not None and jobs.target.any():
+            # None where some of them had to be run again, in larger books: the last ones are then not all.
+            self._baselines = self._last if len(self._last.number) == 2 * self._ask.spec.count else None
         self._jobs = jobs
 
     def shown(self, found: SoFar) -> Executing | None:
@@ -142,8 +146,8 @@ class _Followed:
 
 def _result(shop: Workshop, ask: ImpactAsk, named: str, report: ImpactReport, baselines: Runs,
             summary: dict[str, Any] | None) -> ImpactResult:
-    rows, laws, minutes = report.rows(), report.laws(), report.minutes(ask.is_even)
-    pictures = {name: png(figure) for name, figure in impact_report.figures(report, rows, laws, minutes).items()}
+    rows, laws, minutes = report.rows(), report.laws(), report.minutes(ask.is_even, ask.spec.futures.minutes)
+    pictures = pngs({name: functools.partial(_figure, name, report, rows, laws, minutes) for name in PICTURES})
     tables = impact_report.tables(report, rows, minutes, baselines)
     record = json_text_of({
         "is_whole": summary is not None, "groups": rows, "power_law": {side: law._asdict() for side, law in
@@ -154,6 +158,10 @@ def _result(shop: Workshop, ask: ImpactAsk, named: str, report: ImpactReport, ba
     return ImpactResult(named, summary is not None, _spoken(ask, report, summary), rows,
                         impact_report.lines(rows, laws)[1:], notes, pictures,
                         files | {f"{name}.png": data for name, data in pictures.items()})
+
+
+def _figure(name: str, *given: Any) -> Figure:
+    return impact_report.figures(*given)[name]
 
 
 def _spoken(ask: ImpactAsk, report: ImpactReport, summary: dict[str, Any] | None) -> str:

@@ -3,6 +3,8 @@
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from marsjax.core.errors import InputError
@@ -22,9 +24,9 @@ _NAMES = {
     "FactsAsk.minutes": "Total minutes", "FactsAsk.days": "Days", "FactsAsk.resamples": "Resamples",
 }
 """What the pages call the fields that errors name."""
-_LIVE_S = 0.7
+_LIVE_S = 0.8
 """Between two looks of a page at a run under way."""
-_DRAWN_SHARE = 0.15
+_DRAWN_SHARE = 0.3
 """Of the time, at most, that a page draws while a run goes on: both share the processor."""
 _GONE_S = 20.0
 """After which a session that is not connected is not waited for any more."""
@@ -56,9 +58,14 @@ def common(st: Any, shop: Workshop, key: str) -> Chosen:
 
 def model_and_device(st: Any, shop: Workshop, key: str) -> tuple[str, str]:
     """The choices of both, by name."""
-    model = st.selectbox("Model", shop.settings.models, key=f"{key}_model",
+    model = st.selectbox("Model", shop.settings.models, key=f"{key}_model", format_func=short,
                          help="Those named by --model when the dashboard was started")
     return str(model), str(st.selectbox("Device", list(shop.devices), key=f"{key}_device"))
+
+
+def short(model: str) -> str:
+    """A model's name: of a long path its end."""
+    return "/".join(Path(model).parts[-2:])
 
 
 def start(st: Any, shop: Workshop, model: str, key: str) -> WhereAsk:
@@ -110,7 +117,10 @@ def wanted(st: Any) -> Callable[[], bool]:
     session, seen = context.session_id, [time.monotonic()]
 
     def is_there() -> bool:
-        if runtime.exists() and runtime.get_instance().is_active_session(session):
+        server = runtime.get_instance() if runtime.exists() else None
+        if server is None or server.state.name in ("STOPPING", "STOPPED"):
+            return False
+        if server.is_active_session(session):
             seen[0] = time.monotonic()
         return time.monotonic() - seen[0] < _GONE_S
 
@@ -150,12 +160,9 @@ def how_to_begin(st: Any, is_asked: bool) -> None:
                 "on a CPU; the next ones begin at once.", icon=":material/arrow_back:")
 
 
-def under_way(st: Any, key: str, job: Job[Any]) -> None:
+def under_way(st: Any, shop: Workshop, key: str, job: Job[Any]) -> None:
     """A run that goes on: its progress, a stop button and what there is of it so far, until it is over."""
-    drawn: dict[str, Any] = {"of": None, "picture": None, "took_s": 0.0, "at": 0.0}
-
-    def stop() -> None:
-        job.stop()
+    painter = _Painter(shop.painter)
 
     @st.fragment(run_every=_LIVE_S)  # type: ignore[misc]
     def live() -> None:
@@ -165,23 +172,38 @@ def under_way(st: Any, key: str, job: Job[Any]) -> None:
         said = "waiting: another run has the device" if stage == Stage.WAITING else job.said or "beginning"
         bar, button = st.columns([6, 1], vertical_alignment="center")
         bar.progress(min(max(job.share, 0.0), 1.0), text="stopping after this chunk" if job.is_stopping else said)
-        button.button("Stop", key=f"{key}_stop", on_click=stop, disabled=job.is_stopping, width="stretch")
-        _draw(job, drawn)
-        if drawn["picture"] is not None:
-            st.image(drawn["picture"], width="stretch")
+        button.button("Stop", key=f"{key}_stop", on_click=job.stop, disabled=job.is_stopping, width="stretch")
+        if (picture := painter.picture(job.latest)) is not None:
+            st.image(picture, width="stretch")
 
     live()
 
 
-def _draw(job: Job[Any], drawn: dict[str, Any]) -> None:
-    """Draws what is new of a run, if that has not been done just now."""
-    latest, now = job.latest, time.monotonic()
-    if latest is None or latest is drawn["of"] or now - drawn["at"] < drawn["took_s"] / _DRAWN_SHARE:
-        return
-    figure = latest.figure()
-    if figure is not None:
-        drawn["picture"] = png(figure, dpi=110)
-    drawn |= {"of": latest, "took_s": time.monotonic() - now, "at": time.monotonic()}
+class _Painter:
+    """Draws what there is of a run in another thread: a page that waits for a picture would fade meanwhile."""
+
+    def __init__(self, thread: Executor) -> None:
+        self._thread = thread
+        self._drawing: Future[tuple[bytes | None, float]] | None = None
+        self._of: Any = None
+        self._picture: bytes | None = None
+        self._next_s = 0.0
+
+    def picture(self, latest: Any) -> bytes | None:
+        """The newest picture that is done; asks for one of `latest` if it is new and it is time."""
+        if self._drawing is not None and self._drawing.done():
+            found, took_s = self._drawing.result()
+            self._picture, self._drawing = found or self._picture, None
+            self._next_s = time.monotonic() + took_s * (1 / _DRAWN_SHARE - 1)
+        if self._drawing is None and latest is not None and latest is not self._of and time.monotonic() > self._next_s:
+            self._of, self._drawing = latest, self._thread.submit(_drawn, latest)
+        return self._picture
+
+
+def _drawn(latest: Any) -> tuple[bytes | None, float]:
+    """A picture, and the seconds that it took."""
+    began = time.monotonic()
+    return png(latest.figure, dpi=100), time.monotonic() - began
 
 
 def outcome(st: Any, job: Job[Any]) -> Any:

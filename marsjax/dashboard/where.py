@@ -35,5 +35,8 @@ def place(shop: Workshop, prepared: PreparedModel, model: str, ask: WhereAsk, mi
     days = shop.days()
     if ask.day not in days:
         raise InputError(f"day: expected one of {', '.join(list(days)[:20]) or 'none'}, got {ask.day!r}")
-    begin_ns = times.of_clock(ask.begin)
+    try:
+        begin_ns = times.of_clock(ask.begin)
+    except InputError as error:
+        raise InputError(f"Start time: expected HH:MM:SS, as 10:00:00, got {ask.begin!r}") from error
     return places.in_real_day(prepared, days[ask.day], begin_ns, ask.warm_up_minutes, minutes, accounts)

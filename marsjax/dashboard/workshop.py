@@ -20,6 +20,8 @@ class Workshop:
         self.settings = settings
         self.devices = _devices()
         """By name, JAX's own default first."""
+        self.painter: Executor = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        """Draws what there is of runs that go on."""
         self._lock = threading.Lock()
         self._models: dict[tuple[str, str], PreparedModel] = {}
         self._queues: dict[str, ThreadPoolExecutor] = {}
