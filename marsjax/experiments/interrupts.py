@@ -20,7 +20,7 @@ _PATIENCE_S = 1.0
 """For the main thread to leave what it does to files."""
 
 
-class Watch:
+class SignalWatch:
     """The thread that waits for signals; one for the process, since the handlers of signals are."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Watch:
             os._exit(self.exit_code)
 
 
-_WATCHES: list[Watch] = []
+_WATCHES: list[SignalWatch] = []
 
 
 def install(is_first: bool = False) -> None:
@@ -83,7 +83,7 @@ def install(is_first: bool = False) -> None:
     `is_first` says that the process has done nothing before: its exit is then watched to the very end.
     """
     if not _WATCHES and threading.current_thread() is threading.main_thread():
-        _WATCHES.append(Watch())
+        _WATCHES.append(SignalWatch())
         _WATCHES[0].begin(is_first)
 
 
