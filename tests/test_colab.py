@@ -7,13 +7,18 @@ import itertools
 import json
 import os
 import re
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import huggingface_hub
 import pytest
+
+from tests import published
+from tests.helpers import fixture_folder
 
 FOLDER = Path(__file__).parents[1] / "colab"
 NAMES = ("market_impact", "own_agent", "own_data", "published_checkpoint", "quickstart", "stylized_facts")
@@ -216,3 +221,25 @@ def test_a_notebook_runs_and_shows_what_it_holds(name: str, tmp_path: Path) -> N
             assert before == after, old["id"]
         assert len(pictures(old)) == len(pictures(new))
     CHECKS[name](ran)
+
+
+@pytest.mark.slow
+def test_with_its_switch_on_a_notebook_takes_the_model_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    # In the layout of the hub: the model in one repository, converters and samples in another.
+    model, assets = published.make(tmp_path / "model"), tmp_path / "assets"
+    shutil.copytree(fixture_folder() / "converters_small", assets / "converters")
+    features = published.random_features()
+    told = published.greedy(published.random_params(), features)
+    published.write_samples(assets / "validation-samples", features, told)
+    hub = published.FakeHub(tmp_path / "cache", {("Don-Don/mars-order-2m", "model"): model,
+                                                 ("Don-Don/mars-order-assets", "dataset"): assets})
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub.file)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for cell in code(notebook("published_checkpoint")):
+        if cell["id"] not in ("install", "futures", "fan"):
+            exec(source(cell).replace("DOWNLOAD = False", "DOWNLOAD = True"), names)
+    assert hub.calls and "top-1 100.0%" in (shown := capsys.readouterr().out) and "the same model: True" in shown
+    assert not (tmp_path / "published").exists() and len(names["axes"].patches) == 3 * 8  # kinds and bins of prices
