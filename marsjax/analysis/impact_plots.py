@@ -36,7 +36,8 @@ def volumes(tables: Mapping[str, pd.DataFrame], minutes: int = 0) -> Figure:
         if minutes:
             axes.set_xlim(-0.05 * minutes, 1.05 * minutes)
     panels[0].legend(fontsize="small")
-    panels[0].set_ylim(bottom=0)
+    most = max(float(table[["target", "completed_high"]].max().max()) for table in tables.values())
+    panels[0].set_ylim(0, 1.05 * most)  # of all panels, which share it
     return figure
 
 

@@ -269,9 +269,11 @@ class Rollout:
                       ) -> None:
         """Writes messages and order books in LOBSTER's format (`data.lobster_files`), a pair of files a trajectory.
 
-        Their names say `symbol`-TRAJECTORY and `date`; needs a `TraceObserver` (InputError without one).
+        The folder is made where it is not there. Names of files say `symbol`-TRAJECTORY and `date`; needs a
+        `TraceObserver` (InputError without one).
         """
         self._check_lists()
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
         for trajectory in range(len(self.mid_twice_start)):
             with contextlib.closing(LobsterFiles(pathlib.Path(folder), self.spec.market, f"{symbol}-{trajectory}", date,
                                                  self.spec.market.levels)) as files:

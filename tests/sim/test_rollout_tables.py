@@ -90,6 +90,7 @@ def test_resting_orders_are_those_of_the_book_in_their_order() -> None:
 
 def test_each_trajectory_is_written_in_the_format_of_lobster(tmp_path: Path) -> None:
     result, trades = run(), run().trades("integer")
+    tmp_path = tmp_path / "new" / "folder"
     result.write_lobster(tmp_path, "sim", "2024-01-02")
     name = "sim-{}_2024-01-02_34200000_57600000_{}_10.csv"
     assert len(list(tmp_path.iterdir())) == 6
