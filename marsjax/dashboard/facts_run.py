@@ -22,7 +22,7 @@ from marsjax.studies import futures, places
 from marsjax.studies.bars import Gathered
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.progress import StoppedError, Watch
+from marsjax.studies.progress import StoppedError, Watching
 from marsjax.studies.session_times import MINUTE_NS
 
 _CHUNK_ORDERS = 8192
@@ -132,7 +132,7 @@ def _gather(shop: Workshop, ask: FactsAsk, job: Job[FactsResult], prepared: Prep
         parts.notes.extend(f"{name}: {problem}" for each in found for problem in each.problems)
 
 
-def _real(shop: Workshop, ask: FactsAsk, job: Job[FactsResult], prepared: PreparedModel, name: str, watch: Watch
+def _real(shop: Workshop, ask: FactsAsk, job: Job[FactsResult], prepared: PreparedModel, name: str, watch: Watching
           ) -> list[Gathered]:
     """Stretches of a real day, and futures from where they begin."""
     feed = shop.days()[name]

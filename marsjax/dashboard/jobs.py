@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from marsjax.core.errors import InputError
 from marsjax.sim.result import SoFar
 from marsjax.sim.rollout import RolloutProgress
-from marsjax.studies.progress import StoppedError, Watch
+from marsjax.studies.progress import StoppedError, Watching
 
 T = TypeVar("T")
 _LOOK_EVERY_S = 0.4
@@ -77,7 +77,8 @@ class Job(Generic[T]):
             raise StoppedError
 
     def watch(self, total: int, show: Callable[[SoFar], Any] = lambda found: found,
-              on_begin: Callable[[int, int], None] = lambda first, count: None, done: int = 0, name: str = "") -> Watch:
+              on_begin: Callable[[int, int], None] = lambda first, count: None, done: int = 0, name: str = ""
+              ) -> Watching:
         """What tells this job of rollouts, stops them, and puts `show` of what there is into `latest`.
 
         Args:
@@ -103,7 +104,7 @@ class Job(Generic[T]):
                 looked[0] = time.monotonic()
             self.check()
 
-        return Watch(begins, chunk)
+        return Watching(begins, chunk)
 
     def outcome(self) -> tuple[T | None, str]:
         """The result of a run that is over, or None and why in one line."""

@@ -19,7 +19,7 @@ from marsjax.sim.result import Rollout
 from marsjax.studies import futures, rollout_summary, starts
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.progress import NO_WATCH, Watch
+from marsjax.studies.progress import NOBODY_WATCHES, Watching
 from marsjax.studies.session_times import MINUTE_NS, continuous, hours
 from marsjax.studies.starts import NoiseMarket
 
@@ -75,7 +75,7 @@ def stretches(session: Session, minutes: int) -> list[int]:
 
 
 def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feeds: Sequence[DayFeed], minutes: int,
-            watch: Watch = NO_WATCH) -> Gathered:
+            watch: Watching = NOBODY_WATCHES) -> Gathered:
     """Futures from the beginning of every stretch of real days but the first of each, before which no order came.
 
     Args:
@@ -94,7 +94,7 @@ def of_days(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, feed
 
 
 def of_times(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec,
-             days: Sequence[tuple[DayFeed, Sequence[int]]], watch: Watch = NO_WATCH) -> Gathered:
+             days: Sequence[tuple[DayFeed, Sequence[int]]], watch: Watching = NOBODY_WATCHES) -> Gathered:
     """Futures from times of days, nanoseconds since midnight; those of one day are rollouts of its symbol."""
     found: list[Start] = []
     names: list[tuple[str, np.datetime64]] = []

@@ -27,7 +27,7 @@ from marsjax.studies import futures, rollout_summary
 from marsjax.studies.checks import check_numbers
 from marsjax.studies.futures import Batch, FuturesSpec
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.progress import NO_WATCH, FuturesProgress, Watch
+from marsjax.studies.progress import NOBODY_WATCHES, FuturesProgress, Watching
 
 SIGNS = {"buy": 1, "sell": -1}
 EXECUTOR = futures.ACCOUNT + 1
@@ -218,7 +218,7 @@ def jobs_of(spec: ExecutionSpec, mean_volume: float) -> Jobs:
 
 
 def study(prepared: PreparedModel, market: MarketSpec, spec: ExecutionSpec, starts: Sequence[Start], start_ns: int,
-          watch: Watch = NO_WATCH, on_jobs: OnJobs | None = None) -> Study:
+          watch: Watching = NOBODY_WATCHES, on_jobs: OnJobs | None = None) -> Study:
     """Runs all markets without an execution, then those with one, whose sizes and profile come from the first.
 
     Args:
@@ -254,7 +254,7 @@ class _Engine:
     metered: Metered
     starts: Sequence[Start]
     """In books of one size."""
-    watch: Watch
+    watch: Watching
     on_jobs: OnJobs | None
 
     def execute(self, jobs: Jobs, profile: np.ndarray | None, progress: FuturesProgress, done: int = 0) -> Executed:

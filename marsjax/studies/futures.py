@@ -22,7 +22,7 @@ from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress
 from marsjax.sim.specs import BACKGROUND_ACCOUNT, RolloutSpec
 from marsjax.studies.checks import check_numbers
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.progress import NO_WATCH, FuturesProgress, Watch
+from marsjax.studies.progress import NOBODY_WATCHES, FuturesProgress, Watching
 
 ACCOUNT = BACKGROUND_ACCOUNT
 """Account of the order model; the orders of a starting state are those of account 0, which it may cancel."""
@@ -111,7 +111,8 @@ def simulate_batch(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpe
 
 
 def simulate(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, starts: Sequence[Start], first: int = 0,
-            on_trace: OnTrace | None = None, saving: Saving | None = None, watch: Watch = NO_WATCH) -> list[Rollout]:
+            on_trace: OnTrace | None = None, saving: Saving | None = None, watch: Watching = NOBODY_WATCHES
+            ) -> list[Rollout]:
     """Rollouts of each start, `spec.trajectories` of `spec.minutes`.
 
     Trajectory b of start i draws as number (first + i) x trajectories + b. As many starts as `spec.most_at_once`

@@ -14,7 +14,7 @@ class StoppedError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch:
+class Watching:
     """Who is told of futures while they are made; what one of them raises ends these (`StoppedError`, say)."""
 
     on_begin: Callable[[int, int], None] | None = None
@@ -41,7 +41,7 @@ class Watch:
         return both
 
 
-NO_WATCH = Watch()
+NOBODY_WATCHES = Watching()
 
 
 class FuturesProgress:

@@ -19,7 +19,7 @@ from marsjax.sim.step import End
 from marsjax.studies import futures, order_model, rollout_summary
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel, held_out_losses
-from marsjax.studies.progress import Watch
+from marsjax.studies.progress import Watching
 from marsjax.tokens import encoding
 
 
@@ -66,7 +66,7 @@ def test_a_start_whose_book_gets_full_is_run_again_in_twice_the_slots(monkeypatc
     assert asked == [384, 768, 768] and [run.rejected for run in runs] == [{}, {}, {}]
     begun: list[tuple[int, int]] = []
     monkeypatch.setattr(futures, "_numbered", lambda on_trace, first: on_trace)
-    told = Watch(on_begin=lambda first, count: begun.append((first, count)))
+    told = Watching(on_begin=lambda first, count: begun.append((first, count)))
     traced = {"on_trace": lambda who, log: None}
     assert [run.rejected for run in futures.simulate(prepared, market, spec, [first] * 3, watch=told, **traced)
             ] == [{}, {}, {}], "who is told that they begin again may see them again"
