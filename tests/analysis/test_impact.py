@@ -118,6 +118,10 @@ def test_the_table_of_minutes_and_its_figures() -> None:
     drawn = figures[0].axes[0].lines[-1].get_ydata()
     np.testing.assert_allclose(drawn, table["completed"])
     assert len(figures) == 3
+    # Panels share an axis, which shows the largest of them, whichever stands first.
+    larger = table.assign(target=3 * table["target"])
+    top = impact_plots.volumes({"buy 0.1": table, "buy 0.3": larger}).axes[1].get_ylim()[1]
+    assert top >= larger["target"].max()
 
 
 def test_runs_that_do_not_fit_are_refused_by_field() -> None:
