@@ -20,6 +20,8 @@ import marsjax
 from marsjax.experiments import command, import_checkpoint, launcher
 from tests.test_readme import exists
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
