@@ -64,7 +64,9 @@ def measure(stream: Order, count: int, capacity: int, spec: BookBenchmark) -> di
 
 
 def ways_of(exchange: str) -> Kernels | None:
-    """Those of the device, with books computed as said, where it is said."""
+    """Those of the device, with books computed as said, where it is said; InputError where it cannot run a kernel."""
+    if exchange == "kernel" and not kernels.has_triton():
+        raise InputError("expected another way than kernel, which this device cannot run: a line above says why")
     return dataclasses.replace(kernels.chosen(None), book=exchange) if exchange else None
 
 

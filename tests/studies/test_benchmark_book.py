@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from marsjax import testing
+from marsjax.core import kernels
 from marsjax.core.errors import InputError
 from marsjax.studies import benchmark_book
 from marsjax.studies.benchmark_book import BookBenchmark
@@ -23,6 +24,9 @@ def test_facts_do_not_depend_on_the_way(changed: dict[str, object]) -> None:
     assert {k: v for k, v in plain.items() if k not in TIMES} == {k: v for k, v in other.items() if k not in TIMES}
 
 
-def test_an_unknown_way_is_refused() -> None:
+def test_a_way_that_is_unknown_or_needs_another_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "has_triton", lambda: False)
+    with pytest.raises(InputError, match="expected another way than kernel, which this device cannot run"):
+        benchmark_book.ways_of("kernel")
     with pytest.raises(InputError, match=r"Kernels\.book: expected xla or kernel or interpreted, got 'fast'"):
         benchmark_book.ways_of("fast")
