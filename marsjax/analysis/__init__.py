@@ -12,9 +12,10 @@ Forecasts:
   `forecast`, `forecast_report`: labels, their distribution and classes; a forecast as record and text.
   `forecast_baselines`: forecasts that need no order model.
   `forecast_scores`, `evaluation_table`: scores with standard errors; the table of an evaluation.
-  `forecast_plots`: their figures.
+  `forecast_plots`, `label_plots`: their figures.
 Market impact:
   `impact`, `impact_report`, `impact_plots`: costs and impact of executions; a study in groups; its figures.
+  `impact_so_far`: a study that still runs, cut to what its rollouts have simulated.
   `intervals`: numbers with intervals by the bootstrap.
 Realism (paper, Table 7):
   `quantities`, `order_events`: what orders look like, and the orders that this is taken of.
@@ -30,8 +31,9 @@ from types import ModuleType
 
 __all__ = ["bars", "day", "depth_plots", "evaluation_table", "fact_plots", "figure_style", "fills", "forecast",
            "forecast_baselines", "forecast_plots", "forecast_report", "forecast_scores", "impact", "impact_plots",
-           "impact_report", "intervals", "lob_bench", "market_summary", "order_events", "panel", "plots", "quantities",
-           "realism", "realism_plots", "realism_report", "realism_table", "rollout_info", "stylized_facts", "verdicts"]
+           "impact_report", "impact_so_far", "intervals", "label_plots", "lob_bench",
+           "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots", "realism_report",
+           "realism_table", "rollout_info", "stylized_facts", "verdicts"]
 
 
 def __getattr__(name: str) -> ModuleType:

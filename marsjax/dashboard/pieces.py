@@ -26,8 +26,8 @@ _NAMES = {
 """What the pages call the fields that errors name."""
 _LIVE_S = 0.8
 """Between two looks of a page at a run under way."""
-_DRAWN_SHARE = 0.3
-"""Of the time, at most, that a page draws while a run goes on: both share the processor."""
+_DRAWN_SHARE, _LONGEST_S = 0.3, 2.0
+"""Share of the time that is drawn while a run goes on, as both share the processor; the longest wait between two."""
 _GONE_S = 20.0
 """After which a session that is not connected is not waited for any more."""
 _SOURCES = {"default": "default day", "quiet": "quiet day", "busy": "busy day", where.NOISE: "noise agents",
@@ -194,7 +194,7 @@ class _Painter:
         if self._drawing is not None and self._drawing.done():
             found, took_s = self._drawing.result()
             self._picture, self._drawing = found or self._picture, None
-            self._next_s = time.monotonic() + took_s * (1 / _DRAWN_SHARE - 1)
+            self._next_s = time.monotonic() + min(took_s * (1 / _DRAWN_SHARE - 1), _LONGEST_S)
         if self._drawing is None and latest is not None and latest is not self._of and time.monotonic() > self._next_s:
             self._of, self._drawing = latest, self._thread.submit(_drawn, latest)
         return self._picture

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-ROOMS = ("analysis", "studies", "experiments")
+ROOMS = ("analysis", "dashboard", "studies", "experiments")
 
 
 @pytest.mark.parametrize("name", ROOMS)
