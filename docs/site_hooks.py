@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = "docs/"
 BESIDE = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "checkpoints/README.md", "checkpoints/*/README.md",
-          "experiments/*/README.md")
+          "colab/README.md", "experiments/*/README.md")
 """Pages of the site outside of docs/."""
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#|<)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _NAME = re.compile(r"`(marsjax(?:\.\w+)+)`")
