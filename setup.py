@@ -18,7 +18,7 @@ if VERSION is None:
 
 # A checkout may have no checkpoints yet.
 PACKAGED = {f"marsjax.packaged.{name}": name for name in ("configs", "checkpoints") if (ROOT / name).is_dir()}
-TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
+TEST = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "build>=1.2"]
 
 setuptools.setup(
     name="marsjax",
@@ -63,6 +63,7 @@ setuptools.setup(
         "tqdm>=4.66",
         "zstandard>=0.23",
     ],
+    entry_points={"console_scripts": ["marsjax = marsjax.experiments.command:main"]},
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],

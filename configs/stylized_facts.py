@@ -50,7 +50,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.pickle_module = ""  # rollout_info: another module that the archive's classes are named by
     config.output = chosen.output  # a new folder; empty: runs/stylized_facts_SOURCE, numbered where that is taken
     config.overwrite = False  # whether an earlier output of marsjax is replaced
-    config.pictures = True  # fact_01.png to fact_11.png
+    config.pictures = True  # facts.png with all of them, fact_01.png to fact_11.png
 
     config.minutes = 0 if chosen.mode == "bars" else 26  # bars of a rollout; 0, of bars only: as most have
     config.seed = chosen.seed  # of the bootstrap, the Gaussian comparison and the rollouts

@@ -1,4 +1,4 @@
-"""Tables of the stylized facts -> one figure a fact: means over the symbols with their 95% intervals, by source."""
+"""Tables of the stylized facts -> a figure a fact, or one of all: means over symbols, 95% intervals, by source."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,17 +10,18 @@ from matplotlib.ticker import MaxNLocator
 
 from marsjax.analysis import stylized_facts
 from marsjax.analysis.figure_style import ASK, BID, CAME, MIDDLE, PATH, plain
-from marsjax.analysis.verdicts import RULES, Conclusion, Verdict
+from marsjax.analysis.verdicts import RULES, Conclusion, Rule, Verdict
 
 FACTS = tuple(rule.fact for rule in RULES)
 _LABELS = {"lag": "lag, minutes", "delta_t": "period, minutes"}
 _LOG_TICKS = (1, 2, 5, 10, 20)
 _LEAST_SHOWN = 1e-3
 """Correlation below which a logarithmic axis shows nothing."""
+_INTERMITTENCY = 5
 _COLORS = (MIDDLE, CAME, BID, PATH)
 _ANSWERS = {Conclusion.PRESENT: BID, Conclusion.ABSENT: ASK, Conclusion.CANNOT_TELL: PATH}
 _REACH = 6.0
-"""Of the axis of `overview`, in margins; what is beyond ends in an arrow at its edge."""
+"""Of the axis of `effects`, in margins; what is beyond ends in an arrow at its edge."""
 
 
 def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -28,14 +29,50 @@ def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
 
     Facts 2 and 4 share a table, and 6 and 8: 4 has its periods on a logarithmic axis, 8 both axes.
     """
-    rule = next(rule for rule in RULES if rule.fact == fact)
     drawn = Figure(figsize=(5, 3.4), layout="constrained")
     axes = drawn.subplots()
+    _draw(axes, fact, tables)
+    axes.set_title(f"{fact}. {_rule(fact).name}", fontsize="medium")
+    if fact != _INTERMITTENCY:
+        axes.legend(fontsize="small")
+    return drawn
+
+
+def overview(tables: Mapping[str, pd.DataFrame], verdicts: Sequence[Verdict] = ()) -> Figure:
+    """All eleven facts in one picture, each with its verdict for each source where there are any."""
+    drawn = Figure(figsize=(13, 9), layout="constrained")
+    places = drawn.subplots(3, 4).ravel()
+    sources = sorted({str(source) for source in tables[_rule(1).table]["source"]})
+    colors = dict(zip(sources, np.resize(_COLORS, len(sources)), strict=True))
+    for fact, axes in zip(FACTS, places, strict=False):
+        _draw(axes, fact, tables)
+        axes.set_title(f"{fact}. {_rule(fact).name}", fontsize="small", weight="bold", loc="left",
+                       pad=16)
+        found = {verdict.source: str(verdict.answer) for verdict in verdicts if verdict.fact == fact}
+        for i, source in enumerate(name for name in sources if name in found):
+            axes.annotate(found[source], (0, 1), xytext=(95 * i, 5), xycoords="axes fraction", fontsize="small",
+                          textcoords="offset points", color=str(colors[source]))
+    last = places[len(FACTS)]
+    last.axis("off")
+    for i, source in enumerate(sources):
+        last.text(0.05, 0.85 - 0.13 * i, source, color=str(colors[source]), fontsize="large", weight="bold")
+    told = ["Means over the symbols, with intervals of", "95%. Under each name: whether the fact",
+            "is present, by source. 11, dashed: what", "lag tau has more than -tau."]
+    last.text(0.05, 0.8 - 0.13 * len(sources), "\n".join(told), va="top", fontsize="medium", color="0.35")
+    return drawn
+
+
+def _rule(fact: int) -> Rule:
+    return next(rule for rule in RULES if rule.fact == fact)
+
+
+def _draw(axes: Axes, fact: int, tables: Mapping[str, pd.DataFrame]) -> None:
+    """What `figure` shows of a fact, without title and legend."""
+    rule = _rule(fact)
     table = tables[rule.table]
-    axes.set_title(f"{fact}. {rule.name}", fontsize="medium")
-    if fact == 5:
+    if fact == _INTERMITTENCY:
         _boxes(axes, table)
-        return drawn
+        return
     entry = next(entry for entry in stylized_facts.TABLES if entry.name == rule.table)
     draw = _points if fact == 8 else _means
     draw(axes, table, entry.key)
@@ -55,12 +92,10 @@ def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
         axes.set_ylim(bottom=0.8 * _LEAST_SHOWN)
     else:
         axes.axhline(0, color="gray", linewidth=0.8)
-    axes.legend(fontsize="small")
     plain(axes)
-    return drawn
 
 
-def overview(verdicts: Sequence[Verdict]) -> Figure:
+def effects(verdicts: Sequence[Verdict]) -> Figure:
     """The effect of each fact over its margin, the smallest that counts, with intervals and answers; by source.
 
     Right of 1 a fact is there; fact 1, that something is absent, is there inside of -1 to 1.
@@ -120,7 +155,7 @@ def _boxes(axes: Axes, table: pd.DataFrame) -> None:
     groups = {str(source): rows["fano_factor"].dropna().to_numpy() for source, rows in table.groupby("source")}
     axes.boxplot(list(groups.values()), orientation="horizontal", tick_labels=list(groups), showmeans=True, widths=0.6)
     axes.axvline(1, color="gray", linestyle="--", linewidth=0.8)
-    axes.set_xlabel("Fano factor of extreme returns an hour, by symbol")
+    axes.set_xlabel("Fano factor of extreme returns")
     plain(axes)
 
 

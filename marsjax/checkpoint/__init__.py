@@ -7,7 +7,8 @@
   `safetensors`: the published files of a model, read and written.
   `tensor_files`: the tensors in them, of one file or of shards.
   `converter_files`: files of bin converters, read and written.
-  `hub`: downloads from the Hugging Face Hub.
+  `hub`: a published model from the Hugging Face Hub, by its client's cache.
+  `downloads`: published models and their data in one folder, with hashes; what `marsjax download` fetches.
   `validation`: how well a model predicts published samples.
   `pickle`: reads the plain data in a pickle without running it.
   `load_order_model`: an order model from a name, a folder or a repository.
@@ -17,6 +18,7 @@
 
 from marsjax.checkpoint import (
     converter_files,
+    downloads,
     folder,
     hub,
     importer,
@@ -31,6 +33,6 @@ from marsjax.checkpoint.folder import Checkpoint
 from marsjax.checkpoint.load import LoadedModel, load_order_model
 
 __all__ = [
-    "Checkpoint", "LoadedModel", "converter_files", "folder", "hub", "importer", "load", "load_order_model", "manifest",
-    "pickle", "safetensors", "tensor_files", "validation",
+    "Checkpoint", "LoadedModel", "converter_files", "downloads", "folder", "hub", "importer", "load",
+    "load_order_model", "manifest", "pickle", "safetensors", "tensor_files", "validation",
 ]  # fmt: skip

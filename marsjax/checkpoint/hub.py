@@ -97,7 +97,7 @@ def _download(source: str, kind: str, revision: str | None, patterns: list[str])
     """The local folder of a repository, and its commit."""
     import huggingface_hub  # here, since importing it takes long
 
-    with _errors(source, kind, revision):
+    with errors_of(source, kind, revision):
         folder = pathlib.Path(huggingface_hub.snapshot_download(
             source, repo_type=kind, revision=revision, allow_patterns=patterns))
     return folder, folder.name if _COMMIT.fullmatch(folder.name) else revision
@@ -112,7 +112,7 @@ def _is_published(source: str, kind: str, revision: str | None, name: str) -> bo
     import huggingface_hub
     from huggingface_hub import errors
 
-    with _errors(source, kind, revision, name):
+    with errors_of(source, kind, revision, name):
         try:
             huggingface_hub.hf_hub_download(source, name, repo_type=kind, revision=revision)
         except errors.LocalEntryNotFoundError:
@@ -123,8 +123,8 @@ def _is_published(source: str, kind: str, revision: str | None, name: str) -> bo
 
 
 @contextlib.contextmanager
-def _errors(source: str, kind: str, revision: str | None, name: str = "what is needed of it") -> Iterator[None]:
-    """Errors of the hub's client as those of `fetch`; `name` is the file that is asked for."""
+def errors_of(source: str, kind: str, revision: str | None, name: str = "what is needed of it") -> Iterator[None]:
+    """Errors of the hub's client as those of `fetch`; `name` says what was asked for of a repository."""
     from huggingface_hub import errors
 
     where = f"{source} ({kind} on the Hugging Face Hub)"
@@ -143,5 +143,14 @@ def _errors(source: str, kind: str, revision: str | None, name: str = "what is n
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise ConnectionError(f"{where}: the hub cannot be reached, and {name} is not in the cache: go online, or "
                               f"`hf download {source}` on a machine that is, and give the folder") from error
-    except (errors.EntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+    except _failures() as error:
         raise ConnectionError(f"{where}: the download failed: {brief(error, 200)}") from error
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What the hub's client raises of a download that failed; of HTTP too, for which it has had several libraries."""
+    from huggingface_hub import errors
+
+    of_http = (kind for kind in errors.HfHubHTTPError.__mro__
+               if issubclass(kind, Exception) and kind.__name__ in ("HfHubHTTPError", "HTTPError"))
+    return (errors.EntryNotFoundError, *of_http, OSError)

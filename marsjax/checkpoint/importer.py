@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from marsjax.checkpoint import converter_files, hub, manifest, validation
+from marsjax.checkpoint import converter_files, downloads, hub, manifest, validation
 from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.checkpoint import safetensors as safetensors_layout
 from marsjax.checkpoint.folder import Checkpoint
@@ -91,7 +91,7 @@ def find(source: str | os.PathLike[str], revision: str | None = None) -> Fetched
     """Where the parts of a published model lie: a folder, what is in or beside it, or a repository on the hub."""
     folder = pathlib.Path(source)
     if not folder.exists() and hub.is_repository(str(source)):
-        return hub.fetch(str(source), revision)
+        return downloads.find(str(source), revision) or hub.fetch(str(source), revision)
     if not folder.is_dir():
         raise FileNotFoundError(f"{source}: expected a folder with {CONFIG} and {WEIGHTS}, or owner/name of a "
                                 "repository on the Hugging Face Hub")

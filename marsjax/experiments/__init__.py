@@ -13,6 +13,8 @@ Programs, each with a config of its name in configs/:
   `import_checkpoint`: a published order model as a checkpoint of marsjax.
   `benchmark`: speed.
   `dashboard`: pages in a browser; it has a command line of its own.
+  `command`: the command `marsjax`, which runs each of them by its name.
+  `download`, `doctor`: published models and data from the hub; what marsjax finds on this machine.
 What they share:
   `launcher`: command line, errors, exit codes.
   `interrupts`: the end of a program by a signal.
@@ -27,10 +29,10 @@ from types import ModuleType
 
 from marsjax.experiments import interrupts
 
-__all__ = ["benchmark", "config", "config_help", "config_parts", "context_length", "csv_text", "dashboard", "forecast",
-           "forecast_evaluation", "import_checkpoint", "interrupts", "launcher", "make_day", "market_impact", "markets",
-           "realism", "replay", "replay_writer", "run_folder", "setup", "simulate", "stylized_facts", "table_files",
-           "trace_files", "train"]
+__all__ = ["benchmark", "command", "config", "config_help", "config_parts", "context_length", "csv_text", "dashboard",
+           "doctor", "download", "forecast", "forecast_evaluation", "import_checkpoint", "interrupts",
+           "launcher", "make_day", "market_impact", "markets", "realism", "replay", "replay_writer",
+           "run_folder", "setup", "simulate", "stylized_facts", "table_files", "trace_files", "train"]
 
 if interrupts.is_program():  # before the imports of the program, which take seconds
     interrupts.install(is_first=True)

@@ -93,7 +93,9 @@ def find(reference: str) -> tuple[pathlib.Path, str]:
         path = pathlib.Path(by_path[1])
         if not path.is_file():
             what = "is no plain file" if path.exists() else "does not exist"
-            raise UsageError(f"config file {by_path[1]} {what} (current folder: {pathlib.Path.cwd()})")
+            named = f"{path.stem}:{by_path[2]}" if by_path[2] else path.stem
+            meant = f"; the config that comes with marsjax is --config={named}" if path.stem in named_configs() else ""
+            raise UsageError(f"config file {by_path[1]} {what} (current folder: {pathlib.Path.cwd()}){meant}")
         return path, by_path[2] or ""
     name, _, arg = reference.partition(":")
     known = named_configs()

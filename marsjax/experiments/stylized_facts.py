@@ -49,6 +49,8 @@ def main(config: ConfigDict) -> int:
                      columns=["source", "symbol", "rollout", "reason"]).to_csv(folder / "excluded.csv", index=False)
         for fact in fact_plots.FACTS if config.pictures else ():
             fact_plots.figure(fact, tables).savefig(folder / f"fact_{fact:02d}.png", dpi=110)
+        if config.pictures:
+            fact_plots.overview(tables, found).savefig(folder / "facts.png", dpi=110)
         lines, answers = verdicts.table_lines(found), verdicts.counts(found)
         (folder / "verdicts.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
         seconds = time.perf_counter() - began

@@ -25,6 +25,7 @@ Speed:
   `benchmark_book`, `benchmark_rollout`, `benchmark_parts`: books alone, complete rollouts, and the parts of a step.
 What they share:
   `checks`, `progress`: checks of specs; a bar of progress, and who else watches.
+  `self_test`: whether the exchange and the default model do here what they do elsewhere.
 """
 
 import importlib
@@ -33,7 +34,7 @@ from types import ModuleType
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
            "executions", "forecast_evaluation", "forecasts", "futures", "kept_traces", "lob_bench",
            "made_days", "model_training", "noise_bars", "order_model", "own_futures", "places", "progress",
-           "realism", "rollout_summary", "session_times", "starts"]
+           "realism", "rollout_summary", "self_test", "session_times", "starts"]
 
 
 def __getattr__(name: str) -> ModuleType:

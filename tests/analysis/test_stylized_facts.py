@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import math
+import types
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from marsjax.analysis import fact_plots, stylized_facts
+from marsjax.analysis import fact_plots, stylized_facts, verdicts
 from marsjax.analysis.panel import Panel
 
 SYMBOLS, ROLLOUTS, MINUTES = 3, 4, 13
@@ -169,6 +170,18 @@ def test_a_figure_has_every_source_with_its_means(fact: int) -> None:
     if fact == 8:
         return  # on a logarithmic axis: below
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), means)
+
+
+def test_one_picture_has_all_facts_with_the_verdicts_of_each_source() -> None:
+    rollouts = panel()
+    answers = list(verdicts.Conclusion)
+    found = [types.SimpleNamespace(fact=rule.fact, source=source, answer=answers[(rule.fact + i) % len(answers)])
+             for i, source in enumerate(("Replay", "Simulation")) for rule in verdicts.RULES]
+    *places, last = fact_plots.overview(stylized_facts.tables(rollouts), found).axes
+    assert [axes.get_title(loc="left") for axes in places] == [f"{rule.fact}. {rule.name}" for rule in verdicts.RULES]
+    said = [[text.get_text() for text in axes.texts] for axes in places]
+    assert said == [[str(each.answer) for each in found if each.fact == fact] for fact in fact_plots.FACTS]
+    assert {"Replay", "Simulation"} <= {text.get_text() for text in last.texts}
 
 
 def test_a_logarithmic_axis_shows_means_above_its_foot_and_marks_the_others() -> None:
