@@ -30,10 +30,10 @@ import importlib
 from types import ModuleType
 
 __all__ = ["bars", "day", "depth_plots", "evaluation_table", "fact_plots", "figure_style", "fills", "forecast",
-           "forecast_baselines", "forecast_plots", "forecast_report", "forecast_scores", "impact", "impact_plots",
-           "impact_report", "impact_so_far", "intervals", "label_plots", "lob_bench",
-           "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots", "realism_report",
-           "realism_table", "rollout_info", "stylized_facts", "verdicts"]
+           "forecast_baselines", "forecast_plots", "forecast_report", "forecast_scores", "impact",
+           "impact_plots", "impact_report", "impact_so_far", "intervals", "label_plots", "lob_bench",
+           "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
+           "realism_report", "realism_table", "rollout_info", "stylized_facts", "verdicts"]
 
 
 def __getattr__(name: str) -> ModuleType:

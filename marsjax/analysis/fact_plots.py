@@ -21,7 +21,7 @@ _INTERMITTENCY = 5
 _COLORS = (MIDDLE, CAME, BID, PATH)
 _ANSWERS = {Conclusion.PRESENT: BID, Conclusion.ABSENT: ASK, Conclusion.CANNOT_TELL: PATH}
 _REACH = 6.0
-"""Of the axis of `overview`, in margins; what is beyond ends in an arrow at its edge."""
+"""Of the axis of `effects`, in margins; what is beyond ends in an arrow at its edge."""
 
 
 def figure(fact: int, tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -95,7 +95,7 @@ def _draw(axes: Axes, fact: int, tables: Mapping[str, pd.DataFrame]) -> None:
     plain(axes)
 
 
-def overview(verdicts: Sequence[Verdict]) -> Figure:
+def effects(verdicts: Sequence[Verdict]) -> Figure:
     """The effect of each fact over its margin, the smallest that counts, with intervals and answers; by source.
 
     Right of 1 a fact is there; fact 1, that something is absent, is there inside of -1 to 1.

@@ -152,7 +152,7 @@ def _result(shop: Workshop, ask: FactsAsk, is_whole: bool, parts: _Parts) -> Fac
     if not left_out.kept:
         raise InputError("; ".join(left_out.lines()) + f": expected complete rollouts of {ask.minutes} minutes")
     tables, found = stylized_facts.tables(rollouts), verdicts.judge(rollouts, ask.seed, ask.resamples)
-    pictures = pngs({"verdicts": functools.partial(fact_plots.overview, found)}) | pngs({
+    pictures = pngs({"verdicts": functools.partial(fact_plots.effects, found)}) | pngs({
         f"fact_{fact:02d}": functools.partial(fact_plots.figure, fact, tables) for fact in fact_plots.FACTS}, dpi=110)
     record = json_text_of({
         "is_whole": is_whole, "verdicts": [dataclasses.asdict(each) | {"answer": str(each.answer)} for each in found],

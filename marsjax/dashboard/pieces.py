@@ -172,7 +172,8 @@ def under_way(st: Any, shop: Workshop, key: str, job: Job[Any]) -> None:
         said = "waiting: another run has the device" if stage == Stage.WAITING else job.said or "beginning"
         bar, button = st.columns([6, 1], vertical_alignment="center")
         bar.progress(min(max(job.share, 0.0), 1.0), text="stopping after this chunk" if job.is_stopping else said)
-        button.button("Stop", key=f"{key}_stop", on_click=job.stop, disabled=job.is_stopping, width="stretch")
+        button.button("Stop", key=f"{key}_stop", on_click=job.stop, width="stretch",
+                      disabled=job.is_stopping or job.share >= 1)
         if (picture := painter.picture(job.latest)) is not None:
             st.image(picture, width="stretch")
 

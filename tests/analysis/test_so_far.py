@@ -94,7 +94,7 @@ def test_effects_are_drawn_over_the_smallest_that_counts_whatever_their_sign(fac
     """Fact 3 is negative skewness: an effect of twice its negative margin stands at 2 as well; 40 ends in an arrow."""
     drawn = [verdict(fact, Conclusion.PRESENT, 2.0), verdict(9, Conclusion.PRESENT, 40.0),
              dataclasses.replace(verdict(5, Conclusion.CANNOT_TELL, np.nan), symbols=0)]
-    (axes,) = fact_plots.overview(drawn).axes
+    (axes,) = fact_plots.effects(drawn).axes
     dots = {line.get_marker(): line.get_xdata()[0] for line in axes.lines if line.get_marker() in ("o", ">", "<")}
     assert dots["o"] == pytest.approx(2.0) and dots[">"] == 6.0
     assert [text.get_text() for text in axes.texts] == ["present", "present", "cannot tell"]
