@@ -48,7 +48,7 @@ def test_a_file_of_bars_becomes_tables_figures_and_verdicts(tmp_path: Path, run:
     names = ("cont1", "cont2", "cont3", "cont5", "cont6", "cont7", "cont9", "cont10", "cont11", "cont11_difference")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([
         *(f"{name}.csv" for name in names), *(f"fact_{fact:02d}.png" for fact in range(1, 12)),
-        ".marsjax-run", "excluded.csv", "verdicts.json", "verdicts.md"])
+        ".marsjax-run", "excluded.csv", "facts.png", "verdicts.json", "verdicts.md"])
     for name in names[:-1]:
         mine, golden = (pd.read_csv(path, dtype={"symbol": str}) for path in (
             tmp_path / "out" / f"{name}.csv", FOLDER / f"{name}.csv.gz"))
