@@ -130,6 +130,12 @@ def find(repository: str, revision: str | None = None, folder: pathlib.Path | No
                    of_assets["commit"])
 
 
+def facts_files(folder: pathlib.Path | None = None) -> list[pathlib.Path]:
+    """Archives of rollouts to make stylized facts of, of the datasets that were downloaded whole."""
+    folder = home() if folder is None else folder
+    return [path for name in downloaded(folder) for path in sorted((folder / name / FACTS).glob("*.zstd"))]
+
+
 def downloaded(folder: pathlib.Path | None = None) -> list[str]:
     """Repositories that were downloaded whole, by name."""
     folder = home() if folder is None else folder

@@ -60,7 +60,7 @@ def _next(done: Sequence[Outcome]) -> list[str]:
              f"{found.repository.rpartition('-')[2]}" for found in done
              if not found.missing and (found.folder / "config.json").is_file()]
     facts = [found.folder / FACTS for found in done if (found.folder / FACTS).is_dir()]
-    return lines + [f"rollouts for stylized facts: {place}" for place in facts]
+    return lines + [f"marsjax stylized_facts --config=stylized_facts:rollout_info  # of {place}" for place in facts]
 
 
 def _parser() -> argparse.ArgumentParser:

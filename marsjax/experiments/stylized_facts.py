@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from marsjax.analysis import bars, fact_plots, panel, rollout_info, stylized_facts, verdicts
 from marsjax.analysis.bars import MinuteBars
+from marsjax.checkpoint import downloads
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.data import made_days, sources
@@ -88,7 +89,12 @@ def _files(config: ConfigDict) -> Gathered:
 
 
 def _archive(config: ConfigDict) -> Gathered:
-    parts, empty = zip(*[rollout_info.read(path, config.pickle_module) for path in _paths(config)], strict=True)
+    """Of the files that are named, or else of those that `marsjax download` has fetched."""
+    paths = _paths(config) if config.file else list(map(str, downloads.facts_files()))
+    if not paths:
+        raise InputError("config.file: expected the archive (rollout_info,file=PATH), got '', and none was downloaded "
+                         "(marsjax download)")
+    parts, empty = zip(*[rollout_info.read(path, config.pickle_module) for path in paths], strict=True)
     problems = [f"{sum(empty)} entries of the archive are empty, not part of any number"] if sum(empty) else []
     return Gathered(bars.join(parts), {"empty_entries": sum(empty)}, problems)
 

@@ -12,7 +12,11 @@ import pytest
 import zstandard
 
 from marsjax.analysis import bars, rollout_info
+from marsjax.checkpoint import downloads
 from marsjax.checkpoint.pickle import UnsafePickleError
+from marsjax.core.errors import InputError
+from marsjax.experiments import config as configs
+from marsjax.experiments import stylized_facts as experiment
 from tests.helpers import fixture_folder
 
 MODULE = "market_simulation.examples.report_stylized_facts"
@@ -137,3 +141,15 @@ def test_what_is_no_archive_is_named_with_its_place(tmp_path: Path) -> None:
         assert message in str(raised.value)
     with pytest.raises(FileNotFoundError, match=r"none\.zstd: no such archive"):
         rollout_info.read(tmp_path / "none.zstd")
+
+
+def test_a_downloaded_archive_is_found_where_no_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARSJAX_HOME", str(tmp_path))
+    chosen = configs.load(configs.named_configs()["stylized_facts"], "rollout_info")
+    with pytest.raises(InputError, match=r"config\.file: expected the archive .*, and none was downloaded"):
+        experiment.gather(chosen)
+    dataset = tmp_path / "published" / "Don-Don" / "mars-order-assets"
+    (dataset / downloads.FACTS).mkdir(parents=True)
+    write(dataset / downloads.FACTS, archive())
+    (dataset / downloads.RECORD).write_text('{"commit": "0", "files": {}}')
+    assert len(experiment.gather(chosen).bars) == len(SMALL)

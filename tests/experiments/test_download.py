@@ -53,6 +53,7 @@ def test_all_that_belongs_to_a_model_comes_and_is_found(served: Hub, tmp_path: P
     assert not (home / "published" / MODEL / "README.md").exists()
     monkeypatch.setenv("MARSJAX_HOME", str(home))
     assert downloads.downloaded() == [MODEL, ASSETS]
+    assert [path.name for path in downloads.facts_files()] == ["rollouts.zstd"]
     # Found without the hub, by its name.
     monkeypatch.setattr(hub, "fetch", None)
     loaded = marsjax.load_order_model(MODEL)
