@@ -2,9 +2,9 @@
 
     python experiments/throughput/plot.py experiments/throughput/rollouts.json experiments/throughput/rollouts.png
 
-The file holds rows of `results.json` of `benchmark --config=benchmark:rollout`, with their device. The limit is the time
-in which a device of `BANDWIDTH` reads and writes the bytes that the benchmark counts for a step (`bytes_per_step`:
-weights, head, filled slots of the cache, books; each once). At few trajectories launches cost more than bytes.
+The file holds rows of `results.json` of `benchmark --config=benchmark:rollout`, with their device. The limit is the
+time in which a device of `BANDWIDTH` reads and writes the bytes that the benchmark counts for a step
+(`bytes_per_step`: weights, head, filled slots, books; each once). At few trajectories launches cost more than bytes.
 """
 
 import json
