@@ -1,5 +1,6 @@
 """The examples of the README run as they stand, and what the READMEs name is there."""
 
+import gzip
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 import marsjax
 from marsjax.checkpoint import downloads
 from tests import published
+from tests.experiments import synthetic_day
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -78,7 +80,8 @@ def test_the_readme_is_short_and_has_its_commands() -> None:
 def test_a_command_runs_as_it_is_printed(command: str, tmp_path: Path) -> None:
     """In a folder as a reader's is: `configs/`, a CSV of orders, and what `marsjax download` has fetched."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    shutil.copy(ROOT / "tests" / "fixtures" / "golden" / "book_noise_orders.csv.gz", tmp_path / "orders.csv.gz")
+    synthetic_day.write_traded_day(tmp_path, minutes=65)
+    (tmp_path / "orders.csv.gz").write_bytes(gzip.compress((tmp_path / "orders.csv").read_bytes()))
     model = tmp_path / "home" / "published" / "Don-Don" / "mars-order-2m"
     if "Don-Don" in command:
         published.make(model)

@@ -174,7 +174,7 @@ def balanced_threshold(past: np.ndarray, least: int = 30) -> float:
     known = known[~np.isnan(known)]
     if len(known) < least:
         raise InputError(f"threshold: expected at least {least} past labels to choose it by, got {len(known)}; "
-                         "name a threshold")
+                         "start later, or name one (threshold=0.0002, a share of the mid)")
     return float(np.quantile(np.abs(known), 1 / 3))
 
 

@@ -119,10 +119,7 @@ def threshold(spec: LabelSpec, session: Session, seen: History, first_ns: int, e
     if spec.threshold >= 0:
         return float(spec.threshold)
     at = past_times(session, first_ns, end_ns, spec.fit_every_s, spec.minutes)
-    try:
-        return forecast.balanced_threshold(forecast.labels_of_history(seen, at, spec.minutes * MINUTE_NS))
-    except InputError as error:
-        raise InputError(f"threshold: {error}") from error
+    return forecast.balanced_threshold(forecast.labels_of_history(seen, at, spec.minutes * MINUTE_NS))
 
 
 def forecast_table(day: EvaluatedDay, forecasts: Sequence[Distribution], spec: LabelSpec, trajectories: int
