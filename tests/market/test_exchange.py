@@ -71,7 +71,8 @@ def jitted(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(call, static_argnums=0)
 
 
-def cancel_nearest(spec: MarketSpec, market: Market, named: Any, time: Time, asked: Any = True) -> tuple[Market, Report]:
+def cancel_nearest(spec: MarketSpec, market: Market, named: Any, time: Time, asked: Any = True
+                   ) -> tuple[Market, Report]:
     """Of the accounts OWN."""
     return exchange.cancel_nearest(spec, market, OWN, named, time, asked)
 
