@@ -7,6 +7,8 @@
 Prints a line of JSON for each result:
 
 - `same`: random orders to 64 books, or as many markets with cancels by price; `differ` names what is not the same bits.
+  From `empty` books with orders as they are usual, and from `stocked` ones with odd orders: the largest volumes and
+  prices, unknown kinds, ids that rest already, and orders that are collected and do not match.
 - `books`: one order of each book a step, in a compiled loop; `us` of a step, by how the exchange is computed.
 - `many`: all orders of a book in one call (`book.submit_many`).
 """
@@ -26,11 +28,24 @@ import numpy as np
 
 from marsjax.core import kernels, times
 from marsjax.core.kernels import Kernels
-from marsjax.core.records import NO_ID, Kind, Order
+from marsjax.core.records import (
+    EMPTY_PRICE,
+    MAX_PRICE,
+    MAX_VOLUME,
+    NO_ACCOUNT,
+    NO_ID,
+    NO_PRICE,
+    Book,
+    Kind,
+    Order,
+    Status,
+)
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.market import book, exchange
 from marsjax.market.process import NOT_MADE, ByPrice, MarketState, process
+
+TICK, NEXT_ID = 100, 10**6
 
 
 def flow(rng: np.random.Generator, shape: tuple[int, ...], spread: int, cancels: float) -> Order:
@@ -44,6 +59,51 @@ def flow(rng: np.random.Generator, shape: tuple[int, ...], spread: int, cancels:
                "condition": np.zeros(shape)}
     return Order(times.from_ns(36_000 * SECOND_NS + number * 10**7),
                  **{name: x.astype(np.int32) for name, x in columns.items()})
+
+
+def stocked(rng: np.random.Generator, count: int, capacity: int) -> tuple[Book, np.ndarray, np.ndarray, np.ndarray]:
+    """Books [B, ...], some of them full or empty; each one's middle and width in ticks, and whether it holds much."""
+    shape, most = (count, 2, capacity), MAX_PRICE // TICK
+    middle = np.where(rng.random(count) < 0.15, most - 3, 1000)
+    width = rng.choice([1, 3, 6, capacity // 8 + 1], count)
+    is_big = rng.random(count) < 0.4
+    away = 1 + np.sort(rng.random(shape), axis=-1) * width[:, None, None]
+    ticks = np.stack([middle[:, None] + away[:, 0].astype(np.int64), middle[:, None] + 1 - away[:, 1].astype(np.int64)],
+                     axis=1)
+    volume = np.where(is_big[:, None, None], rng.choice([MAX_VOLUME, 2**30, 2**16, 2**16 - 1, 2, 1], shape),
+                      rng.integers(1, 6, shape))
+    held = np.choose(rng.integers(0, 4, shape[:2]), [0, capacity, capacity - 1, rng.integers(0, capacity, shape[:2])])
+    ids = np.argsort(rng.random((count, 2 * capacity)), axis=-1).reshape(shape)
+    rests = np.arange(capacity) < held[..., None]
+    fields = ((np.minimum(ticks, most) * TICK, EMPTY_PRICE), (volume, 0), (ids, NO_ID),
+              (rng.integers(-1, 5, shape), NO_ACCOUNT))
+    row = [np.where(rests, x, nothing).astype(np.int32) for x, nothing in fields]
+    return Book(*row, rng.choice([NO_PRICE, 1000 * TICK], count).astype(np.int32)), middle, width, is_big
+
+
+def odd_flow(rng: np.random.Generator, steps: int, count: int, capacity: int) -> tuple[Book, Order, np.ndarray]:
+    """Stocked books, orders [T, B] to them, many of them odd, and which of them may match."""
+    shape = steps, count
+    books, middle, width, is_big = stocked(rng, count, capacity)
+    usual = flow(rng, shape, 1, 0.2)
+
+    def some(share: float, those: Any, others: Any) -> np.ndarray:
+        return np.where(rng.random(shape) < share, those, others).astype(np.int32)
+
+    number = NEXT_ID + usual.order_id
+    away = np.floor(rng.random(shape) * (2 * width + 2)).astype(np.int64) - width
+    far = rng.choice([0, -TICK, 7, MAX_PRICE, MAX_PRICE + 1, 2**31 - 1, -2**31], shape)
+    volume = some(0.2, rng.integers(0, 3 * capacity, shape), rng.integers(-1, 7, shape))
+    huge = rng.choice([MAX_VOLUME, MAX_VOLUME, 2**30, 2**16, 2**16 - 1, -2**31], shape)
+    at = np.arange(count), rng.integers(0, 2, shape), rng.integers(0, capacity, shape)
+    sent = dataclasses.replace(
+        usual, kind=some(0.05, rng.choice([Kind.NONE, 7, -1], shape), usual.kind),
+        price=some(0.03, far, (middle + away) * TICK), volume=np.where(is_big, some(0.3, huge, volume), some(
+            0.01, huge, volume)), order_id=some(0.05, rng.integers(-1, 2 * capacity, shape), number),
+        cancel_id=some(0.6, books.order_id[at], some(0.1, rng.integers(-1, 4 * capacity, shape), number - rng.integers(
+            1, 60, shape))), cancel_side=some(0.9, at[1], rng.integers(-1, 3, shape)),
+        account=rng.integers(-1, 5, shape).astype(np.int32), condition=some(0.01, 1, 0))
+    return books, sent, rng.random(shape) < 0.85
 
 
 def repeated(x: Any, count: int) -> Any:
@@ -75,14 +135,21 @@ def differing(a: Any, b: Any) -> list[str]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def through_books(spec: MarketSpec, with_view: bool, states: Any, sent: Order) -> Any:
+def through_books(spec: MarketSpec, with_view: bool, states: Any, sent: Order, matching: Any = None) -> Any:
     """Orders [T, B] and all that they did; with views, or what a benchmark of books returns."""
-    def one(states: Any, order: Order) -> tuple[Any, Any]:
-        done = jax.vmap(functools.partial(book.handle, spec))(states, order)
+    def one(states: Any, given: Any) -> tuple[Any, Any]:
+        done = jax.vmap(functools.partial(book.handle, spec))(states, *given)
         view = jax.vmap(functools.partial(book.view, spec) if with_view else book.best)(done.book)
         return done.book, (done.trades, done.status, view, (done.hit, done.resting) if with_view else None)
 
-    return jax.lax.scan(one, states, sent)
+    return jax.lax.scan(one, states, (sent,) if matching is None else (sent, matching))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def together(spec: MarketSpec, states: Any, sent: Order, matching: Any) -> Any:
+    """Orders [T, B], those of a book in one call."""
+    sent, matching = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), (sent, matching))
+    return jax.vmap(functools.partial(book.submit_many, spec))(states, sent, matching)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -100,28 +167,37 @@ def same(given: argparse.Namespace) -> None:
     steps, count = (40, 4) if given.interpret else (600, 64)
     for capacity, width, spread, cancels in ((128, 8, 6, 0.2), (100, 32, 30, 0.3), (1280, 16, 300, 0.1)):
         rng = np.random.default_rng(capacity)
-        sent = flow(rng, (steps, count), spread, cancels)
-        spec = MarketSpec(capacity=capacity, trade_width=width, accounts=3)
-        found = {name: through_books(dataclasses.replace(spec, kernels=way), True, repeated(book.empty(spec), count),
-                                     sent) for name, way in ways(given.interpret).items()}
-        status = np.bincount(np.asarray(found["xla"][1][1]).ravel())
-        say("same", of="books", capacity=capacity, differ=differing(*found.values()), status=status.tolist(),
-            truncated=int(np.sum(found["xla"][1][0].is_truncated)))
-        batch = jax.tree.map(lambda x: np.moveaxis(np.asarray(x), 0, 1), sent)
-        many = {name: jax.jit(jax.vmap(functools.partial(book.submit_many, dataclasses.replace(spec, kernels=way))))(
-            repeated(book.empty(spec), count), batch) for name, way in ways(given.interpret).items()}
-        say("same", of="many", capacity=capacity, differ=differing(*many.values()))
-        named = dataclasses.replace(sent, order_id=np.full_like(sent.order_id, NO_ID))
-        words = rng.integers(0, 2**32, (steps, count), dtype=np.uint32)
-        for is_whole in (True, False):
-            found = {}
-            for name, way in ways(given.interpret).items():
-                own = dataclasses.replace(spec, kernels=way)
-                market = exchange.open_market(own)
-                state = MarketState(market, book.view(own, market.book), NOT_MADE)
-                found[name] = through_markets(own, is_whole, repeated(state, count), named, words)
-            say("same", of="whole" if is_whole else "nearest", capacity=capacity, differ=differing(*found.values()),
-                taken=int(np.sum(found["xla"][1].is_by_price & (found["xla"][1].status == 0))))
+        spec = MarketSpec(capacity=capacity, trade_width=width, accounts=3, tick=TICK)
+        specs = {name: dataclasses.replace(spec, kernels=way) for name, way in ways(given.interpret).items()}
+        usual = flow(rng, (steps, count), spread, cancels)
+        cases = {"empty": (repeated(book.empty(spec), count), usual, np.ones((steps, count), bool)),
+                 "stocked": odd_flow(rng, steps, count, capacity)}
+        for begins, (states, sent, matching) in cases.items():
+            facts = {"capacity": capacity, "books": begins}
+            found = {name: through_books(own, True, states, sent, matching) for name, own in specs.items()}
+            status = np.bincount(np.asarray(found["xla"][1][1]).ravel())
+            say("same", of="books", **facts, differ=differing(*found.values()), status=status.tolist(),
+                truncated=int(np.sum(found["xla"][1][0].is_truncated)))
+            many = {name: together(own, states, sent, matching) for name, own in specs.items()}
+            say("same", of="many", **facts, differ=differing(*many.values()))
+            same_markets(specs, states, sent, rng.integers(0, 2**32, (steps, count), dtype=np.uint32), facts)
+
+
+def same_markets(specs: dict[str, MarketSpec], states: Book, sent: Order, words: np.ndarray, facts: dict[str, Any]
+                 ) -> None:
+    """The same orders to markets with such books; all cancels name a price, not an order."""
+    named = dataclasses.replace(sent, order_id=np.full_like(sent.order_id, NO_ID))
+    for is_whole in (True, False):
+        found = {}
+        for name, own in specs.items():
+            market = exchange.open_market(own, NEXT_ID)
+            state = repeated(MarketState(market, book.view(own, market.book), NOT_MADE), words.shape[1])
+            # The accounts do not know of what rests from the beginning; both ways are asked the same.
+            state = dataclasses.replace(state, market=dataclasses.replace(state.market, book=states))
+            found[name] = through_markets(own, is_whole, state, named, words)
+        event = found["xla"][1]
+        say("same", of="whole" if is_whole else "nearest", **facts, differ=differing(*found.values()),
+            taken=int(np.sum(event.is_by_price & (event.status == Status.ACCEPTED))))
 
 
 def speed(given: argparse.Namespace) -> None:

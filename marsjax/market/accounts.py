@@ -73,13 +73,6 @@ def settle(spec: MarketSpec, ledgers: Ledgers, hit: tuple[Int64, Int64], order: 
     return _release(after, int64.negate(rest_value), int64.negate(rest_shares))
 
 
-def release(spec: MarketSpec, ledgers: Ledgers, before: Book, take: Array) -> Ledgers:
-    """Gives back what cancelled shares, int32 [2, C] of the orders in `before`, had reserved."""
-    _, cash = _by_account(spec, before.price[Side.BID], take[Side.BID], before.account[Side.BID])
-    shares, _ = _by_account(spec, before.price[Side.ASK], take[Side.ASK], before.account[Side.ASK])
-    return _release(ledgers, cash, shares)
-
-
 def taken(spec: MarketSpec, price: Array, take: Array, account: Array) -> tuple[Int64, Int64]:
     """Shares, and price x shares, that cancels take off orders [C] of a side, by account, [N + 1]."""
     return _by_account(spec, price, take, account)

@@ -121,7 +121,8 @@ def submit_many(spec: MarketSpec, book: Book, sent: Order, matching: Array | boo
         trades, status, *_ = jax.vmap(jax.vmap(functools.partial(_told, spec)))(sent, *done[1:])
         return done.book, (done.facts.best_ask, done.facts.best_bid), trades, status
 
-    is_plain = kernels.book == "xla" or not book_kernel.fits(spec)
+    # A kernel cannot have blocks of no orders.
+    is_plain = kernels.book == "xla" or not book_kernel.fits(spec) or not jnp.shape(sent.kind)[0]
     return (alone if is_plain else by_batch(alone, together))(book, sent, matching)
 
 

@@ -37,7 +37,11 @@ _ORDER = ("kind", "price", "volume", "order_id", "cancel_side", "cancel_id", "ac
 
 
 class Facts(NamedTuple):
-    """What an order did, int32 [...]; zeros where it was refused, but for the status and what the book holds."""
+    """What an order did, int32 [...].
+
+    Zeros where it was refused, but for the status, what the book holds, and the order that a cancel of too many shares
+    names.
+    """
 
     status: Any
     whole: Any

@@ -207,6 +207,7 @@ def _rank(word: jax.Array, count: Array, table: jax.Array) -> jax.Array:
 def _at_nearest_price(book: Book, is_own: Array, price: Array, upper_wins: Array) -> jax.Array:
     """bool [2, C]: an agent's orders at its price nearest to the one named; none if it has nothing resting."""
     is_own = is_own & (book.volume > 0)
+    price = jnp.maximum(price, 0)  # below all prices alike, and no distance wraps
     distance = jnp.where(is_own, jnp.abs(book.price - price), _FAR)
     is_nearest = is_own & (distance == jnp.min(distance))
     is_upper = book.price > price

@@ -250,6 +250,7 @@ def _nearest(sides: Sides, counts: tuple[jax.Array, jax.Array], accounts: tuple[
     """The own price nearest to the one named, and whether there is any."""
     size = sides.sizes.scan
     here = jnp.arange(size, dtype=jnp.int32)
+    price = jnp.maximum(price, 0)  # as `cancels` does
 
     def of_side(side: int, least: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         def one(i: jax.Array, least: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

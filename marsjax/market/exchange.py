@@ -109,49 +109,26 @@ def submit(spec: MarketSpec, market: Market, order: Order, only_continuous: Arra
     return after, Report(status, jnp.where(accepted, order_id, NO_ID), shown, price)
 
 
-def cancel_many(spec: MarketSpec, market: Market, take: Array, time: Time, asked: Array | bool = True
-                ) -> tuple[Market, Report]:
-    """Several cancels of continuous trading at one time, in one pass.
+def cancel_nearest(spec: MarketSpec, market: Market, of: tuple[int, int], named: tuple[Array, ...], time: Time,
+                   asked: Array) -> tuple[Market, Report]:
+    """The cancels of continuous trading that `cancels.nearest` says, all at one time, in one pass.
 
-    Each of them is an order of its own: it has an id and counts as an order. They are numbered asks first, each side
-    in order of priority. Where there is nothing to take, no message is sent to the exchange (reference: background
-    agent): the status is NOTHING_TO_CANCEL at any time, counted once, and nothing else changes.
+    Each of them is an order of its own: it has an id and counts as an order, in order of priority. Where there is
+    nothing to take, no message is sent to the exchange (reference: background agent): the status is NOTHING_TO_CANCEL
+    at any time, counted once, and nothing else changes.
 
     Args:
       spec: sizes and session.
       market: the state before.
-      take: int32 [2, C], shares to take off each resting order; clipped to what is left.
+      of: first and last account whose orders may be taken back; static.
+      named: price, volume and upper_wins, scalars.
       time: of all of them; outside continuous trading nothing is cancelled and the status is CLOSED (BAD_TIME if it
         lies before the last order, AUCTION_DUE if a call auction should have been held).
       asked: bool []; False if no cancel was asked for: nothing changes and the status is NO_ORDER.
 
     Returns:
-      The state after, and a report of each side, Report [2, ...], of one status: `order_id` is the id of the side's
-      first cancel, NO_ID where it has none.
-    """
-    none = jnp.zeros((), jnp.int32)
-    take = jnp.where(asked, jnp.clip(take, 0, market.book.volume), 0)
-    sent = jnp.sum(take > 0, dtype=jnp.int32)
-    refused, is_open = _cancels_refused(spec, market, time)
-    # Not by the status: that hangs on the sum of what is taken, which the book need not wait for.
-    take = jnp.where((refused == Status.ACCEPTED) & is_open, take, 0)
-    book, trades = books.cancel_where(spec, market.book, take)
-    count = jnp.sum(trades.count, dtype=jnp.int32)
-    first = market.next_id + jnp.stack([none, trades.count[Side.ASK]])
-    after, status = _cancelled(market, asked, sent, refused, is_open, trades.volume,
-                               jnp.sum(trades.is_truncated, dtype=jnp.int32))
-    after = dataclasses.replace(
-        after, book=book, ledgers=accounts.release(spec, market.ledgers, market.book, take),
-        time=times.select(count > 0, time, market.time), next_id=market.next_id + count)
-    return after, Report(jnp.stack([status, status]), jnp.where(trades.count > 0, first, NO_ID), trades,
-                         jnp.stack([none, none]) + EMPTY_PRICE)
-
-
-def cancel_nearest(spec: MarketSpec, market: Market, of: tuple[int, int], named: tuple[Array, ...], time: Time,
-                   asked: Array) -> tuple[Market, Report]:
-    """As `cancel_many`, of what `cancels.nearest` says: the market after, and the report of the side that lost shares.
-
-    `of` are the first and the last account whose orders may be taken back; `named` are price, volume and upper_wins.
+      The state after, and one report, of the side that lost shares: `order_id` is the id of the first cancel, NO_ID
+      where there is none.
     """
     asked, none = jnp.asarray(asked), jnp.zeros((), jnp.int32)
     refused, is_open = _cancels_refused(spec, market, time)

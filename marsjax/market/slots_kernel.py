@@ -80,7 +80,11 @@ class Sides:
     sizes: Sizes
 
     def barrier(self) -> None:
-        """What was written before it is seen by all threads after it."""
+        """What was written before it is seen by all threads after it.
+
+        Interpreted kernels have no threads, so no test of theirs sees that one is missing. On a GPU,
+        `python experiments/throughput/exchange.py --what=same` compares the results with those of plain operations.
+        """
         if not self.sizes.interpret:
             triton.debug_barrier()
 

@@ -22,8 +22,9 @@ SESSION = Session((Period(Phase.CONTINUOUS, 16 * SECOND_NS, 40 * SECOND_NS),
                    Period(Phase.CLOSE_AUCTION, 41 * SECOND_NS, 50 * SECOND_NS, uncross_ns=60 * SECOND_NS)))
 """Orders are refused, taken, refused, collected so that books cross, and refused."""
 BOOKS, LENGTH = 5, 150
-SPECS = {"one block": MarketSpec(capacity=7, trade_width=2, levels=2), "blocks": MarketSpec(capacity=29, trade_width=3)}
-
+SPECS = {"one block": MarketSpec(capacity=7, trade_width=2, levels=2),
+         "blocks": MarketSpec(capacity=29, trade_width=3, levels=3)}
+RARE = {Status.SIDE_FULL, Status.DUPLICATE_ID, Status.BAD_CONDITION, Status.OVER_CANCEL}
 
 NAMES = pytest.mark.parametrize("name", ["blocks", pytest.param("one block", marks=pytest.mark.slow)])
 
@@ -40,14 +41,19 @@ def of_kernel(spec: MarketSpec, way: str = "interpreted") -> MarketSpec:
 
 
 def flow(seed: int, huge: bool = False) -> Order:
-    """Orders [LENGTH, BOOKS], odd ones among them: no kind, side, volume, tick, new id; unknown cancels."""
+    """Orders [LENGTH, BOOKS], odd ones among them: no kind, side, volume, tick, new id; unknown cancels.
+
+    To the first book they do not cross, so that it gets full.
+    """
     rng, shape = np.random.default_rng(seed), (LENGTH, BOOKS)
     number = np.broadcast_to(np.arange(LENGTH)[:, None], shape)
     volume = rng.choice([2**31 - 1, 2**30, 2**16, 2**16 - 1, 5, 1], shape) if huge else (
         np.where(rng.random(shape) < 0.05, 90, rng.integers(-1, 12, shape)))
+    kind = rng.choice([Kind.SELL, Kind.BUY, Kind.CANCEL, Kind.NONE, 7], shape, p=[.37, .37, .22, .02, .02])
+    apart = np.where(np.arange(BOOKS) == 0, np.where(kind == Kind.SELL, 5, -5), 0)
     columns = {
-        "kind": rng.choice([Kind.SELL, Kind.BUY, Kind.CANCEL, Kind.NONE, 7], shape, p=[.37, .37, .22, .02, .02]),
-        "price": (100 + rng.integers(-4, 5, shape)) * 100 + 7 * (rng.random(shape) < 0.03), "volume": volume,
+        "kind": kind, "price": (100 + apart + rng.integers(-4, 5, shape)) * 100 + 7 * (rng.random(shape) < 0.03),
+        "volume": volume,
         "order_id": np.where(rng.random(shape) < 0.05, rng.integers(0, LENGTH, shape), number),
         "cancel_side": rng.choice([Side.ASK, Side.BID, 2], shape, p=[.49, .49, .02]),
         "cancel_id": np.maximum(number - rng.integers(0, 20, shape), 0), "account": rng.integers(-1, 3, shape),
@@ -83,19 +89,56 @@ def test_orders_to_many_books_do_what_they_do_to_one(name: str, seed: int, huge:
     plain, by_kernel = (run(spec, sent, matching) for spec in (SPECS[name], of_kernel(SPECS[name])))
     assert_bitwise_equal(plain, by_kernel)
     seen = set(np.unique(plain[1][0].status).tolist())
-    few = {Status.SIDE_FULL, Status.DUPLICATE_ID, Status.BAD_CONDITION, Status.OVER_CANCEL}
-    assert seen >= {Status.ACCEPTED, Status.NO_ORDER, Status.UNKNOWN_ID, Status.BAD_KIND, Status.BAD_PRICE}
-    assert len(seen & few) >= 3 and np.any(plain[1][0].trades.is_truncated)
+    assert seen >= RARE | {Status.ACCEPTED, Status.NO_ORDER, Status.UNKNOWN_ID, Status.BAD_KIND, Status.BAD_PRICE}
+    assert np.any(plain[1][0].trades.is_truncated)
+    prices = np.asarray(plain[1][0].book.price)
+    assert np.max(np.sum(np.diff(prices) != 0, axis=-1)) > SPECS[name].levels  # views do not hold all of them
 
 
 def test_many_orders_in_one_call_do_what_they_do_one_by_one() -> None:
+    """Some are collected as in a call auction."""
     spec, sent = of_kernel(SPECS["blocks"]), jax.tree.map(lambda x: np.moveaxis(x, 0, 1), flow(3))
-    books = repeated(book.empty(spec))
-    ways = {way: jax.jit(jax.vmap(functools.partial(book.submit_many, of_kernel(spec, way))))(books, sent)
+    books, matching = repeated(book.empty(spec)), np.random.default_rng(3).random((BOOKS, LENGTH)) < 0.9
+    ways = {way: jax.jit(jax.vmap(functools.partial(book.submit_many, of_kernel(spec, way))))(books, sent, matching)
             for way in ("xla", "interpreted")}
     assert_bitwise_equal(*ways.values())
     last, (ask, bid), _, _ = ways["interpreted"]
     assert_bitwise_equal(jax.vmap(book.best)(last), (ask[:, -1], bid[:, -1]))
+    assert np.any((ask <= bid) & (ask > 0) & ~matching)  # they did not match
+
+
+def test_no_orders_in_one_call_change_nothing() -> None:
+    books = repeated(book.empty(SPECS["blocks"]))
+    none = jax.tree.map(lambda x: x[:0].T, flow(3))
+    for way in ("xla", "interpreted"):
+        spec = of_kernel(SPECS["blocks"], way)
+        last, (ask, bid), trades, status = jax.vmap(functools.partial(book.submit_many, spec))(books, none)
+        assert_bitwise_equal(last, books)
+        assert {x.shape for x in (ask, bid, trades.count, status)} == {(BOOKS, 0)}
+        assert trades.price.shape == (BOOKS, 0, spec.trade_width)
+
+
+@pytest.mark.parametrize("price", [-2**31, 200 - 2**31, 0, 2**31 - 1])
+def test_the_farthest_prices_that_a_cancel_can_name_find_the_last_of_an_own_order(price: int) -> None:
+    """Those whose distance to a price does not fit in 32 bits too."""
+    top, nothing = np.int32(2**30 - 100), np.zeros(2, np.int32)
+    plain = MarketSpec(capacity=4, trade_width=2, accounts=1)
+    sides = np.array([[top - 100, top, 0, 0], [300, 200, 0, 0]], np.int32)
+    states = repeated(dataclasses.replace(book.empty(plain), price=sides, volume=np.sign(sides),
+                                          order_id=np.arange(8, dtype=np.int32).reshape(2, 4),
+                                          account=np.where(sides > 0, 0, -1).astype(np.int32)), 2)
+    yes = nothing == 0
+    named = nothing + np.int32(price), nothing + 1, yes
+    for way in ("xla", "interpreted"):
+        spec = of_kernel(plain, way)
+        taken = jax.vmap(lambda b, *x, s=spec: cancels.take_nearest(s, b, (0, 0), x[:3], x[3], x[3]))(
+            states, *named, yes)
+        found = jax.vmap(lambda b, *x, s=spec: cancels.whole_order(s, b, (0, 0), (*x[:3], x[4]), x[3]))(
+            states, *named, yes, nothing.astype(np.uint32))
+        expected = (top, 1, Side.ASK) if price > 0 else (200, 5, Side.BID)
+        for i in range(2):
+            assert (taken.trades.price[i, 0], taken.trades.resting_id[i, 0], taken.trades.side[i]) == expected
+            assert (found.volume[i], found.order_id[i], found.side[i]) == (1, *expected[1:])
 
 
 def test_axes_of_books_are_merged_into_one() -> None:
@@ -175,6 +218,8 @@ def test_the_kernels_lower_for_a_gpu_without_one(monkeypatch: pytest.MonkeyPatch
 
     try:
         text = jax.jit(all_of_them).trace(state, order).lower(lowering_platforms=("cuda",)).as_text()
+    except NotImplementedError:  # a RuntimeError too: something in them cannot be lowered
+        raise
     except RuntimeError as error:
         pytest.skip(f"this JAX lowers them where a GPU is: {error}")
     assert text.count("triton") >= 5

@@ -31,7 +31,7 @@ from marsjax.core.records import (
 )
 from marsjax.core.sessions import Session
 from marsjax.core.specs import AuctionRule, MarketSpec
-from marsjax.market import exchange, orders
+from marsjax.market import cancels, exchange, orders
 from tests.twin import Message
 from tests.twin_exchange import (
     SECOND,
@@ -71,8 +71,15 @@ def jitted(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(call, static_argnums=0)
 
 
-step, submit, uncross, cancel_many, is_due = (jitted(function) for function in (
-    exchange.step, exchange.submit, exchange.uncross, exchange.cancel_many, exchange.is_due))
+def cancel_nearest(spec: MarketSpec, market: Market, named: Any, time: Time, asked: Any = True
+                   ) -> tuple[Market, Report]:
+    """Of the accounts OWN."""
+    return exchange.cancel_nearest(spec, market, OWN, named, time, asked)
+
+
+OWN = (0, 1)
+step, submit, uncross, cancels_at_once, is_due = (jitted(function) for function in (
+    exchange.step, exchange.submit, exchange.uncross, cancel_nearest, exchange.is_due))
 
 
 class Steps(NamedTuple):
@@ -357,12 +364,23 @@ def test_cancels_of_an_auction_free_what_was_reserved_but_show_no_price() -> Non
     assert int64.to_numpy(market.ledgers.reserved_cash).tolist() == [300 * 100_100, 0, 0, 0]
 
 
-def wanted(market: Market, seed: int) -> np.ndarray:
-    """Shares to take off each resting order: none, all, some, too many, or a negative number."""
+def asked_for(price: int, volume: int, upper_wins: bool = False) -> tuple[np.int32, np.int32, np.bool_]:
+    return np.int32(price), np.int32(volume), np.bool_(upper_wins)
+
+
+def wanted(market: Market, seed: int) -> tuple[np.int32, np.int32, np.bool_]:
+    """A price near one that rests, and shares: few, many, all there can be, none, or a negative number."""
     rng = np.random.default_rng(seed)
-    volume = np.asarray(market.book.volume).astype(np.int64)
-    choices = [0 * volume, volume, volume // 2, 0 * volume + MAX_VOLUME, 0 * volume - 5]
-    return np.choose(rng.integers(0, 5, volume.shape), choices).astype(np.int32)
+    prices = np.asarray(market.book.price)
+    price = rng.choice(prices[prices > 0]) if np.any(prices > 0) else 100_000
+    return asked_for(price + 50 * rng.integers(-2, 3), rng.choice([1, 300, 5000, MAX_VOLUME, MAX_VOLUME, 0, -5]),
+                     rng.random() < 0.5)
+
+
+def to_take(market: Market, named: tuple[np.int32, np.int32, np.bool_]) -> np.ndarray:
+    """Shares that they take off each resting order, int32 [2, C]."""
+    own = np.isin(market.book.account, OWN)
+    return np.maximum(jax.jit(cancels.nearest, static_argnums=0)(SPEC, market.book, own, *named), 0)
 
 
 def one_by_one(spec: MarketSpec, market: Market, take: np.ndarray, time: Time) -> tuple[Market, list[list[Report]]]:
@@ -379,64 +397,69 @@ def one_by_one(spec: MarketSpec, market: Market, take: np.ndarray, time: Time) -
     return market, reports
 
 
-@settings(laws, max_examples=12)
-@given(st.integers(0, 1000), st.sampled_from(["lots", "huge"]), st.integers(0, 2**32 - 1))
-def test_many_cancels_at_once_equal_the_same_one_by_one(flow_seed: int, volumes: str, seed: int) -> None:
-    flow = flow_of(SPEC, dataclasses.replace(CONTINUOUS, seed=flow_seed, volumes=volumes, reach=8))
+@settings(laws, max_examples=25)
+@given(st.integers(0, 1000), st.sampled_from(["lots", "huge"]), st.sampled_from([1, 8]), st.integers(0, 2**32 - 1))
+def test_many_cancels_at_once_equal_the_same_one_by_one(flow_seed: int, volumes: str, reach: int, seed: int) -> None:
+    flow = flow_of(SPEC, dataclasses.replace(CONTINUOUS, seed=flow_seed, volumes=volumes, reach=reach))
     market = row(run(SPEC, exchange.open_market(SPEC), stream_of(flow.sent)).market, 60)
-    take, time = wanted(market, seed), times.of_ns(flow.sent[60].time_ns + 5)
-    together, report = cancel_many(SPEC, market, take, time)
-    apart, reports = one_by_one(SPEC, market, take, time)
-    truncated = [len(side) > SPEC.trade_width for side in reports]
+    named, time = wanted(market, seed), times.of_ns(flow.sent[60].time_ns + 5)
+    together, report = cancels_at_once(SPEC, market, named, time)
+    apart, of_sides = one_by_one(SPEC, market, to_take(market, named), time)
+    assert not (of_sides[Side.ASK] and of_sides[Side.BID])
+    reports = of_sides[Side.ASK] + of_sides[Side.BID]
+    truncated = len(reports) > SPEC.trade_width
     # Where there is nothing to take, that is counted, once.
-    of_all = Status.ACCEPTED if any(reports) else Status.NOTHING_TO_CANCEL
-    status = np.asarray(apart.counters.status) + np.int32(of_all == np.arange(len(Status))) * np.int32(not any(reports))
+    expected = Status.ACCEPTED if reports else Status.NOTHING_TO_CANCEL
+    status = np.asarray(apart.counters.status) + np.int32(expected == np.arange(len(Status))) * np.int32(not reports)
     apart = dataclasses.replace(apart, counters=dataclasses.replace(
-        apart.counters, status=status, truncated_lists=apart.counters.truncated_lists + np.int32(sum(truncated))))
+        apart.counters, status=status, truncated_lists=apart.counters.truncated_lists + np.int32(truncated)))
     assert_bitwise_equal(together, apart)
     assert_conserved(exchange.conservation(together))
-    for side in Side:
-        got, expected = row(report, side), reports[side]
-        assert int(got.status) == of_all
-        assert int(got.order_id) == (int(expected[0].order_id) if expected else NO_ID)
-        assert (int(got.trades.count), bool(got.trades.is_truncated)) == (len(expected), truncated[side])
-        for name in ("price", "volume_each", "resting_id", "resting_account"):
-            values = [int(getattr(x.trades, name)[0]) for x in expected][:SPEC.trade_width]
-            assert np.asarray(getattr(got.trades, name)).tolist()[:len(values)] == values
-        assert int(int64.to_numpy(got.trades.value)) == sum(
-            int(int64.to_numpy(x.trades.value)) for x in expected)
+    assert int(report.status) == expected
+    assert int(report.order_id) == (int(reports[0].order_id) if reports else NO_ID)
+    assert (int(report.trades.count), bool(report.trades.is_truncated)) == (len(reports), truncated)
+    assert not reports or int(report.trades.side) == int(reports[0].trades.side)
+    for name in ("price", "volume_each", "resting_id", "resting_account"):
+        values = [int(getattr(x.trades, name)[0]) for x in reports][:SPEC.trade_width]
+        assert np.asarray(getattr(report.trades, name)).tolist()[:len(values)] == values
+    for name in ("volume", "value"):
+        assert int(int64.to_numpy(getattr(report.trades, name))) == sum(
+            int(int64.to_numpy(getattr(x.trades, name))) for x in reports)
 
 
 @pytest.mark.parametrize(("at_s", "status"), [(5, Status.BAD_TIME), (12, Status.CLOSED), (27, Status.CLOSED),
                                               (31, Status.AUCTION_DUE), (65, Status.CLOSED)])
 def test_many_cancels_outside_continuous_trading_change_nothing(at_s: int, status: Status) -> None:
     market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 11), limit(Kind.SELL, 100_100, 500, 11.5))
-    after, report = cancel_many(SPEC, market, np.full((2, 16), 100, np.int32), times.of_ns(at_s * SECOND))
-    assert np.asarray(report.status).tolist() == [status] * 2
-    assert np.asarray(report.order_id).tolist() == [NO_ID] * 2
-    assert not np.any(report.trades.count)
-    assert_bitwise_equal((after.book, after.ledgers, after.next_id), (market.book, market.ledgers, market.next_id))
+    for price in (100_000, 100_100):
+        after, report = cancels_at_once(SPEC, market, asked_for(price, 100), times.of_ns(at_s * SECOND))
+        assert int(report.status) == status
+        assert int(report.order_id) == NO_ID
+        assert not np.any(report.trades.count)
+        assert int(after.counters.status[status]) == 1
+        assert_bitwise_equal((after.book, after.ledgers, after.next_id, after.time),
+                             (market.book, market.ledgers, market.next_id, market.time))
 
 
 def test_many_cancels_that_are_refused_count_as_many_orders() -> None:
-    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 11), limit(Kind.SELL, 100_100, 500, 11.5))
-    take = np.zeros((2, 16), np.int32)
-    for count in range(1, 3):
-        take[count - 1, 0] = 100
-        after, _ = cancel_many(SPEC, market, take, times.of_ns(27 * SECOND))
+    """Of both sides, where a call auction collects at one price."""
+    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 11), limit(Kind.SELL, 100_000, 500, 11.5))
+    for volume, count in ((500, 1), (501, 2)):
+        after, _ = cancels_at_once(SPEC, market, asked_for(100_000, volume), times.of_ns(27 * SECOND))
         assert int(after.counters.status[Status.CLOSED]) == count
         assert int(after.counters.status.sum()) == 2 + count
 
 
 @pytest.mark.parametrize("at_s", [5, 27, 40, 105])
 def test_a_cancel_that_hits_nothing_says_so_at_any_time_and_sends_nothing(at_s: int) -> None:
-    market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 31))
-    for take in (np.full((2, 16), -3, np.int32), np.arange(32, dtype=np.int32).reshape(2, 16) % 16):
-        # The one resting bid, slot 0 of its side, is not named.
-        after, report = cancel_many(SPEC, market, take, times.of_ns(at_s * SECOND))
-        assert np.asarray(report.status).tolist() == [Status.NOTHING_TO_CANCEL] * 2
-        assert np.asarray(report.order_id).tolist() == [NO_ID] * 2
-        assert not np.any(report.trades.count) and np.all(np.asarray(report.trades.kind) == Kind.NONE)
+    orders_of = [limit(Kind.BUY, 100_000, 500, 31), limit(Kind.BUY, 100_000, 500, 31, account=2)]
+    for order, volume in zip((*orders_of, orders_of[0]), (-3, 500, 0), strict=True):
+        # No shares are named, or the one order that rests is another account's.
+        market, _ = play(SPEC, order)
+        after, report = cancels_at_once(SPEC, market, asked_for(100_000, volume), times.of_ns(at_s * SECOND))
+        assert int(report.status) == Status.NOTHING_TO_CANCEL
+        assert int(report.order_id) == NO_ID
+        assert not np.any(report.trades.count) and int(report.trades.kind) == Kind.NONE
         change = np.asarray(after.counters.status) - np.asarray(market.counters.status)
         assert change.tolist() == [int(status == Status.NOTHING_TO_CANCEL) for status in Status]
         counters = dataclasses.replace(after.counters, status=market.counters.status)
@@ -445,14 +468,15 @@ def test_a_cancel_that_hits_nothing_says_so_at_any_time_and_sends_nothing(at_s: 
 
 def test_where_no_cancel_is_asked_for_nothing_happens() -> None:
     market, _ = play(SPEC, limit(Kind.BUY, 100_000, 500, 31))
-    for take in (np.zeros((2, 16), np.int32), np.full((2, 16), 100, np.int32)):
-        after, report = cancel_many(SPEC, market, take, times.of_ns(40 * SECOND), np.bool_(False))
+    for volume in (0, 100):
+        named = asked_for(100_000, volume)
+        after, report = cancels_at_once(SPEC, market, named, times.of_ns(40 * SECOND), np.bool_(False))
         assert_bitwise_equal(after, market)
-        assert np.asarray(report.status).tolist() == [Status.NO_ORDER] * 2
+        assert int(report.status) == Status.NO_ORDER
         assert not np.any(report.trades.count)
-    asked, _ = cancel_many(SPEC, market, take, times.of_ns(40 * SECOND), np.bool_(True))
-    assert_bitwise_equal(asked, cancel_many(SPEC, market, take, times.of_ns(40 * SECOND))[0])
+    asked, _ = cancels_at_once(SPEC, market, named, times.of_ns(40 * SECOND), np.bool_(True))
     assert int(asked.book.volume[Side.BID, 0]) == 400
+    assert int(times.to_ns(asked.time)) == 40 * SECOND
 
 
 def test_refusals_are_all_but_what_was_done_or_never_sent() -> None:
@@ -504,9 +528,9 @@ def test_vmap_over_symbols_equals_loop() -> None:
     for i, stream in enumerate(streams):
         assert_bitwise_equal(row(together, i), run(SPEC, start, stream)[:2])
     markets = seen[100][0]
-    takes = np.stack([wanted(row(markets, i), i) for i in range(4)])
+    takes = jax.tree.map(lambda *x: np.stack(x), *(wanted(row(markets, i), i) for i in range(4)))
     moments = jax.tree.map(lambda *x: np.stack(x), *(times.of_ns(t * SECOND) for t in (50, 75, 75, 65)))
-    for function, arguments in ((cancel_many, (takes, moments)), (uncross, ())):
+    for function, arguments in ((cancels_at_once, (takes, moments)), (uncross, ())):
         all_at_once = jax.vmap(functools.partial(function, SPEC))(markets, *arguments)
         for i in range(4):
             assert_bitwise_equal(row(all_at_once, i), function(SPEC, *row((markets, *arguments), i)))
@@ -523,10 +547,10 @@ def test_contents_never_retrace() -> None:
         spec = MarketSpec(capacity=16, trade_width=2, accounts=3, session=Session(tuple(SHORT_DAY.periods)))
         step.eval_shape(spec, market, order)
         market, _ = submit(spec, market, order)
-        market, _ = cancel_many(spec, market, np.full((2, 16), i, np.int32), order.time)
+        market, _ = cancels_at_once(spec, market, asked_for(99_900, i, i % 2 > 0), order.time)
         market, _ = uncross(spec, market)
         counts.append(dict(TRACES))
-    assert set(counts[0]) >= {"step", "submit", "cancel_many", "uncross"}
+    assert set(counts[0]) >= {"step", "submit", "cancel_nearest", "uncross"}
     assert counts[0]["step"] == 1 and all(count == counts[0] for count in counts)
 
 
@@ -544,18 +568,18 @@ def test_market_fields_and_twin_fields_are_the_same() -> None:
 def test_64_bit_mode_changes_neither_types_nor_results() -> None:
     """Orders, call auctions and many cancels at once."""
     flow = flow_of(SPEC, FlowParameters(11, odd=0.3, volumes="huge"))
-    stream, time, take = stream_of(flow.sent), times.of_ns(90 * SECOND), np.full((2, 16), 3, np.int32)
+    stream, time, taken = stream_of(flow.sent), times.of_ns(90 * SECOND), asked_for(100_000, 3)
     begin = functools.partial(exchange.open_market, SPEC, first_id=5, previous_close=100_000)
     steps = run(SPEC, begin(), stream)
-    expected = steps.market, steps.report, cancel_many(SPEC, row(steps.market, 90), take, time)
+    expected = steps.market, steps.report, cancels_at_once(SPEC, row(steps.market, 90), taken, time)
     with jax.enable_x64(True):
         market, seen = begin(), []
         for i in range(LENGTH):
             market, report = step(SPEC, market, row(stream, i))
             seen.append(jax.tree.map(np.asarray, (market, report)))
-        got = *jax.tree.map(lambda *x: np.stack(x), *seen), cancel_many(SPEC, seen[90][0], take, time)
-        lost, nothing = jax.jit(lambda market: (exchange.conservation(market), exchange.cancel_many(
-            SPEC, market, 0 * take, time, False)))(market)
+        got = *jax.tree.map(lambda *x: np.stack(x), *seen), cancels_at_once(SPEC, seen[90][0], taken, time)
+        lost, nothing = jax.jit(lambda market: (exchange.conservation(market), cancel_nearest(
+            SPEC, market, taken, time, False)))(market)
     assert {str(x.dtype) for x in jax.tree.leaves((lost, nothing))} == {"int32", "uint32", "bool"}
     assert_conserved(lost)
     assert {str(x.dtype) for x in jax.tree.leaves(got)} == {"int32", "uint32", "bool"}

@@ -198,6 +198,8 @@ def test_the_kernel_is_lowered_to_triton(dtype: str) -> None:
     traced = attention_kernel.attend.trace(query, *kept, jnp.ones((4, 1), jnp.int32))
     try:
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    except NotImplementedError:  # a RuntimeError too: something in them cannot be lowered
+        raise
     except RuntimeError as error:
         pytest.skip(f"this JAX lowers it where a GPU is: {error}")
     assert "xla.gpu.triton" in text

@@ -188,5 +188,7 @@ def test_a_jax_without_triton_takes_the_plain_way(lost: str, monkeypatch: pytest
 def test_the_trial_of_triton_is_lowered() -> None:
     try:
         kernels._try_triton()
+    except NotImplementedError:  # a RuntimeError too: something in them cannot be lowered
+        raise
     except RuntimeError as error:
         pytest.skip(f"this JAX lowers it where a GPU is: {error}")
