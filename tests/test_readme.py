@@ -85,10 +85,10 @@ def test_a_command_runs_as_it_is_printed(command: str, tmp_path: Path) -> None:
     model = tmp_path / "home" / "published" / "Don-Don" / "mars-order-2m"
     if "Don-Don" in command:
         published.make(model)
-        (model / downloads.RECORD).write_text(json.dumps({"commit": "0" * 40, "files": {}}))
+        (model / downloads.RECORD).write_text(json.dumps({"commit": "0" * 40, "files": []}))
         assets = model.with_name("mars-order-assets")
         shutil.copytree(ROOT / "tests" / "fixtures" / "golden" / "converters_small", assets / "converters")
-        (assets / downloads.RECORD).write_text(json.dumps({"commit": "0" * 40, "files": {}}))
+        (assets / downloads.RECORD).write_text(json.dumps({"commit": "0" * 40, "files": []}))
     words = shlex.split(command)
     started = ["-c", "import sys; from marsjax.experiments.command import main; sys.exit(main())"]
     line = [*started, *words[1:]] if words[0] == "marsjax" else words[1:]

@@ -1,4 +1,4 @@
-"""RemoteFile models, bins, samples and facts data of the Hugging Face Hub in one folder of this machine.
+"""Published models, bins, samples and facts data of the Hugging Face Hub in one folder of this machine.
 
 `download` fetches repositories file by file and compares each file with the hash that the hub has of it; what is there
 already and has that hash stays. `find` says where a model lies that was fetched so: then nothing asks the hub for it.
@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from marsjax.checkpoint import hub
+from marsjax.checkpoint import hub, tensor_files
 from marsjax.checkpoint.hub import CONVERTERS, SAMPLES, SHARED_ASSETS, Fetched
 from marsjax.checkpoint.safetensors import CONFIG
 from marsjax.checkpoint.tensor_files import INDEX, SHARDS, WEIGHTS
@@ -90,13 +90,15 @@ def download(repository: str, kind: str, folder: pathlib.Path, on_file: OnFile |
     files can be had, and OSError where the folder cannot be written.
     """
     place = folder / repository
-    commit, wanted = _listed(repository, kind)
+    commit, listed = _listed(repository, kind)
     (place / RECORD).unlink(missing_ok=True)
+    wanted = [file for file in listed.values() if _is_wanted(kind, file.name)]
     fetched, kept, missing = [], [], []
-    for file in wanted:
+
+    def get(file: RemoteFile) -> None:
         if _is_right(place / file.name, file):
             kept.append(file.name)
-            continue
+            return
         if on_file is not None:
             on_file(repository, file)
         problem = _fetched(repository, kind, commit, place, file)
@@ -104,17 +106,31 @@ def download(repository: str, kind: str, folder: pathlib.Path, on_file: OnFile |
             missing.append(f"{repository}: {file.name}: {problem}")
         else:
             fetched.append(file.name)
+
+    for file in wanted:
+        get(file)
     if not wanted:
         missing.append(f"{repository}: none of the files that are wanted ({', '.join(_WANTED[kind])})")
+    for name in _needed(place) if kind == "model" and not missing else ():
+        if name not in listed:
+            missing.append(f"{repository}: {name}: is not in the repository")
+        elif listed[name] not in wanted:  # an index may name its shards as it likes
+            wanted.append(listed[name])
+            get(listed[name])
     if not missing:
-        hashes = {file.name: _hash(file) for file in wanted}
+        _forget(place, kind, {file.name for file in wanted})
         place.mkdir(parents=True, exist_ok=True)
-        (place / RECORD).write_text(json.dumps({"kind": kind, "commit": commit, "files": hashes}, indent=1) + "\n")
+        (place / RECORD).write_text(json.dumps({
+            "kind": kind, "commit": commit, "files": [dataclasses.asdict(file) for file in wanted]}, indent=1) + "\n")
     return Outcome(repository, place, tuple(fetched), tuple(kept), tuple(missing))
 
 
 def find(repository: str, revision: str | None = None, folder: pathlib.Path | None = None) -> Fetched | None:
-    """A model that was downloaded whole, with its bins and samples; None if it was not, or at another commit."""
+    """A model that was downloaded whole, with its bins and samples; None if it was not, or at another commit.
+
+    It is that of its download, however new the hub's is: `marsjax download` fetches the newest. InputError where a file
+    is not what it was then.
+    """
     folder = home() if folder is None else folder
     place = folder / repository
     record = _record(place)
@@ -153,22 +169,51 @@ def _record(place: pathlib.Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found = files.read_json(path)
-    if not isinstance(found.get("commit"), str):
-        raise InputError(f"{path}: expected the record of a download, found other JSON; run `marsjax download` again")
+    try:
+        files_of = [RemoteFile(**file) for file in found["files"]]
+        if not isinstance(found["commit"], str):
+            raise TypeError("commit")
+    except (KeyError, TypeError):
+        raise InputError(f"{path}: expected the record of a download, found other JSON; run `marsjax download` again"
+                         ) from None
+    wrong = [file.name for file in files_of if not _is_right(place / file.name, file)]
+    if wrong:
+        raise InputError(f"{place / wrong[0]}: is not what was downloaded; run `marsjax download` again")
     return found
 
 
-def _listed(repository: str, kind: str) -> tuple[str, list[RemoteFile]]:
-    """Commit of a repository's newest state, and the files of it that are wanted."""
+def _listed(repository: str, kind: str) -> tuple[str, dict[str, RemoteFile]]:
+    """Commit of a repository's newest state, and its files by name; InputError for a name that leads out of it."""
     import huggingface_hub  # here, since importing it takes long
 
     with hub.errors_of(repository, kind, None, "the list of its files"):
         api = huggingface_hub.HfApi()
         info = (api.model_info if kind == "model" else api.dataset_info)(repository, files_metadata=True)
     found = [RemoteFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else None, file.blob_id or "")
-             for file in info.siblings or ()
-             if any(fnmatch.fnmatch(file.rfilename, pattern) for pattern in _WANTED[kind])]
-    return info.sha or "main", sorted(found, key=lambda file: file.name)
+             for file in info.siblings or ()]
+    for file in found:
+        path = pathlib.PurePosixPath(file.name)
+        if path.is_absolute() or ".." in path.parts or set(file.name) & set("\\:\0"):
+            raise InputError(f"{repository}: expected names of files in the repository, got {file.name!r}")
+    return info.sha or "main", {file.name: file for file in sorted(found, key=lambda file: file.name)}
+
+
+def _is_wanted(kind: str, name: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in _WANTED[kind])
+
+
+def _needed(place: pathlib.Path) -> list[str]:
+    """Files without which there is no model: sizes, and the weights or the shards that their index names."""
+    shards = (place / INDEX).is_file() and not (place / WEIGHTS).is_file()
+    return [CONFIG, *(tensor_files.shard_names(place / INDEX) if shards else [WEIGHTS])]
+
+
+def _forget(place: pathlib.Path, kind: str, kept: set[str]) -> None:
+    """Removes files of an older commit that are not in this one."""
+    for path in place.rglob("*"):
+        name = path.relative_to(place).as_posix()
+        if path.is_file() and name not in kept and _is_wanted(kind, name):
+            path.unlink()
 
 
 def _fetched(repository: str, kind: str, commit: str, place: pathlib.Path, file: RemoteFile) -> str | None:

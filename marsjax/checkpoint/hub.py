@@ -138,7 +138,7 @@ def errors_of(source: str, kind: str, revision: str | None, name: str = "what is
                                 "folder, give a path that exists") from error
     except errors.RevisionNotFoundError as error:
         raise FileNotFoundError(f"{where}: no revision {revision!r}") from error
-    except errors.HFValidationError as error:
+    except ValueError as error:  # HFValidationError, or the client refuses a name
         raise InputError(f"{where}: {brief(error, 200)}") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise ConnectionError(f"{where}: the hub cannot be reached, and {name} is not in the cache: go online, or "

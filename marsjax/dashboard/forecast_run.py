@@ -192,6 +192,6 @@ def _spoken(found: SoFar, summary: dict[str, Any] | None) -> str:
     if summary is None:
         least = float(np.min(found.passed_ns)) / 60e9
         return (f"Stopped: {ended} of {count} futures had ended, all had come {least:.1f} minutes far. Labels are of "
-                "those that had ended.")
+                "those that had ended: the quieter ones, as all make their orders in step.")
     return (f"{summary['trajectories']:,} futures, {summary['orders']:,} orders, {summary['orders_per_s']:,} a second "
             f"({summary['run_s']:.1f} s; compiled in {summary['compile_s']:.1f} s)")

@@ -129,7 +129,8 @@ class _Followed:
 
     def begin(self, jobs: Jobs) -> None:
         """Rollouts of these jobs begin."""
-        if self._baselines is None and self._last is not None and jobs.target.any():
+        is_first = self._jobs is not None and not self._jobs.target.any() and jobs.target.any()
+        if is_first and self._last is not None:
             # None where some of them had to be run again, in larger books: the last ones are then not all.
             self._baselines = self._last if len(self._last.number) == 2 * self._ask.spec.count else None
         self._jobs = jobs

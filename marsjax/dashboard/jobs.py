@@ -91,9 +91,11 @@ class Job(Generic[T]):
         place, looked = [0, total], [0.0]
 
         def begins(first: int, count: int) -> None:
-            self.say(f"{name}compiling, which the first run of such sizes waits for", (done + first) / total)
+            if place[0] == done + first:  # once more, in larger books: what came of them is undone
+                self.latest = None
             place[:] = done + first, count
             on_begin(first, count)
+            self.say(f"{name}compiling, which the first run of such sizes waits for", (done + first) / total)
 
         def chunk(progress: RolloutProgress) -> None:
             first, count = place

@@ -92,7 +92,10 @@ def _kernels(name: str) -> str:
 
 def _cache() -> str:
     """Where compiled programs are kept, and how many are there."""
-    folder = pathlib.Path(str(jax.config.values["jax_compilation_cache_dir"] or ""))
+    place = jax.config.values["jax_compilation_cache_dir"]
+    if not place:
+        return "off: every run compiles anew"
+    folder = pathlib.Path(str(place))
     files = [path for path in folder.glob("*") if path.is_file()] if folder.is_dir() else []
     size = sum(path.stat().st_size for path in files)
     return f"{folder}: {len(files)} files, {size / 1e6:.0f} MB of compiled programs; may be removed at any time"

@@ -35,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for repository, kind in wanted:
         try:
             found = downloads.download(repository, kind, folder, _say)
-        except OSError as error:
+        except (InputError, OSError) as error:
             problems.append(f"{repository}: {error}" if repository not in str(error) else str(error))
             continue
         done.append(found)
         problems += found.missing
         print(f"{repository}: {len(found.fetched)} files fetched, {len(found.kept)} were there, "
               f"{len(found.missing)} missing", flush=True)
-    print("\n".join(_next(done)), end="\n" if done else "", flush=True)
+    print("\n".join(_next(done, folder)), end="\n" if done else "", flush=True)
     print("\n".join(f"error: {' '.join(problem.split())}" for problem in problems), file=sys.stderr,
           end="\n" if problems else "")
     if any(found.fetched or found.kept for found in done):
@@ -54,13 +54,19 @@ def _say(repository: str, file: RemoteFile) -> None:
     print(f"  {repository}: {file.name} ({file.size / 1e6:.1f} MB)", flush=True)
 
 
-def _next(done: Sequence[Outcome]) -> list[str]:
-    """What can be done with what is there."""
-    lines = [f"marsjax import_checkpoint --source={found.repository} --output=checkpoints/"
-             f"{found.repository.rpartition('-')[2]}" for found in done
-             if not found.missing and (found.folder / "config.json").is_file()]
-    facts = [found.folder / FACTS for found in done if (found.folder / FACTS).is_dir()]
-    return lines + [f"marsjax stylized_facts --config=stylized_facts:rollout_info  # of {place}" for place in facts]
+def _next(done: Sequence[Outcome], folder: pathlib.Path) -> list[str]:
+    """What can be done with what is there; files elsewhere than in `downloads.home()` are named by their paths."""
+    is_home, lines = folder == downloads.home(), []
+    for found in done:
+        if not found.missing and (found.folder / "config.json").is_file():
+            source = found.repository if is_home else found.folder
+            lines.append(f"marsjax import_checkpoint --source={source} --output=checkpoints/"
+                         f"{found.repository.rpartition('-')[2]}")
+        facts = sorted((found.folder / FACTS).glob("*.zstd"))
+        if facts:
+            named = "" if is_home else ",file=" + "+".join(map(str, facts))
+            lines.append(f"marsjax stylized_facts --config=stylized_facts:rollout_info{named}")
+    return lines
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,7 +28,7 @@ class KeptTraces:
         """Events that found no room in the trace."""
 
     def begin(self, first: int, count: int) -> None:
-        """Futures begin (`progress.Watching.on_begin`): what was kept of them in books too small is gone."""
+        """Futures of one start begin (`progress.Watching.on_begin`): what was kept in books too small is gone."""
         del count
         if first == 0:
             self._chunks, self.dropped = [], 0

@@ -151,5 +151,5 @@ def test_a_downloaded_archive_is_found_where_no_file_is_named(tmp_path: Path, mo
     dataset = tmp_path / "published" / "Don-Don" / "mars-order-assets"
     (dataset / downloads.FACTS).mkdir(parents=True)
     write(dataset / downloads.FACTS, archive())
-    (dataset / downloads.RECORD).write_text('{"commit": "0", "files": {}}')
+    (dataset / downloads.RECORD).write_text('{"commit": "0", "files": []}')
     assert len(experiment.gather(chosen).bars) == len(SMALL)

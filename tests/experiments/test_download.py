@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 
@@ -60,11 +62,20 @@ def test_all_that_belongs_to_a_model_comes_and_is_found(served: Hub, tmp_path: P
     assert loaded.spec == published.SPEC and len(loaded.converters) == 13
     assert (loaded.about["revision"], loaded.about["assets"]) == (COMMIT, ASSETS)
     assert downloads.find(MODEL, "another") is None
-    # Again: nothing is sent.
+    # A file that was changed since is no part of any result.
+    config = home / "published" / MODEL / "config.json"
+    was = config.read_bytes()
+    config.write_bytes(was + b" ")
+    with pytest.raises(InputError, match="is not what was downloaded; run `marsjax download` again"):
+        downloads.find(MODEL)
+    config.write_bytes(was)
+    # Again: nothing is sent, and what the hub has no more is gone.
+    (home / "published" / ASSETS / "converters" / "old.zstd").write_bytes(b"old")
     served.sent.clear()
     again = run(served, home, MODEL)
     assert again.returncode == 0 and f"{MODEL}: 0 files fetched, 2 were there" in again.stdout
     assert not [name for name in served.sent if "safetensors" in name]
+    assert not (home / "published" / ASSETS / "converters" / "old.zstd").exists()
 
 
 def test_what_broke_off_goes_on_and_what_cannot_be_got_is_told(served: Hub, tmp_path: Path,
@@ -110,3 +121,30 @@ def test_wrong_names_and_records(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (place / downloads.RECORD).write_text("{}")
     with pytest.raises(InputError, match="run `marsjax download` again"):
         downloads.find(MODEL, folder=tmp_path)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused_and_nothing_is_touched(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = tmp_path / "outside.csv"
+    outside.write_text("mine")
+    for name in ("validation-samples/../../../outside.csv", "/etc/x", "converters\\..\\x.zstd"):
+        sibling = types.SimpleNamespace(rfilename=name, size=1, lfs=None, blob_id="0" * 40)
+        info = types.SimpleNamespace(sha=COMMIT, siblings=[sibling])
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda info=info: types.SimpleNamespace(
+            model_info=lambda *args, **kwargs: info))
+        with pytest.raises(InputError, match="expected names of files in the repository"):
+            downloads.download("a/b", "model", tmp_path / "folder")
+    assert outside.read_text() == "mine" and not (tmp_path / "folder").exists()
+
+
+def test_a_model_without_weights_is_not_whole_and_shards_may_have_any_name(served: Hub, tmp_path: Path) -> None:
+    folder = served.repositories[MODEL, "model"]
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").unlink()
+    bare = run(served, tmp_path / "home", MODEL)
+    assert bare.returncode == 3 and f"{MODEL}: model.safetensors: is not in the repository" in bare.stderr
+    (folder / "part.safetensors").write_bytes(weights)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"x": "part.safetensors"}}')
+    done = run(served, tmp_path / "home", MODEL)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "home" / "published" / MODEL / "part.safetensors").read_bytes() == weights
