@@ -29,7 +29,6 @@ ROOMS = {
     "analysis": "tables, scores, figures",
     "testing": "small markets, checks for agents",
     "studies": "forecasts, executions, benchmarks",
-    "dashboard": "pages in a browser",
     "experiments": "the programs",
 }
 """Top to bottom, with what each holds: a room may import those above it, and itself. The front door,

@@ -13,11 +13,10 @@ import pytest
 import marsjax
 
 ROOT = pathlib.Path(__file__).parent.parent
-ROOMS = ["marsjax", "marsjax.analysis.lob_bench", "marsjax.sim.initial",
+ROOMS = ["marsjax", "marsjax.analysis.lob_bench", "marsjax.experiments.pages", "marsjax.sim.initial",
          *sorted(f"marsjax.{x.name}" for x in pkgutil.iter_modules(marsjax.__path__) if x.ispkg)]
-LAZY = ["marsjax.analysis", "marsjax.analysis.lob_bench", "marsjax.dashboard", "marsjax.data",
-        "marsjax.experiments", "marsjax.sim",
-        "marsjax.studies", "marsjax.training"]
+LAZY = ["marsjax.analysis", "marsjax.analysis.lob_bench", "marsjax.data", "marsjax.experiments",
+        "marsjax.experiments.pages", "marsjax.sim", "marsjax.studies", "marsjax.training"]
 
 
 @pytest.mark.parametrize("room", ROOMS)

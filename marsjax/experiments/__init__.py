@@ -14,7 +14,7 @@ Programs, each with a config of its name in configs/:
   `benchmark`: speed.
   `command`: the command `marsjax`, which runs each of them by its name.
   `download`, `doctor`: published models and data from the hub; what marsjax finds on this machine.
-  `dashboard`: pages in a browser; it has a command line of its own.
+  `dashboard`: pages in a browser, which are in `pages`; it has a command line of its own.
 What they share:
   `launcher`: command line, errors, exit codes.
   `interrupts`: the end of a program by a signal.
@@ -31,7 +31,7 @@ from marsjax.experiments import interrupts
 
 __all__ = ["benchmark", "command", "config", "config_help", "config_parts", "context_length", "csv_text", "dashboard",
            "doctor", "download", "forecast", "forecast_evaluation", "import_checkpoint", "interrupts", "launcher",
-           "make_day", "market_impact", "markets", "realism", "replay", "replay_writer", "run_folder", "setup",
+           "make_day", "market_impact", "markets", "pages", "realism", "replay", "replay_writer", "run_folder", "setup",
            "simulate", "stylized_facts", "table_files", "trace_files", "train"]
 
 if interrupts.is_program():  # before the imports of the program, which take seconds

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(given: argparse.Namespace) -> str:
-    """What the script is told, `dashboard.settings.Settings` in JSON; InputError or OSError for what cannot be."""
+    """What the script is told, `pages.settings.Settings` in JSON; InputError or OSError for what cannot be."""
     if bool(given.data) != bool(given.feed):
         raise InputError("--data and --feed: expected both or neither, as --data data/sse --feed sse")
     if given.feed and given.feed not in places.feed_kinds():
@@ -81,7 +81,7 @@ def _is_local(host: str) -> bool:
 
 
 def _command(given: argparse.Namespace, settings: str) -> list[str]:
-    script = Path(marsjax.__file__).parent / "dashboard" / "app.py"
+    script = Path(marsjax.__file__).parent / "experiments" / "pages" / "app.py"
     options = {
         "server.address": given.host, "server.port": given.port, "server.headless": str(not given.open).lower(),
         "server.showEmailPrompt": "false", "server.fileWatcherType": "none", "browser.gatherUsageStats": "false",

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 
 from marsjax.core.errors import InputError
-from marsjax.dashboard import jobs, pieces
-from marsjax.dashboard.jobs import Job, Stage
+from marsjax.experiments.pages import impact_run, jobs, pieces
+from marsjax.experiments.pages.jobs import Job, Stage
 from marsjax.sim.rollout import RolloutProgress
 
 
@@ -117,3 +118,36 @@ def test_a_job_that_nobody_waits_for_any_more_ends(queue: ThreadPoolExecutor) ->
     ("FuturesSpec.most_at_once: expected", "most_at_once: expected")])
 def test_errors_have_the_names_of_the_page(error: str, said: str) -> None:
     assert pieces.explained(InputError(error)) == said
+
+
+def test_what_is_run_again_in_larger_books_leaves_nothing_of_the_first_time() -> None:
+    job: Job[int] = Job()
+    watch = job.watch(2, lambda found: found)
+    watch.begin(0, 2)
+    assert watch.on_chunk is not None
+    watch.on_chunk(progress(1.0))
+    assert job.latest is not None
+    watch.begin(0, 2)
+    assert job.latest is None
+    watch.on_chunk(progress(1.0))
+    watch.begin(1, 1)  # others: what there is of the first ones stays
+    assert job.latest is not None
+
+
+def test_executions_that_are_run_again_are_not_taken_for_markets_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask: Any = types.SimpleNamespace(spec=types.SimpleNamespace(count=2))
+    monkeypatch.setattr(impact_run.executions, "runs_of", lambda jobs, found: types.SimpleNamespace(
+        number=np.arange(len(jobs.target))))
+    followed, found = impact_run._Followed(ask), types.SimpleNamespace(passed_ns=np.zeros(1))
+    jobs = {name: types.SimpleNamespace(target=np.array(target)) for name, target in (
+        ("without", [0, 0, 0, 0]), ("again", [0]), ("with", [100, 100, 100, 100]), ("with again", [100]))}
+    for name in ("without", "again", "with", "with again"):
+        followed.begin(jobs[name])
+        shown = followed.shown(found)
+        # The last markets without an execution were not all of them, so there are none to compare with.
+        assert shown is None, name
+    whole = impact_run._Followed(ask)
+    for name in ("without", "with"):
+        whole.begin(jobs[name])
+        shown = whole.shown(found)
+    assert shown is not None and len(shown.baselines.number) == 4

@@ -9,9 +9,9 @@ from streamlit.testing.v1 import AppTest
 
 PAGE = """
 import streamlit
-from marsjax.dashboard import {name}_page
-from marsjax.dashboard.settings import Settings
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages import {name}_page
+from marsjax.experiments.pages.settings import Settings
+from marsjax.experiments.pages.workshop import Workshop
 
 shop = streamlit.cache_resource(lambda word: Workshop(Settings.of_words([word])))({word!r})
 {name}_page.page(streamlit, shop)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from marsjax.core.errors import InputError
-from marsjax.dashboard.settings import Settings
 from marsjax.experiments import dashboard
+from marsjax.experiments.pages.settings import Settings
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def test_it_becomes_a_server_that_listens_to_this_machine_alone(became: list[Any
     assert {"--server.address=127.0.0.1", "--server.port=8501", "--server.headless=true",
             "--browser.gatherUsageStats=false"} <= set(command)
     script = Path(command[command.index("run") + 1])
-    assert script.is_file() and script.parent.name == "dashboard"
+    assert script.is_file() and script.parent.name == "pages"
     given = Settings.of_words([command[-1]])
     assert given.models == ("default",) and not given.feed and given.version
-    assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(script.parent.parent.parent)
+    assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(script.parents[3])
     assert "JAX_COMPILATION_CACHE_DIR" in environment
     said = capsys.readouterr()
     assert said.out == "dashboard on http://127.0.0.1:8501 (end it with Ctrl-C)\n" and not said.err

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from marsjax.experiments import command, doctor
@@ -73,3 +74,12 @@ def test_the_doctor_says_what_there_is_and_what_fails(monkeypatch: pytest.Monkey
     assert doctor.main([]) == 1
     found = capsys.readouterr()
     assert "WRONG: a share too many" in found.out and found.err == "error: 1 of 1 checks failed\n"
+
+
+def test_a_cache_that_is_off_is_said_so() -> None:
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        assert doctor._cache() == "off: every run compiles anew"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

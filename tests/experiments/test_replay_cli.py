@@ -114,6 +114,8 @@ def test_noise_by_the_command_line_writes_everything_and_the_same_again_for_a_se
     assert ran.code == 0, ran.err
     assert "error" not in ran.err
     assert ran.out.startswith("replay on 1 x cpu (cpu)") and "results in out" in ran.out
+    first = ran.out.rsplit("; look at ", 1)[1].removesuffix(" first\n")
+    assert (tmp_path / "out" / first).is_file() and first.endswith("day.png")
     files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
     names = ("day.png", "orders.csv.gz", "snapshots.csv.gz", "transactions.csv.gz")
     assert files == [".marsjax-run", *(f"noise_{i}/{name}" for i in range(2) for name in names), "summary.json"]

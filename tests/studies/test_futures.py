@@ -103,3 +103,11 @@ def test_a_run_begins_with_one_short_line_about_its_model(about: dict[str, Any],
     prepared = order_model.prepare(dataclasses.replace(tiny, about=about))
     line = order_model.headline(prepared, "mine")
     assert line.endswith(f"orders; {expected}") and line.startswith("model mine: ") and len(line) < 160
+
+
+def test_longer_futures_get_larger_books_at_first() -> None:
+    market, model = testing.tiny_market(), testing.tiny_model()
+    start = testing.random_start(market, model)
+    five, long = (futures.first_capacity(FuturesSpec(4, minutes), [start]) for minutes in (5, 26))
+    assert 600 <= five < 1300 and long >= 26 * 120
+    assert futures.first_capacity(FuturesSpec(4, 26, rollout_capacity=64), [start]) == 64

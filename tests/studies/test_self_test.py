@@ -1,6 +1,7 @@
 """The self-test is right here, in every way of the exchange, and sees an exchange or a model that is not."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -49,3 +50,13 @@ def test_a_damaged_model_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(load, "load_order_model", missing)
     _, model = self_test.run()
     assert not model.is_right and model.said.startswith("no checkpoint 'default'") and "\n" not in model.said
+
+
+def test_predictions_that_depend_on_others_or_are_no_numbers_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    true = load.load_order_model()
+    for wrong in (lambda x: x + len(x), lambda x: np.full_like(x, np.nan)):
+        broken = types.SimpleNamespace(spec=true.spec, model=true.model, logits=lambda features, wrong=wrong: wrong(
+            np.asarray(true.logits(features))))
+        monkeypatch.setattr(load, "load_order_model", lambda broken=broken: broken)
+        _, model = self_test.run()
+        assert not model.is_right

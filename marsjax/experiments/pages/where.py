@@ -4,7 +4,7 @@ import dataclasses
 
 from marsjax.core import times
 from marsjax.core.errors import InputError
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages.workshop import Workshop
 from marsjax.studies import places
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.places import Place

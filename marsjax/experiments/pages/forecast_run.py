@@ -14,11 +14,11 @@ from marsjax.analysis.forecast import Distribution
 from marsjax.core import limits
 from marsjax.core.json_text import json_text_of
 from marsjax.core.specs import MarketSpec
-from marsjax.dashboard import where
-from marsjax.dashboard.files import csv, pngs, zipped
-from marsjax.dashboard.jobs import Job
-from marsjax.dashboard.where import WhereAsk
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages import where
+from marsjax.experiments.pages.files import csv, pngs, zipped
+from marsjax.experiments.pages.jobs import Job
+from marsjax.experiments.pages.where import WhereAsk
+from marsjax.experiments.pages.workshop import Workshop
 from marsjax.sim.result import Rollout, SoFar
 from marsjax.sim.step import End
 from marsjax.studies import adapted, forecast_evaluation, forecasts, futures, rollout_summary

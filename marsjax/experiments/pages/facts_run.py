@@ -13,9 +13,9 @@ from marsjax.analysis.bars import MinuteBars
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
-from marsjax.dashboard.files import csv, pngs, zipped
-from marsjax.dashboard.jobs import Job
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages.files import csv, pngs, zipped
+from marsjax.experiments.pages.jobs import Job
+from marsjax.experiments.pages.workshop import Workshop
 from marsjax.sim.result import SoFar
 from marsjax.studies import bars as made_bars
 from marsjax.studies import futures, places

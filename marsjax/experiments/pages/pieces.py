@@ -1,5 +1,6 @@
 """Parts of pages: choices, errors in words, a run under way, pictures, downloads. `st` is Streamlit's module."""
 
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from marsjax.core.errors import InputError
-from marsjax.dashboard import where
-from marsjax.dashboard.files import png
-from marsjax.dashboard.jobs import Job, Stage
-from marsjax.dashboard.where import WhereAsk
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages import where
+from marsjax.experiments.pages.files import png
+from marsjax.experiments.pages.jobs import Job, Stage
+from marsjax.experiments.pages.where import WhereAsk
+from marsjax.experiments.pages.workshop import Workshop
 from marsjax.studies import places
 
 _NAMES = {
@@ -42,12 +43,38 @@ class Chosen(NamedTuple):
     where: WhereAsk
 
 
+class Run(NamedTuple):
+    """What a page runs, and how it shows what came of it."""
+
+    work: Callable[[Workshop, Any, Job[Any]], Any]
+    show: Callable[[Any, Any], None]
+
+
 def explained(error: Exception | str) -> str:
     """An error in one line, with the names that the pages have."""
     text = " ".join(str(error).split())
     for field, name in _NAMES.items():
         text = text.replace(field, name)
     return re.sub(r"\b(?:FuturesSpec|ExecutionSpec|StrategySpec)\.", "", text)
+
+
+def framed(st: Any, shop: Workshop, key: str, parameters: Callable[[], Any], page: "Run") -> None:
+    """What every page does below its title: choices, a button, the run under way, and what it came to.
+
+    `parameters` draws the choices and returns what makes a request of them, None where one of them cannot be.
+    """
+    job: Job[Any] | None = st.session_state.get(key)
+    with st.sidebar:
+        make = asked(st, parameters)
+        is_asked = run_button(st, key, job)
+    if is_asked:
+        job = begun(st, shop, key, make, lambda ask: functools.partial(page.work, shop, ask))
+    if job is None:
+        how_to_begin(st, is_asked)
+    elif job.stage != Stage.OVER:
+        under_way(st, shop, key, job)
+    elif (result := outcome(st, job)) is not None:
+        page.show(st, result)
 
 
 def common(st: Any, shop: Workshop, key: str) -> Chosen:

@@ -1,13 +1,11 @@
 """The page of stylized facts: verdicts, figures, files."""
 
-import functools
 from typing import Any
 
 from marsjax.analysis import fact_plots
-from marsjax.dashboard import facts_run, pieces
-from marsjax.dashboard.facts_run import FactsAsk, FactsResult
-from marsjax.dashboard.jobs import Job, Stage
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages import facts_run, pieces
+from marsjax.experiments.pages.facts_run import FactsAsk, FactsResult
+from marsjax.experiments.pages.workshop import Workshop
 from marsjax.studies import places
 
 _KEY = "facts"
@@ -19,18 +17,7 @@ def page(st: Any, shop: Workshop) -> None:
     st.title("Stylized facts")
     st.markdown("Returns of real markets have much in common (Cont 2001). Which of these eleven facts do minute bars "
                 "of the model's markets show?")
-    job: Job[FactsResult] | None = st.session_state.get(_KEY)
-    with st.sidebar:
-        make = pieces.asked(st, lambda: _parameters(st, shop))
-        is_asked = pieces.run_button(st, _KEY, job)
-    if is_asked:
-        job = pieces.begun(st, shop, _KEY, make, lambda ask: functools.partial(facts_run.run, shop, ask))
-    if job is None:
-        pieces.how_to_begin(st, is_asked)
-    elif job.stage != Stage.OVER:
-        pieces.under_way(st, shop, _KEY, job)
-    elif (result := pieces.outcome(st, job)) is not None:
-        _show(st, result)
+    pieces.framed(st, shop, _KEY, lambda: _parameters(st, shop), pieces.Run(facts_run.run, _show))
 
 
 def _parameters(st: Any, shop: Workshop) -> Any:

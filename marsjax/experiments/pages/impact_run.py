@@ -14,11 +14,11 @@ from marsjax.analysis.impact import Runs
 from marsjax.analysis.impact_report import ImpactReport
 from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
-from marsjax.dashboard import where
-from marsjax.dashboard.files import csv, pngs
-from marsjax.dashboard.jobs import Job
-from marsjax.dashboard.where import WhereAsk
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages import where
+from marsjax.experiments.pages.files import csv, pngs
+from marsjax.experiments.pages.jobs import Job
+from marsjax.experiments.pages.where import WhereAsk
+from marsjax.experiments.pages.workshop import Workshop
 from marsjax.sim.result import SoFar
 from marsjax.studies import executions, rollout_summary, starts
 from marsjax.studies.executions import ExecutionSpec, Jobs

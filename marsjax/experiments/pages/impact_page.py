@@ -1,12 +1,10 @@
 """The page of market impact: volume done against the target, price with and without, impact against size, files."""
 
-import functools
 from typing import Any
 
-from marsjax.dashboard import impact_run, pieces
-from marsjax.dashboard.impact_run import ImpactAsk, ImpactResult
-from marsjax.dashboard.jobs import Job, Stage
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages import impact_run, pieces
+from marsjax.experiments.pages.impact_run import ImpactAsk, ImpactResult
+from marsjax.experiments.pages.workshop import Workshop
 from marsjax.studies import executions
 from marsjax.studies.executions import ExecutionSpec, StrategySpec
 from marsjax.studies.futures import FuturesSpec
@@ -22,19 +20,8 @@ def page(st: Any, shop: Workshop) -> None:
     st.title("Market impact")
     st.markdown("The same markets twice, of the same random numbers: without an execution and with it. What differs is "
                 "its doing. The targets are shares of the mean volume without it.")
-    job: Job[ImpactResult] | None = st.session_state.get(_KEY)
-    with st.sidebar:
-        chosen = pieces.asked(st, lambda: pieces.common(st, shop, _KEY))
-        make = _parameters(st, chosen) if chosen else None
-        is_asked = pieces.run_button(st, _KEY, job)
-    if is_asked:
-        job = pieces.begun(st, shop, _KEY, make, lambda ask: functools.partial(impact_run.run, shop, ask))
-    if job is None:
-        pieces.how_to_begin(st, is_asked)
-    elif job.stage != Stage.OVER:
-        pieces.under_way(st, shop, _KEY, job)
-    elif (result := pieces.outcome(st, job)) is not None:
-        _show(st, result)
+    pieces.framed(st, shop, _KEY, lambda: _parameters(st, pieces.common(st, shop, _KEY)),
+                  pieces.Run(impact_run.run, _show))
 
 
 def _parameters(st: Any, chosen: pieces.Chosen) -> Any:

@@ -1,13 +1,11 @@
 """The page of forecasts: a fan that fills while it runs, the labels, a book through time, files."""
 
-import functools
 from typing import Any
 
 from marsjax.analysis.forecast import Move
-from marsjax.dashboard import forecast_run, pieces, where
-from marsjax.dashboard.forecast_run import ForecastAsk, ForecastResult
-from marsjax.dashboard.jobs import Job, Stage
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages import forecast_run, pieces, where
+from marsjax.experiments.pages.forecast_run import ForecastAsk, ForecastResult
+from marsjax.experiments.pages.workshop import Workshop
 from marsjax.studies.futures import FuturesSpec
 
 _KEY = "forecast"
@@ -18,19 +16,8 @@ def page(st: Any, shop: Workshop) -> None:
     st.title("Forecast")
     st.markdown("Many futures of one market, each written order by order by the model and matched by an exchange. "
                 "Their spread is the forecast.")
-    job: Job[ForecastResult] | None = st.session_state.get(_KEY)
-    with st.sidebar:
-        chosen = pieces.asked(st, lambda: pieces.common(st, shop, _KEY))
-        make = _parameters(st, chosen) if chosen else None
-        is_asked = pieces.run_button(st, _KEY, job)
-    if is_asked:
-        job = pieces.begun(st, shop, _KEY, make, lambda ask: functools.partial(forecast_run.run, shop, ask))
-    if job is None:
-        pieces.how_to_begin(st, is_asked)
-    elif job.stage != Stage.OVER:
-        pieces.under_way(st, shop, _KEY, job)
-    elif (result := pieces.outcome(st, job)) is not None:
-        _show(st, result)
+    pieces.framed(st, shop, _KEY, lambda: _parameters(st, pieces.common(st, shop, _KEY)),
+                  pieces.Run(forecast_run.run, _show))
 
 
 def _parameters(st: Any, chosen: pieces.Chosen) -> Any:

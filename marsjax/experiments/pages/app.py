@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from marsjax.dashboard.settings import Settings
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages.settings import Settings
+from marsjax.experiments.pages.workshop import Workshop
 
 _PAGES = {"home": ("Home", ":material/home:"), "forecast": ("Forecast", ":material/show_chart:"),
           "impact": ("Market impact", ":material/moving:"), "facts": ("Stylized facts", ":material/fact_check:")}
@@ -23,7 +23,7 @@ def main(st: Any, words: list[str]) -> None:
 
 def _page(st: Any, shop: Workshop, name: str) -> Callable[[], None]:
     def page() -> None:
-        importlib.import_module(f"marsjax.dashboard.{name}_page").page(st, shop)
+        importlib.import_module(f"marsjax.experiments.pages.{name}_page").page(st, shop)
 
     page.__name__ = name
     return page

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from marsjax.dashboard.settings import Settings
+from marsjax.experiments.pages.settings import Settings
 from marsjax.studies import order_model, places
 from marsjax.studies.order_model import PreparedModel
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from marsjax.dashboard import pieces
-from marsjax.dashboard.workshop import Workshop
+from marsjax.experiments.pages import pieces
+from marsjax.experiments.pages.workshop import Workshop
 from marsjax.studies import order_model
 
 _PAGES = {
