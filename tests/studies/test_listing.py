@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-ROOMS = ("analysis", "dashboard", "studies", "experiments")
+ROOMS = ("analysis", "studies", "experiments")
 
 
 @pytest.mark.parametrize("name", ROOMS)
