@@ -76,13 +76,13 @@ def check_agents(spec: SimulationSpec, starts: Start, agent_starts: Sequence[tup
         check.check(agent, spec.market, observed, given)
 
 
-def check_memory(run: Any, model: OrderModel, trajectories: int) -> None:
-    """MemoryError if the compiled chunk needs more than the device has."""
+def check_memory(run: Any, model: OrderModel, trajectories: int, devices: int = 1) -> None:
+    """MemoryError if the compiled chunk needs more than a device has; the trajectories are shared out over several."""
     needs, has = run.memory_analysis(), _memory()
     if needs is None or has is None:
         return
     fixed = sum(x.nbytes for x in jax.tree.leaves(model))
-    # The carry is donated: it stands once; a first copy of the starts is gone by then.
+    # The carry is donated: it stands once.
     total = needs.argument_size_in_bytes + needs.temp_size_in_bytes
     if total > has:
         fit = int(trajectories * max(has - fixed, 0) / max(total - fixed, 1))

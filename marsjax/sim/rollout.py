@@ -19,6 +19,7 @@ from marsjax.observers.bars import MinuteBarObserver
 from marsjax.observers.trace import Log, TraceObserver
 from marsjax.sim import checks, resume
 from marsjax.sim import step as sim_step
+from marsjax.sim.devices import Devices
 from marsjax.sim.frames import Before
 from marsjax.sim.initial import Start
 from marsjax.sim.result import Rollout, SoFar, Trace
@@ -104,17 +105,18 @@ def rollout(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_star
       >>> run.ended, run.rejected, run.bars.orders.shape
       ({'TIME': 4}, {}, (4, 1))
     """
-    slots = spec.running
-    if hooks.saving and slots < spec.trajectories:
-        raise InputError(f"rollout: slots: expected all {spec.trajectories} trajectories at once with `saving`, got "
-                         f"{slots}")
-    starts = _starts(start, spec.trajectories, slots)
-    until = checks.ends(simulator.spec, starts, spec.minutes)
+    devices = Devices.of(spec.devices)
+    slots = -(-spec.running // devices.count) * devices.count
+    if hooks.saving and slots != spec.trajectories:
+        raise InputError(f"rollout: slots, devices: expected all {spec.trajectories} trajectories at once with "
+                         f"`saving`, as many on each device, got {slots} slots on {devices.count}")
+    starts, every = _starts(start, spec.trajectories)
+    until = checks.ends(simulator.spec, every, spec.minutes)
     checks.check_weights(simulator.model)
-    inner = _observed(simulator, spec, hooks)
-    checks.check_agents(inner.spec, starts, agent_starts)
+    inner = devices.on_each(_observed(simulator, spec, hooks))
+    checks.check_agents(inner.spec, every, agent_starts)
     numbers = np.asarray(spec.first + np.arange(spec.trajectories) if spec.numbers is None else spec.numbers, np.int32)
-    scheduler = Scheduler(inner, Given(starts, numbers, tuple(agent_starts), until), slots)
+    scheduler = Scheduler(inner, Given(starts, numbers, tuple(agent_starts), until), slots, devices)
     with resume.opened(hooks.saving) as states:
         return _run(simulator, inner, spec, scheduler, hooks, states)
 
@@ -124,14 +126,15 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
     """The host loop; `inner` is the simulator with the rollout's own observers."""
     began, seed = time.perf_counter(), np.uint32(spec.seed)
     shape, starts = scheduler.shape(), scheduler.given.starts
+    devices, count = scheduler.devices, scheduler.count
     # As plain arrays beside their structure: a call then costs the host less than one with a tree of modules.
     arrays, structure = jax.tree.flatten(inner)
-    run = _chunk.lower(structure, spec.chunk_steps, arrays, shape, seed).compile()
-    checks.check_memory(run, simulator.model, scheduler.slots)
+    run = _chunk.lower(structure, spec.chunk_steps, devices, arrays, shape, seed).compile()
+    checks.check_memory(run, simulator.model, scheduler.slots, devices.count)
     state, done = _first_state(scheduler, shape, states, _identity(inner, spec, scheduler) if states else {})
-    ledgers, mids, counts = jax.tree.map(np.asarray, (
+    ledgers, mids, counts = _every(scheduler.given, (
         starts.market.ledgers, _mid_twice(simulator.spec.market, starts.market),
-        _counts(starts.market, starts.token_state)))
+        _counts(starts.market, starts.token_state)), count)
     keeper = _Keeper(simulator.spec, is_whole=not done.steps)
     clock = _Clock(time.perf_counter() - began)
     goes_on = scheduler.goes_on(np.asarray(state.end))
@@ -140,7 +143,7 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
         # Together: one after the other, each would wait for a transfer of its own.
         made, end, at = jax.device_get((active, state.end, state.time))
         dropped = _traced(scheduler, state.observed[-1], hooks.on_trace) if hooks.on_trace else 0
-        done = Done(done.steps + spec.chunk_steps, done.decided + int(made), done.dropped + dropped)
+        done = Done(done.steps + spec.chunk_steps, done.decided + int(made.sum()), done.dropped + dropped)
         goes_on = scheduler.goes_on(end)
         keeper.keep(scheduler, state)
         if hooks.on_chunk:
@@ -151,7 +154,7 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
             clock.saved()
         state = scheduler.change(state, end)
     state = scheduler.result(state)
-    kept = (Before(ledgers, mids), keeper.trace(starts))
+    kept = (Before(ledgers, mids), keeper.trace(scheduler))
     return _outcome(simulator, state, kept, counts, done.dropped + keeper.dropped,
                     (done.steps, clock.compile_s, clock.run_s))
 
@@ -185,26 +188,31 @@ def _observed(simulator: Simulator, spec: RolloutSpec, hooks: Hooks) -> Simulato
     return simulator.replace(observers=observers)
 
 
-def _starts(start: Start, trajectories: int, slots: int) -> Start:
-    """One start each, [B, ...]; on the device if all begin at once."""
+def _starts(start: Start, trajectories: int) -> tuple[Start, Start]:
+    """One start for all as it is, or [B, ...]; and what each trajectory starts from, [B, ...]. On the host."""
     shape = np.shape(start.count)
     if shape not in ((), (trajectories,)):
         raise InputError(f"rollout: expected one start, or one for each of {trajectories} trajectories, got "
                          f"{shape[0]}")
+    starts = jax.tree.map(np.asarray, start)
+    return starts, starts if shape else _repeated(starts, trajectories)
 
-    def every(x: Array) -> np.ndarray:
-        return np.asarray(x) if shape else np.broadcast_to(x, (trajectories, *np.shape(x)))
 
-    starts = jax.tree.map(every, start)
-    return jax.device_put(starts) if slots == trajectories else starts
+def _repeated(tree: Any, count: int) -> Any:
+    """The arrays `count` times, as views."""
+    return jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), tree)
+
+
+def _every(given: Given, tree: Any, count: int) -> Any:
+    """What was made of the starts, of each of the trajectories [B, ...], on the host."""
+    found = jax.tree.map(np.asarray, tree)
+    return _repeated(found, count) if given.is_one else found
 
 
 def _first_state(scheduler: Scheduler, shape: SimState, states: Resumable | None, identity: dict[str, Any]
                  ) -> tuple[SimState, Done]:
     """The state to go on from: that of a save, or of the beginning."""
-    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shape)
-    found = states.take_up(identity, like, scheduler.count) if states else None
+    found = states.take_up(identity, shape, scheduler.count) if states else None
     if found is None:
         return scheduler.begin(), Done(0, 0, np.zeros(scheduler.count, np.int32))
     return scheduler.resumed(found[1]), found[0]
@@ -219,7 +227,8 @@ def _identity(simulator: Simulator, spec: RolloutSpec, scheduler: Scheduler) -> 
     return {**sizes, "trace": is_traced, "simulation": repr(simulator.spec),
             "numbers": np.asarray(given.number).tolist(),
             "model_spec": repr(simulator.model.spec), "model": _digest(simulator.model),
-            "table": _digest(simulator.table), "draws": _digest(simulator.draws), "start": _digest(given.starts),
+            "table": _digest(simulator.table), "draws": _digest(simulator.draws),
+            "start": _digest(_every(given, given.starts, scheduler.count)),
             "until": _digest(given.until), "agent_starts": _digest(given.agent_starts)}
 
 
@@ -248,7 +257,7 @@ class _Keeper:
             log = state.observed[self._at]
             self.dropped = self.dropped + _traced(scheduler, log, lambda *chunk: self._chunks.append(chunk))
 
-    def trace(self, starts: Start) -> Trace:
+    def trace(self, scheduler: Scheduler) -> Trace:
         if self._at is None:
             return Trace()
         missing = ""
@@ -257,7 +266,9 @@ class _Keeper:
         elif np.any(self.dropped):
             missing = (f"{int(np.sum(self.dropped))} events found no room: give TraceObserver a larger room, or set "
                        "fewer RolloutSpec.chunk_steps")
-        return Trace(tuple(self._chunks), missing, jax.tree.map(np.asarray, (starts.market.book, starts.time)))
+        starts = scheduler.given.starts
+        return Trace(tuple(self._chunks), missing,
+                     _every(scheduler.given, (starts.market.book, starts.time), scheduler.count))
 
 
 def _so_far(scheduler: Scheduler, state: SimState, bars: int, mids: np.ndarray) -> SoFar:
@@ -302,18 +313,29 @@ def _counts(market: Market, token_state: TokenState) -> tuple[Array, Array, Arra
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _mid_twice(spec: MarketSpec, markets: Market) -> jax.Array:
-    """Twice the float mid, int32 [B], of markets [B]."""
-    return jnp.asarray(jax.vmap(lambda market: books.view(spec, market.book).mid_price_twice)(markets))
+def _mid_twice(spec: MarketSpec, market: Market) -> jax.Array:
+    """Twice the float mid, int32, of a market, or [B] of markets [B]."""
+    def of_one(market: Market) -> jax.Array:
+        return jnp.asarray(books.view(spec, market.book).mid_price_twice)
+
+    return jax.vmap(of_one)(market) if market.book.volume.ndim > 2 else of_one(market)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def _chunk(structure: jax.tree_util.PyTreeDef, count: int, arrays: list[jax.Array], state: SimState, seed: jax.Array
-           ) -> tuple[SimState, jax.Array]:
-    """`count` decisions of every trajectory, and how many were made; contexts are updated in place in the carry.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _chunk(structure: jax.tree_util.PyTreeDef, count: int, devices: Devices, arrays: list[jax.Array], state: SimState,
+           seed: jax.Array) -> tuple[SimState, jax.Array]:
+    """`count` decisions of every trajectory, and how many each device made; contexts are updated in place in the carry.
 
     `structure` and `arrays` are those of a `Simulator`.
     """
+    steps = functools.partial(_steps, structure, count)
+    found: tuple[SimState, jax.Array] = devices.on_its_own(steps, (True, False, True))(arrays, state, seed)
+    return found
+
+
+def _steps(structure: jax.tree_util.PyTreeDef, count: int, arrays: list[jax.Array], state: SimState, seed: jax.Array
+           ) -> tuple[SimState, jax.Array]:
+    """`_chunk` of the trajectories of one device."""
     given: Simulator = jax.tree.unflatten(structure, arrays)
     simulator = given.prepared()
 
@@ -327,4 +349,4 @@ def _chunk(structure: jax.tree_util.PyTreeDef, count: int, arrays: list[jax.Arra
         for observer, kept in zip(simulator.spec.observers, state.observed, strict=True)))
     # Counted by trajectory and added up at the end: a sum over the batch in every step slows what it is fused with.
     (state, made), _ = jax.lax.scan(one, (state, jnp.zeros_like(state.step)), length=count)
-    return state, jnp.sum(made, dtype=jnp.int32)
+    return state, jnp.sum(made, dtype=jnp.int32)[None]

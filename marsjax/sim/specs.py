@@ -98,12 +98,15 @@ class RolloutSpec:
     trace_room: int | None = None
     """Events of a trajectory that fit in the trace of one chunk; None: `chunk_steps`, enough where no other agents
     trade."""
+    devices: int = 1
+    """Devices of this process that share the trajectories, as many on each; 0: all. What was said of `slots` holds of
+    those of a device; where they do not come out even, some stay empty."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("trajectories", 1, limits.TRAJECTORIES), ("minutes", 1, limits.MINUTES),
                                 ("chunk_steps", 1, limits.STEPS_OF_A_CALL), ("seed", 0, limits.SEED),
                                 ("first", 0, limits.SEED), ("slots", 1, limits.TRAJECTORIES),
-                                ("trace_room", 1, limits.TRAJECTORIES)):
+                                ("trace_room", 1, limits.TRAJECTORIES), ("devices", 0, limits.TRAJECTORIES)):
             value = getattr(self, name)
             if value is None and name in ("slots", "trace_room"):
                 continue

@@ -68,25 +68,31 @@ def begin(simulator: Simulator, start: Start, trajectory: Array, agent_starts: S
 
     Args:
       simulator: what they are simulated with.
-      start: [B, ...].
+      start: [B, ...], or one for all of them, whose context is then made once.
       trajectory: int32 [B], numbers that key their draws.
       agent_starts: the agents' states and first wake-ups, [B, ...] each; by default what `Agent.init` gives.
       until: [B], the trajectories' ends; by default all end at `SimulationSpec.end_ns`.
 
     InputError if the window is longer than the model's, or not every agent has a start, or there is no end.
     """
-    spec, batch = simulator.spec, start.count.shape[0]
-    if until is None:
-        if spec.end_ns is None:
-            raise InputError("step.begin: expected SimulationSpec.end_ns or `until`, got neither")
-        until = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch,)), times.of_ns(spec.end_ns))
-    if agent_starts and len(agent_starts) != len(spec.agents):
-        raise InputError(f"agent_starts: expected one for each of {len(spec.agents)} agents, got {len(agent_starts)}")
-    cache = kv_cache.start(simulator.model, spec.cache, start.window, start.count)
-    view = jax.vmap(lambda market: books.view(spec.market, market.book))(start.market)
+    spec, batch = simulator.spec, jnp.shape(trajectory)[0]
 
     def every(x: Any) -> jax.Array:
         return jnp.broadcast_to(x, (batch, *jnp.shape(x)))
+
+    if until is None:
+        if spec.end_ns is None:
+            raise InputError("step.begin: expected SimulationSpec.end_ns or `until`, got neither")
+        until = jax.tree.map(every, times.of_ns(spec.end_ns))
+    if agent_starts and len(agent_starts) != len(spec.agents):
+        raise InputError(f"agent_starts: expected one for each of {len(spec.agents)} agents, got {len(agent_starts)}")
+    if jnp.ndim(start.count):
+        cache = kv_cache.start(simulator.model, spec.cache, start.window, start.count)
+    else:
+        window, count = jax.tree.map(lambda x: jnp.asarray(x)[None], (start.window, start.count))
+        one = kv_cache.start(simulator.model, spec.cache, window, count)
+        cache, start = jax.tree.map(every, (jax.tree.map(lambda x: x[0], one), start))
+    view = jax.vmap(lambda market: books.view(spec.market, market.book))(start.market)
 
     given = agent_starts or [jax.tree.map(every, agent.init()) for agent in spec.agents]
     agents = tuple(jax.vmap(functools.partial(event_queue.first_state, agent, number=1 + i))(*first, start.time)

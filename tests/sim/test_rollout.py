@@ -26,6 +26,7 @@ from marsjax.model.llama import OrderModel
 from marsjax.observers.trace import Log, TraceObserver
 from marsjax.sim import checks, initial, rollout
 from marsjax.sim import step as sim_step
+from marsjax.sim.devices import Devices
 from marsjax.sim.initial import Start
 from marsjax.sim.result import SoFar
 from marsjax.sim.rollout import Hooks
@@ -107,7 +108,8 @@ def test_what_steps_make_of_the_head_alone_is_made_once_before_them() -> None:
     starts = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *np.shape(x)), np.asarray(x).dtype), begin())
     state = jax.eval_shape(functools.partial(sim_step.begin, simulator), starts, np.arange(2, dtype=np.int32))
     arrays, structure = jax.tree.flatten(simulator)
-    found = list(inside_scans(rollout._chunk.trace(structure, 3, arrays, state, np.uint32(0)).jaxpr.jaxpr))
+    chunk = rollout._chunk.trace(structure, 3, Devices.of(1), arrays, state, np.uint32(0))
+    found = list(inside_scans(chunk.jaxpr.jaxpr))
     assert ("pallas_call", True) in [(name, inside) for name, _, inside in found]
     splits = [inside for name, shape, inside in found if name == "reduce_precision" and shape[-1] == 49_152]
     assert splits == [False] * 3
