@@ -53,5 +53,6 @@ def _rollout(config: ConfigDict) -> ConfigDict:
     config.minutes = 30  # of noise before the start
     config.seed = 0  # of the noise and of the rollouts
     config.parts = True  # whether the parts of a step are measured too, each compiled apart
+    config.devices = 1  # that share the trajectories; 0 or all: all of this process
     config.bandwidth_gb_per_s = 0  # of device memory; 0: by the device's name where it is known, else null
     return config

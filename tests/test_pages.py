@@ -115,7 +115,9 @@ def test_a_part_of_the_trajectories_is_that_part_of_all(tmp_path: Path, monkeypa
                                                         capsys: pytest.CaptureFixture[str]) -> None:
     names, said = run_page("how_to/many_devices.md", tmp_path, monkeypatch, capsys)
     spec, run = names["spec"], names["run"]
-    assert said[0] == "{'TIME': 4}\n" and (spec.trajectories, spec.first) == (4, 0)
+    shared, of_part = said
+    assert shared == "{'TIME': 8} True\n"
+    assert of_part == "{'TIME': 4}\n" and (spec.trajectories, spec.first) == (4, 0)
     other = dataclasses.replace(spec, first=4)
     parts = [run, marsjax.rollout(names["simulator"], names["start"], other)]
     whole = marsjax.rollout(names["simulator"], names["start"], dataclasses.replace(spec, trajectories=8))

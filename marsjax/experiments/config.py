@@ -24,6 +24,8 @@ Value = str | int | float | bool
 Ignored = Mapping[str, Sequence[str]]
 """Keys by the mode in which they have no effect."""
 
+_WORDS = {"trajectories": {"auto": "0"}, "most_at_once": {"auto": "0"}, "devices": {"all": "0"}}
+"""Words that stand for a number, by the last part of a key's name."""
 HELP = "help"
 """The word in a config's argument that asks for its keys instead of a run."""
 
@@ -194,6 +196,7 @@ def _set(config: ConfigDict, key: str, text: str, name: str) -> None:
     """Sets the dotted `key` from text, as config_flags does; errors call it by `name`."""
     path, _, last = key.rpartition(".")
     section = config_path.get_value(path, config) if path else config
+    text = _WORDS.get(last, {}).get(text.lower(), text)
     old, kind = section[last], section.get_type(last)
     if old is None and text.lower() == "none":
         return

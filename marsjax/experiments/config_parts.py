@@ -27,8 +27,9 @@ def add_rollouts(config: ConfigDict, most_at_once: int | None = None) -> None:
     config.temperature = 1.0  # of the model's sampling
     config.rollout_capacity = 0  # resting orders a side in the futures; 0: those at the start and 600 to 727 more
     config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
+    config.devices = 0  # of this process, which share the trajectories; 0 or all: all there are
     if most_at_once is not None:
-        config.most_at_once = most_at_once  # trajectories in one batch, at least those of one start
+        config.most_at_once = most_at_once  # trajectories in a batch, at least those of a start; 0 or auto: what fits
 
 
 def add_feed(config: ConfigDict, chosen: ConfigDict, source: str) -> None:

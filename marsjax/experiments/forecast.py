@@ -1,5 +1,6 @@
 """Forecasts by rollouts of an order model; the config says from where: configs/forecast.py."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def main(config: ConfigDict) -> int:
     if config.evaluate:
         return forecast_evaluation.main(config)
     began = time.perf_counter()
-    spec, labels_spec = setup.spec_of(FuturesSpec, config), setup.spec_of(LabelSpec, config)
+    setup.at_least(config, "trajectories", 0)
+    spec = setup.spec_of(FuturesSpec, config, trajectories=config.trajectories or 1)
+    labels_spec = setup.spec_of(LabelSpec, config)
     table_files.check_form(config.tables)
     where = _where(config)
     market, start_ns = where.market, where.time_ns
@@ -49,6 +52,8 @@ def main(config: ConfigDict) -> int:
         print(f"{at.name} at {facts['time']}: mid {mid:g}, {facts['bids']} bids and {facts['asks']} asks rest, the "
               f"model sees {facts['orders_seen']} orders", flush=True)
         limit = threshold(labels_spec, market.session, at.past, 0, start_ns)
+        if not config.trajectories:
+            spec = dataclasses.replace(spec, trajectories=futures.fitting(prepared, market, spec, at.start))
         prepared_s = time.perf_counter() - began
         run = _run(config, market, prepared, spec, at, folder)
         labels = rollout_summary.labels(run)
@@ -89,7 +94,8 @@ def _run(config: ConfigDict, market: MarketSpec, prepared: PreparedModel, spec: 
     where = Path(config.save_folder) if config.save_folder else folder
     trace = TraceFiles(where, market, config.prices) if config.trace else None
     saving = Saving(config.save_folder, config.save_every_s, trace) if config.save_folder else None
-    (run,) = futures.simulate(prepared, market, spec, [at.start], on_trace=trace, saving=saving)
+    (run,) = futures.simulate(prepared, market, spec, [at.start], on_trace=trace, saving=saving,
+                              watch=setup.watching())
     if trace and saving:
         trace.copy_to(folder)
     if trace and config.tables == table_files.PARQUET:

@@ -36,12 +36,14 @@ def main(config: ConfigDict) -> int:
         tables: list[pd.DataFrame] = []
         summaries: dict[str, dict[str, Any]] = {}
         problems: list[str] = []
+        watch = setup.watching()
         for feed, market, times in days:
             own = setup.adapted(config, prepared, market, feed, int(times[1][0]))
             day = forecast_evaluation.read_day(market, own, feed, labels, times)
             print(f"{day.name}: {len(day.starts)} starts from {spell(times[1][0])} on, threshold "
                   f"{day.threshold * 1e4:.3f} bp by {len(day.fit_ns)} labels before it", flush=True)
-            runs = futures.simulate(own, market, spec, day.starts, first=len(summaries) * len(day.starts))
+            runs = futures.simulate(own, market, spec, day.starts, first=len(summaries) * len(day.starts),
+                                    watch=watch)
             refused, lost = markets.refused(day.name, day.refused)
             summaries[day.name] = rollout_summary.summarize(runs, day.starts)
             problems += lost + [f"{day.name}: {problem}" for problem in rollout_summary.problems(summaries[day.name])]

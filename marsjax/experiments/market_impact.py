@@ -37,7 +37,7 @@ def main(config: ConfigDict) -> int:
         print(order_model.headline(prepared, config.model), flush=True)
         states, refused = _starts(config, prepared, where)
         seconds = {"prepared": time.perf_counter() - began}
-        study = executions.study(prepared, market, spec, states, start_ns)
+        study = executions.study(prepared, market, spec, states, start_ns, setup.watching())
         report = impact_report.report(study.without.runs, study.executed.runs, config.minutes, config.bootstrap,
                                       config.seed)
         rows, laws = report.rows(), report.laws()

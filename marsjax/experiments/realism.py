@@ -96,10 +96,11 @@ def _rollouts(own: Sequence[PreparedModel], days: Sequence[Day], market: MarketS
               ) -> list[Rollout]:
     """Futures of the starts of all days, each day's by its model; days of one model are run together."""
     runs: list[Rollout] = []
+    watch = setup.watching()
     for _, some in itertools.groupby(zip(own, days, strict=True), key=lambda pair: id(pair[0])):
         models, of = zip(*some, strict=True)
         states = [one for day in of for one in day.starts]
-        runs += futures.simulate(models[0], market, spec, states, first=len(runs), on_trace=sent)
+        runs += futures.simulate(models[0], market, spec, states, first=len(runs), on_trace=sent, watch=watch)
     return runs
 
 

@@ -18,10 +18,12 @@ from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed
+from marsjax.sim.checks import Memory
 from marsjax.sim.initial import Warmup
 from marsjax.studies import adapted as studies_adapted
 from marsjax.studies import order_model, starts
 from marsjax.studies.order_model import DecodingSpec, PreparedModel
+from marsjax.studies.progress import Watching
 from marsjax.studies.starts import NoiseMarket
 
 _Spec = TypeVar("_Spec")
@@ -75,6 +77,18 @@ def load_order_model(config: ConfigDict) -> PreparedModel:
                                      converters=config.converters or None, ignore_keys=config.ignore_keys)
     with named(f"config.model {config.model}"):
         return order_model.prepare(model, decoding)
+
+
+def watching() -> Watching:
+    """Prints what rollouts take of the memory before they run, once for as many trajectories."""
+    said: set[int] = set()
+
+    def on_memory(found: Memory) -> None:
+        if found.trajectories not in said:
+            print(found.line(), flush=True)
+        said.add(found.trajectories)
+
+    return Watching(on_memory=on_memory)
 
 
 def adapted(config: ConfigDict, prepared: PreparedModel, market: MarketSpec, feed: DayFeed, before_ns: int

@@ -113,7 +113,8 @@ def _days(config: ConfigDict) -> Gathered:
             about["feeds"][name], lost = markets.refused(name, refusals)
             problems += lost
         if prepared:
-            made = made_bars.of_days(group.market, prepared, _futures_spec(config), group.feeds, config.minutes)
+            made = made_bars.of_days(group.market, prepared, _futures_spec(config), group.feeds, config.minutes,
+                                     setup.watching())
             parts.append(made.bars)
             about |= _about(config, made, prepared)
             problems += made.problems
@@ -126,7 +127,8 @@ def _made(config: ConfigDict) -> Gathered:
     for name in made_days.NAMES:
         day = markets.made_day(config, name)
         market = markets.one_market(config, [day.feed], futures.ACCOUNT + 1)
-        made = made_bars.of_times(market, prepared, _futures_spec(config), [(day.feed, [day.start_ns])])
+        made = made_bars.of_times(market, prepared, _futures_spec(config), [(day.feed, [day.start_ns])],
+                                  setup.watching())
         parts.append(made.bars)
         about[name] = made.about
         problems += made.problems
@@ -136,7 +138,7 @@ def _made(config: ConfigDict) -> Gathered:
 def _noise(config: ConfigDict) -> Gathered:
     prepared = setup.load_order_model(config)
     made = made_bars.of_noise(markets.noise_spec(config, futures.ACCOUNT + 1), prepared, _futures_spec(config),
-                              setup.noise_market(config), setup.at_least(config, "markets", 1))
+                              setup.noise_market(config), setup.at_least(config, "markets", 1), setup.watching())
     return made._replace(about=_about(config, made, prepared))
 
 

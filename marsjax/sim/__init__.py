@@ -19,6 +19,7 @@ How it works, for those who change it:
   `event_loop`: events of many trajectories, in order of time.
   `event_queue`: which event of a trajectory is next, and what an agent sees and sends at it.
   `scheduler`: more trajectories than run at a time.
+  `devices`: trajectories shared out over devices.
   `checks`: what is checked before a rollout runs.
   `resume`, `saved_states`: the state of a rollout, and of any run, on disk.
 """
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Environment", "Fees", "Hooks", "Outside", "Replayed", "Rollout", "RolloutSpec", "Saving", "SimState",
-    "SimulationSpec", "Simulator", "Start", "checks", "env", "event_loop", "event_queue", "initial", "refusals",
-    "replay", "replay_day", "resume", "rollout", "saved_states", "scheduler", "state", "step",
+    "SimulationSpec", "Simulator", "Start", "checks", "devices", "env", "event_loop", "event_queue", "initial",
+    "refusals", "replay", "replay_day", "resume", "rollout", "saved_states", "scheduler", "state", "step",
 ]  # fmt: skip
 
 # Where the records are; the other public names are modules.

@@ -1,5 +1,6 @@
 """The door of rollouts: starts, ends, weights, agents and memory are checked before anything runs."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -76,18 +77,57 @@ def check_agents(spec: SimulationSpec, starts: Start, agent_starts: Sequence[tup
         check.check(agent, spec.market, observed, given)
 
 
-def check_memory(run: Any, model: OrderModel, trajectories: int, devices: int = 1) -> None:
-    """MemoryError if the compiled chunk needs more than a device has; the trajectories are shared out over several."""
-    needs, has = run.memory_analysis(), _memory()
-    if needs is None or has is None:
-        return
-    fixed = sum(x.nbytes for x in jax.tree.leaves(model))
-    # The carry is donated: it stands once.
-    total = needs.argument_size_in_bytes + needs.temp_size_in_bytes
-    if total > has:
-        fit = int(trajectories * max(has - fixed, 0) / max(total - fixed, 1))
-        raise MemoryError(f"rollout: {trajectories} trajectories need {total / 2**30:.1f} GiB and the device has "
-                          f"{has / 2**30:.1f} GiB: about {fit} would fit")
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What a rollout takes of the memory of its devices.
+
+    Examples:
+      >>> memory = Memory(trajectories=128, devices=1, needed=3 * 2**30, fixed=2**30, there=5 * 2**30)
+      >>> memory.fit, memory.line()
+      (256, 'memory: 3.00 of 5.00 GiB for 128 trajectories at a time; about 256 would fit')
+    """
+
+    trajectories: int
+    """That run at a time, on all devices together."""
+    devices: int
+    needed: int
+    """Bytes on each device, while a chunk of steps runs."""
+    fixed: int
+    """Of these bytes those that more trajectories do not add to: the weights."""
+    there: int | None
+    """Bytes that arrays may take on a device; None: it does not say."""
+
+    @property
+    def fit(self) -> int | None:
+        """Trajectories that about fit at a time, on all devices together; None where a device does not say."""
+        if self.there is None:
+            return None
+        return int(self.trajectories * max(self.there - self.fixed, 0) / max(self.needed - self.fixed, 1))
+
+    def line(self) -> str:
+        """One line for people."""
+        has = "" if self.there is None else f" of {self.there / 2**30:.2f}"
+        on = f" on each of {self.devices} devices" * (self.devices > 1)
+        more = "" if self.fit is None else f"; about {self.fit:,} would fit"
+        return f"memory: {self.needed / 2**30:.2f}{has} GiB{on} for {self.trajectories:,} trajectories at a time{more}"
+
+
+def memory(run: Any, model: OrderModel, trajectories: int, devices: int) -> Memory | None:
+    """What a compiled chunk needs; None where the compiler does not say."""
+    needs, there = run.memory_analysis(), _memory()
+    if needs is None:
+        return None
+    # The carry is donated: it stands once. Devices made of one CPU share its memory.
+    shared = devices if jax.devices()[0].platform == "cpu" else 1
+    return Memory(trajectories, devices, needs.argument_size_in_bytes + needs.temp_size_in_bytes,
+                  sum(x.nbytes for x in jax.tree.leaves(model)), None if there is None else there // shared)
+
+
+def check_memory(found: Memory | None) -> None:
+    """MemoryError if a rollout needs more than its devices have."""
+    if found and found.there is not None and found.needed > found.there:
+        raise MemoryError(f"rollout: {found.trajectories} trajectories need {found.needed / 2**30:.1f} GiB and the "
+                          f"device has {found.there / 2**30:.1f} GiB: about {found.fit} would fit")
 
 
 def _memory() -> int | None:

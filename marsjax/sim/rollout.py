@@ -19,6 +19,7 @@ from marsjax.observers.bars import MinuteBarObserver
 from marsjax.observers.trace import Log, TraceObserver
 from marsjax.sim import checks, resume
 from marsjax.sim import step as sim_step
+from marsjax.sim.checks import Memory
 from marsjax.sim.devices import Devices
 from marsjax.sim.frames import Before
 from marsjax.sim.initial import Start
@@ -75,6 +76,8 @@ class Hooks:
     saving: Saving | None = None
     """A folder with the state of the same run is taken up: the result is the same as if it had never stopped. What
     `on_trace` was given before the chunk that was saved is not given again: let `Saving.beside` keep it."""
+    on_memory: Callable[[Memory], None] | None = None
+    """Called once all is compiled, before anything runs."""
 
 
 NO_HOOKS = Hooks()
@@ -105,20 +108,46 @@ def rollout(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_star
       >>> run.ended, run.rejected, run.bars.orders.shape
       ({'TIME': 4}, {}, (4, 1))
     """
-    devices = Devices.of(spec.devices)
-    slots = -(-spec.running // devices.count) * devices.count
-    if hooks.saving and slots != spec.trajectories:
+    inner, scheduler = _scheduled(simulator, start, spec, agent_starts, hooks)
+    if hooks.saving and scheduler.slots != spec.trajectories:
         raise InputError(f"rollout: slots, devices: expected all {spec.trajectories} trajectories at once with "
-                         f"`saving`, as many on each device, got {slots} slots on {devices.count}")
+                         f"`saving`, as many on each device, got {scheduler.slots} slots on "
+                         f"{scheduler.devices.count}")
+    with resume.opened(hooks.saving) as states:
+        return _run(simulator, inner, spec, scheduler, hooks, states)
+
+
+def memory(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_starts: Sequence[tuple[Any, Time]] = ()
+           ) -> Memory | None:
+    """What `rollout` of the same arguments would take of the memory of its devices; compiles, and runs nothing.
+
+    None where the compiler does not say. Errors are those of `rollout`, but for MemoryError.
+    """
+    inner, scheduler = _scheduled(simulator, start, spec, agent_starts, NO_HOOKS)
+    arrays, structure = jax.tree.flatten(inner)
+    return _compiled(structure, spec, scheduler, arrays, scheduler.shape())[1]
+
+
+def _scheduled(simulator: Simulator, start: Start, spec: RolloutSpec, agent_starts: Sequence[tuple[Any, Time]],
+               hooks: Hooks) -> tuple[Simulator, Scheduler]:
+    """The simulator with the rollout's own observers on its devices, and its trajectories; all is checked."""
+    devices = Devices.of(spec.devices)
     starts, every = _starts(start, spec.trajectories)
     until = checks.ends(simulator.spec, every, spec.minutes)
     checks.check_weights(simulator.model)
     inner = devices.on_each(_observed(simulator, spec, hooks))
     checks.check_agents(inner.spec, every, agent_starts)
     numbers = np.asarray(spec.first + np.arange(spec.trajectories) if spec.numbers is None else spec.numbers, np.int32)
-    scheduler = Scheduler(inner, Given(starts, numbers, tuple(agent_starts), until), slots, devices)
-    with resume.opened(hooks.saving) as states:
-        return _run(simulator, inner, spec, scheduler, hooks, states)
+    slots = -(-spec.running // devices.count) * devices.count
+    return inner, Scheduler(inner, Given(starts, numbers, tuple(agent_starts), until), slots, devices)
+
+
+def _compiled(structure: jax.tree_util.PyTreeDef, spec: RolloutSpec, scheduler: Scheduler, arrays: list[jax.Array],
+              shape: SimState) -> tuple[Any, Memory | None]:
+    """The compiled `_chunk`, and what it needs; `structure` and `arrays` are those of a `Simulator`."""
+    devices, model = scheduler.devices, jax.tree.unflatten(structure, arrays).model
+    run = _chunk.lower(structure, spec.chunk_steps, devices, arrays, shape, np.uint32(spec.seed)).compile()
+    return run, checks.memory(run, model, scheduler.slots, devices.count)
 
 
 def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: Scheduler, hooks: Hooks,
@@ -126,15 +155,16 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
     """The host loop; `inner` is the simulator with the rollout's own observers."""
     began, seed = time.perf_counter(), np.uint32(spec.seed)
     shape, starts = scheduler.shape(), scheduler.given.starts
-    devices, count = scheduler.devices, scheduler.count
     # As plain arrays beside their structure: a call then costs the host less than one with a tree of modules.
     arrays, structure = jax.tree.flatten(inner)
-    run = _chunk.lower(structure, spec.chunk_steps, devices, arrays, shape, seed).compile()
-    checks.check_memory(run, simulator.model, scheduler.slots, devices.count)
+    run, needed = _compiled(structure, spec, scheduler, arrays, shape)
+    checks.check_memory(needed)
+    if hooks.on_memory and needed:
+        hooks.on_memory(needed)
     state, done = _first_state(scheduler, shape, states, _identity(inner, spec, scheduler) if states else {})
     ledgers, mids, counts = _every(scheduler.given, (
         starts.market.ledgers, _mid_twice(simulator.spec.market, starts.market),
-        _counts(starts.market, starts.token_state)), count)
+        _counts(starts.market, starts.token_state)), scheduler.count)
     keeper = _Keeper(simulator.spec, is_whole=not done.steps)
     clock = _Clock(time.perf_counter() - began)
     goes_on = scheduler.goes_on(np.asarray(state.end))

@@ -108,11 +108,11 @@ def of_times(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec,
                      runs, found)
 
 
-def of_noise(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, noise: NoiseMarket, count: int
-             ) -> Gathered:
+def of_noise(market: MarketSpec, prepared: PreparedModel, spec: FuturesSpec, noise: NoiseMarket, count: int,
+             watch: Watching = NOBODY_WATCHES) -> Gathered:
     """Futures from the ends of `count` noise markets, each a symbol of its own."""
     found = starts.noise_starts(market, noise, prepared, count)
-    runs = futures.simulate(prepared, market, spec, found)
+    runs = futures.simulate(prepared, market, spec, found, watch=watch)
     return _gathered([of_rollout(run, start, f"noise_{number}", _NO_DATE)
                       for number, (run, start) in enumerate(zip(runs, found, strict=True))], runs, found)
 

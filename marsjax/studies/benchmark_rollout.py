@@ -20,6 +20,7 @@ from marsjax.core.times import SECOND_NS
 from marsjax.model import llama
 from marsjax.model.layers import FLOAT32
 from marsjax.sim import step as sim_step
+from marsjax.sim.devices import Devices
 from marsjax.sim.initial import Start, Warmup
 from marsjax.sim.rollout import Hooks
 from marsjax.sim.simulator import Simulator
@@ -54,11 +55,13 @@ class RolloutBenchmark:
     repeats: int = 3
     """Timed stretches; the median counts."""
     parts: bool = True
-    """Whether the parts of a step are timed too, each compiled apart."""
+    """Whether the parts of a step are timed too, each compiled apart, on one device."""
+    devices: int = 1
+    """That share the trajectories; 0: all of this process."""
 
     def __post_init__(self) -> None:
         check_numbers(self, chunk_steps=(1, limits.STEPS_OF_A_CALL), chunks=(1, 10**6), repeats=(1, 1000),
-                      minutes=(1, limits.MINUTES), seed=(0, limits.SEED))
+                      minutes=(1, limits.MINUTES), seed=(0, limits.SEED), devices=(0, limits.TRAJECTORIES))
 
 
 class Case(NamedTuple):
@@ -125,13 +128,15 @@ class Benchmark:
         step_s = statistics.median(sum(part) for part in chunk_s) / spec.chunks / spec.chunk_steps
         end_ns = self._noise.end_ns + _HORIZON_MINUTES * 60 * SECOND_NS
         simulator = prepared.simulator(self._market, end_ns=end_ns)
-        bytes_moved = benchmark_parts.bytes_moved(simulator, case.trajectories)
+        # Of each device, which reads all weights.
+        devices = Devices.of(spec.devices).count
+        bytes_moved = benchmark_parts.bytes_moved(simulator, case.trajectories // devices)
         gb_per_s = sum(bytes_moved.values()) / step_s / 1e9
         ways = kernels.chosen(case.cache.kernels)
         row: dict[str, Any] = {
-            "model": case.name, "trajectories": case.trajectories, "cache_dtype": case.cache.cache_dtype,
-            "attention": ways.attention, "head": ways.head, "orders_per_s": case.trajectories / step_s,
-            "us_per_step": step_s * 1e6,
+            "model": case.name, "trajectories": case.trajectories, "devices": devices,
+            "cache_dtype": case.cache.cache_dtype, "attention": ways.attention, "head": ways.head,
+            "orders_per_s": case.trajectories / step_s, "us_per_step": step_s * 1e6,
             "us_per_chunk_step": [[s / spec.chunk_steps * 1e6 for s in part] for part in chunk_s],
             "first_step_s": first_chunk_s - statistics.median(min(part) for part in chunk_s),
             "bytes_per_step": bytes_moved, "gb_per_s": gb_per_s,
@@ -161,7 +166,8 @@ class Benchmark:
             if len(moments) > wanted:
                 raise _EnoughError
 
-        spec = FuturesSpec(trajectories, _HORIZON_MINUTES, self._spec.seed, chunk_steps=self._spec.chunk_steps)
+        spec = FuturesSpec(trajectories, _HORIZON_MINUTES, self._spec.seed, chunk_steps=self._spec.chunk_steps,
+                           devices=self._spec.devices)
         try:
             futures.simulate_batch(prepared, self._market, spec, Batch(first, trajectories), Hooks(on_chunk))
         except _EnoughError:

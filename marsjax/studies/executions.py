@@ -73,7 +73,8 @@ class ExecutionSpec:
     after_minutes: int = 0
     """That the futures go on after the execution."""
     slots: int = 0
-    """Futures that run at a time; 0: 64 on a CPU, as many as there are without an execution elsewhere."""
+    """Futures that run at a time, on all devices together; 0: 64 on a CPU, as many as there are without an execution
+    elsewhere."""
 
     def __post_init__(self) -> None:
         check_numbers(self, seeds=(1, limits.TRAJECTORIES), after_minutes=(0, limits.MINUTES),
@@ -270,12 +271,12 @@ class _Engine:
             self.on_jobs(jobs)
         self.watch.begin(done, len(jobs.number))
         # As many as there are without an execution, so that these and the others share one compiled call.
-        slots = self.spec.slots or self.prepared.slots or 2 * self.spec.count
+        slots = self.spec.slots or futures.slots_of(self.prepared, self.spec.futures) or 2 * self.spec.count
         batch = Batch(every, len(jobs.number), numbers=jobs.number, slots=slots, agents=(self.metered,),
                       agent_starts=(self._agent_starts(jobs, profile),))
         run = futures.simulate_batch(self.prepared, dataclasses.replace(self.market, capacity=capacity),
                                 dataclasses.replace(self.spec.futures, minutes=self.spec.minutes), batch,
-                                     Hooks(self.watch.with_bar(progress)))
+                                     Hooks(self.watch.with_bar(progress), on_memory=self.watch.on_memory))
         runs, more = runs_of(jobs, run.so_far()), futures.next_capacity(self.spec.futures, capacity, run)
         if not more:
             return Executed(runs, [run], [every])

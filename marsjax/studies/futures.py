@@ -15,6 +15,7 @@ from marsjax.core.records import Status, Time
 from marsjax.core.specs import MarketSpec
 from marsjax.observers.trace import Log
 from marsjax.sim import rollout
+from marsjax.sim.devices import Devices
 from marsjax.sim.initial import Start, resize
 from marsjax.sim.result import Rollout
 from marsjax.sim.resume import Saving
@@ -31,6 +32,8 @@ _ROOM, _ROOM_A_MINUTE = 600, 120
 _MOST = 32768
 _STEP = 128
 """Sizes of books are multiples of it: few sizes, few compilations."""
+_SHARE = 0.9
+"""Of the memory that is there, for the futures that are to fit: what is made of them at their ends takes some, too."""
 
 OnChunk = Callable[[RolloutProgress], None]
 OnTrace = Callable[[np.ndarray, Log], None]
@@ -62,14 +65,16 @@ class FuturesSpec:
     chunk_steps: int = 64
     """Decisions of a compiled call; no result depends on it."""
     most_at_once: int = 1024
-    """Trajectories in one batch, at least those of one start."""
+    """Trajectories in one batch, at least those of one start; 0: as many as fit (`fitting`)."""
     nearest_minutes: bool = False
     """Whether bars round order times to the nearest minute, as `MinuteBarObserver.nearest`."""
+    devices: int = 0
+    """Devices of this process that share a batch; 0: all."""
 
     def __post_init__(self) -> None:
         check_numbers(self, trajectories=(1, limits.TRAJECTORIES), minutes=(1, limits.MINUTES),
                       chunk_steps=(1, limits.STEPS_OF_A_CALL), rollout_capacity=(0, _MOST),
-                      most_at_once=(1, limits.TRAJECTORIES))
+                      most_at_once=(0, limits.TRAJECTORIES), devices=(0, limits.TRAJECTORIES))
         if not 0 <= self.seed <= limits.SEED:
             raise InputError(f"FuturesSpec.seed: expected 0 to {limits.SEED}, got {self.seed}")
         limits.check_temperature("FuturesSpec.temperature", self.temperature)
@@ -102,7 +107,7 @@ def simulate_batch(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpe
     """
     numbers = None if batch.numbers is None else tuple(np.asarray(batch.numbers).tolist())
     rolled = RolloutSpec(batch.trajectories, spec.minutes, spec.seed, batch.first, numbers, batch.slots,
-                         spec.chunk_steps, spec.nearest_minutes)
+                         spec.chunk_steps, spec.nearest_minutes, devices=spec.devices)
     simulator = prepared.simulator(market, spec.temperature, batch.agents)
     try:
         return rollout.rollout(simulator, batch.starts, rolled, agent_starts=batch.agent_starts, hooks=hooks)
@@ -122,7 +127,8 @@ def simulate(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, sta
     the device.
     """
     capacity = first_capacity(spec, starts)
-    at_once = max(spec.most_at_once // spec.trajectories, 1)
+    most_at_once = spec.most_at_once or (fitting(prepared, market, spec, starts[0]) if len(starts) > 1 else 1)
+    at_once = max(most_at_once // spec.trajectories, 1)
     if saving and at_once < len(starts):
         raise InputError(f"save_folder: expected one batch, at most {spec.most_at_once} trajectories (most_at_once), "
                          f"got {len(starts) * spec.trajectories}")
@@ -133,10 +139,10 @@ def simulate(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, sta
             progress.begin(len(done), len(some))
             watch.begin(len(done), len(some))
             number = (first + len(done)) * spec.trajectories
-            batch = Batch(_repeated(some, spec.trajectories), len(some) * spec.trajectories, number,
-                          slots=None if saving else prepared.slots)
+            batch = Batch(some[0] if len(some) == 1 else _repeated(some, spec.trajectories),
+                          len(some) * spec.trajectories, number, slots=None if saving else slots_of(prepared, spec))
             run = simulate_batch(prepared, dataclasses.replace(market, capacity=capacity), spec, batch,
-                                 Hooks(watch.with_bar(progress), _numbered(on_trace, number), saving))
+                                 Hooks(watch.with_bar(progress), _numbered(on_trace, number), saving, watch.on_memory))
             is_settled = saving or (on_trace and not watch.on_begin)
             more = None if is_settled else next_capacity(spec, capacity, run)
             if more:
@@ -145,6 +151,31 @@ def simulate(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, sta
             count = spec.trajectories
             done += [run.part(slice(i * count, (i + 1) * count)) for i in range(len(some))]
     return done
+
+
+def slots_of(prepared: PreparedModel, spec: FuturesSpec) -> int | None:
+    """Trajectories that run at a time on all devices; None: all of a batch."""
+    return None if prepared.slots is None else prepared.slots * Devices.of(spec.devices).count
+
+
+def fitting(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, start: Start) -> int:
+    """How many futures of a start run at a time: as many as fit the memory of the devices, less a tenth.
+
+    Where rows are decoded in turn, as on a CPU, memory is no limit: twice as many as run at a time. Compiles a rollout
+    of a few to see what it needs. InputError where the devices do not say what they have.
+    """
+    count = Devices.of(spec.devices).count
+    if slots := slots_of(prepared, spec):
+        return 2 * slots
+    capacity = first_capacity(spec, [start])
+    simulator = prepared.simulator(dataclasses.replace(market, capacity=capacity), spec.temperature)
+    probe = RolloutSpec(_STEP * count, spec.minutes, chunk_steps=spec.chunk_steps, nearest_minutes=spec.nearest_minutes,
+                        devices=spec.devices)
+    found = rollout.memory(simulator, resize(start, capacity), probe)
+    if found is None or found.fit is None:
+        raise InputError("trajectories, most_at_once: expected numbers, as the device does not say how much memory it "
+                         "has")
+    return max(min(int(found.fit * _SHARE) // (_STEP * count) * _STEP * count, limits.TRAJECTORIES), 1)
 
 
 def _repeated(starts: Sequence[Start], trajectories: int) -> Start:

@@ -6,6 +6,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from marsjax.sim.checks import Memory
 from marsjax.sim.rollout import RolloutProgress
 
 
@@ -22,6 +23,8 @@ class Watching:
     was too small, which undoes what came of them."""
     on_chunk: Callable[[RolloutProgress], None] | None = None
     """After each chunk; its numbers are of the futures that have begun last."""
+    on_memory: Callable[[Memory], None] | None = None
+    """Once all is compiled, before anything runs."""
 
     def begin(self, first: int, count: int) -> None:
         """Calls `on_begin`, if it is there."""

@@ -188,7 +188,7 @@ BAD: list[tuple[str, tuple[str, ...], list[str]]] = [
     (f"{SSE}09:34:00,symbol=600002", (), ["make no token; a model needs at least one"]),
     ("sse,folder=nowhere,time=09:34:00", (), ["config.folder: no folder nowhere"]),
     ("noise", ("--config.noise_minutes=8",), ["its 1 minutes end at 09:39:00, past the end"]),
-    ("noise", ("--config.trajectories=0",), ["config.trajectories: expected at least 1, got 0"]),
+    ("noise", ("--config.trajectories=-1",), ["config.trajectories: expected at least 0, got -1"]),
     ("noise", ("--config.minutes=0",), ["config.minutes: expected at least 1, got 0"]),
     ("noise", ("--config.threshold=1.5",), ["threshold: expected a number of at least 0 and below 1, got 1.5"]),
     ("noise", ("--config.quantiles=0.5,1.5",), ["quantiles: expected levels of 0 to 1, got (0.5, 1.5)"]),

@@ -222,6 +222,12 @@ def test_argument_and_overrides_are_typed(launch: Launch) -> None:
                            "minutes": [3], "book": {"levels": 5}, "agent": {"volume": -7}}
 
 
+def test_words_stand_for_numbers_where_they_say_something(launch: Launch) -> None:
+    result = launch("example", example, f"--config={CONFIG}:sse,trajectories=auto")
+    assert ran(result.out)["trajectories"] == 0
+    assert "expected int like" in launch("example", example, f"--config={CONFIG}:sse,symbol=auto,trajectories=all").err
+
+
 def test_compiled_programs_are_kept_where_the_user_says(tmp_path: pathlib.Path) -> None:
     result = start(f"--config={CONFIG}", XDG_CACHE_HOME=str(tmp_path))
     assert f"cache {tmp_path}/marsjax/jax 0.5\n" in result.stdout
