@@ -7,15 +7,32 @@ experiments/default_model for the days, the time that it needs and what comes ou
 most of a day, `--config.futures_rounds=0` leaves them out. `joint` trains a plain model with one
 row of the head a class instead, for data a hundred times as many.
 
+    python -m marsjax.experiments.train --config=configs/train.py:default,shards=runs/shards
+
+streams days that `prepare` made ready (configs/prepare.py), as many as there are, in place of a feed.
+
 Argument: `default` or `joint`, then `source` (sse unless given, or another kind of feed), `folder` of the data, `file`,
-`symbol` (several: 600536+600761; all), `date`, `output`, `checkpoint` (a second place to write the checkpoint to),
-`resume`, `overwrite`.
+`symbol` (several: 600536+600761; all), `date`, `shards` (a folder of `prepare`, instead of a feed), `output`,
+`checkpoint` (a second place to write the checkpoint to), `resume`, `overwrite`.
 """
 
 from ml_collections import ConfigDict
 
 from marsjax.experiments.config import UsageError, parse_arg
-from marsjax.experiments.config_parts import FEED_ARGUMENTS, FEED_IGNORED, add_feed, add_market
+from marsjax.experiments.config_parts import (
+    FEED_ARGUMENTS,
+    FEED_IGNORED,
+    MARKET_KEYS,
+    READER_KEYS,
+    add_feed,
+    add_market,
+    add_tokens,
+)
+
+MODE = "source"
+SHARDS = "shards"
+IGNORED = FEED_IGNORED | {SHARDS: (*FEED_ARGUMENTS, *READER_KEYS, *MARKET_KEYS)}
+"""Keys by the source with which they have no effect."""
 
 MADE_BY = ("`python -m marsjax.experiments.train --config=configs/train.py:default,folder=data/sse`; its output is in "
            "`experiments/default_model`")
@@ -36,16 +53,19 @@ LIMITS = (
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a training; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, ("default", "joint"), source="sse", **FEED_ARGUMENTS | {"symbol": ""},
+    chosen = parse_arg(arg, ("default", "joint"), source="sse", **FEED_ARGUMENTS | {"symbol": ""}, shards="",
                        output="runs/train", checkpoint="", resume=False, overwrite=False)
-    given = [key for key in FEED_IGNORED.get(chosen.source, ()) if chosen[key]]
+    source = SHARDS if chosen.shards else chosen.source
+    given = [key for key in FEED_ARGUMENTS if key in IGNORED.get(source, ()) and chosen[key]]
     if given:
-        raise UsageError(f"config argument {given[0]}={chosen[given[0]]!r} has no effect with source={chosen.source}")
+        raise UsageError(f"config argument {given[0]}={chosen[given[0]]!r} has no effect with source={source}")
     small = chosen.mode == "default"
     config = ConfigDict()
-    add_feed(config, chosen, chosen.source)
+    add_feed(config, chosen, source)
     # All, or some joined by +. The default leaves out 600519: at 1,800 CNY its spread is 31 ticks, theirs is 1.
-    config.symbol = chosen.symbol or ("600536+600761+601825" if small and chosen.source == "sse" else "all")
+    config.symbol = chosen.symbol or ("600536+600761+601825" if small and source == "sse" else "all")
+    config.shards = chosen.shards  # a folder that `prepare` made: its days are streamed; empty: a feed's are replayed
+    config.most_scored = 200_000  # orders, at most, that validate, and that are held out: of each day the first ones
     config.output = chosen.output  # a new folder for metrics, curve, report and checkpoint
     config.checkpoint = chosen.checkpoint  # a new folder for the checkpoint and its card alone, or none
     config.overwrite = chosen.overwrite  # whether earlier outputs of marsjax are replaced
@@ -53,31 +73,24 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.stop_at = 0  # step to break off at, leaving the state to resume from; 0: none
     add_market(config, is_noise=False, trade_width=1)  # of the lists of transactions tokens need no more
 
-    config.validation_from = "13:30:00"  # of each day: orders from here decide when to stop, and none trains
-    config.held_from = "14:00:00"  # of each day: orders from here are for the report alone
-    config.held_out_symbols = ""  # symbols whose days are held out, joined by +
+    add_tokens(config, small)
     config.refit = True  # whether to train once more, as long, on the orders up to held_from
-    config.mirror = small  # train on each day's mirror image too: buys for sells, prices reflected
 
     config.embed_dim = 32  # of the model
     config.layers = 1
     config.heads = 4
     config.context_length = 1024  # tokens that the model sees, and that a window predicts
-    config.price_bins = 32  # of prices less mid
-    config.volume_bins = 32  # of volumes
-    config.interval_bins = 16  # of times between orders
-    config.level_bins = 32  # of volumes in the book
     config.head = "structured" if small else "joint"  # rows for bins and pairs of bins, or one for each class
     config.pair_width = 4  # coordinates that the rows of pairs see, for a structured head
-    config.signals = small  # whether tokens say more of the market than the reference's (trend, spread, touch, price)
     config.whole_cancels = small  # whether the model's cancels take back one whole order each, not shares of the oldest
 
     _training(config, small)
-    _own_futures(config, small)
+    _own_futures(config, small and not chosen.shards)
 
-    config.title = "The default order model" if small else "An order model"  # of the checkpoint's card
-    config.made_by = MADE_BY if small else "marsjax.experiments.train"  # for the card
-    config.limits = LIMITS if small else ()  # what the card says it is not good for
+    is_default = small and not chosen.shards
+    config.title = "The default order model" if is_default else "An order model"  # of the checkpoint's card
+    config.made_by = MADE_BY if is_default else "marsjax.experiments.train"  # for the card
+    config.limits = LIMITS if is_default else ()  # what the card says it is not good for
     return config
 
 
@@ -102,7 +115,8 @@ def _training(config: ConfigDict, small: bool) -> None:
 
 def _own_futures(config: ConfigDict, small: bool) -> None:
     """Of futures that the model writes from states of the days, by which it is taught after all else."""
-    config.futures_rounds = 260 if small else 0  # of rollouts and updates; 0: none. On a CPU a round takes minutes
+    # Of rollouts and updates; 0: none, as with shards. On a CPU a round takes minutes.
+    config.futures_rounds = 260 if small else 0
     config.futures_every = 5  # minutes of each day between two states that they start from
     config.futures_starts = 48  # states of a round, shared out evenly among the stocks
     config.futures_trajectories = 16  # futures of each

@@ -33,6 +33,7 @@ MARKETS = (
     Program("simulate", "thousands of markets of random orders"),
     Program("make_day", "a day that an order model writes, to start from"))
 MODELS = (
+    Program("prepare", "days of orders made ready to be trained on, however many"),
     Program("train", "an order model from days of orders"),
     Program("import_checkpoint", "a published order model as a checkpoint of marsjax"),
     Program("context_length", "what a model's predictions lose with shorter contexts"))

@@ -68,6 +68,26 @@ def add_market(config: ConfigDict, is_noise: bool, trade_width: int = 0) -> None
     config.currency = ""  # its code, for the tables; empty: as the feed says
 
 
+def add_tokens(config: ConfigDict, small: bool) -> None:
+    """What days are made into for a training; `small`: for few data."""
+    config.validation_from = "13:30:00"  # of each day: orders from here decide when to stop, and none trains
+    config.held_from = "14:00:00"  # of each day: orders from here are for the report alone
+    config.held_out_symbols = ""  # symbols whose days are held out, joined by +
+    config.mirror = small  # train on each day's mirror image too: buys for sells, prices reflected
+    config.price_bins = 32  # of prices less mid
+    config.volume_bins = 32  # of volumes
+    config.interval_bins = 16  # of times between orders
+    config.level_bins = 32  # of volumes in the book
+    config.signals = small  # whether tokens say more of the market than the reference's (trend, spread, touch, price)
+
+
+MARKET_KEYS = ("tick", "capacity", "trade_width", "session", "auction_rule", "start_time", "end_time", "price_unit",
+               "volume_unit", "currency")
+"""Those of `add_market`."""
+READER_KEYS = ("grouped", "follow", "time_zone", "book")
+"""Those of `add_feed` that single readers take."""
+
+
 def add_tables(config: ConfigDict) -> None:
     """The form of the tables."""
     config.tables = "csv"  # csv, or parquet (which needs pyarrow: pip install 'marsjax[parquet]')

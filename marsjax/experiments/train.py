@@ -14,15 +14,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from marsjax.checkpoint import folder as checkpoint_folder
-from marsjax.core import limits
+from marsjax.core import limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.specs import ComputeSpec, MarketSpec, ModelSpec, TokenSpec
 from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, markets, run_folder, setup
+from marsjax.experiments.prepare import held_out, problems
 from marsjax.experiments.run_folder import write_json
-from marsjax.studies import model_training
+from marsjax.studies import model_training, token_shards
 from marsjax.studies.futures import ACCOUNT
 from marsjax.studies.model_training import ModelTraining
+from marsjax.studies.token_shards import ShardFolder
 from marsjax.training import fit, loop, prepare, report, structured
 from marsjax.training.fit import FitPlan
 from marsjax.training.gaps import Beginning
@@ -30,9 +32,9 @@ from marsjax.training.loop import TrainSpec
 from marsjax.training.own_futures import FuturesTraining
 from marsjax.training.prepare import Feed, Prepared
 
-MAY_DIFFER = ("output", "checkpoint", "overwrite", "resume", "stop_at", "folder", "devices", "title", "made_by",
-              "limits", "futures_rounds", "futures_every", "futures_starts", "futures_trajectories", "futures_orders",
-              "futures_scored", "futures_weight")
+MAY_DIFFER = ("output", "checkpoint", "overwrite", "resume", "stop_at", "folder", "shards", "devices", "title",
+              "made_by", "limits", "futures_rounds", "futures_every", "futures_starts", "futures_trajectories",
+              "futures_orders", "futures_scored", "futures_weight")
 """Keys of the config that may differ when a training is taken up again."""
 
 
@@ -40,11 +42,14 @@ def main(config: ConfigDict) -> int:
     """Trains, evaluates and writes."""
     began = time.perf_counter()
     training = _training(config)
-    feeds = markets.open_feeds(config)  # errors of the input come before those of the output
+    # Errors of the input come before those of the output.
+    feeds, shards = ([], _shards(config)) if config.shards else (markets.open_feeds(config), None)
     _check_folders(config)
-    data = _prepare(config, training.model, feeds)
+    data = token_shards.opened(Path(config.shards)) if shards else _prepare(config, training.model, feeds)
+    data = data.bounded(setup.at_least(config, "most_scored", 1, limits.SEED), config.context_length)
     print(f"{data.counts()}; {time.perf_counter() - began:.0f} s", flush=True)
-    refused = {name: markets.refused(name, each) for name, each in data.refused.items()}
+    refused = ({day["name"]: (day["refused"], problems([day])) for day in shards.days} if shards else
+               {name: markets.refused(name, each) for name, each in data.refused.items()})
     market, given = _beginnings(config, training, data, feeds)
     identity = json.loads(json.dumps({key: value for key, value in config.to_dict().items() if key not in MAY_DIFFER}))
     fitted, is_complete = model_training.run(training, data, _state_folder(config), identity)
@@ -59,7 +64,7 @@ def main(config: ConfigDict) -> int:
     facts: dict[str, Any] = {"device": f"{_devices(config)} x {jax.devices()[0].device_kind}", "jax": jax.__version__,
              "dtype": training.compute.dtype, "steps": int(fitted[0].progress.step),
              "best": fit.best_row(fitted[0].curve), "seconds": time.perf_counter() - began, **told}
-    about = {"source": f"trained on {', '.join(_names(data))}", "revision": None, "losses": losses, "training": facts}
+    about = {"source": f"trained on {_names(data)}", "revision": None, "losses": losses, "training": facts}
     card = report.card(config.title, training.model, _card_facts(config, _size(models[-1]), data, facts), losses,
                        config.limits)
     curve, refit = fitted[0].curve, fitted[1].curve if config.refit else []
@@ -87,6 +92,8 @@ def main(config: ConfigDict) -> int:
 def _beginnings(config: ConfigDict, training: ModelTraining, data: Prepared, feeds: Sequence[DayFeed]
                 ) -> tuple[MarketSpec, list[Beginning]]:
     """The market of the model's own futures, and the states that they start from."""
+    if training.futures is None:
+        return MarketSpec(), []
     own = [feed for feed in feeds if feed.symbol not in config.held_out_symbols.split("+")]
     market = markets.one_market(config, own, ACCOUNT + 1)
     until_ns = setup.time_ns(config, "held_from" if config.refit else "validation_from")
@@ -155,23 +162,43 @@ def _check_folders(config: ConfigDict) -> None:
                          "remove it, or name another output")
 
 
+def _shards(config: ConfigDict) -> ShardFolder:
+    """The index of the shards to train on; InputError where they were prepared otherwise than the config says."""
+    if config.futures_rounds:
+        raise InputError("config.futures_rounds: expected 0 with config.shards, which keep no states of the market to "
+                         f"start from, got {config.futures_rounds}")
+    found = token_shards.read(Path(config.shards))
+    of = found.about
+    prepared = {"price_bins": of["tokens"]["price_levels"], "volume_bins": of["tokens"]["volumes"],
+                "interval_bins": of["tokens"]["intervals"], "signals": of["tokens"]["signals"],
+                "level_bins": of["level_bins"], "mirror": of["mirror"], "held_out_symbols": "+".join(of["held_out"])}
+    wanted = {key: config[key] for key in prepared}
+    wanted["held_out_symbols"] = "+".join(sorted(filter(None, config.held_out_symbols.split("+"))))
+    for key in ("validation_from", "held_from"):
+        prepared[key], wanted[key] = of[f"{key}_ns"], setup.time_ns(config, key)
+    for key, value in prepared.items():
+        if wanted[key] != value:
+            shown = str(times.clock(value)) if key.endswith("_from") else repr(value)
+            raise InputError(f"config.{key}: expected {shown}, with which {config.shards} was prepared, got "
+                             f"{config[key]!r}")
+    return found
+
+
 def _prepare(config: ConfigDict, spec: ModelSpec, opened: Sequence[DayFeed]) -> Prepared:
-    held_out = [symbol for symbol in config.held_out_symbols.split("+") if symbol]
+    held = held_out(config, opened)
     market = markets.one_market(config, opened)
-    feeds = [Feed(feed.name, feed.read(), feed.read() if config.mirror else None, feed.symbol in held_out)
+    feeds = [Feed(feed.name, feed.read(), feed.read() if config.mirror else None, feed.symbol in held)
              for feed in opened]
-    unknown = set(held_out) - {feed.symbol for feed in opened}
-    if unknown:
-        raise InputError(f"config.held_out_symbols: no day of {', '.join(sorted(unknown))} among "
-                         f"{', '.join(feed.name for feed in feeds)}")
     return prepare.prepare(market, spec.tokens, feeds,
                            level_bins=config.level_bins, length=config.context_length,
                            validation_from_ns=setup.time_ns(config, "validation_from"),
                            held_from_ns=setup.time_ns(config, "held_from"))
 
 
-def _names(data: Prepared) -> list[str]:
-    return [span.name for span in data.split.held_out]
+def _names(data: Prepared) -> str:
+    """The days that were trained on, some of them where they are many."""
+    names = list(data.names)
+    return ", ".join(names if len(names) <= 20 else [*names[:3], f"... {names[-1]} ({len(names)} days)"])
 
 
 def _told(facts: dict[str, Any]) -> str:
@@ -189,7 +216,7 @@ def _size(model: Any) -> int:
 
 def _card_facts(config: ConfigDict, size: int, data: Prepared, facts: dict[str, Any]) -> dict[str, str]:
     return {
-        "made by": config.made_by, "data": f"{', '.join(_names(data))}; {data.counts()}",
+        "made by": config.made_by, "data": f"{_names(data)}; {data.counts()}",
         "bins": "fitted on the orders before the held-out part, each day with the same weight",
         "size": f"{size:,} numbers, float32",
         "training": f"kept step {facts['best']['step']} of {facts['steps']}, {config.batch} windows of "

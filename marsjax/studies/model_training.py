@@ -21,6 +21,7 @@ from marsjax.model.layers import FLOAT32
 from marsjax.model.llama import OrderModel
 from marsjax.studies import own_futures
 from marsjax.training import evaluate, fit, flows, loss, structured
+from marsjax.training.days import Tokens
 from marsjax.training.fit import FitPlan
 from marsjax.training.gaps import Beginning
 from marsjax.training.loop import TrainSpec
@@ -86,7 +87,7 @@ def run(training: ModelTraining, data: Prepared, states: Path, identity: Mapping
     spec, of = training.model, data.split
     is_structured = training.head == "structured"
 
-    def fresh(days: list[np.ndarray]) -> Any:
+    def fresh(days: Sequence[Tokens]) -> Any:
         first = jax.random.fold_in(key, 0)
         if not is_structured:
             return llama.init(spec, first, compute=training.compute)
@@ -147,7 +148,7 @@ def taught(training: ModelTraining, data: Prepared, weights: Structured, market:
 
 
 def _trained_on(training: ModelTraining, data: Prepared) -> list[np.ndarray]:
-    return data.split.refit if training.refit else data.split.training
+    return [day[:] for day in (data.split.refit if training.refit else data.split.training)]
 
 
 def best_model(training: ModelTraining, best: Any) -> OrderModel:

@@ -2,6 +2,8 @@
 
   `prepare`: feeds -> bins and split tokens. Start here.
   `days`: replays days and makes their tokens.
+  `day_shard`: one day's tokens made into files; `stored`: such a file, and days that are streamed from them.
+  `stream`: windows read from files while the device works.
   `converters`: bins fitted on days.
   `split`: what is trained on, what decides when to stop, what is held out; windows.
   `fit`: one training from its first step, or where it was broken off, to its best weights.
@@ -24,8 +26,8 @@ import importlib
 from types import ModuleType
 
 __all__ = [
-    "adapt", "baselines", "converters", "days", "evaluate", "fit", "flows", "gaps", "loop", "loss", "own_futures",
-    "prepare", "report", "split", "state", "statistics", "structured",
+    "adapt", "baselines", "converters", "day_shard", "days", "evaluate", "fit", "flows", "gaps", "loop", "loss",
+    "own_futures", "prepare", "report", "split", "state", "statistics", "stored", "stream", "structured",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from marsjax.core.specs import TokenSpec
 from marsjax.tokens import encoding
+from marsjax.training.days import Tokens
 from marsjax.training.evaluate import FIELDS
 from marsjax.training.split import Span
 
@@ -39,17 +40,18 @@ class Marginals:
         return {name: -np.log(x) for name, x in zip(FIELDS, chance, strict=True)}
 
 
-def marginals(spec: TokenSpec, training: Sequence[np.ndarray], validation: Sequence[Span],
-              refit: Sequence[np.ndarray] | None = None) -> Marginals:
+def marginals(spec: TokenSpec, training: Sequence[Tokens], validation: Sequence[Span],
+              refit: Sequence[Tokens] | None = None) -> Marginals:
     """Counts days of tokens int32 [M, 15]; the strength is tuned on `validation`, then `refit` counted with it."""
     found = _best(map(_marginals(spec, training), STRENGTHS), validation)
     return found if refit is None else _marginals(spec, refit)(found.strength)
 
 
-def _marginals(spec: TokenSpec, training: Sequence[np.ndarray]) -> Callable[[float], Marginals]:
-    label = np.concatenate([day[:, 0] for day in training])
+def _marginals(spec: TokenSpec, training: Sequence[Tokens]) -> Callable[[float], Marginals]:
     shape = (_KINDS, spec.price_levels, spec.volumes, spec.intervals)
-    counts = np.bincount(label, minlength=spec.classes).astype(np.float64).reshape(shape)
+    counts = np.zeros(shape)
+    for day in training:
+        counts += np.bincount(day[:, 0], minlength=spec.classes).reshape(shape)
     product = np.ones(())
     for axis in range(4):
         of_field = counts.sum(axis=tuple(i for i in range(4) if i != axis)) + 0.5
@@ -110,8 +112,8 @@ class Markov:
             (law @ self.volume)[rows, v], (law @ self.interval)[rows, i]))
 
 
-def markov(spec: TokenSpec, training: Sequence[np.ndarray], validation: Sequence[Span],
-           refit: Sequence[np.ndarray] | None = None) -> Markov:
+def markov(spec: TokenSpec, training: Sequence[Tokens], validation: Sequence[Span],
+           refit: Sequence[Tokens] | None = None) -> Markov:
     """Counts days of tokens int32 [M, 15]; strengths are tuned on `validation`, one by one, then count in `refit`."""
     with_strengths, strengths = _markov(spec, training), [300.0] * 4
     for place in (0, 1, 2, 3, 0, 1):  # one after the other, the first two once more: they hang together
@@ -121,17 +123,24 @@ def markov(spec: TokenSpec, training: Sequence[np.ndarray], validation: Sequence
     return best if refit is None else _markov(spec, refit)(*strengths)
 
 
-def _markov(spec: TokenSpec, training: Sequence[np.ndarray]) -> Callable[..., Markov]:
+def _markov(spec: TokenSpec, training: Sequence[Tokens]) -> Callable[..., Markov]:
     """Strengths of two states, one state, volume and interval -> the chain of days."""
     size = _KINDS * spec.price_levels
-    parts = [[np.asarray(x) for x in encoding.unpack(spec, day[:, 0])] for day in training]
-    days = [(kind * spec.price_levels + price).astype(np.int64) for kind, price, _, _ in parts]
-    now = np.concatenate([day[2:] for day in days])
-    pair = np.concatenate([day[:-2] * size + day[1:-1] for day in days])
-    pairs, row = np.unique(pair, return_inverse=True)
-    two, one = np.zeros((len(pairs), size)), np.zeros((size, size))
-    np.add.at(two, (row, now), 1.0)
-    np.add.at(one, (np.concatenate([day[:-1] for day in days]), np.concatenate([day[1:] for day in days])), 1.0)
+    one, volumes, intervals = (np.zeros((size, count)) for count in (size, spec.volumes, spec.intervals))
+    threes: np.ndarray = np.zeros(0, np.int64)
+    times: np.ndarray = np.zeros(0)
+    for day in training:  # one at a time: there may be more than fit in memory
+        kind, price, volume, interval = (np.asarray(x, np.int64) for x in encoding.unpack(spec, day[:, 0]))
+        state = kind * spec.price_levels + price
+        for counts, earlier, later in ((one, state[:-1], state[1:]), (volumes, state, volume),
+                                       (intervals, state, interval)):
+            counts += np.bincount(earlier * counts.shape[1] + later, minlength=counts.size).reshape(counts.shape)
+        seen, often = np.unique((state[:-2] * size + state[1:-1]) * size + state[2:], return_counts=True)
+        threes, row = np.unique(np.concatenate([threes, seen]), return_inverse=True)
+        times = np.bincount(row, np.concatenate([times, often]), len(threes))
+    pairs, row = np.unique(threes // size, return_inverse=True)
+    two = np.zeros((len(pairs), size))
+    two[row, threes % size] = times
     none = one.sum(axis=0) + 0.5
     none = none / none.sum()
 
@@ -139,9 +148,7 @@ def _markov(spec: TokenSpec, training: Sequence[np.ndarray]) -> Callable[..., Ma
         after_one = _backed_off(one, none, strength_one)
         return _backed_off(two, after_one[pairs % size], strength_two), after_one
 
-    state = np.concatenate(days)
-    of_volume = _of_field(state, np.concatenate([x[2] for x in parts]), size, spec.volumes)
-    of_interval = _of_field(state, np.concatenate([x[3] for x in parts]), size, spec.intervals)
+    of_volume, of_interval = _of_field(volumes), _of_field(intervals)
 
     def with_strengths(a: float, b: float, c: float, d: float) -> Markov:
         after_two, after_one = of_state(a, b)
@@ -154,10 +161,9 @@ def _backed_off(counts: np.ndarray, coarser: np.ndarray, strength: float) -> np.
     return (counts + strength * coarser) / (counts.sum(axis=-1, keepdims=True) + strength)
 
 
-def _of_field(state: np.ndarray, field: np.ndarray, size: int, count: int) -> Callable[[float], np.ndarray]:
-    """Strength -> law [3 P, count] of a field given type and price, backing off to type, then to none."""
-    by_state = np.zeros((size, count))
-    np.add.at(by_state, (state, field), 1.0)
+def _of_field(by_state: np.ndarray) -> Callable[[float], np.ndarray]:
+    """Strength -> law [3 P, count] of a field given type and price, of counts alike, backing off to type, to none."""
+    size, count = by_state.shape
     by_kind = by_state.reshape(_KINDS, -1, count).sum(axis=1)
     none = by_kind.sum(axis=0) + 0.5
 

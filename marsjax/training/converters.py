@@ -1,6 +1,6 @@
 """Bins fitted on days of real orders, each day with the same weight."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from marsjax.training.days import ReplayedDay
 
 PER_DAY = 40_000
 """Values that stand for a day's quantity, whatever its number of orders."""
+MOST = 4_000_000
+"""Values of a quantity that bins are fitted on; of more than 100 days each is stood for by fewer."""
 _BREAK_S = 1800.0
 """A longer wait is a break of the session, and no interval."""
 _LOT = 100
@@ -32,17 +34,33 @@ def fit(days: Sequence[ReplayedDay], spec: TokenSpec, level_bins: int = 32, unti
 
     Raises InputError where there is too little to fit.
     """
-    parts = [day.quantities(until_ns) for day in days]
-    for part in parts:
-        part["order-interval"] = part["order-interval"][part["order-interval"] < _BREAK_S]
+    parts = [summary(day.name, day.quantities(until_ns)) for day in days]
+    return fit_summaries(lambda name: (part[name] for part in parts), len(parts), spec, level_bins)
+
+
+def summary(day: str, quantities: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What `fit` needs of a day's `ReplayedDay.quantities`: `PER_DAY` values of each, float64.
+
+    Raises InputError that names the day where it has no value of one.
+    """
+    kept = {**quantities, "order-interval": quantities["order-interval"][quantities["order-interval"] < _BREAK_S]}
+    for name, values in kept.items():
+        if not values.size:
+            raise InputError(f"converters: {day} has no value of {name} to fit")
+    return {name: evenly(values, PER_DAY) for name, values in kept.items()}
+
+
+def fit_summaries(of: Callable[[str], Iterable[np.ndarray]], days: int, spec: TokenSpec, level_bins: int
+                  ) -> dict[str, Converter]:
+    """`fit` of days of which only the `summary` is left, with no more than `MOST` values in memory.
+
+    `of` gives the values of one quantity, those of each of so many days.
+    """
     counts = {"price-level": spec.price_levels, "order-volume": spec.volumes, "order-interval": spec.intervals,
               "lob-volume": level_bins}
-    found = {}
+    found, each = {}, min(PER_DAY, max(MOST // max(days, 1), 1))
     for name, count in counts.items():
-        for day, part in zip(days, parts, strict=True):
-            if not part[name].size:
-                raise InputError(f"converters: {day.name} has no value of {name} to fit")
-        values = np.concatenate([evenly(part[name], PER_DAY) for part in parts])
+        values = np.concatenate([evenly(part, each) for part in of(name)])
         edges = bins.fit(values, count).edges
         found[name] = _with_quantiles(finer_tail(edges, values) if name == "order-volume" else edges, values)
     return {**found, "pred-order-volume": found["order-volume"]}

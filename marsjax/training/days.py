@@ -6,6 +6,7 @@ where the views lie.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -80,6 +81,18 @@ class ReplayedDay:
                 "order-volume": orders.volume[1:].astype(np.float64),
                 "order-interval": np.array([bins.interval_seconds(int(ns)) for ns in np.diff(time_ns[keep])]),
                 "lob-volume": levels[levels > 0].astype(np.float64)}
+
+
+class Tokens(Protocol):
+    """The tokens of a day, int32 [M, 15]: a NumPy array, or a file whose parts are read when they are asked for."""
+
+    def __len__(self) -> int:
+        """M."""
+        ...
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """As of an array."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

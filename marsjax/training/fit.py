@@ -10,9 +10,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from marsjax.training import loop
+from marsjax.training.days import Tokens
 from marsjax.training.loop import Objective, TrainSpec
 from marsjax.training.split import Split, Windows, windows
 from marsjax.training.state import Saved, StateFolder
+from marsjax.training.stored import StreamedDays
 
 Weights = TypeVar("Weights")
 OnRow = Callable[[dict[str, float]], None]
@@ -54,7 +56,8 @@ def fit(recipe: Recipe, weights: Weights, split: Split, states: StateFolder, mes
       split: days.
       states: where the state of the run is kept; what is there is taken up.
       mesh: of devices with an axis `data`, or None for one device.
-      on_row: called with each new row: step, loss, validation_loss (nats an order), rate, seconds.
+      on_row: called with each new row: step, loss, validation_loss (nats an order), rate, seconds; of streamed days
+        also steps_s and waited_s, as `stored.StreamedDays` has them, since the row before.
 
     Returns the state with the best weights, and whether the training is done (not broken off by `FitPlan.stop_at`).
     """
@@ -74,7 +77,7 @@ def refit(recipe: Recipe, steps: int, weights: Weights, split: Split, states: St
     return _go(recipe, weights, split.refit, states, mesh, on_row, None, steps)
 
 
-def _go(recipe: Recipe, weights: Weights, days: Sequence[np.ndarray], states: StateFolder, mesh: Mesh | None,
+def _go(recipe: Recipe, weights: Weights, days: Sequence[Tokens], states: StateFolder, mesh: Mesh | None,
         on_row: OnRow | None, measure: Callable[[Any], float] | None, steps: int | None = None
         ) -> tuple[Saved[Weights], bool]:
     train, plan = recipe.train, recipe.plan
@@ -84,11 +87,11 @@ def _go(recipe: Recipe, weights: Weights, days: Sequence[np.ndarray], states: St
     curve, best, rate = list(saved.curve), saved.best, loop.rate(train)
     if over(plan, curve) or int(saved.progress.step) >= last:
         return saved, True
-    earlier, began = curve[-1]["seconds"] if curve else 0.0, time.perf_counter()
+    earlier, began, streamed = curve[-1]["seconds"] if curve else 0.0, time.perf_counter(), _Streamed(days)
     for progress, trained in loop.run(train, recipe.objective, saved.progress, days, recipe.key, plan.every, mesh):
         step = int(progress.step)
         row = {"step": step, "loss": trained, "rate": float(rate(step - 1)),
-               "seconds": earlier + time.perf_counter() - began}
+               "seconds": earlier + time.perf_counter() - began, **streamed.since()}
         curve.append(row | ({"validation_loss": measure(progress.average)} if measure else {}))
         if measure is None or best_row(curve) is curve[-1]:
             best = jax.tree.map(jnp.copy, progress.average)  # the loop gives its own arrays away
@@ -101,6 +104,22 @@ def _go(recipe: Recipe, weights: Weights, days: Sequence[np.ndarray], states: St
         if plan.stop_at and plan.stop_at <= step:
             return saved, False
     return saved, True
+
+
+class _Streamed:
+    """Of streamed days the seconds of the steps since the last row, and those that the device waited; else nothing."""
+
+    def __init__(self, days: Sequence[Tokens]) -> None:
+        self._days = days if isinstance(days, StreamedDays) else None
+        self._before = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        return (self._days.steps_s, self._days.waited_s) if self._days else (0.0, 0.0)
+
+    def since(self) -> dict[str, float]:
+        """For a row of the metrics."""
+        before, self._before = self._before, self._now()
+        return {"steps_s": self._before[0] - before[0], "waited_s": self._before[1] - before[1]} if self._days else {}
 
 
 def best_row(curve: list[dict[str, float]]) -> dict[str, float]:

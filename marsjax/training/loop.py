@@ -1,8 +1,10 @@
 """The training loop: random windows of all days, AdamW with warm-up, cosine decay and clipping, a running average."""
 
+import contextlib
 import dataclasses
 import functools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array
+from marsjax.training.days import Tokens
+from marsjax.training.stored import StreamedDays
+from marsjax.training.stream import WindowStream
 
 Weights = TypeVar("Weights")
 Objective = Callable[[Any, jax.Array, jax.Array | None], jax.Array]
@@ -21,6 +26,8 @@ Objective = Callable[[Any, jax.Array, jax.Array | None], jax.Array]
 step of training makes small, which draws by it; without one, what is measured. Hashable: it is a static argument."""
 DATA = "data"
 """Axis of a mesh that a step's windows are spread over."""
+_DRAWN = 2**22
+"""Numbers of streamed windows that are drawn at a time, at least those of a look."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +100,7 @@ def begin(train: TrainSpec, params: Weights, mesh: Mesh | None = None) -> Traini
     return _on(mesh, jax.tree.map(jnp.array, fresh))
 
 
-def run(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weights], days: Sequence[np.ndarray],
+def run(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weights], days: Sequence[Tokens],
         key: jax.Array, every: int = 100,
         mesh: Mesh | None = None) -> Iterator[tuple[TrainingProgress[Weights], float]]:
     """Trains on the tokens of days, int32 [M, 15] each, yielding the state and the mean loss every so many steps.
@@ -102,7 +109,8 @@ def run(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weigh
       train: sizes and rates.
       objective: what is made small.
       progress: from `begin`, or as yielded; its arrays are given away.
-      days: windows never cross from one to the next; a day is drawn by its number of windows.
+      days: windows never cross from one to the next; a day is drawn by its number of windows. Of `StreamedDays` windows
+        are read on the way; of all others the tokens lie on each device. The same windows are drawn.
       key: a step's windows depend on (key, step) alone: a run that is taken up again at a yielded state goes on as it
         would have.
       every: steps of a compiled call; no result depends on it.
@@ -111,30 +119,108 @@ def run(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weigh
     Raises InputError where a day is shorter than a window, where the windows cannot be shared out evenly, and at a
     loss that is no number.
     """
-    starts, flat = first_tokens(train.length, days), np.concatenate(days)
     parts = math.prod(mesh.shape.values()) if mesh else 1
     if train.batch % (train.accumulate * parts):
         raise InputError(f"TrainSpec.batch: expected a multiple of accumulate={train.accumulate} times the {parts} "
                          f"devices, got {train.batch}")
-    progress, tokens, first = _on(mesh, (progress, jnp.asarray(flat), jnp.asarray(starts, jnp.int32)))
-    while (step := int(progress.step)) < train.steps:
-        count = min(every, train.steps - step)
-        progress, losses = _steps(train, objective, mesh, count, progress, tokens, first, key)
-        bad = np.flatnonzero(~np.isfinite(np.asarray(losses)))
-        if bad.size:
-            raise InputError(f"training: the loss of step {step + bad[0]} is {losses[bad[0]]}, no finite number; lower "
-                             f"the rate (peak_rate={train.peak_rate}) or clip more (clip={train.clip})")
-        yield progress, float(jnp.mean(losses))
+    progress, step = _on(mesh, progress), int(progress.step)
+    source = (_Streamed(train, objective, days, key, mesh, step, every) if isinstance(days, StreamedDays) else
+              _OnDevice(train, objective, days, key, mesh))
+    with contextlib.closing(source):
+        while step < train.steps:
+            count = min(every, train.steps - step)
+            progress, losses = source.advance(progress, count)
+            bad = np.flatnonzero(~np.isfinite(np.asarray(losses)))
+            if bad.size:
+                raise InputError(f"training: the loss of step {step + bad[0]} is {losses[bad[0]]}, no finite number; "
+                                 f"lower the rate (peak_rate={train.peak_rate}) or clip more (clip={train.clip})")
+            step += count
+            yield progress, float(jnp.mean(losses))
 
 
-def first_tokens(length: int, days: Sequence[np.ndarray]) -> np.ndarray:
-    """First tokens of all windows of `length` + 1 tokens, counted through all days; InputError where none fits."""
+def drawn(key: jax.Array, step: Array, batch: int, windows: int) -> jax.Array:
+    """The windows of a step, int32 [batch] below their number, and so for each step of an array of them."""
+    def of_one(one: jax.Array) -> jax.Array:
+        return jax.random.randint(jax.random.fold_in(key, one), (batch,), 0, windows)
+
+    return jnp.vectorize(of_one, signature="()->(b)")(step)
+
+
+class _OnDevice:
+    """Steps of days whose tokens all lie on the device."""
+
+    def __init__(self, train: TrainSpec, objective: Objective, days: Sequence[Tokens], key: jax.Array,
+                 mesh: Mesh | None) -> None:
+        self._how, self._key = (train, objective, mesh), key
+        starts, flat = first_tokens(train.length, days), np.concatenate([day[:] for day in days])
+        self._days = _on(mesh, (jnp.asarray(flat), jnp.asarray(starts, jnp.int32)))
+
+    def advance(self, progress: TrainingProgress[Weights], count: int) -> tuple[TrainingProgress[Weights], jax.Array]:
+        """So many steps, and the loss of each."""
+        return _steps(*self._how, count, progress, *self._days, self._key)
+
+    def close(self) -> None:
+        """Nothing goes on."""
+
+
+class _Streamed:
+    """Steps of days whose windows are read on the way."""
+
+    def __init__(self, train: TrainSpec, objective: Objective, days: StreamedDays, key: jax.Array, mesh: Mesh | None,
+                 first: int, every: int) -> None:
+        self._how, self._key, self._days = (train, objective), key, days
+        # Calls end where a look does, so that there are few sizes of them to compile.
+        together = next(count for count in range(min(days.together, every), 0, -1) if every % count == 0)
+        windows = int(window_counts(train.length, days).sum())
+        sharding = NamedSharding(mesh, PartitionSpec(None, None, DATA)) if mesh else None
+        self._stream = WindowStream(days, train.length, _calls(train, key, windows, range(first, train.steps),
+                                                               together, every), sharding)
+
+    def advance(self, progress: TrainingProgress[Weights], count: int) -> tuple[TrainingProgress[Weights], jax.Array]:
+        """So many steps, and the loss of each."""
+        began, done = time.perf_counter(), 0
+        losses: list[jax.Array] = []
+        while done < count:
+            windows = self._stream.next(losses[-1:])
+            progress, part = _streamed_steps(*self._how, progress, windows, self._key)
+            losses.append(part)
+            done += len(windows)
+            jax.block_until_ready(losses[-3:-2])  # more calls under way would hold more windows
+        found = jax.block_until_ready(jnp.concatenate(losses))
+        self._days.steps_s += time.perf_counter() - began
+        return progress, found
+
+    def close(self) -> None:
+        """Reads no further."""
+        self._stream.close()
+
+
+def _calls(train: TrainSpec, key: jax.Array, windows: int, steps: range, together: int, every: int
+           ) -> Iterator[np.ndarray]:
+    """Windows of each call, int32 [steps, accumulate, batch / accumulate], drawn for many calls at a time."""
+    many = every * max(_DRAWN // (every * train.batch), 1)
+    for at in range(steps.start, steps.stop, many):
+        numbers = np.asarray(_drawn(key, np.arange(at, min(at + many, steps.stop)), train.batch, windows))
+        numbers = numbers.reshape(len(numbers), train.accumulate, -1)
+        yield from (numbers[first : first + together] for first in range(0, len(numbers), together))
+
+
+def window_counts(length: int, days: Sequence[Tokens]) -> np.ndarray:
+    """Windows of `length` + 1 tokens in each day; InputError where none fits, or there are more than int32 counts."""
     if not days:
         raise InputError("training: expected at least one day, got none")
     room = np.array([len(day) - length for day in days])
     if (room <= 0).any():
         raise InputError(f"training: a window of {length} + 1 tokens does not fit in a day of "
                          f"{len(days[int(np.argmin(room))])}")
+    if room.sum() >= 2**31:
+        raise InputError(f"training: expected fewer than 2**31 windows, got {room.sum()}: train on fewer days")
+    return room
+
+
+def first_tokens(length: int, days: Sequence[Tokens]) -> np.ndarray:
+    """First tokens of all windows of `length` + 1 tokens, counted through all days; InputError where none fits."""
+    room = window_counts(length, days)
     return np.concatenate([offset + np.arange(count) for offset, count in
                            zip(np.cumsum([0, *map(len, days[:-1])]), room, strict=True)])
 
@@ -144,37 +230,55 @@ def _on(mesh: Mesh | None, tree: Any) -> Any:
     return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
+_drawn = jax.jit(drawn, static_argnums=(2, 3))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def _steps(train: TrainSpec, objective: Objective, mesh: Mesh | None, count: int, progress: TrainingProgress[Weights],
            flat: jax.Array, starts: jax.Array, key: jax.Array) -> tuple[TrainingProgress[Weights], jax.Array]:
-    def loss_of(first: jax.Array, key: jax.Array) -> Callable[[Weights], jax.Array]:
+    def windows(first: jax.Array) -> jax.Array:
         if mesh is not None:
             first = jax.lax.with_sharding_constraint(first, NamedSharding(mesh, PartitionSpec(DATA)))
-        features = flat[first[:, None] + jnp.arange(train.length + 1)]
-        return lambda weights: jnp.mean(objective(weights, features, key))
+        return flat[first[:, None] + jnp.arange(train.length + 1)]
 
     def one(now: TrainingProgress[Weights], _: None) -> tuple[TrainingProgress[Weights], jax.Array]:
-        own = jax.random.fold_in(key, now.step)
-        first = jax.random.choice(own, starts, (train.batch,))
-        value, gradient = _accumulated(
-            train, lambda part, part_key: jax.value_and_grad(loss_of(part, part_key))(now.params), first, own)
-        updates, state = optimizer(train).update(gradient, now.optimizer, now.params)
-        params = optax.apply_updates(now.params, updates)
-        return TrainingProgress(params, _averaged(train, now, params), state, now.step + 1), value
+        first = starts[drawn(key, now.step, train.batch, len(starts))]
+        return _updated(train, objective, now, first.reshape(train.accumulate, -1), windows, key)
 
     return jax.lax.scan(one, progress, None, length=count)
 
 
-def _accumulated(train: TrainSpec, of_part: Callable[[jax.Array, jax.Array], Any], first: jax.Array, key: jax.Array
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _streamed_steps(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weights], windows: jax.Array,
+                    key: jax.Array) -> tuple[TrainingProgress[Weights], jax.Array]:
+    """A step for each of windows int32 [S, accumulate, batch / accumulate, length + 1, C]."""
+    return jax.lax.scan(lambda now, parts: _updated(train, objective, now, parts, lambda part: part, key),
+                        progress, windows)
+
+
+def _updated(train: TrainSpec, objective: Objective, now: TrainingProgress[Weights], parts: jax.Array,
+             windows: Callable[[jax.Array], jax.Array], key: jax.Array) -> tuple[TrainingProgress[Weights], jax.Array]:
+    """One step: `windows` makes those of a part, int32 [B, length + 1, C], from what stands for it."""
+    def of_part(part: jax.Array, part_key: jax.Array) -> Any:
+        features = windows(part)
+        return jax.value_and_grad(lambda weights: jnp.mean(objective(weights, features, part_key)))(now.params)
+
+    value, gradient = _accumulated(train, of_part, parts, jax.random.fold_in(key, now.step))
+    updates, state = optimizer(train).update(gradient, now.optimizer, now.params)
+    params = optax.apply_updates(now.params, updates)
+    return TrainingProgress(params, _averaged(train, now, params), state, now.step + 1), value
+
+
+def _accumulated(train: TrainSpec, of_part: Callable[[jax.Array, jax.Array], Any], parts: jax.Array, key: jax.Array
                  ) -> Any:
-    """Loss and gradient over all windows, the mean of their parts, each with a key of its own."""
+    """Loss and gradient over all windows, the mean of their parts [accumulate, ...], each with a key of its own."""
     keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(train.accumulate))
     if train.accumulate == 1:
-        return of_part(first, keys[0])
-    parts = first.reshape(train.accumulate, -1), keys
-    zero = jax.eval_shape(of_part, *jax.tree.map(lambda x: x[0], parts))
+        return of_part(parts[0], keys[0])
+    zero = jax.eval_shape(of_part, parts[0], keys[0])
     total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), zero)
-    total, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of_part(*part)), None), total, parts)
+    total, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, of_part(*part)), None), total,
+                            (parts, keys))
     return jax.tree.map(lambda x: x / train.accumulate, total)
 
 

@@ -12,7 +12,8 @@ from marsjax.sim.refusals import Refusals
 from marsjax.tokens import encoding
 from marsjax.tokens.bins import Converter
 from marsjax.training import converters, days
-from marsjax.training.split import Split, split
+from marsjax.training.days import ReplayedDay, Tokens
+from marsjax.training.split import Split, bounded, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,22 +34,43 @@ class Prepared:
     converters: dict[str, Converter]
     refused: dict[str, Refusals]
     """Of the orders of each day, by its name."""
+    names: tuple[str, ...]
+    """Of the days that are trained on."""
 
     def counts(self) -> str:
         """One line on the sizes of the parts."""
         of = self.split
         whole = sum(span.count for span in of.held_out_symbols)
-        images = len(of.training) - len(of.held_out)
-        return (f"{sum(map(len, of.training)):,} orders of {len(of.held_out)} days "
+        images = len(of.training) - len(self.names)
+        return (f"{sum(map(len, of.training)):,} orders of {len(self.names)} days "
                 + (f"and {images} mirror images " if images else "")
                 + f"to train on, {sum(span.count for span in of.validation):,} to validate, "
                 f"{sum(span.count for span in of.held_out):,} held out"
                 + (f", and {whole:,} of {len(of.held_out_symbols)} days held out whole" if whole else ""))
 
+    def bounded(self, most: int, length: int) -> "Prepared":
+        """The same with at most `most` orders to validate, and as many held out: `split.bounded`."""
+        validation, held_out, unseen = (bounded(spans, most, length) for spans in (
+            self.split.validation, self.split.held_out, self.split.held_out_symbols))
+        return dataclasses.replace(self, split=dataclasses.replace(
+            self.split, validation=validation, held_out=held_out, held_out_symbols=unseen))
+
     @staticmethod
-    def frequencies(spec: TokenSpec, days: Sequence[np.ndarray]) -> np.ndarray:
+    def frequencies(spec: TokenSpec, days: Sequence[Tokens]) -> np.ndarray:
         """float64 [classes], of days of tokens int32 [M, 15]."""
-        return np.bincount(np.concatenate([day[:, 0] for day in days]), minlength=spec.classes).astype(np.float64)
+        found = np.zeros(spec.classes)
+        for day in days:
+            found += np.bincount(day[:, 0], minlength=spec.classes)
+        return found
+
+
+def fit_values(day: ReplayedDay, held_from_ns: int, length: int) -> dict[str, np.ndarray]:
+    """What bins are fitted on of a day before its held-out part; InputError where it has too few orders there."""
+    early = day.quantities(held_from_ns)
+    if (count := len(early["order-volume"])) <= length:
+        raise InputError(f"{day.name}: {count} orders before the held-out part are too few to train on; "
+                         f"expected more than a window's {length}")
+    return converters.summary(day.name, early)
 
 
 def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level_bins: int, validation_from_ns: int,
@@ -67,12 +89,8 @@ def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level
     replayed = days.replay_days(market, [orders for _, orders in opened], [name for name, _ in opened])
     held = {feed.name for feed in feeds if feed.is_held_out}
     to_fit = [day for day in replayed if day.name not in held]
-    for day in to_fit:
-        early = day.quantities(held_from_ns)["order-volume"]
-        if len(early) <= length:
-            raise InputError(f"{day.name}: {len(early)} orders before the held-out part are too few to train on; "
-                             f"expected more than a window's {length}")
-    fitted = converters.fit(to_fit, spec, level_bins, held_from_ns)
+    values = [fit_values(day, held_from_ns, length) for day in to_fit]
+    fitted = converters.fit_summaries(lambda name: (part[name] for part in values), len(values), spec, level_bins)
     table = encoding.tables(spec, fitted)
     made = [days.day_tokens(market, spec, table, day) for day in replayed]
     originals, images = made[: len(feeds)], made[len(feeds) :]
@@ -80,6 +98,6 @@ def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level
                   validation_from_ns, held_from_ns, length)
     reflected = [[day.features[: int(np.searchsorted(day.time_ns, until))] for day in images]
                  for until in (validation_from_ns, held_from_ns)]
-    return Prepared(dataclasses.replace(parts, training=parts.training + reflected[0],
-                                        refit=parts.refit + reflected[1]), fitted,
-                    {day.name: day.refused for day in replayed[: len(feeds)]})
+    return Prepared(dataclasses.replace(parts, training=[*parts.training, *reflected[0]],
+                                        refit=[*parts.refit, *reflected[1]]), fitted,
+                    {day.name: day.refused for day in replayed[: len(feeds)]}, tuple(feed.name for feed in own))

@@ -10,6 +10,7 @@ from marsjax.core.specs import ModelSpec
 from marsjax.model.layers import FLOAT32
 from marsjax.model.llama import OrderModel
 from marsjax.training import baselines, evaluate
+from marsjax.training.days import Tokens
 from marsjax.training.evaluate import FIELDS
 from marsjax.training.prepare import Prepared
 from marsjax.training.split import Span
@@ -27,7 +28,7 @@ def measure(model: OrderModel, data: Prepared, stopped: OrderModel | None = None
     """
     of = data.split
 
-    def beside(refit: Sequence[np.ndarray] | None) -> dict[str, baselines.Marginals | baselines.Markov]:
+    def beside(refit: Sequence[Tokens] | None) -> dict[str, baselines.Marginals | baselines.Markov]:
         given = model.spec.tokens, of.training, of.validation, refit
         return {MARGINALS: baselines.marginals(*given), MARKOV: baselines.markov(*given)}
 

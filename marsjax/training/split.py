@@ -9,7 +9,7 @@ import numpy as np
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array
 from marsjax.core.times import SECOND_NS
-from marsjax.training.days import DayTokens
+from marsjax.training.days import DayTokens, Tokens
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class Span:
     """Tokens `first` to `last - 1` of a day are to be predicted, each from those before it."""
 
     name: str
-    features: np.ndarray
+    features: Tokens
     """int32 [M, 15], of the whole day."""
     first: int
     last: int
@@ -32,9 +32,9 @@ class Span:
 class Split:
     """Parts of days by time, and days held out whole; parts of one day never overlap."""
 
-    training: list[np.ndarray]
+    training: Sequence[Tokens]
     """int32 [M, 15] each, the tokens before `validation_from_ns`."""
-    refit: list[np.ndarray]
+    refit: Sequence[Tokens]
     """int32 [M, 15] each, the tokens before `held_from_ns`: trained on once it is known when to stop."""
     validation: list[Span]
     """From there to `held_from_ns`: chooses the step to stop at, and the smoothing of baselines."""
@@ -53,7 +53,9 @@ def split(days: Sequence[DayTokens], held_out_symbols: Sequence[DayTokens], vali
     if not validation_from_ns < held_from_ns:
         raise InputError(f"split: expected validation to begin before the held-out part, got "
                          f"{_clock(validation_from_ns)} and {_clock(held_from_ns)}")
-    training, refit, validation, held = [], [], [], []
+    training: list[Tokens] = []
+    refit: list[Tokens] = []
+    validation, held = [], []
     for day in days:
         first, last = (int(np.searchsorted(day.time_ns, at)) for at in (validation_from_ns, held_from_ns))
         if first <= length:
@@ -72,6 +74,18 @@ def split(days: Sequence[DayTokens], held_out_symbols: Sequence[DayTokens], vali
             raise InputError(f"{day.name}: expected at least 2 orders in a held-out day, got {len(day.features)}")
     whole = [Span(day.name, day.features, 1, len(day.features)) for day in held_out_symbols]
     return Split(training, refit, validation, held, whole)
+
+
+def bounded(spans: Sequence[Span], most: int, length: int) -> list[Span]:
+    """Spans with at most `most` predictions in all: the first ones of each, or of days spread evenly over all.
+
+    So many days are left that each has `length` predictions, or all of its own.
+    """
+    if sum(span.count for span in spans) <= most:
+        return list(spans)
+    kept = min(len(spans), max(most // length, 1))
+    chosen = [spans[place * len(spans) // kept] for place in range(kept)]
+    return [dataclasses.replace(span, last=min(span.last, span.first + most // kept)) for span in chosen]
 
 
 class Windows(NamedTuple):

@@ -10,7 +10,9 @@ import jax
 import numpy as np
 
 from marsjax.sim.saved_states import SavedStates
+from marsjax.training.days import Tokens
 from marsjax.training.loop import TrainingProgress
+from marsjax.training.stored import StreamedDays
 
 Weights = TypeVar("Weights")
 
@@ -57,10 +59,12 @@ class StateFolder:
         return Saved(progress, best, found.record["curve"])
 
 
-def digest(arrays: Sequence[np.ndarray]) -> str:
-    """A short hash of arrays, to tell one training's data from another's."""
+def digest(arrays: Sequence[Tokens]) -> str:
+    """A short hash of arrays, to tell one training's data from another's; of streamed days the one that they have."""
+    if isinstance(arrays, StreamedDays):
+        return arrays.digest
     found = hashlib.sha256()
-    for array in arrays:
+    for array in (day[:] for day in arrays):
         found.update(str((array.shape, str(array.dtype))).encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 import marsjax
 from marsjax.experiments import config as configs
-from marsjax.experiments import train
+from marsjax.experiments import prepare, train
 from marsjax.training.prepare import Prepared
 from tests.training import short_day
 
@@ -117,6 +117,30 @@ def test_its_own_futures_teach_it_after_all_else(whole: tuple[pathlib.Path, Prep
     assert any((a != b).any() for a, b in zip(arrays(output), arrays(whole[0]), strict=True))
 
 
+@pytest.mark.slow
+def test_shards_of_the_same_day_teach_the_same(whole: tuple[pathlib.Path, Prepared], tmp_path: pathlib.Path) -> None:
+    shards, orders = tmp_path / "shards", short_day.write(tmp_path)
+    made = configs.load(ROOT / "configs" / "prepare.py", f"default,source=csv,file={orders},output={shards}")
+    with made.unlocked():
+        made.update({"workers": 1, **{key: value for key, value in SIZES.items() if key in made}})
+    assert prepare.main(made) == 0
+    for values, expected in (({"signals": False}, "config.signals: expected True, with which .* was prepared, got F"),
+                             ({"held_from": "09:34:00"}, "config.held_from: expected 09:33:45")):
+        with pytest.raises(ValueError, match=expected):
+            train.main(config(tmp_path / "train", shards=str(shards), **values))
+    assert train.main(config(tmp_path / "train", shards=str(shards), stop_at=4)) == 0
+    assert train.main(config(tmp_path / "train", shards=str(shards), resume=True)) == 0
+    found = rows(tmp_path / "train")
+    assert all(row.pop("waited_s") <= row.pop("steps_s") for row in found)
+    assert [{name: pytest.approx(value) for name, value in row.items()} for row in rows(whole[0])] == found
+    for a, b in zip(arrays(tmp_path / "train"), arrays(whole[0]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)  # the compiler rounds otherwise
+    reports = [json.loads((output / "report.json").read_text()) for output in (tmp_path / "train", whole[0])]
+    assert reports[0]["feeds"] == reports[1]["feeds"]
+    for who in ("frequencies", "markov"):
+        assert reports[0]["losses"]["held_out"][who] == reports[1]["losses"]["held_out"][who]
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_how_cancels_are_read_is_that_of_the_config(tmp_path: pathlib.Path, whole: bool) -> None:
     assert train._training(config(tmp_path / "train", whole_cancels=whole)).model.whole_cancels is whole
@@ -128,6 +152,8 @@ def test_how_cancels_are_read_is_that_of_the_config(tmp_path: pathlib.Path, whol
      ({"every": 0}, "config.every: expected at least 1, got 0"),
      ({"futures_rounds": 1, "futures_scored": 0}, "config.futures_scored: expected at least 1, got 0"),
      ({"futures_rounds": 1, "signals": False}, "futures: expected head=structured and tokens with signals"),
+     ({"shards": "nowhere"}, "nowhere: holds no token shards: make them with marsjax prepare"),
+     ({"shards": "nowhere", "futures_rounds": 1}, "config.futures_rounds: expected 0 with config.shards"),
      ({"devices": 99}, r"config.devices: expected 0 \(all\) to \d+, got 99"),
      ({"resume": True}, "config.resume: there is no state of a training in"),
      ({"checkpoint": str(ROOT)}, "config.checkpoint: .* exists"),

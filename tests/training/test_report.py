@@ -37,7 +37,7 @@ def test_validation_is_of_the_model_before_the_refit_and_the_rest_of_the_one_aft
         return dict.fromkeys(evaluate.FIELDS, np.full(1, model.loss))
 
     monkeypatch.setattr(evaluate, "losses", losses)
-    given: Any = Model(2.0), Prepared(split, {}, {})
+    given: Any = Model(2.0), Prepared(split, {}, {}, ())
     stopped: Any = Model(1.0)
     found = report.measure(*given, stopped=stopped)
     assert {part: rows["model"]["all"]["order"] for part, rows in found.items()} == {
