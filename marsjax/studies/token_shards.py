@@ -32,7 +32,7 @@ from marsjax.training import converters, day_shard, stored
 from marsjax.training.day_shard import DayPlaces, ShardSpec
 from marsjax.training.prepare import Prepared
 from marsjax.training.split import Span, Split
-from marsjax.training.stored import StoredDay, StreamedDays, Written
+from marsjax.training.stored import StoredDay, StoredFile, StreamedDays
 
 _FORMAT = 1
 _MOST_BYTES = 2**30
@@ -136,7 +136,7 @@ def opened(folder: Path, check: bool = True) -> Prepared:
 
 
 def _file(path: Path, record: Mapping[str, Any], check: bool) -> StoredDay:
-    return stored.opened(path, Written(*(record[field] for field in Written._fields)), check)
+    return stored.opened(path, StoredFile(*(record[field] for field in StoredFile._fields)), check)
 
 
 def _fitted(spec: ShardSpec, places: Sequence[DayPlaces]) -> dict[str, Converter]:

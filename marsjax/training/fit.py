@@ -87,7 +87,7 @@ def _go(recipe: Recipe, weights: Weights, days: Sequence[Tokens], states: StateF
     curve, best, rate = list(saved.curve), saved.best, loop.rate(train)
     if over(plan, curve) or int(saved.progress.step) >= last:
         return saved, True
-    earlier, began, streamed = curve[-1]["seconds"] if curve else 0.0, time.perf_counter(), _Streamed(days)
+    earlier, began, streamed = curve[-1]["seconds"] if curve else 0.0, time.perf_counter(), _Waits(days)
     for progress, trained in loop.run(train, recipe.objective, saved.progress, days, recipe.key, plan.every, mesh):
         step = int(progress.step)
         row = {"step": step, "loss": trained, "rate": float(rate(step - 1)),
@@ -106,7 +106,7 @@ def _go(recipe: Recipe, weights: Weights, days: Sequence[Tokens], states: StateF
     return saved, True
 
 
-class _Streamed:
+class _Waits:
     """Of streamed days the seconds of the steps since the last row, and those that the device waited; else nothing."""
 
     def __init__(self, days: Sequence[Tokens]) -> None:

@@ -43,7 +43,7 @@ class StoredDay:
         return dataclasses.replace(self, count=count)
 
 
-class Written(NamedTuple):
+class StoredFile(NamedTuple):
     """What an index keeps of a file, to know it again."""
 
     rows: int
@@ -53,7 +53,7 @@ class Written(NamedTuple):
     """Of the file."""
 
 
-def write(path: Path, tokens: np.ndarray) -> Written:
+def write(path: Path, tokens: np.ndarray) -> StoredFile:
     """Writes the tokens of a day, int32 [M, C]; the file is there whole or not at all."""
     fresh = path.with_name(f".{path.name}.new")
     with undone_by(lambda: fresh.unlink(missing_ok=True)):
@@ -64,10 +64,10 @@ def write(path: Path, tokens: np.ndarray) -> Written:
         with fresh.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         fresh.replace(path)
-    return Written(len(tokens), tokens.shape[1], found)
+    return StoredFile(len(tokens), tokens.shape[1], found)
 
 
-def opened(path: Path, expected: Written, check: bool = True) -> StoredDay:
+def opened(path: Path, expected: StoredFile, check: bool = True) -> StoredDay:
     """A file that `write` wrote.
 
     Raises FileNotFoundError; InputError where it is not the file that was written: by its header and size, and with
