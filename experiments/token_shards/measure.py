@@ -3,7 +3,7 @@
     python experiments/token_shards/measure.py marsjax prepare --config=prepare:default,folder=long/sse
 
 Memory is the resident set, looked at five times a second; what processes share counts for each, so it is an upper
-bound. `--kill-after SECONDS` ends the command by SIGKILL.
+bound. `--kill-at FILE` ends the command by SIGKILL as soon as there is such a file.
 """
 
 import argparse
@@ -20,7 +20,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 def main(arguments: list[str]) -> int:
     """Returns the command's exit code."""
     parser = argparse.ArgumentParser(description="time and memory of a command")
-    parser.add_argument("--kill-after", type=float, default=0.0)
+    parser.add_argument("--kill-at", type=Path)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)
     began, most, most_of_one = time.perf_counter(), 0, 0
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     while process.poll() is None:
         held = [resident(pid) for pid in family(process.pid)]
         most, most_of_one = max(most, sum(held)), max(most_of_one, *held, 0)
-        if given.kill_after and time.perf_counter() - began > given.kill_after:
+        if given.kill_at and given.kill_at.exists():
             process.send_signal(signal.SIGKILL)
         time.sleep(0.2)
     computed = sum(os.times()[2:4])

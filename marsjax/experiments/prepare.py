@@ -36,11 +36,14 @@ def shard_spec(config: ConfigDict, feeds: Sequence[DayFeed]) -> ShardSpec:
     """How the days are made into tokens; InputError names a key with a wrong value."""
     bins = TokenSpec(config.price_bins, config.volume_bins, config.interval_bins, config.signals)
     hours = {f"{key}_ns": setup.time_ns(config, key) for key in ("validation_from", "held_from")}
+    if not hours["validation_from_ns"] < hours["held_from_ns"]:
+        raise InputError(f"config.validation_from: expected a time before config.held_from={config.held_from}, got "
+                         f"{config.validation_from}")
     try:
         return setup.spec_of(ShardSpec, config, market=markets.one_market(config, feeds), tokens=bins,
                              length=config.context_length, **hours)
     except InputError as error:
-        raise InputError(str(error).replace("ShardSpec.length", "config.context_length")) from error
+        raise InputError(str(error).replace("config.length", "config.context_length")) from error
 
 
 def held_out(config: ConfigDict, feeds: Sequence[DayFeed]) -> list[str]:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,7 +159,11 @@ def _each(what: str, workers: int, calls: Sequence[Callable[[], None]]) -> None:
             return
         with worker_processes.started(min(workers, len(calls))) as executor:
             for done in concurrent.futures.as_completed([executor.submit(call) for call in calls]):
-                done.result()
+                try:
+                    done.result()
+                except BrokenProcessPool as error:
+                    raise OSError(f"a process that prepared {what} was ended, perhaps as memory ran out: start again "
+                                  f"with fewer than workers={workers}; days that are done stay") from error
                 bar.update()
 
 

@@ -12,6 +12,8 @@ import jax
 
 _CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 """Settings of JAX that a process has from its parent."""
+_TASKS = 64
+"""Of one process: JAX keeps some megabytes of each replay that it compiled, so another one takes its place in time."""
 
 
 def cores() -> int:
@@ -27,7 +29,8 @@ def started(count: int) -> Iterator[concurrent.futures.Executor]:
     `if __name__ == "__main__":`. When the block is left by an exception, work that has not begun is given up.
     """
     settings = {name: getattr(jax.config, name) for name in _CACHE}
-    executor = concurrent.futures.ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin, (settings,))
+    executor = concurrent.futures.ProcessPoolExecutor(
+        count, multiprocessing.get_context("spawn"), _begin, (settings,), max_tasks_per_child=_TASKS)
     try:
         yield executor
     finally:
