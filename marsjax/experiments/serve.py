@@ -29,7 +29,7 @@ def main(config: ConfigDict) -> int:
     limits.check_whole("config.port", config.port, 0 if config.engine == "uvicorn" else 1, 65535)
     setup.at_least(config, "replicas", 0, 1024)
     spec = _service_spec(config)
-    setup.spec_of(MostWanted, config, **_most(config))
+    _most(config)
     setup.spec_of(NextOrdersSpec, config)
     if not _is_local(config.host) and not spec.token:
         raise InputError(f"config.host: at {config.host} others reach the service: set config.token_file to a file "
@@ -43,8 +43,8 @@ def main(config: ConfigDict) -> int:
         _by_ray(config, spec, listening)
         return 0
     if config.replicas > 1:
-        raise InputError(f"config.replicas: expected 0 or 1 with engine=uvicorn, got {config.replicas}: take engine=ray "
-                         "for more")
+        raise InputError(f"config.replicas: expected 0 or 1 with engine=uvicorn, got {config.replicas}: take "
+                         "engine=ray for more")
     print("compiling, half a minute or so the first time", flush=True)
     engines.by_uvicorn(service_of(config.to_dict()), config.host, config.port, listening)
     return 0
@@ -59,8 +59,7 @@ def service_of(config: Mapping[str, Any]) -> Service:
     about = {"model": given.model, "sha256": order_model.parameters_hash(prepared.model.model),
              "context_length": prepared.model.spec.context_length, "columns": next_orders.columns,
              "classes": prepared.model.spec.tokens.classes, "days": list(given.days), "marsjax": marsjax.__version__}
-    most = setup.spec_of(MostWanted, given, **_most(given))
-    return Service(Models(next_orders, whole, most, about), _service_spec(given))
+    return Service(Models(next_orders, whole, _most(given), about), _service_spec(given))
 
 
 def replica_of(config: Mapping[str, Any]) -> Service:
@@ -92,8 +91,11 @@ def _service_spec(config: ConfigDict) -> ServiceSpec:
     return setup.spec_of(ServiceSpec, config, token=token)
 
 
-def _most(config: ConfigDict) -> dict[str, int]:
-    return {name: config[f"most_{name}"] for name in ("trajectories", "minutes", "orders")}
+def _most(config: ConfigDict) -> MostWanted:
+    try:
+        return MostWanted(config.most_trajectories, config.most_minutes, config.most_orders)
+    except InputError as error:
+        raise InputError(str(error).replace("MostWanted.", "config.most_")) from error
 
 
 def _is_local(host: str) -> bool:

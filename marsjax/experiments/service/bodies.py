@@ -33,7 +33,7 @@ async def read(request: "Request", most_bytes: int, timeout_s: float) -> bytes:
     """The whole body; RefusedError where it has more than `most_bytes` (413) or comes too slowly (408)."""
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length[:20]) > most_bytes:
-        raise RefusedError(413, f"expected at most {most_bytes} bytes, got {brief(length)}")
+        raise RefusedError(413, f"expected at most {most_bytes} bytes, got {int(length[:20])}")
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):

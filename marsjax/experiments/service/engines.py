@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ _NEEDS = {"uvicorn": ("starlette", "uvicorn", "prometheus_client"), "ray": ("sta
 GRACE_S = 5.0
 """For requests that are under way at the end."""
 _APP = "marsjax"
-_READY_S = 600.0
+_LOOK_EVERY_S = 0.02
+"""Whether the server listens."""
 
 
 def check_installed(engine: str) -> None:
@@ -56,8 +58,8 @@ def by_uvicorn(service: Service, host: str, port: int, on_listening: Callable[[i
         thread = threading.Thread(target=serve, name="http")
         thread.start()
         try:
-            while not (server.started or ended.wait(0.02)):
-                pass
+            while not (server.started or ended.is_set()):
+                ended.wait(_LOOK_EVERY_S)
             if server.started:
                 on_listening(listening.getsockname()[1])
             ended.wait()
@@ -98,12 +100,18 @@ def by_ray(made: Callable[[Mapping[str, Any]], Service], given: Mapping[str, Any
     root = str(Path(marsjax.__file__).parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     stop = threading.Event()
-    is_own = not ray.is_initialized()
-    ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING,
-             runtime_env={"env_vars": {"PYTHONPATH": path}})
+    is_own = not os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    with warnings.catch_warnings():
+        # Ray's processes are forked and become other programs at once.
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        options: dict[str, Any] = {"address": "local", "include_dashboard": False} if is_own else {}
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env={"env_vars": {"PYTHONPATH": path}},
+                 **options)
     try:
         with interrupts.gracefully(stop.set):
-            serve.start(http_options=HTTPOptions(host=host, port=port))
+            serve.start(http_options=HTTPOptions(host=host, port=port),
+                        logging_config={"log_level": "WARNING", "enable_access_log": False})
             replica = _replica(made, dict(given)).options(
                 name="replica", num_replicas=replicas, max_ongoing_requests=100_000,
                 graceful_shutdown_timeout_s=GRACE_S, ray_actor_options={"num_gpus": gpus, "num_cpus": 1})
@@ -113,10 +121,12 @@ def by_ray(made: Callable[[Mapping[str, Any]], Service], given: Mapping[str, Any
                 raise InputError(f"config.engine: a replica did not start: {error}") from None
             on_listening(port)
             stop.wait()
-            serve.shutdown()
+            if is_own:
+                serve.shutdown()
+            else:
+                serve.delete(_APP)
     finally:
-        if is_own:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def _replica(made: Callable[[Mapping[str, Any]], Service], given: dict[str, Any]) -> Any:

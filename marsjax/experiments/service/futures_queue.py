@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from marsjax.experiments.service.batches import FullError
 from marsjax.studies.progress import StoppedError
@@ -85,7 +86,8 @@ class _Job:
         """The next thing told, None after the last; errors as of `FuturesQueue.stream`."""
         told = asyncio.ensure_future(self._told.get())
         try:
-            await asyncio.wait({told, running}, timeout=max(self._end_s - time.monotonic(), 0),
+            either: set[asyncio.Future[Any]] = {told, running}
+            await asyncio.wait(either, timeout=max(self._end_s - time.monotonic(), 0),
                                return_when=asyncio.FIRST_COMPLETED)
             if told.done():
                 return told.result()

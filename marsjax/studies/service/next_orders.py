@@ -23,7 +23,7 @@ from marsjax.sim.step import key_of
 from marsjax.studies.order_model import PreparedModel
 from marsjax.tokens import encoding
 
-_ROWS_ON_A_CPU = 8
+_ROWS_ON_A_CPU = 4
 """Windows decoded together there, which fixes the bits of each."""
 
 
