@@ -110,13 +110,13 @@ def wrong_key(random: np.random.Generator, sizes: Sizes) -> Hostile:
 def wrong_windows(random: np.random.Generator, sizes: Sizes) -> Hostile:
     row = [0] * sizes.columns
     windows: list[Any] = [
-        [[row[:-1]]], [[row + [0]]], [[[0.5] + row[1:]]], [[[-1] + row[1:]]], [[[2**40] + row[1:]]],
-        [[[10**30] + row[1:]]], [[[float("nan")] + row[1:]]], [[["0"] + row[1:]]], [[[None] + row[1:]]],
-        [[[True] + row[1:]]] * 0, [[row], [row, row]], [[row] * (sizes.length + 1)], [[[[0]]]], row]
+        *([[[value, *row[1:]]]] for value in (0.5, -1, 2**40, 10**30, float("nan"), "0", None, [])),
+        [[row[:-1]]], [[[*row, 0]]], [[row], [row, row]], [[row] * (sizes.length + 1)], [[[[0]]]], row]
     record: dict[str, Any] = {"windows": windows[random.integers(len(windows))]}
     if random.random() < 0.3:
-        record = {"windows": [[row]]} | [{"seed": -1}, {"seed": "x"}, {"first": 1}, {"sed": 1}, {"seed": 1, "first": -1},
-                                         {"seed": 2**31}, {"seed": 1, "first": 2**31 - 1}][random.integers(7)]
+        more = [{"seed": -1}, {"seed": "x"}, {"first": 1}, {"sed": 1}, {"seed": 1, "first": -1}, {"seed": 2**31},
+                {"seed": 1, "first": 2**31 - 1}]
+        record = {"windows": [[row]]} | more[random.integers(len(more))]
     return post("windows", PATHS[1], JSON, json.dumps(record).encode())
 
 
@@ -163,11 +163,11 @@ def wrong_query(random: np.random.Generator, sizes: Sizes) -> Hostile:
 
 def broken_http(random: np.random.Generator, sizes: Sizes) -> Hostile:
     del sizes
-    data = [b"\r\n\r\n\r\n\x00\r\n\r\n", b"POST\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/futures HTTP/1.1\r\nHost\r\n\r\n",
-            b"POST /order-model HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", random.bytes(100) + b"\r\n\r\n",
-            b"POST /order-model HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
-            b"POST /order-model HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n\r\n"]
-    return Hostile("HTTP", data[random.integers(len(data))], may_be_dropped=True)
+    start, end = b"POST /order-model HTTP/1.1\r\n", b"\r\n\r\n"
+    data = [end + end + b"\x00", b"POST", b"GET / HTTP/9.9", start + b"Host", start + b"Host: a\r\nContent-Length: -5",
+            start + b"Host: a\r\nContent-Length: x", random.bytes(100), b"\x16\x03\x01\x02\x00\x01\x00",
+            start + b"Host: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ"]
+    return Hostile("HTTP", data[random.integers(len(data))] + end, may_be_dropped=True)
 
 
 def half_a_request(random: np.random.Generator, sizes: Sizes) -> Hostile:

@@ -38,9 +38,11 @@ def tiny() -> tuple[PreparedModel, NextOrders]:
     return prepared, NextOrders(prepared, NextOrdersSpec((1, 4)))
 
 
-def service_of(next_orders: Any, whole_futures: Any = None, most: MostWanted = MostWanted(), **spec: Any) -> Service:
+def service_of(next_orders: Any, whole_futures: Any = None, most: MostWanted | None = None, **spec: Any) -> Service:
     given = {"most_windows": 8, "timeout_s": 20.0, "batch_wait_ms": 0.5} | spec
-    return Service(Models(next_orders, whole_futures or Stand(tell_all), most, {"model": "tiny"}), ServiceSpec(**given))
+    about = {"model": "tiny", "context_length": 32, "columns": 15}
+    models = Models(next_orders, whole_futures or Stand(tell_all), most or MostWanted(), about)
+    return Service(models, ServiceSpec(**given))
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().setup()
         self.server.connections += 1
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.came.append((self.path, dict(self.headers), body))
         status, answer, headers = self.server.answers.pop(0)
@@ -49,7 +49,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(answer)
         self.close_connection = headers.get("Connection") == "close" or "X-Cut" in headers
 
-    do_GET = do_POST
+    do_GET = do_POST  # noqa: N815
 
     def log_message(self, *what: Any) -> None:
         pass

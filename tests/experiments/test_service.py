@@ -3,9 +3,11 @@
 import http.client
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -325,8 +327,8 @@ def test_a_token_is_asked_for_everywhere_but_for_health(next_orders: NextOrders)
     ("/v1/futures", b"\x80\x04.", {"Content_Type": "application/python-pickle"}, 415, b"content-type"),
     ("/nowhere", b"", {}, 404, b""),
 ])
-def test_what_does_not_fit_has_its_status_and_one_line_of_why(strict: int, path: str, body: Any,
-                                                              headers: dict[str, str], status: int, part: bytes) -> None:
+def test_what_does_not_fit_has_its_status_and_a_line_of_why(strict: int, path: str, body: Any, headers: dict[str, str],
+                                                            status: int, part: bytes) -> None:
     got, _, answer = asked(strict, path, body, **headers)
     assert got == status and part in answer and answer.count(b"\n") <= 1
 
@@ -356,3 +358,17 @@ def test_a_spec_that_does_not_fit_is_named(changes: dict[str, Any], part: str) -
 
 def test_a_token_is_not_shown() -> None:
     assert served.TOKEN not in repr(ServiceSpec(token=served.TOKEN))
+
+
+def test_the_code_of_the_page_runs(next_orders: NextOrders, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(wanted: Wanted, tell: Tell) -> None:
+        tell(Told("part", {"passed": 0.5, "ended": 1, "orders": 3}, {"label": np.array([0.25, np.nan])}))
+        tell(Told("result", {"forecast": {"mean": 0.25}}))
+
+    page = (Path(__file__).parents[2] / "docs" / "how_to" / "service.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    with served.running(served.service_of(next_orders, served.Stand(run))) as port:
+        exec(code.replace("127.0.0.1:8000", f"127.0.0.1:{port}"), {})
+    said = capsys.readouterr().out.splitlines()
+    seeded = drawn(next_orders, np.zeros((2, LENGTH, COLUMNS), int), 1)
+    assert 0 <= int(said[0]) < 384 and said[1:] == [str(np.array(seeded)), "part 0.5", "result None", "2 0.25"]

@@ -117,7 +117,7 @@ def test_whoever_is_told_can_end_it(service: WholeFutures) -> None:
 
 
 def test_a_full_side_is_told_and_all_begins_again(service: WholeFutures, monkeypatch: pytest.MonkeyPatch) -> None:
-    market, run = direct()
+    _, run = direct()
     capacities = iter([256, None])
     monkeypatch.setattr(futures, "next_capacity", lambda spec, capacity, run: next(capacities))
     monkeypatch.setattr(futures, "simulate_batch", lambda prepared, market, spec, batch, hooks: run)
