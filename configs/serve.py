@@ -41,7 +41,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.retry_after_s = 1  # what a 503 tells the client to wait
 
     config.most_windows = 256  # in a request; beyond it, and beyond all that follow: 413
-    config.most_bytes = 2**23  # of the body of a request for futures
+    config.most_bytes = 2**23  # of the body of a request for futures, and of windows as JSON
     config.most_trajectories = 256  # futures of a request
     config.most_minutes = 30  # of a future
     config.most_orders = 50_000  # that lead to a start

@@ -160,7 +160,7 @@ def law(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     found = np.array([counts[token] for token in range(len(chances))])
     expected = given.draws * chances / chances.sum()
     rare = expected < 5
-    pooled = [np.append(x[~rare], x[rare].sum()) for x in (found, expected)]
+    pooled = [np.append(x[~rare], x[rare].sum()) if rare.any() else x for x in (found, expected)]
     test = stats.chisquare(*pooled)
     return {"draws": int(found.sum()), "cells": len(pooled[0]), "chi_square": float(test.statistic),
             "degrees_of_freedom": len(pooled[0]) - 1, "p": float(test.pvalue), "requests_per_s": given.draws / seconds,

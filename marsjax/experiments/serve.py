@@ -45,8 +45,12 @@ def main(config: ConfigDict) -> int:
     if config.replicas > 1:
         raise InputError(f"config.replicas: expected 0 or 1 with engine=uvicorn, got {config.replicas}: take "
                          "engine=ray for more")
-    print("compiling, half a minute or so the first time", flush=True)
-    engines.by_uvicorn(service_of(config.to_dict()), config.host, config.port, listening)
+
+    def made() -> Service:
+        print("compiling, half a minute or so the first time", flush=True)
+        return service_of(config.to_dict())
+
+    engines.by_uvicorn(made, config.host, config.port, listening)
     return 0
 
 

@@ -61,6 +61,20 @@ def test_what_is_missing_is_named_with_the_extra_that_brings_it(run: Callable[..
     assert code == launcher.FAILED and "the service needs starlette: pip install 'marsjax[serve]'" in err
 
 
+@needs_extra
+@pytest.mark.parametrize("engine", ["uvicorn", "ray"])
+def test_a_port_that_is_taken_is_one_line_before_anything_is_made(run: Callable[..., Ran], engine: str,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    monkeypatch.setattr(serve.setup, "load_order_model", lambda config: None)
+    monkeypatch.setattr(serve, "service_of", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = run(f"--config.port={port}", f"--config.engine={engine}")
+    assert code == launcher.FAILED and f"127.0.0.1:{port}" in err and err.count("\n") == 1
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

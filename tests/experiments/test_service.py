@@ -149,11 +149,8 @@ def test_futures_are_those_of_a_direct_call_in_lines_and_in_arrow(next_orders: N
         rows, result = client.rows(orders=table, **wanted)
         assert rows == expected and result["kind"] == "result"
         assert result["forecast"]["mean"] == told[-1].facts["forecast"]["mean"]
-        sink = io.BytesIO()
-        given = pyarrow.Table.from_pandas(table).replace_schema_metadata({"marsjax": json.dumps(wanted)})
-        with ipc.new_stream(sink, given.schema) as writer:
-            writer.write_table(given)
-        status, headers, answer = asked(port, "/v1/futures", sink.getvalue(), Content_Type=ARROW, Accept=ARROW)
+        body = arrow_of({str(name): table[name].to_numpy() for name in table}, wanted)
+        status, headers, answer = asked(port, "/v1/futures", body, Content_Type=ARROW, Accept=ARROW)
         assert (status, headers["content-type"]) == (200, ARROW)
         with ipc.open_stream(answer) as reader:
             parts = [reader.read_next_batch_with_custom_metadata() for _ in range(len(told))]
@@ -162,6 +159,42 @@ def test_futures_are_those_of_a_direct_call_in_lines_and_in_arrow(next_orders: N
         back = pyarrow.Table.from_batches([part.batch for part in parts])
         assert set(back["attempt"].to_pylist()) == {0}
         assert {name: back[name].to_pylist() for name in expected} == expected
+
+
+def arrow_of(table: Any, about: dict[str, Any], compression: str | None = None) -> bytes:
+    import pyarrow
+    from pyarrow import ipc
+
+    given = pyarrow.table(table).replace_schema_metadata({"marsjax": json.dumps(about)})
+    sink = io.BytesIO()
+    with ipc.new_stream(sink, given.schema, options=ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(given)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize(("changes", "compression", "status", "part"), [
+    ({}, None, 200, b""),
+    ({}, "zstd", 400, b"not compressed"),
+    ({}, "lz4", 400, b"not compressed"),
+    ({"price": [[10.0]] * 3}, None, 400, b"columns of numbers, texts or times"),
+    ({"price": [True] * 3}, None, 400, b"columns of numbers, texts or times"),
+    ({"price": [None] * 3}, None, 400, b"columns of numbers, texts or times"),
+    ({str(number): [1] * 3 for number in range(33)}, None, 400, b"at most 32"),
+    ({"colour": ["red"] * 3}, None, 400, b"unknown column 'colour'"),
+    ({"time": ["10:00:00"] * 4, "price": [10.0] * 4, "side": ["buy"] * 4, "size": [1] * 4}, None, 413, b"most 3 rows"),
+])
+def test_orders_may_come_as_an_arrow_stream(next_orders: NextOrders, changes: dict[str, Any], compression: str | None,
+                                            status: int, part: bytes) -> None:
+    pytest.importorskip("pyarrow")
+    came: list[Wanted] = []
+    stand = served.Stand(lambda wanted, tell: came.append(wanted) or served.tell_all(wanted, tell))
+    table = {"time": ["10:00:00"] * 3, "price": [10.0] * 3, "side": ["buy"] * 3, "size": [1] * 3}
+    body = arrow_of(table | changes, {"time": "11:00:00", "minutes": 1, "seed": 8}, compression)
+    with served.running(served.service_of(next_orders, stand, most=MostWanted(orders=3))) as port:
+        got, _, answer = asked(port, "/v1/futures", body, Content_Type=ARROW)
+    assert got == status and part in answer
+    if status == 200:
+        assert came[0].seed == 8 and came[0].orders is not None and came[0].orders.to_dict("list") == table
 
 
 def test_futures_come_in_lines_as_they_are_told(client: Client) -> None:

@@ -106,29 +106,35 @@ class Service:
         from starlette.responses import JSONResponse, Response
 
         kind = bodies.kind_of(request, bodies.OCTETS, bodies.JSON)
-        of, most = self._models.next_orders, self._spec.most_windows
-        given: Any = dict(request.query_params)
-        size = 4 * of.model_spec.context_length * of.columns * most
-        body = await bodies.read(request, size if kind == bodies.OCTETS else 4 * size, self._spec.timeout_s)
-        if kind == bodies.JSON:
-            if given:
-                raise RefusedError(400, f"expected no {next(iter(given))[:40]!r} in the address with JSON")
-            given = files.json_object("request", body)
-        _only(given, ("windows", "seed", "first") if kind == bodies.JSON else ("length", "seed", "first"))
-        if kind == bodies.JSON:
-            windows = bodies.windows_of_json(given)
-        else:
-            length = bodies.whole("length", given.get("length"), of.model_spec.context_length, 1)
-            windows = bodies.windows_of(body, length or of.model_spec.context_length, of.columns)
-        if len(windows) > most:
-            raise RefusedError(413, f"expected at most {most} windows, got {len(windows)}")
-        windows = of.checked(windows)
+        of, spec = self._models.next_orders, self._spec
+        size = 4 * of.model_spec.context_length * of.columns * spec.most_windows
+        body = await bodies.read(request, size if kind == bodies.OCTETS else spec.most_bytes, spec.timeout_s)
+        # In a thread: it takes the longer the more windows there are, and others wait for the loop.
+        windows, given = await asyncio.to_thread(self._asked, kind, body, dict(request.query_params))
         seed, first = bodies.seed_of(given, len(windows))
         tokens, keyed = await self._tokens(windows, seed, first)
         if kind == bodies.JSON:
             return JSONResponse({"tokens": tokens.tolist()} | keyed)
         return Response(bodies.octets_of(tokens), media_type=bodies.OCTETS,
                         headers={f"marsjax-{name}": str(value) for name, value in keyed.items()})
+
+    def _asked(self, kind: str, body: bytes, query: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+        """The windows of a request, checked, and what is given beside them."""
+        of, most = self._models.next_orders, self._spec.most_windows
+        if kind == bodies.JSON:
+            if query:
+                raise RefusedError(400, f"expected no {next(iter(query))[:40]!r} in the address with JSON")
+            given = files.json_object("request", body)
+            _only(given, ("windows", "seed", "first"))
+            windows = bodies.windows_of_json(given)
+        else:
+            given = query
+            _only(given, ("length", "seed", "first"))
+            length = bodies.whole("length", given.get("length"), of.model_spec.context_length, 1)
+            windows = bodies.windows_of(body, length or of.model_spec.context_length, of.columns)
+        if len(windows) > most:
+            raise RefusedError(413, f"expected at most {most} windows, got {len(windows)}")
+        return of.checked(windows), given
 
     async def _tokens(self, windows: np.ndarray, seed: int | None, first: int) -> tuple[np.ndarray, dict[str, int]]:
         """Tokens int32 [n], and what keys them."""

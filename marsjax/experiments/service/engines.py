@@ -7,6 +7,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Mapping
@@ -36,45 +37,51 @@ def check_installed(engine: str) -> None:
         raise InputError(f"the service needs {', '.join(missing)}: pip install 'marsjax[serve]'")
 
 
-def by_uvicorn(service: Service, host: str, port: int, on_listening: Callable[[int], None]) -> None:
-    """Serves in this process until a signal comes; `on_listening` is told the port. OSError where it is taken."""
+def by_uvicorn(made: Callable[[], Service], host: str, port: int, on_listening: Callable[[int], None]) -> None:
+    """Serves what `made` gives in this process until a signal comes; `on_listening` is told the port.
+
+    OSError, before anything is made, where the port is taken.
+    """
     import uvicorn
 
-    config = uvicorn.Config(service, host=host, port=port, log_level="warning", access_log=False, lifespan="off",
-                            timeout_graceful_shutdown=round(GRACE_S), timeout_keep_alive=30, server_header=False,
-                            ws="none")
-    server = uvicorn.Server(config)
-    listening = config.bind_socket() if port else _free_socket(host)
-    ended = threading.Event()
+    with _bound(host, port) as listening:
+        service = made()
+        server = uvicorn.Server(uvicorn.Config(
+            service, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=round(GRACE_S),
+            timeout_keep_alive=30, server_header=False, ws="none"))
+        ended = threading.Event()
 
-    def serve() -> None:
-        try:
-            asyncio.run(server.serve(sockets=[listening]))
-        finally:
-            ended.set()
+        def serve() -> None:
+            try:
+                asyncio.run(server.serve(sockets=[listening]))
+            finally:
+                ended.set()
 
-    with interrupts.gracefully(lambda: setattr(server, "should_exit", True)):
-        # In another thread: there uvicorn leaves the handlers of signals alone.
-        thread = threading.Thread(target=serve, name="http")
-        thread.start()
-        try:
-            while not (server.started or ended.is_set()):
-                ended.wait(_LOOK_EVERY_S)
-            if server.started:
-                on_listening(listening.getsockname()[1])
-            ended.wait()
-        finally:
-            server.should_exit = True
-            thread.join()
-            listening.close()
-            service.close()
+        with interrupts.gracefully(lambda: setattr(server, "should_exit", True)):
+            # In another thread: there uvicorn leaves the handlers of signals alone.
+            thread = threading.Thread(target=serve, name="http")
+            thread.start()
+            try:
+                while not (server.started or ended.is_set()):
+                    ended.wait(_LOOK_EVERY_S)
+                if server.started:
+                    on_listening(listening.getsockname()[1])
+                ended.wait()
+            finally:
+                server.should_exit = True
+                thread.join()
+                service.close()
 
 
-def _free_socket(host: str) -> Any:
-    import socket
-
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket at an address, which does not listen yet; OSError with the address where it is taken."""
     found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    found.bind((host, 0))
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
     return found
 
 
@@ -91,8 +98,9 @@ def by_ray(made: Callable[[Mapping[str, Any]], Service], given: Mapping[str, Any
       replicas: processes with the model.
       gpus: that each of them has.
 
-    InputError where a replica cannot be made.
+    InputError where a replica cannot be made, OSError where the port is taken.
     """
+    _bound(host, port).close()
     import ray
     from ray import serve
     from ray.serve.config import HTTPOptions

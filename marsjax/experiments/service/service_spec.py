@@ -25,7 +25,7 @@ class ServiceSpec:
     most_windows: int = 256
     """In one request."""
     most_bytes: int = 2**23
-    """Of the body of a request for futures."""
+    """Of the body of a request for futures, and of windows as JSON."""
     waiting_windows: int = 2048
     """Windows that wait or are drawn from; beyond them requests are answered with 503."""
     waiting_futures: int = 8
