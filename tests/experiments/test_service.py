@@ -114,20 +114,21 @@ def test_draws_without_a_seed_say_what_keys_them_and_never_repeat(port: int, nex
 
 
 def test_many_at_once_are_answered_each_with_its_own(port: int, next_orders: NextOrders) -> None:
-    got: dict[int, list[int]] = {}
+    got: dict[int, list[list[int]]] = {}
+    expected: dict[int, list[list[int]]] = {}
 
     def ask(number: int) -> None:
         with served.client_of(port) as client:
-            got[number] = [client.next_orders(WINDOW[None, -1 - number :], seed=3, first=k)[0] for k in range(5)]
+            windows = np.stack([WINDOW[-1 - number :], WINDOW[: number + 1], WINDOW[-1 - number :][::-1]])
+            got[number] = [client.next_orders(windows, seed=3, first=k).tolist() for k in range(5)]
+            expected[number] = [drawn(next_orders, windows, 3, k) for k in range(5)]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert got == {number: [drawn(next_orders, WINDOW[None, -1 - number :], 3, k)[0] for k in range(5)]
-                   for number in range(12)}
-    assert next_orders.traces == 2
+    assert got == expected and len(got) == 12 and next_orders.traces == 2
 
 
 @pytest.mark.slow

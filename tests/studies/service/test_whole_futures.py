@@ -15,10 +15,12 @@ from marsjax.observers.trace import TraceObserver
 from marsjax.sim import rollout
 from marsjax.sim.result import Rollout
 from marsjax.sim.specs import RolloutSpec
+from marsjax.sim.state import End
 from marsjax.studies import forecasts, futures, places, rollout_summary
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import prepare
 from marsjax.studies.progress import StoppedError
+from marsjax.studies.service.parts import ReadyRows
 from marsjax.studies.service.wanted import Wanted, of_record
 from marsjax.studies.service.whole_futures import Told, WholeFutures
 
@@ -82,11 +84,17 @@ def test_labels_and_minutes_come_once_each_and_are_those_of_the_rollout(service:
         assert result["ended"] == {"TIME": 4} and result["problems"] == []
 
 
-def test_a_minute_that_goes_on_is_not_told_before_it_is_over(service: WholeFutures) -> None:
-    told = told_of(service, asked(rows="minutes"))
-    first = next(one for one in told if one.rows)
-    assert first.rows is not None and set(first.rows["minute"].tolist()) == {1}
-    assert first.facts["passed"] > 0.5 * len(first.rows["minute"]) / 4
+def test_a_minute_is_told_once_it_is_over_and_no_order_at_its_end_can_come_any_more() -> None:
+    market, run = direct()
+    rows, found = ReadyRows("minutes", market, TEN, 4, MINUTES), run.so_far()
+    running, minute = np.full(4, End.RUNNING), 60 * 10**9
+    for passed_ns, expected in ((minute, []), (minute + 1, [0, 1, 2, 3]), (2 * minute, [])):
+        ready = rows.ready(found._replace(end=running, passed_ns=np.full(4, passed_ns)))
+        assert ([] if not ready else ready["trajectory"].tolist()) == expected
+        assert set(ready.get("minute", np.array([1])).tolist()) == {1}
+    last = rows.ready(found)
+    assert last["trajectory"].tolist() == [0, 1, 2, 3] and set(last["minute"].tolist()) == {2}
+    assert rows.ready(found) == {}
 
 
 @pytest.mark.slow
@@ -130,6 +138,8 @@ def test_a_full_side_is_told_and_all_begins_again(service: WholeFutures, monkeyp
     ({"orders": {"time": ["10:00:00"], "side": ["buy"], "price": [None], "size": [1]}}, "column price"),
     ({"orders": {"side": ["buy"], "price": [10], "size": [1]}}, "expected a column time"),
     ({"time": "09:00:00"}, "make no token"),
+    ({"orders": {"time": ["09:59:00"] * 3, "type": ["B", "S", "C"], "price": [10, 11, 10], "volume": [100] * 3,
+                 "cancel_type": [None, None, "buy"], "cancel_id": [None, None, 99]}}, "request: orders: "),
     ({"time": "23:59:00", "minutes": 5}, "past the end of continuous trading"),
 ])
 def test_orders_that_lead_to_no_start_are_named(service: WholeFutures, changes: dict[str, Any], part: str) -> None:
