@@ -28,6 +28,7 @@ ROOMS = {
     "training": "from days to an order model",
     "analysis": "tables, scores, figures",
     "testing": "small markets, checks for agents",
+    "client": "of the service, without JAX",
     "studies": "forecasts, executions, benchmarks",
     "experiments": "the programs",
 }

@@ -29,7 +29,7 @@ STUDIES = sorted([*ROOT.glob("experiments/*/README.md"), *ROOT.glob("checkpoints
 API = sorted((DOCS / "api").glob("*.md"))
 SETTINGS = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 NAV = re.findall(r"^ +- (?:[^:\n]+: )?(\S+\.md)$", SETTINGS[SETTINGS.index("\nnav:"):], flags=re.MULTILINE)
-OWN_TESTS = {"own_data.md"}
+OWN_TESTS = {"own_data.md", "how_to/service.md"}
 """Pages whose code other tests run."""
 
 

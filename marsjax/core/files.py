@@ -83,20 +83,23 @@ def read_text(path: str | os.PathLike[str], most_bytes: int) -> str:
 
 def read_json(path: str | os.PathLike[str], most_bytes: int = MOST_JSON) -> dict[str, Any]:
     """The object in a JSON file (UTF-8). InputError where it is none, or is nested deeper than 64."""
+    return json_object(str(path), read_bytes(path, most_bytes))
+
+
+def json_object(where: str, data: bytes) -> dict[str, Any]:
+    """The object that JSON in UTF-8 holds; InputError, by the name of `where` it is from, as of `read_json`."""
     try:
-        record = json.loads(read_bytes(path, most_bytes).decode("utf-8"))
-    except InputError:
-        raise
+        record = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file: {brief(error)}") from None
+        raise InputError(f"{where}: not a JSON file: {brief(error)}") from None
     if not isinstance(record, dict):
-        raise InputError(f"{path}: expected a JSON object, got a {type(record).__name__}")
+        raise InputError(f"{where}: expected a JSON object, got a {type(record).__name__}")
     level: list[Any] = [record]
     for _ in range(_DEEPEST):
         level = [x for part in level for x in (part.values() if isinstance(part, dict) else part)
                  if isinstance(x, dict | list)]
     if level:
-        raise InputError(f"{path}: expected JSON nested at most {_DEEPEST} deep")
+        raise InputError(f"{where}: expected JSON nested at most {_DEEPEST} deep")
     return record
 
 

@@ -11,16 +11,18 @@ import jax
 import numpy as np
 
 
-def json_text_of(record: Mapping[str, Any], unwrapped: Callable[[Any], Any] = lambda value: value) -> str:
+def json_text_of(record: Mapping[str, Any], unwrapped: Callable[[Any], Any] = lambda value: value,
+                 indent: int | None = 2) -> str:
     """A record as JSON; arrays become lists, numbers that are not finite (JSON has none) become null.
 
     Args:
       record: of numbers, text, arrays, members of enums (their names), paths, and lists and mappings of them.
       unwrapped: what is applied to every value first, so that it is one of these.
+      indent: of its lines; None: all in one line.
 
     Raises TypeError with the key of a value that has no form in JSON.
     """
-    return json.dumps(_plain(record, "", unwrapped), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(_plain(record, "", unwrapped), indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _plain(value: Any, key: str, unwrapped: Callable[[Any], Any]) -> Any:

@@ -14,6 +14,7 @@ Programs, each with a config of its name in configs/:
   `benchmark`: speed.
   `command`: the command `marsjax`, which runs each of them by its name.
   `download`, `doctor`: published models and data from the hub; what marsjax finds on this machine.
+  `serve`: an order model over HTTP; the application is in `service`.
   `dashboard`: pages in a browser, which are in `pages`; it has a command line of its own.
 What they share:
   `launcher`: command line, errors, exit codes.
@@ -31,8 +32,8 @@ from marsjax.experiments import interrupts
 
 __all__ = ["benchmark", "command", "config", "config_help", "config_parts", "context_length", "csv_text", "dashboard",
            "doctor", "download", "forecast", "forecast_evaluation", "import_checkpoint", "interrupts", "launcher",
-           "make_day", "market_impact", "markets", "pages", "realism", "replay", "replay_writer", "run_folder", "setup",
-           "simulate", "stylized_facts", "table_files", "trace_files", "train"]
+           "make_day", "market_impact", "markets", "pages", "realism", "replay", "replay_writer", "run_folder", "serve",
+           "service", "setup", "simulate", "stylized_facts", "table_files", "trace_files", "train"]
 
 if interrupts.is_program():  # before the imports of the program, which take seconds
     interrupts.install(is_first=True)

@@ -38,6 +38,7 @@ MODELS = (
     Program("import_checkpoint", "a published order model as a checkpoint of marsjax"),
     Program("context_length", "what a model's predictions lose with shorter contexts"))
 HOUSE = (
+    Program("serve", "next orders and futures over HTTP (pip install 'marsjax[serve]')"),
     Program("dashboard", "forecasts, impact and facts in the browser (pip install 'marsjax[demo]')"),
     Program("download", "the published models and their data from the Hugging Face Hub"),
     Program("doctor", "versions, devices, memory, cache, and a test of a few seconds"),

@@ -23,7 +23,8 @@ from marsjax.core import kernels
 from marsjax.experiments import interrupts, launcher
 from marsjax.studies import self_test
 
-_EXTRAS = {"demo": "streamlit", "parquet": "pyarrow", "databento": "databento_dbn", "parity": "torch"}
+_EXTRAS = {"demo": "streamlit", "parquet": "pyarrow", "serve": "uvicorn", "databento": "databento_dbn",
+           "parity": "torch"}
 _GIB = 2**30
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -85,6 +86,43 @@ def install(is_first: bool = False) -> None:
     if not _WATCHES and threading.current_thread() is threading.main_thread():
         _WATCHES.append(SignalWatch())
         _WATCHES[0].begin(is_first)
+
+
+@contextlib.contextmanager
+def gracefully(stop: Callable[[], None]) -> Iterator[None]:
+    """Within it the first signal calls `stop`, in the main thread; a second one ends the process as ever.
+
+    At the end of the block the program ends as by that signal, with its line and exit code, if there was one. For
+    servers, which have more to end than files; in another thread than the main one it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    waker = signal.set_wakeup_fd(-1)
+
+    def restore() -> None:
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        del frame
+        heard.append(number)
+        restore()
+        stop()
+
+    for number in EXIT_CODES:
+        if before[number] is not signal.SIG_IGN:
+            signal.signal(number, hear)
+    try:
+        yield
+    finally:
+        restore()
+    if heard:
+        print(f"error: {_SAID[signal.Signals(heard[0])]}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_CODES[signal.Signals(heard[0])])
 
 
 def leave_with(exit_code: int) -> None:

@@ -17,6 +17,7 @@ Futures:
   `kept_traces`: orders, trades and books of some futures, kept while they are made.
   `realism`: orders of rollouts beside those of the real minutes.
   `lob_bench`: the same, or two feeds, with the books around the orders, for the statistics of LOB-Bench.
+  `service`: next orders and whole futures as the service's calls.
   `bars`, `noise_bars`: minute bars of days and rollouts, and of noise markets.
 Order models:
   `token_shards`: days of feeds prepared once, by `worker_processes`, as files that a training streams.
@@ -35,7 +36,7 @@ from types import ModuleType
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
            "executions", "forecast_evaluation", "forecasts", "futures", "kept_traces", "lob_bench", "made_days",
            "model_training", "noise_bars", "order_model", "own_futures", "places", "progress", "realism",
-           "rollout_summary", "self_test", "session_times", "starts", "token_shards", "worker_processes"]
+           "rollout_summary", "self_test", "service", "session_times", "starts", "token_shards", "worker_processes"]
 
 
 def __getattr__(name: str) -> ModuleType:
