@@ -18,6 +18,7 @@ Futures:
   `realism`: orders of rollouts beside those of the real minutes.
   `lob_bench`: the same, or two feeds, with the books around the orders, for the statistics of LOB-Bench.
   `bars`, `noise_bars`: minute bars of days and rollouts, and of noise markets.
+  `fleet`: forecasts, executions and realism of many states, as jobs on many machines.
 Order models:
   `model_training`: one training from prepared days; `own_futures`: real states, and a model taught by its futures.
   `context_length`: how predictions depend on the length of the context.
@@ -32,8 +33,8 @@ import importlib
 from types import ModuleType
 
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
-           "executions", "forecast_evaluation", "forecasts", "futures", "kept_traces", "lob_bench", "made_days",
-           "model_training", "noise_bars", "order_model", "own_futures", "places", "progress", "realism",
+           "executions", "fleet", "forecast_evaluation", "forecasts", "futures", "kept_traces", "lob_bench",
+           "made_days", "model_training", "noise_bars", "order_model", "own_futures", "places", "progress", "realism",
            "rollout_summary", "self_test", "session_times", "starts"]
 
 

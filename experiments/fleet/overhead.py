@@ -1,0 +1,77 @@
+"""What a fleet costs beside its work: states that sleep, on a Ray cluster of this machine.
+
+    PYTHONPATH=. python experiments/fleet/overhead.py --states=10000 --seconds=0.01 --workers=2
+
+Prints the wall time from the first state to the last, the overhead a state, and the memory of the driver while it ran.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from marsjax.studies.fleet import actors, ledger, states
+from marsjax.studies.fleet.actors import ActorSpec
+from marsjax.studies.fleet.states import DayTimes, Grid, Job, Part
+from marsjax.studies.fleet.tally import Tally
+from marsjax.studies.fleet.work import Outcome, Work
+
+CALL = "experiments.fleet.pretended:open_worker"
+
+
+def resident_mib() -> float:
+    """Memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+class TimedTally(Tally):
+    """Knows when the last states came to an end."""
+
+    ended = 0.0
+
+    def __call__(self, outcomes: Sequence[Outcome]) -> None:
+        """Counts, and looks at the clock."""
+        super().__call__(outcomes)
+        self.ended = time.perf_counter()
+
+
+def main() -> None:
+    """Measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--states", type=int, default=10_000)
+    parser.add_argument("--days", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=0.01)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=64)
+    given = parser.parse_args()
+    times = tuple(range(given.states // given.days))
+    grid = Grid(tuple(DayTimes(f"day_{number}", times) for number in range(given.days)))
+    tally, memory, began = TimedTally(), list[tuple[int, float]](), list[float]()
+
+    def watched(jobs: Iterator[Job]) -> Iterator[Job]:
+        """Jobs as they are taken: when the first was, and how much memory the driver has."""
+        for number, job in enumerate(jobs):
+            began.append(time.perf_counter())
+            if number % 20 == 0:
+                memory.append((tally.made, resident_mib()))
+            yield job
+
+    with tempfile.TemporaryDirectory() as folder:
+        book = ledger.open_ledger(Path(folder) / "fleet", {"states": grid.count})
+        work = Work(CALL, {"seconds": given.seconds})
+        entered = time.perf_counter()
+        with tally.shown(0, grid.count):
+            jobs = watched(states.jobs(grid, Part(), given.batch, lambda number: False))
+            actors.run(work, book, jobs, tally, ActorSpec(workers=given.workers))
+        files = len(book.numbers())
+    wall = tally.ended - began[0]
+    overhead_ms = (wall * given.workers / grid.count - given.seconds) * 1000
+    print(f"{tally.made} states, {files} files, {given.workers} workers, batch {given.batch}: {wall:.2f} s from the "
+          f"first job to the last answer; the cluster and its workers began in {began[0] - entered:.1f} s")
+    print(f"overhead {overhead_ms:.2f} ms a state: wall x workers / states - {given.seconds * 1000:g} ms")
+    print("driver, MiB by states made: " + ", ".join(f"{made}: {mib:.1f}" for made, mib in memory))
+
+
+if __name__ == "__main__":
+    main()
