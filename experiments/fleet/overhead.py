@@ -2,10 +2,13 @@
 
     PYTHONPATH=. python experiments/fleet/overhead.py --states=10000 --seconds=0.01 --workers=2
 
-Prints the wall time from the first state to the last, the overhead a state, and the memory of the driver while it ran.
+Prints the wall time from the first state to the last, that of as many plain processes which only sleep as often, the
+overhead a state by the difference, and the memory of the driver while it ran.
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +37,17 @@ class TimedTally(Tally):
         """Counts, and looks at the clock."""
         super().__call__(outcomes)
         self.ended = time.perf_counter()
+
+
+def slept(states: int, seconds: float, workers: int) -> float:
+    """Wall time of plain processes that share the sleeping."""
+    code = "import sys, time\nfor _ in range(int(sys.argv[1])):\n    time.sleep(float(sys.argv[2]))"
+    began = time.perf_counter()
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(states // workers), str(seconds)])
+                 for _ in range(workers)]
+    for process in processes:
+        process.wait()
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -66,10 +80,13 @@ def main() -> None:
             actors.run(work, book, jobs, tally, ActorSpec(workers=given.workers))
         files = len(book.numbers())
     wall = tally.ended - began[0]
-    overhead_ms = (wall * given.workers / grid.count - given.seconds) * 1000
+    plain = slept(grid.count, given.seconds, given.workers)
+    overhead_ms, above_ms = ((wall - other) * given.workers / grid.count * 1000
+                             for other in (plain, grid.count * given.seconds / given.workers))
     print(f"{tally.made} states, {files} files, {given.workers} workers, batch {given.batch}: {wall:.2f} s from the "
           f"first job to the last answer; the cluster and its workers began in {began[0] - entered:.1f} s")
-    print(f"overhead {overhead_ms:.2f} ms a state: wall x workers / states - {given.seconds * 1000:g} ms")
+    print(f"plain processes that only sleep: {plain:.2f} s; overhead {overhead_ms:.2f} ms a state, workers x (wall - "
+          f"theirs) / states; {above_ms:.2f} ms above {given.seconds * 1000:g} ms")
     print("driver, MiB by states made: " + ", ".join(f"{made}: {mib:.1f}" for made, mib in memory))
 
 

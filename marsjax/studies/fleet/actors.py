@@ -10,7 +10,9 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -27,6 +29,8 @@ _LEAST_DEATHS = 10
 """Of workers in a row, none of which made a state, before the fleet ends; with many workers more."""
 _STORE_BYTES = 80 * 2**20
 """Of a local cluster's object store: only numbers and texts pass through it."""
+_PATIENCE_S = 10.0
+"""For a cluster's address to answer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,8 @@ class ActorSpec:
     """Which workers there are."""
 
     address: str = ""
-    """Of a Ray cluster (auto, host:port, ray://host:port); empty: one of this machine, for the time of the fleet."""
+    """Of a Ray cluster (auto: the one that this machine is in; host:port); empty: one of this machine, for the time of
+    the fleet."""
     workers: int = 0
     """0: as many as the cluster has GPUs, or if it has none, as its processor cores make."""
     cores: int = 1
@@ -45,6 +50,8 @@ class ActorSpec:
     def __post_init__(self) -> None:
         for name, low, high in (("workers", 0, 4096), ("cores", 1, 1024), ("tries", 1, 100)):
             check_whole(f"ActorSpec.{name}", getattr(self, name), low, high)
+        if self.address not in ("", "auto") and not re.fullmatch(r"[^\s/:]+:\d{1,5}", self.address):
+            raise InputError(f"ActorSpec.address: expected auto or HOST:PORT, got {self.address!r}")
 
 
 def run(given: Work, ledger: Ledger, jobs: Iterable[Job], tally: Tally, spec: ActorSpec) -> None:
@@ -99,8 +106,11 @@ def _cluster(spec: ActorSpec) -> Iterator[_Cluster]:
         "address": "local", "include_dashboard": False, "object_store_memory": _STORE_BYTES,
         "num_cpus": max(len(os.sched_getaffinity(0)), spec.workers * spec.cores)}
     try:
+        if spec.address not in ("", "auto"):  # Ray itself looks for minutes
+            host, _, port = spec.address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
         ray.init(**given, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
         raise InputError(f"address: no Ray cluster at {spec.address or 'this machine'}: {brief(error, 300)}") from error
     finally:
         for number, handler in handlers.items():

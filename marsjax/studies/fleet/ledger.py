@@ -68,11 +68,13 @@ class Ledger:
         path = self.path(number)
         table = pyarrow.table({name: _array(column) for name, column in columns.items()})
         table = table.replace_schema_metadata({_KEY: self.identity.encode(), _PROBLEMS: json.dumps(problems).encode()})
+        whole = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(table, whole, compression="zstd")
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         with undone_by(lambda: part.unlink(missing_ok=True)):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                pyarrow.parquet.write_table(table, part, compression="zstd")
+                part.write_bytes(whole.getvalue())
                 part.replace(path)
             except OSError:
                 part.unlink(missing_ok=True)
