@@ -14,9 +14,10 @@ import marsjax
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROOMS = ["marsjax", "marsjax.analysis.lob_bench", "marsjax.experiments.pages", "marsjax.sim.initial",
+         "marsjax.studies.fleet",
          *sorted(f"marsjax.{x.name}" for x in pkgutil.iter_modules(marsjax.__path__) if x.ispkg)]
 LAZY = ["marsjax.analysis", "marsjax.analysis.lob_bench", "marsjax.data", "marsjax.experiments",
-        "marsjax.experiments.pages", "marsjax.sim", "marsjax.studies", "marsjax.training"]
+        "marsjax.experiments.pages", "marsjax.sim", "marsjax.studies", "marsjax.studies.fleet", "marsjax.training"]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -18,7 +18,7 @@ from marsjax.studies.fleet import actors, ledger, states
 from marsjax.studies.fleet.actors import ActorSpec
 from marsjax.studies.fleet.states import DayTimes, Grid, Job, Part
 from marsjax.studies.fleet.tally import Tally
-from marsjax.studies.fleet.work import Outcome, Work
+from marsjax.studies.fleet.work import StateOutcome, Work
 
 CALL = "experiments.fleet.pretended:open_worker"
 
@@ -33,7 +33,7 @@ class TimedTally(Tally):
 
     ended = 0.0
 
-    def __call__(self, outcomes: Sequence[Outcome]) -> None:
+    def __call__(self, outcomes: Sequence[StateOutcome]) -> None:
         """Counts, and looks at the clock."""
         super().__call__(outcomes)
         self.ended = time.perf_counter()

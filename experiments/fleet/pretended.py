@@ -9,7 +9,7 @@ import numpy as np
 
 from marsjax.core.errors import InputError
 from marsjax.studies.fleet.states import Job
-from marsjax.studies.fleet.work import Made, Worker
+from marsjax.studies.fleet.work import MadeState, Worker
 
 
 def open_worker(seconds: float, diary: str = "", dies_of: Sequence[int] = (), fails: Sequence[int] = ()) -> Worker:
@@ -21,7 +21,7 @@ def open_worker(seconds: float, diary: str = "", dies_of: Sequence[int] = (), fa
       dies_of: numbers of states that end the process.
       fails: numbers of states that are an InputError.
     """
-    def make(job: Job) -> Iterator[Made]:
+    def make(job: Job) -> Iterator[MadeState]:
         for state in job:
             if diary:
                 with Path(diary).open("a", encoding="utf-8") as file:
@@ -31,7 +31,7 @@ def open_worker(seconds: float, diary: str = "", dies_of: Sequence[int] = (), fa
             if state.number in fails:
                 raise InputError(f"{state.day}: expected another state than {state.number}")
             time.sleep(seconds)
-            yield Made(state.number, {"state": np.array([state.number]), "market": [state.day],
+            yield MadeState(state.number, {"state": np.array([state.number]), "market": [state.day],
                                       "drawn": np.random.default_rng(state.number).random(1)})
 
     return make

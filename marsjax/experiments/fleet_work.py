@@ -15,7 +15,7 @@ from marsjax.studies import executions, futures, order_model
 from marsjax.studies.executions import ExecutionSpec, StrategySpec
 from marsjax.studies.fleet import comparing, executing, forecasting
 from marsjax.studies.fleet.states import Job
-from marsjax.studies.fleet.work import Made, Worker
+from marsjax.studies.fleet.work import MadeState, Worker
 from marsjax.studies.forecast_evaluation import LabelSpec
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
@@ -82,7 +82,7 @@ class _Studies:
         # Jobs of one day mostly follow one another; an adapted model is as large as the model.
         self._own = functools.lru_cache(maxsize=2)(self._adapted)
 
-    def __call__(self, job: Job) -> Iterator[Made]:
+    def __call__(self, job: Job) -> Iterator[MadeState]:
         config, name = self._config, job[0].day
         if name not in self._days:
             raise InputError(f"config.folder {config.folder}: no day {name}, which was there when the fleet began")

@@ -23,7 +23,7 @@ from marsjax.studies.fleet import work
 from marsjax.studies.fleet.ledger import Ledger
 from marsjax.studies.fleet.states import Job
 from marsjax.studies.fleet.tally import Tally
-from marsjax.studies.fleet.work import Outcome, Work, Worker
+from marsjax.studies.fleet.work import StateOutcome, Work, Worker
 
 _LEAST_DEATHS = 10
 """Of workers in a row, none of which made a state, before the fleet ends; with many workers more."""
@@ -80,7 +80,7 @@ class FleetWorker:
         os.environ["NPROC"] = os.environ["OMP_NUM_THREADS"] = str(self._threads)
         self._worker = self._given.open()
 
-    def perform(self, job: Job) -> list[Outcome]:
+    def perform(self, job: Job) -> list[StateOutcome]:
         """As `work.perform`."""
         if self._worker is None:
             raise RuntimeError("FleetWorker.perform: expected begin before it")
@@ -202,9 +202,10 @@ class _Crew:
             if len(job) == 1:
                 self._deaths[state.number] += 1
             if self._ledger.is_done(state.number):
-                self._tally([Outcome(state.number, problems=self._ledger.problems(state.number) or ())])
+                self._tally([StateOutcome(state.number, problems=self._ledger.problems(state.number) or ())])
             elif self._deaths[state.number] >= self._spec.tries:
-                self._tally([Outcome(state.number, f"{self._deaths.pop(state.number)} workers died of it: {reason}")])
+                deaths = self._deaths.pop(state.number)
+                self._tally([StateOutcome(state.number, f"{deaths} workers died of it: {reason}")])
             else:
                 self._again.append((state,))
         self._hire_one()

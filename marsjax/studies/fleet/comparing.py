@@ -20,8 +20,8 @@ from marsjax.observers.trace import Log
 from marsjax.studies import futures
 from marsjax.studies.fleet import reached
 from marsjax.studies.fleet.ledger import Columns
-from marsjax.studies.fleet.states import Job, State
-from marsjax.studies.fleet.work import Made
+from marsjax.studies.fleet.states import FleetState, Job
+from marsjax.studies.fleet.work import MadeState
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.progress import Watching
@@ -34,7 +34,7 @@ BINS, CLASSES, USUAL = "bins", "classes", "usual"
 
 
 def comparisons(prepared: PreparedModel, market: MarketSpec, feed: DayFeed, job: Job, spec: FuturesSpec,
-                hours: Session, first_ns: int) -> Iterator[Made]:
+                hours: Session, first_ns: int) -> Iterator[MadeState]:
     """The values of the states of a job, one table each.
 
     Args:
@@ -60,7 +60,7 @@ def comparisons(prepared: PreparedModel, market: MarketSpec, feed: DayFeed, job:
         for place, (state, run) in enumerate(zip(some, runs, strict=False)):
             mine = sent[place * spec.trajectories :][: spec.trajectories]
             made = start_values(events, known, run, mine, state.time_ns, spec.minutes)
-            yield Made(state.number, _columns(state, made, fixed),
+            yield MadeState(state.number, _columns(state, made, fixed),
                        found.problems[state.number] + reached.problems_of(run, found.starts[state.number]))
 
 
@@ -78,7 +78,7 @@ class _Kept:
         self.orders(np.where(numbers >= 0, numbers - self._first, -1), log)
 
 
-def _columns(state: State, made: StartValues, fixed: Fixed) -> Columns:
+def _columns(state: FleetState, made: StartValues, fixed: Fixed) -> Columns:
     rows: list[tuple[str, int, str, str, int, np.ndarray]] = []
 
     def add(kind: str, trajectory: int, some: Values) -> None:

@@ -16,8 +16,8 @@ from marsjax.studies import executions
 from marsjax.studies.executions import ExecutionSpec, Study
 from marsjax.studies.fleet import reached
 from marsjax.studies.fleet.ledger import Columns
-from marsjax.studies.fleet.states import Job, State
-from marsjax.studies.fleet.work import Made
+from marsjax.studies.fleet.states import FleetState, Job
+from marsjax.studies.fleet.work import MadeState
 from marsjax.studies.order_model import PreparedModel
 
 SAME_DRAWS, OTHER_DRAWS, EXECUTED = "without, same draws", "without, other draws", "with"
@@ -26,7 +26,7 @@ _MATRICES = ("mids", "volume", "shares", "cash")
 
 
 def impacts(prepared: PreparedModel, market: MarketSpec, feed: DayFeed, job: Job, spec: ExecutionSpec
-            ) -> Iterator[Made]:
+            ) -> Iterator[MadeState]:
     """The states of a job, each with an execution of every side and size and without one; one table each.
 
     `spec` is of one state. Its futures are numbered from state x 2 x trajectories on. A row a rollout: `state`,
@@ -42,7 +42,7 @@ def impacts(prepared: PreparedModel, market: MarketSpec, feed: DayFeed, job: Job
                 if name in ("unsent", "late_wakes") and count}
         problems = [f"orders or wake-ups of the execution that did not fit: {lost}"] if lost else []
         problems += _problems(study)
-        yield Made(state.number, _columns(state, study, own), found.problems[state.number] + tuple(problems))
+        yield MadeState(state.number, _columns(state, study, own), found.problems[state.number] + tuple(problems))
 
 
 def _problems(study: Study) -> list[str]:
@@ -52,7 +52,7 @@ def _problems(study: Study) -> list[str]:
     return found
 
 
-def _columns(state: State, study: Study, spec: ExecutionSpec) -> Columns:
+def _columns(state: FleetState, study: Study, spec: ExecutionSpec) -> Columns:
     without, executed = study.without.runs, study.executed.runs
     runs = {field.name: np.concatenate([getattr(without, field.name), getattr(executed, field.name)])
             for field in dataclasses.fields(Runs)}

@@ -17,8 +17,8 @@ from marsjax.sim.step import End
 from marsjax.studies import forecast_evaluation, futures, rollout_summary
 from marsjax.studies.fleet import reached
 from marsjax.studies.fleet.ledger import Columns
-from marsjax.studies.fleet.states import Job, State
-from marsjax.studies.fleet.work import Made
+from marsjax.studies.fleet.states import FleetState, Job
+from marsjax.studies.fleet.work import MadeState
 from marsjax.studies.forecast_evaluation import LabelSpec
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
@@ -26,7 +26,7 @@ from marsjax.studies.session_times import MINUTE_NS, spell
 
 
 def forecasts(prepared: PreparedModel, market: MarketSpec, feed: DayFeed, job: Job, spec: FuturesSpec, labels: LabelSpec
-              ) -> Iterator[Made]:
+              ) -> Iterator[MadeState]:
     """Futures of the states of a job, one table each.
 
     Trajectory b of a state draws as number state x trajectories + b. A row a trajectory: `state`, `market`, `time_ns`,
@@ -42,10 +42,10 @@ def forecasts(prepared: PreparedModel, market: MarketSpec, feed: DayFeed, job: J
         for state, run in zip(some, runs, strict=False):
             columns = _columns(state, run, seen, labels, market.session)
             problems = found.problems[state.number] + reached.problems_of(run, found.starts[state.number])
-            yield Made(state.number, columns, problems)
+            yield MadeState(state.number, columns, problems)
 
 
-def _columns(state: State, run: Rollout, seen: History, labels: LabelSpec, session: Session) -> Columns:
+def _columns(state: FleetState, run: Rollout, seen: History, labels: LabelSpec, session: Session) -> Columns:
     count = len(run.mid_twice_start)
     came = forecast.labels_of_history(seen, np.array([state.time_ns]), labels.minutes * MINUTE_NS)[0]
     try:

@@ -13,13 +13,13 @@ from marsjax.sim.refusals import Refusals
 from marsjax.sim.result import Rollout
 from marsjax.studies import rollout_summary, starts
 from marsjax.studies.fleet.ledger import Columns
-from marsjax.studies.fleet.states import Job, State
+from marsjax.studies.fleet.states import FleetState, Job
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import MINUTE_NS
 
 
-class Reached(NamedTuple):
+class ReachedStates(NamedTuple):
     """What one pass over a day leads to."""
 
     starts: dict[int, Start]
@@ -32,7 +32,7 @@ class Reached(NamedTuple):
     """Why the book at a state is not that of the feed, by its number."""
 
 
-def reach(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, job: Job, minutes: int) -> Reached:
+def reach(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, job: Job, minutes: int) -> ReachedStates:
     """The states of a job, and the orders that came in the `minutes` after each."""
     stops = [*(state.time_ns for state in job), job[-1].time_ns + minutes * MINUTE_NS]
     found = starts.states_of_feed(market, prepared, feed, stops, on_host=True)
@@ -42,7 +42,7 @@ def reach(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, job: Job, 
         refusals.messages(part.ignored, part.adapted)
         problems[state.number] = tuple(f"before it: {problem}" for problem in refusals.problems())
     states = {state.number: start for state, start in zip(job, found.starts, strict=False)}
-    return Reached(states, found.passed, found.sent, problems)
+    return ReachedStates(states, found.passed, found.sent, problems)
 
 
 def problems_of(run: Rollout, start: Start) -> tuple[str, ...]:
@@ -65,18 +65,18 @@ def together(job: Job, prepared: PreparedModel, spec: FuturesSpec) -> Iterator[t
             yield some, len(some) if prepared.slots else at_once
 
 
-def filled(found: Reached, some: Job, size: int) -> list[Start]:
+def filled(found: ReachedStates, some: Job, size: int) -> list[Start]:
     """The starts of some states, the last of them again until there are `size`."""
     own = [found.starts[state.number] for state in some]
     return own + [own[-1]] * (size - len(own))
 
 
-def named(state: State, rows: int) -> dict[str, np.ndarray | Sequence[str]]:
+def named(state: FleetState, rows: int) -> dict[str, np.ndarray | Sequence[str]]:
     """The columns that every table begins with: which state it is."""
     return {"state": np.full(rows, state.number, np.int64), "market": [state.day] * rows,
             "time_ns": np.full(rows, state.time_ns, np.int64)}
 
 
-def with_name(state: State, rows: int, columns: Columns) -> Columns:
+def with_name(state: FleetState, rows: int, columns: Columns) -> Columns:
     """A state's table."""
     return {**named(state, rows), **columns}

@@ -12,7 +12,7 @@ from marsjax.core.limits import check_whole
 MOST_PARTS = 2**16
 
 
-class State(NamedTuple):
+class FleetState(NamedTuple):
     """One state of a market."""
 
     number: int
@@ -23,7 +23,7 @@ class State(NamedTuple):
     """Nanoseconds since midnight."""
 
 
-Job = tuple[State, ...]
+Job = tuple[FleetState, ...]
 """States of one day, in order of time: one pass over the day leads to all of them."""
 
 
@@ -41,7 +41,7 @@ class Grid:
     Examples:
       >>> grid = Grid((DayTimes("A", (10, 20)), DayTimes("B", (10,))))
       >>> [state.number for state in grid.states()], list(grid.states(2))
-      ([0, 1, 2], [State(number=2, day='B', time_ns=10)])
+      ([0, 1, 2], [FleetState(number=2, day='B', time_ns=10)])
     """
 
     days: tuple[DayTimes, ...]
@@ -62,13 +62,13 @@ class Grid:
         """States."""
         return sum(len(day.times_ns) for day in self.days)
 
-    def states(self, first: int = 0, end: int | None = None) -> Iterator[State]:
+    def states(self, first: int = 0, end: int | None = None) -> Iterator[FleetState]:
         """The states of numbers `first` to `end` - 1."""
         number, end = 0, self.count if end is None else end
         for day in self.days:
             for time_ns in day.times_ns:
                 if first <= number < end:
-                    yield State(number, day.name, time_ns)
+                    yield FleetState(number, day.name, time_ns)
                 number += 1
 
 
@@ -106,7 +106,7 @@ class Part:
 def jobs(grid: Grid, part: Part, batch: int, is_done: Callable[[int], bool]) -> Iterator[Job]:
     """What is left to do of a part: at most `batch` states of one day at a time, as they are asked for."""
     check_whole("batch", batch, 1, limits.TRAJECTORIES)
-    some: list[State] = []
+    some: list[FleetState] = []
     for state in grid.states(*part.bounds(grid.count)):
         if is_done(state.number):
             continue

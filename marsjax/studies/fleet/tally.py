@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
-from marsjax.studies.fleet.work import Outcome
+from marsjax.studies.fleet.work import StateOutcome
 
 MOST_TOLD = 20
 """States that failed or are not complete whose reasons are kept; of others there is the number."""
@@ -16,7 +16,7 @@ class Tally:
 
     Examples:
       >>> tally = Tally()
-      >>> tally([Outcome(0), Outcome(1, error="no such file")])
+      >>> tally([StateOutcome(0), StateOutcome(1, error="no such file")])
       >>> tally.made, tally.failed, tally.reasons
       (1, 1, {1: 'no such file'})
     """
@@ -36,7 +36,7 @@ class Tally:
             yield
         self._bar = None
 
-    def __call__(self, outcomes: Sequence[Outcome]) -> None:
+    def __call__(self, outcomes: Sequence[StateOutcome]) -> None:
         """Some states came to an end."""
         for one in outcomes:
             self.made += not one.error

@@ -14,7 +14,7 @@ _LONGEST = 400
 """Of an error of one state."""
 
 
-class Made(NamedTuple):
+class MadeState(NamedTuple):
     """What came of one state."""
 
     number: int
@@ -24,7 +24,7 @@ class Made(NamedTuple):
     """Why it is not complete."""
 
 
-class Outcome(NamedTuple):
+class StateOutcome(NamedTuple):
     """Whether a state is done."""
 
     number: int
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     problems: tuple[str, ...] = ()
 
 
-Worker = Callable[[Job], Iterator[Made]]
+Worker = Callable[[Job], Iterator[MadeState]]
 """Makes the states of a job, each when it is asked for the next. An InputError, OSError or MemoryError is the state's;
 any other error is a fault of the program, and ends the fleet."""
 
@@ -73,13 +73,13 @@ class Work:
         return worker
 
 
-def perform(worker: Worker, ledger: Ledger, job: Job) -> list[Outcome]:
+def perform(worker: Worker, ledger: Ledger, job: Job) -> list[StateOutcome]:
     """Makes the states of a job that are not done yet, and writes them; errors of writing are raised.
 
     Where one of several fails, those that are left are made one by one: no state fails for what another lacks.
     """
     left = {state.number: state for state in job if not ledger.is_done(state.number)}
-    outcomes, error = [Outcome(state.number) for state in job if state.number not in left], ""
+    outcomes, error = [StateOutcome(state.number) for state in job if state.number not in left], ""
     made = _each(worker, tuple(left.values()))
     while left and not error:
         try:
@@ -91,15 +91,15 @@ def perform(worker: Worker, ledger: Ledger, job: Job) -> list[Outcome]:
             raise RuntimeError(f"the worker left out the states {sorted(left)}")
         ledger.write(one.number, one.columns, one.problems)
         del left[one.number]
-        outcomes.append(Outcome(one.number, problems=one.problems))
+        outcomes.append(StateOutcome(one.number, problems=one.problems))
     if len(left) == 1:
-        return [*outcomes, *(Outcome(number, error) for number in left)]
+        return [*outcomes, *(StateOutcome(number, error) for number in left)]
     for state in left.values():
         outcomes += perform(worker, ledger, (state,))
     return outcomes
 
 
-def _each(worker: Worker, job: Job) -> Iterator[Made]:
+def _each(worker: Worker, job: Job) -> Iterator[MadeState]:
     """Calls the worker when the first state is asked for."""
     if job:
         yield from worker(job)

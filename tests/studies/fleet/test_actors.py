@@ -70,7 +70,7 @@ def wait_for(diary: Path, count: int) -> list[tuple[int, int]]:
     return lines(diary)
 
 
-def test_a_worker_that_is_killed_costs_the_state_it_was_making(tmp_path: Path, without_faults: dict[int, bytes]) -> None:
+def test_a_worker_that_is_killed_costs_the_state_it_was_at(tmp_path: Path, without_faults: dict[int, bytes]) -> None:
     diary, killed = tmp_path / "diary", list[int]()
 
     def kill() -> None:

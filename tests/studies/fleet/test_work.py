@@ -11,7 +11,7 @@ from marsjax.core.errors import InputError
 from marsjax.studies.fleet import alone, ledger, results, states, work
 from marsjax.studies.fleet.states import DayTimes, Grid, Job, Part
 from marsjax.studies.fleet.tally import MOST_TOLD, Tally
-from marsjax.studies.fleet.work import Made, Work
+from marsjax.studies.fleet.work import MadeState, Work
 
 pytest.importorskip("pyarrow")
 
@@ -53,8 +53,8 @@ def test_a_state_that_fails_fails_alone_and_is_tried_again(tmp_path: Path) -> No
 def test_an_error_that_is_not_a_states_ends_the_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     book = ledger.open_ledger(tmp_path / "out", {})
 
-    def faulty(job: Job) -> Iterator[Made]:
-        yield Made(job[0].number, {"state": np.zeros(1)})
+    def faulty(job: Job) -> Iterator[MadeState]:
+        yield MadeState(job[0].number, {"state": np.zeros(1)})
         raise ZeroDivisionError
 
     (job, *_) = left(book)
@@ -82,6 +82,6 @@ def test_work_that_cannot_be_begun(given: Work, expected: str) -> None:
 
 def test_reasons_are_bounded() -> None:
     tally = Tally()
-    tally([work.Outcome(number, error="x") for number in range(1000)])
-    tally([work.Outcome(1000, problems=("y",))])
+    tally([work.StateOutcome(number, error="x") for number in range(1000)])
+    tally([work.StateOutcome(1000, problems=("y",))])
     assert (tally.made, tally.failed, tally.incomplete) == (1, 1000, 1) and len(tally.reasons) == MOST_TOLD
