@@ -41,14 +41,16 @@ def test_a_file_that_is_cut_off_is_no_state(tmp_path: Path) -> None:
     assert book.done(2, lambda number, _: told.append(number)).tolist() == [True, False] and told == [0]
 
 
-def test_an_error_of_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("call", ["write_bytes", "replace"])
+def test_an_error_of_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     book = ledger.open_ledger(tmp_path, {})
 
-    def full(path: Path, data: object) -> None:
+    def full(path: Path, given: object) -> None:
+        assert not book.path(0).exists()
         path.touch()
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, call, full)
     with pytest.raises(OSError, match="No space left"):
         book.write(0, COLUMNS)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / ledger.MANIFEST]
@@ -76,6 +78,12 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"found no fleet\.json in it"):
             call(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_who_comes_second_keeps_what_the_first_has_written(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        ledger._create(tmp_path / "sub" / ledger.MANIFEST, text)
+    assert [path.read_text() for path in (tmp_path / "sub").iterdir()] == ["first"]
 
 
 def opened(folder: Path, number: int) -> str:
