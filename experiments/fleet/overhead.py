@@ -3,10 +3,13 @@
     PYTHONPATH=. python experiments/fleet/overhead.py --states=10000 --seconds=0.01 --workers=2
 
 Prints the wall time from the first state to the last, that of as many plain processes which only sleep as often, the
-overhead a state by the difference, and the memory of the driver while it ran.
+overhead a state by the difference, the processor time that a state takes (it says more where other programs share the
+cores), and the memory of the driver while it ran. Linux.
 """
 
 import argparse
+import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,15 +31,33 @@ def resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
-class TimedTally(Tally):
-    """Knows when the last states came to an end."""
+def processor_s() -> float:
+    """Processor time of this process and of all below it, Ray's own too."""
+    parents, seconds = dict[int, int](), dict[int, float]()
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (place / "stat").read_text().rpartition(")")[2].split()
+            parents[int(place.name)] = int(fields[1])
+            seconds[int(place.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    ended = 0.0
+    def is_own(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and is_own(parents[pid]))
+
+    return sum(spent for pid, spent in seconds.items() if is_own(pid))
+
+
+class TimedTally(Tally):
+    """Knows when the last states came to an end, and how much processor time all took until then."""
+
+    ended = spent = 0.0
+    states = 0
 
     def __call__(self, outcomes: Sequence[StateOutcome]) -> None:
-        """Counts, and looks at the clock."""
+        """Counts, and looks at the clocks."""
         super().__call__(outcomes)
         self.ended = time.perf_counter()
+        if self.made == self.states:
+            self.spent = processor_s()
 
 
 def slept(states: int, seconds: float, workers: int) -> float:
@@ -61,12 +82,15 @@ def main() -> None:
     given = parser.parse_args()
     times = tuple(range(given.states // given.days))
     grid = Grid(tuple(DayTimes(f"day_{number}", times) for number in range(given.days)))
-    tally, memory, began = TimedTally(), list[tuple[int, float]](), list[float]()
+    tally, memory, began, spent = TimedTally(), list[tuple[int, float]](), list[float](), list[float]()
+    tally.states = grid.count
 
     def watched(jobs: Iterator[Job]) -> Iterator[Job]:
         """Jobs as they are taken: when the first was, and how much memory the driver has."""
         for number, job in enumerate(jobs):
-            began.append(time.perf_counter())
+            if not began:
+                began.append(time.perf_counter())
+                spent.append(processor_s())
             if number % 20 == 0:
                 memory.append((tally.made, resident_mib()))
             yield job
@@ -85,6 +109,7 @@ def main() -> None:
                              for other in (plain, grid.count * given.seconds / given.workers))
     print(f"{tally.made} states, {files} files, {given.workers} workers, batch {given.batch}: {wall:.2f} s from the "
           f"first job to the last answer; the cluster and its workers began in {began[0] - entered:.1f} s")
+    print(f"processor time of driver, workers and Ray: {(tally.spent - spent[0]) / grid.count * 1000:.2f} ms a state")
     print(f"plain processes that only sleep: {plain:.2f} s; overhead {overhead_ms:.2f} ms a state, workers x (wall - "
           f"theirs) / states; {above_ms:.2f} ms above {given.seconds * 1000:g} ms")
     print("driver, MiB by states made: " + ", ".join(f"{made}: {mib:.1f}" for made, mib in memory))
