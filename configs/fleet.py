@@ -74,6 +74,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     add_adaptation(config)
     if chosen.mode == "market_impact":
         config.adapt_steps = 0  # as in the program of that name
-    add_rollouts(config, most_at_once=4096)
+    add_rollouts(config)
+    config.most_at_once = 4096  # trajectories in a batch, at least those of a state; the same on all machines
     add_market(config, is_noise=False, trade_width=64 if chosen.mode == "realism" else 32)
     return config

@@ -46,6 +46,7 @@ def check(config: ConfigDict, states: int) -> None:
         raise InputError(f"config.study: expected {', '.join(STUDIES)}, got {config.study!r}")
     setup.at_least(config, "resamples", 2, limits.RESAMPLES)
     setup.at_least(config, "adapt_steps", 0)
+    setup.at_least(config, "most_at_once", 1)  # what fits a machine would be another size on another
     spec = setup.spec_of(FuturesSpec, config)
     setup.spec_of(LabelSpec, config)
     execution_spec(config)
