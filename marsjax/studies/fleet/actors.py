@@ -14,6 +14,7 @@ import re
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -109,7 +110,10 @@ def _cluster(spec: ActorSpec) -> Iterator[_Cluster]:
         if spec.address not in ("", "auto"):  # Ray itself looks for minutes
             host, _, port = spec.address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
-        ray.init(**given, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
+        with warnings.catch_warnings():
+            # Ray's processes begin by a fork that another program follows at once: no thread of JAX is needed in it.
+            warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+            ray.init(**given, log_to_driver=False, configure_logging=True, logging_level=logging.ERROR)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         raise InputError(f"address: no Ray cluster at {spec.address or 'this machine'}: {brief(error, 300)}") from error
     finally:
