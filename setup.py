@@ -73,6 +73,7 @@ setuptools.setup(
         "lint": ["ruff>=0.9", "mypy>=1.15", "pandas-stubs>=2.2", "types-tqdm>=4.66", *TEST],
         "parquet": ["pyarrow>=17"],
         "serve": ["ray[serve]>=2.40", "starlette>=0.40", "uvicorn>=0.30", "prometheus_client>=0.20", "pyarrow>=17"],
+        "ray": ["ray>=2.40", "pyarrow>=17"],  # fleets of workers
         "parity": ["torch>=2.6", "transformers>=4.50"],
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.28", "ruff>=0.9"],  # the pages
         "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],  # runs those of colab/

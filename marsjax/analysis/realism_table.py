@@ -13,7 +13,7 @@ that begin at any half minute: a few values drawn twice would agree on the very 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,7 +153,7 @@ def _known(column: np.ndarray, name: str) -> np.ndarray:
     return column
 
 
-def table(compared: Sequence[Compared], minutes: int, seed: int, resamples: int) -> pd.DataFrame:
+def table(compared: Iterable[Compared], minutes: int, seed: int, resamples: int) -> pd.DataFrame:
     """A row for each market and key, and below them the means over the markets.
 
     Columns: market, of, quantity, minute; similarity, ceiling, wasserstein, wasserstein_ceiling and accuracy, each with

@@ -27,7 +27,8 @@ ANALYSES = (
     Program("forecast", "futures of a market from one state, as a distribution and a fan chart"),
     Program("market_impact", "what an execution does to the price, and how that decays"),
     Program("stylized_facts", "Cont's eleven facts of futures, or of days"),
-    Program("realism", "futures against the minutes that really followed"))
+    Program("realism", "futures against the minutes that really followed"),
+    Program("fleet", "forecasts, impact or realism of many states, on many machines"))
 MARKETS = (
     Program("replay", "days of orders through the exchange, compared with what was published"),
     Program("simulate", "thousands of markets of random orders"),

@@ -52,21 +52,25 @@ class Command(NamedTuple):
     verbose: bool
 
 
-def run(name: str, main: Callable[[ConfigDict], int | None], argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs `main` under the config that the command line names, and exits; `argv` is without the program's name."""
+def run(name: str, main: Callable[[ConfigDict], int | None], argv: Sequence[str] | None = None,
+        starts_device: bool = True) -> NoReturn:
+    """Runs `main` under the config that the command line names, and exits; `argv` is without the program's name.
+
+    Without `starts_device` no device is started and named before `main`, which may leave the accelerators to others.
+    """
     if argv is None:
         interrupts.install()
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        _run(name, main, words)
+        _run(name, main, words, starts_device)
     except SystemExit as left:
         interrupts.leave_with(left.code if isinstance(left.code, int) else 0)
         raise
 
 
-def _run(name: str, main: Callable[[ConfigDict], int | None], words: list[str]) -> NoReturn:
+def _run(name: str, main: Callable[[ConfigDict], int | None], words: list[str], starts_device: bool) -> NoReturn:
     try:
-        app.run(functools.partial(_execute, name, main), [name, *words],
+        app.run(functools.partial(_execute, name, main, starts_device), [name, *words],
                 flags_parser=lambda arguments: parse(name, arguments[1:]))
     except configs.UsageError as error:
         sys.exit(_show(error, USAGE))
@@ -89,13 +93,14 @@ def finish(problems: Sequence[str]) -> int:
     return INCOMPLETE if problems else 0
 
 
-def _execute(name: str, main: Callable[[ConfigDict], int | None], command: Command) -> int:
+def _execute(name: str, main: Callable[[ConfigDict], int | None], starts_device: bool, command: Command) -> int:
     if command.config is None:
         print(command.text, flush=True)
         return 0
     _set_up_logging(command.verbose)
     set_up_compilation_cache()
-    print(f"{name} on {_devices()}", flush=True)
+    if starts_device:
+        print(f"{name} on {_devices()}", flush=True)
     code = main(command.config) or 0
     sys.stdout.flush()
     return code

@@ -19,6 +19,7 @@ Futures:
   `lob_bench`: the same, or two feeds, with the books around the orders, for the statistics of LOB-Bench.
   `service`: next orders and whole futures as the service's calls.
   `bars`, `noise_bars`: minute bars of days and rollouts, and of noise markets.
+  `fleet`: forecasts, executions and realism of many states, as jobs on many machines.
 Order models:
   `token_shards`: days of feeds prepared once, by `worker_processes`, as files that a training streams.
   `model_training`: one training from prepared days; `own_futures`: real states, and a model taught by its futures.
@@ -34,8 +35,8 @@ import importlib
 from types import ModuleType
 
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
-           "executions", "forecast_evaluation", "forecasts", "futures", "kept_traces", "lob_bench", "made_days",
-           "model_training", "noise_bars", "order_model", "own_futures", "places", "progress", "realism",
+           "executions", "fleet", "forecast_evaluation", "forecasts", "futures", "kept_traces", "lob_bench",
+           "made_days", "model_training", "noise_bars", "order_model", "own_futures", "places", "progress", "realism",
            "rollout_summary", "self_test", "service", "session_times", "starts", "token_shards", "worker_processes"]
 
 

@@ -75,10 +75,12 @@ class ExecutionSpec:
     slots: int = 0
     """Futures that run at a time, on all devices together; 0: 64 on a CPU, as many as there are without an execution
     elsewhere."""
+    first: int = 0
+    """Number of the first future, the others count on; numbers key the draws."""
 
     def __post_init__(self) -> None:
         check_numbers(self, seeds=(1, limits.TRAJECTORIES), after_minutes=(0, limits.MINUTES),
-                      slots=(0, limits.TRAJECTORIES))
+                      slots=(0, limits.TRAJECTORIES), first=(0, limits.SEED))
         if not self.sides or len(set(self.sides)) < len(self.sides) or not set(self.sides) <= set(SIGNS):
             raise InputError(f"ExecutionSpec.sides: expected buy, sell or both, got {self.sides!r}")
         for target in self.targets:
@@ -200,7 +202,8 @@ def jobs_without(spec: ExecutionSpec) -> Jobs:
     """The markets without an execution, twice: with the draws that executions have, and with others."""
     number = np.arange(2 * spec.count)
     none = np.zeros(2 * spec.count, np.int64)
-    return Jobs(number % spec.count // spec.futures.trajectories, number, none + 1, none.astype(float), none)
+    return Jobs(number % spec.count // spec.futures.trajectories, spec.first + number, none + 1, none.astype(float),
+                none)
 
 
 def jobs_of(spec: ExecutionSpec, mean_volume: float) -> Jobs:
@@ -215,7 +218,7 @@ def jobs_of(spec: ExecutionSpec, mean_volume: float) -> Jobs:
                          f"mean volume of {mean_volume:g}")
     sign, ratio, target = (np.repeat(np.array(column), spec.count) for column in zip(*groups, strict=True))
     number = np.tile(np.arange(spec.count), len(groups))
-    return Jobs(number // spec.futures.trajectories, number, sign, ratio.astype(float), target)
+    return Jobs(number // spec.futures.trajectories, spec.first + number, sign, ratio.astype(float), target)
 
 
 def study(prepared: PreparedModel, market: MarketSpec, spec: ExecutionSpec, starts: Sequence[Start], start_ns: int,

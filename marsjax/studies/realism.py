@@ -93,6 +93,18 @@ class Day(NamedTuple):
     """Of the orders of the day."""
 
 
+class StartValues(NamedTuple):
+    """What is compared of one start."""
+
+    history: Values
+    simulated: list[Values]
+    """Of as many rollouts as got to their end."""
+    real: dict[str, float]
+    """Of all minutes together."""
+    rollouts: list[dict[str, float]]
+    """Likewise, of every rollout; NaN for lost ones."""
+
+
 class Floor(NamedTuple):
     """The noise agent's orders, and the starts of its stretches."""
 
@@ -199,12 +211,8 @@ def compared(day: Day, sent: Sequence[Table], runs: Sequence[Rollout], floor: Fl
     level of prices: its market is moved to the day's mid.
     """
     count, begins = len(sent) // len(runs), day.times_ns
-    simulated: list[list[Values]] = []
-    rollouts: list[list[dict[str, float]]] = []
-    for number, (begin, run) in enumerate(zip(begins, runs, strict=True)):
-        made = list(_events(day, run, sent[number * count :][:count]))
-        simulated.append([values(each, begin, minutes) for each in made if each])
-        rollouts.append([_of_stretch(each, begin, minutes) for each in made])
+    found = [start_values(day.events, day.known, run, sent[number * count :][:count], begin, minutes)
+             for number, (begin, run) in enumerate(zip(begins, runs, strict=True))]
     level = runs[0].mid_twice_start[0] / 2 - floor.init_price
     moved = dataclasses.replace(floor.events, mid_before=floor.events.mid_before + level,
                                 mid_after=floor.events.mid_after + level)
@@ -213,15 +221,32 @@ def compared(day: Day, sent: Sequence[Table], runs: Sequence[Rollout], floor: Fl
         return [values(events, int(begin), minutes) for begin in times_ns]
 
     return Compared(
-        day.name, day.fixed, of(day.events, begins), simulated,
+        day.name, day.fixed, [one.history for one in found], [one.simulated for one in found],
         of(day.events, range(begins[0], begins[-1] + 1, _BETWEEN_NS)), of(moved, floor.times_ns),
-        of(day.events, day.earlier_ns), [_of_stretch(day.events, begin, minutes) for begin in begins], rollouts, count)
+        of(day.events, day.earlier_ns), [one.real for one in found], [one.rollouts for one in found], count)
 
 
-def _events(day: Day, run: Rollout, sent: Sequence[Table]) -> Iterator[OrderEvents | None]:
+def start_values(events: OrderEvents, known: Arrivals, run: Rollout, sent: Sequence[Table], start_ns: int,
+                 minutes: int) -> StartValues:
+    """The values of one start.
+
+    Args:
+      events: of the day.
+      known: orders that may have rested at the start.
+      run: its rollouts.
+      sent: the accepted orders of each of them.
+      start_ns: its time, nanoseconds since midnight.
+      minutes: of a rollout.
+    """
+    made = list(_events(known, run, sent))
+    return StartValues(values(events, start_ns, minutes), [values(each, start_ns, minutes) for each in made if each],
+                       _of_stretch(events, start_ns, minutes), [_of_stretch(each, start_ns, minutes) for each in made])
+
+
+def _events(known: Arrivals, run: Rollout, sent: Sequence[Table]) -> Iterator[OrderEvents | None]:
     """Of each trajectory of one start; None for a lost one."""
     for lost, rows in zip(rollout_summary.is_lost(run), sent, strict=True):
-        yield None if lost else order_events.of_trace(rows, day.known)
+        yield None if lost else order_events.of_trace(rows, known)
 
 
 def _of_stretch(events: OrderEvents | None, begin: int, minutes: int) -> dict[str, float]:
