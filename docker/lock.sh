@@ -7,9 +7,9 @@ set -euo pipefail
 tested=$(realpath "$1")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 for device in cpu cuda12 cuda13; do
-    extras=(--extra demo --extra parquet)
+    extras=(--extra demo --extra parquet --extra ray --extra serve)
     [ "$device" = cpu ] || extras+=(--extra "$device")
     printf 'setuptools\nwheel\n' | uv pip compile setup.py - "${extras[@]}" --constraint "$tested" \
         --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header --no-annotate \
-        --only-binary :all: --quiet --output-file "docker/requirements-$device.txt"
+        --quiet --output-file "docker/requirements-$device.txt"
 done
