@@ -52,7 +52,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     add_feed(config, chosen, chosen.mode)
     config.time = chosen.time or "10:30:00"  # of the start in a real day
     config.evaluate = chosen.evaluate  # many starts of real days, against what came
-    config.trajectories = chosen.trajectories  # futures of each start; 0 or auto: as many as fit the devices at a time
+    config.trajectories = chosen.trajectories  # futures of each start; 0 or auto, but with evaluate: what fits
     config.minutes = chosen.minutes  # length of a future
     config.seed = chosen.seed  # of the futures
     config.output = chosen.output  # a new folder; empty: runs/forecast_SOURCE, numbered where that is taken

@@ -53,7 +53,8 @@ def main(config: ConfigDict) -> int:
               f"model sees {facts['orders_seen']} orders", flush=True)
         limit = threshold(labels_spec, market.session, at.past, 0, start_ns)
         if not config.trajectories:
-            spec = dataclasses.replace(spec, trajectories=futures.fitting(prepared, market, spec, at.start))
+            spec = dataclasses.replace(spec, trajectories=futures.fitting(
+                prepared, market, spec, at.start, config.trace))
         prepared_s = time.perf_counter() - began
         run = _run(config, market, prepared, spec, at, folder)
         labels = rollout_summary.labels(run)

@@ -23,6 +23,7 @@ def main(config: ConfigDict) -> int:
         raise InputError("config.evaluate: expected real days (forecast.py:sse,evaluate), got config.source='noise'")
     if config.trace or config.save_folder:
         raise InputError("config.trace, config.save_folder: expected none with evaluate, which keeps neither")
+    setup.at_least(config, "trajectories", 1)  # how many fit depends on the start, and these are compared
     spec = setup.spec_of(FuturesSpec, config)
     labels, evaluation = setup.spec_of(LabelSpec, config), setup.spec_of(EvaluationSpec, config)
     table_files.check_form(config.tables)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from marsjax.core.errors import InputError
 
@@ -27,7 +27,7 @@ class Devices:
     """
 
     mesh: Mesh | None
-    """None: the default device, without a mesh."""
+    """None: one device, that of the arguments or else JAX's default one."""
 
     @classmethod
     def of(cls, count: int) -> "Devices":
@@ -44,11 +44,9 @@ class Devices:
         return 1 if self.mesh is None else self.mesh.size
 
     @property
-    def apart(self) -> Sharding:
-        """Of arrays [B, ...]."""
-        if self.mesh is None:
-            return SingleDeviceSharding(jax.devices()[0])
-        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+    def apart(self) -> Sharding | None:
+        """Of arrays [B, ...]; None on one device, which need not be named."""
+        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec(AXIS))
 
     def on_each(self, tree: Any) -> Any:
         """The arrays as they are on one device, and a copy of them on each of several."""

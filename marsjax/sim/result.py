@@ -144,7 +144,8 @@ class Rollout:
 
     state: SimState
     """The last state of the trajectories, on the device; `observed` is what the observers returned at the end. Where
-    more were asked for than run at a time (`RolloutSpec.slots`), NumPy arrays, and no contexts."""
+    more were asked for than run at a time (`RolloutSpec.slots`), or they do not come out even on several devices, NumPy
+    arrays, and no contexts."""
     bars: Bars
     """NumPy arrays, [B, M]."""
     mid_twice_start: np.ndarray

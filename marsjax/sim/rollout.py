@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Market, Time
@@ -112,18 +113,18 @@ def rollout(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_star
     if hooks.saving and scheduler.slots != spec.trajectories:
         raise InputError(f"rollout: slots, devices: expected all {spec.trajectories} trajectories at once with "
                          f"`saving`, as many on each device, got {scheduler.slots} slots on "
-                         f"{scheduler.devices.count}")
+                         f"{scheduler.devices.count}; devices=1 fits any number")
     with resume.opened(hooks.saving) as states:
         return _run(simulator, inner, spec, scheduler, hooks, states)
 
 
-def memory(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_starts: Sequence[tuple[Any, Time]] = ()
-           ) -> Memory | None:
+def memory(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_starts: Sequence[tuple[Any, Time]] = (),
+           hooks: Hooks = NO_HOOKS) -> Memory | None:
     """What `rollout` of the same arguments would take of the memory of its devices; compiles, and runs nothing.
 
     None where the compiler does not say. Errors are those of `rollout`, but for MemoryError.
     """
-    inner, scheduler = _scheduled(simulator, start, spec, agent_starts, NO_HOOKS)
+    inner, scheduler = _scheduled(simulator, start, spec, agent_starts, hooks)
     arrays, structure = jax.tree.flatten(inner)
     return _compiled(structure, spec, scheduler, arrays, scheduler.shape())[1]
 
@@ -139,7 +140,8 @@ def _scheduled(simulator: Simulator, start: Start, spec: RolloutSpec, agent_star
     checks.check_agents(inner.spec, every, agent_starts)
     numbers = np.asarray(spec.first + np.arange(spec.trajectories) if spec.numbers is None else spec.numbers, np.int32)
     slots = -(-spec.running // devices.count) * devices.count
-    return inner, Scheduler(inner, Given(starts, numbers, tuple(agent_starts), until), slots, devices)
+    of_agents = jax.tree.map(np.asarray, tuple(agent_starts))  # which may lie on another number of devices
+    return inner, Scheduler(inner, Given(starts, numbers, of_agents, until), slots, devices)
 
 
 def _compiled(structure: jax.tree_util.PyTreeDef, spec: RolloutSpec, scheduler: Scheduler, arrays: list[jax.Array],
@@ -242,7 +244,9 @@ def _every(given: Given, tree: Any, count: int) -> Any:
 def _first_state(scheduler: Scheduler, shape: SimState, states: Resumable | None, identity: dict[str, Any]
                  ) -> tuple[SimState, Done]:
     """The state to go on from: that of a save, or of the beginning."""
-    found = states.take_up(identity, shape, scheduler.count) if states else None
+    where = scheduler.devices.apart or SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shape)
+    found = states.take_up(identity, like, scheduler.count) if states else None
     if found is None:
         return scheduler.begin(), Done(0, 0, np.zeros(scheduler.count, np.int32))
     return scheduler.resumed(found[1]), found[0]

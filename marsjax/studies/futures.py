@@ -127,7 +127,8 @@ def simulate(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, sta
     the device.
     """
     capacity = first_capacity(spec, starts)
-    most_at_once = spec.most_at_once or (fitting(prepared, market, spec, starts[0]) if len(starts) > 1 else 1)
+    most_at_once = spec.most_at_once or (
+        fitting(prepared, market, spec, starts[0], on_trace is not None) if len(starts) > 1 else 1)
     at_once = max(most_at_once // spec.trajectories, 1)
     if saving and at_once < len(starts):
         raise InputError(f"save_folder: expected one batch, at most {spec.most_at_once} trajectories (most_at_once), "
@@ -158,24 +159,29 @@ def slots_of(prepared: PreparedModel, spec: FuturesSpec) -> int | None:
     return None if prepared.slots is None else prepared.slots * Devices.of(spec.devices).count
 
 
-def fitting(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, start: Start) -> int:
+def fitting(prepared: PreparedModel, market: MarketSpec, spec: FuturesSpec, start: Start, is_traced: bool = False
+            ) -> int:
     """How many futures of a start run at a time: as many as fit the memory of the devices, less a tenth.
 
-    Where rows are decoded in turn, as on a CPU, memory is no limit: twice as many as run at a time. Compiles a rollout
-    of a few to see what it needs. InputError where the devices do not say what they have.
+    In books of twice the slots that they begin with, which they may come to need (`next_capacity`). Where rows are
+    decoded in turn, as on a CPU, memory is no limit: twice as many as run at a time. Compiles a rollout of a few to see
+    what it needs. InputError where the devices do not say what they have.
     """
     count = Devices.of(spec.devices).count
     if slots := slots_of(prepared, spec):
         return 2 * slots
-    capacity = first_capacity(spec, [start])
+    capacity = spec.rollout_capacity or min(2 * first_capacity(spec, [start]), _MOST)
     simulator = prepared.simulator(dataclasses.replace(market, capacity=capacity), spec.temperature)
     probe = RolloutSpec(_STEP * count, spec.minutes, chunk_steps=spec.chunk_steps, nearest_minutes=spec.nearest_minutes,
                         devices=spec.devices)
-    found = rollout.memory(simulator, resize(start, capacity), probe)
+    hooks = Hooks(on_trace=lambda who, log: None) if is_traced else NO_HOOKS
+    found = rollout.memory(simulator, resize(start, capacity), probe, hooks=hooks)
     if found is None or found.fit is None:
         raise InputError("trajectories, most_at_once: expected numbers, as the device does not say how much memory it "
                          "has")
-    return max(min(int(found.fit * _SHARE) // (_STEP * count) * _STEP * count, limits.TRAJECTORIES), 1)
+    fit = min(int(found.fit * _SHARE), limits.TRAJECTORIES)
+    even = _STEP * count if fit >= _STEP * count else count
+    return max(fit // even * even, 1)
 
 
 def _repeated(starts: Sequence[Start], trajectories: int) -> Start:

@@ -79,6 +79,11 @@ def stop(progress):
         raise Stop
 
 
+other = jax.devices()[1]
+with jax.default_device(other):
+    found["default"] = [list(x.devices()) == [other] for x in jax.tree.leaves(rolled(plain, trajectories=2).state)]
+put = jax.device_put(plain, other)
+found["put"] = [list(x.devices()) == [other] for x in jax.tree.leaves(rolled(put, trajectories=2).state)]
 compiled = []
 lower = rollout._chunk.lower
 rollout._chunk = type("Kept", (), {"__call__": None, "lower": lambda self, *given: kept(lower(*given))})()
@@ -126,6 +131,7 @@ def test_two_devices_make_what_one_does_and_ask_nothing_of_each_other(tmp_path: 
     found = told(tmp_path, 2)
     assert found["2"] == found["1"]
     assert (found["partitions"], found["collectives"]) == (["2"], [])
+    assert all(found["default"]) and all(found["put"]), "one device is the one that JAX or the arguments name"
 
 
 @pytest.mark.slow

@@ -31,6 +31,10 @@ def test_as_many_fit_as_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
     count = futures.fitting(prepared, market, SPEC, start)
     assert count % 128 == 0
     assert 0.75 * there < needed(count) <= there
+    few = needed(100)
+    monkeypatch.setattr(checks, "_memory", lambda: few)
+    plain, traced = (futures.fitting(prepared, market, SPEC, start, is_traced) for is_traced in (False, True))
+    assert 60 < traced < plain <= 100
     monkeypatch.setattr(checks, "_memory", lambda: None)
     with pytest.raises(InputError, match=r"trajectories, most_at_once: expected numbers, as the device does not say"):
         futures.fitting(prepared, market, SPEC, start)
