@@ -29,7 +29,7 @@ from marsjax.model.cached_attention import Slots
 
 _BLOCK = 64
 """Slots are filled up to a multiple of it with such as are never common."""
-_Parts: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
+Parts: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 """Of `Before`: most, total and mixed."""
 
 
@@ -68,16 +68,19 @@ def attend(prefix: Prefix, layer: int, query: jax.Array, count: jax.Array, slots
         found = prefix_kernel.attend(flat, keys, values, of_query, interpret=ways.attention == "interpreted")
     else:
         unit, power = (attention_kernel.LOG2_E, jnp.exp2) if by_kernel else (1.0, jnp.exp)
-        met = functools.partial(_by_products, (keys, values), compute, unit, power)
+        met = functools.partial(by_products, (keys, values), compute, unit, power)
         # An accelerator's host would have to decide the branch in every layer.
         found = met(flat, of_query) if ways.rows is None else jax.lax.cond(
             jnp.any(of_query > 0), met, lambda query, _: _nothing(query), flat, of_query)
     return Before(count.astype(jnp.int32), *(x.reshape(*query.shape[:2], *x.shape[1:]) for x in found))
 
 
-def _by_products(of_layer: tuple[jax.Array, jax.Array], compute: ComputeSpec, unit: float,
-                 power: Callable[[jax.Array], jax.Array], query: jax.Array, count: jax.Array) -> _Parts:
-    """Of queries [N, h, k] with `count` [N] slots each; scores are multiplied by `unit` before the `power`."""
+def by_products(of_layer: tuple[jax.Array, jax.Array], compute: ComputeSpec, unit: float,
+                power: Callable[[jax.Array], jax.Array], query: jax.Array, count: jax.Array) -> Parts:
+    """The same of queries [N, h, k] with `count` [N] slots each, by products of JAX: most, total and mixed of `Before`.
+
+    Scores are multiplied by `unit` before the `power`.
+    """
     (keys, values), precision = of_layer, layers.precision_of(compute)
     score_HxNxP = jnp.einsum("nhk,hkp->hnp", query, keys, precision=precision,
                              preferred_element_type=jnp.float32) * (unit / math.sqrt(query.shape[-1]))
@@ -90,7 +93,7 @@ def _by_products(of_layer: tuple[jax.Array, jax.Array], compute: ComputeSpec, un
     return most.T, jnp.sum(weight_HxNxP, axis=-1).T, mixed
 
 
-def _nothing(query: jax.Array) -> _Parts:
+def _nothing(query: jax.Array) -> Parts:
     """Of queries without a common slot."""
     zero = jnp.zeros(query.shape, jnp.float32)
     return jnp.full(query.shape[:2], layers.MASKED, jnp.float32), zero[..., 0], zero

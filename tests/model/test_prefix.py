@@ -11,11 +11,10 @@ import pytest
 
 from marsjax.core import kernels
 from marsjax.core.errors import InputError
-from marsjax.core.kernels import Kernels
 from marsjax.core.records import Token
 from marsjax.core.specs import CacheSpec, ComputeSpec
 from marsjax.model import cached_attention, kv_cache, prefix, prefix_kernel
-from marsjax.model.attention_kernel import LOG2_E
+from marsjax.model.attention_kernel import LOG2_E, Before
 from marsjax.model.cached_attention import Slots
 from marsjax.model.layers import FLOAT32, MASKED
 from marsjax.model.llama import OrderModel
@@ -50,32 +49,33 @@ def in_common(count: int, slots: Slots, dtype: str) -> tuple[Prefix, Slots]:
     return prefix.of_slots([Slots(*first)], count, ComputeSpec(dtype=dtype)), Slots(keys, values, scales)
 
 
-@pytest.mark.parametrize("ways", WAYS.values(), ids=WAYS)
-@pytest.mark.parametrize(("size", "dtype", "exact"), [
-    (16, "float32", 5e-6), (16, "bfloat16", 2e-2), (12, "int8", 5e-6)])
-def test_both_parts_together_are_attention_to_all_slots(ways: Kernels, size: int, dtype: str, exact: float) -> None:
-    """Contexts all of whose slots are common, all but one, none, and others behind them; one query and three."""
-    compute = ComputeSpec(dtype="bfloat16" if dtype == "bfloat16" else "float32")
-    for queries in (1, 3):
-        query, slots = inputs_of(100, size, dtype, queries)
-        common, slots = in_common(70, slots, compute.dtype)
-        length = np.array([[70], [71], [90], [100]]) + (np.arange(queries) if queries == 1 else [-2, -1, 0])
-        count = np.minimum([[70], [69], [0], [70]], length)
+@pytest.mark.parametrize(("way", "size", "dtype", "exact"), [
+    ("blocks", 16, "float32", 5e-6), ("whole batch", 16, "float32", 5e-6), ("kernel", 16, "float32", 5e-6),
+    ("kernel", 16, "bfloat16", 2e-2), ("kernel", 12, "int8", 5e-6),
+    pytest.param("blocks", 12, "int8", 5e-6, marks=pytest.mark.slow),
+    pytest.param("whole batch", 16, "bfloat16", 2e-2, marks=pytest.mark.slow)])
+def test_both_parts_together_are_attention_to_all_slots(way: str, size: int, dtype: str, exact: float) -> None:
+    """Contexts all of whose slots are common, all but one, none, and others behind them; three queries, and one."""
+    compute, ways = ComputeSpec(dtype="bfloat16" if dtype == "bfloat16" else "float32"), WAYS[way]
+    query, slots = inputs_of(100, size, dtype, 3)
+    common, slots = in_common(70, slots, compute.dtype)
+    length = np.add([[70], [71], [90], [100]], [0, -2, -1])
+    count = np.minimum([[70], [69], [0], [70]], length)
 
-        @functools.partial(jax.jit, static_argnums=0)
-        def attended(ways: Kernels, query: jax.Array, slots: Slots, count: Any = count, length: Any = length,
-                  common: Prefix = common) -> tuple[jax.Array, ...]:
-            before = prefix.attend(common, 0, query, jnp.asarray(count), slots, ways, compute)
-            found = [cached_attention.attend(ways, query, slots, jnp.asarray(length), compute, before)]
-            if query.shape[1] == 1 and not cached_attention.by_kernel(ways, slots):
-                seen = jnp.arange(100) < length[:, :, None]
-                one = cached_attention.attend_one(CacheSpec(kernels=ways), query, slots, seen, seen, before)
-                found.append(one[:, None])
-            return tuple(found)
+    @jax.jit
+    def attended(query: jax.Array, slots: Slots) -> tuple[jax.Array, jax.Array]:
+        before = prefix.attend(common, 0, query, jnp.asarray(count), slots, ways, compute)
+        every = cached_attention.attend(ways, query, slots, jnp.asarray(length), compute, before)
+        if cached_attention.by_kernel(ways, slots):
+            return every, every[:, :1]
+        seen = jnp.arange(100) < length[:, :1, None]
+        return every, cached_attention.attend_one(CacheSpec(kernels=ways), query[:, :1], slots, seen, seen,
+                                                  Before(*(x[:, :1] for x in before)))[:, None]
 
-        for got in attended(ways, query, slots):
-            assert got.dtype == query.dtype
-            np.testing.assert_allclose(got.astype(jnp.float32), plain(query, slots, length), atol=exact)
+    for got in attended(query, slots):
+        assert got.dtype == query.dtype
+        wanted = plain(query, slots, length)[:, :got.shape[1]]
+        np.testing.assert_allclose(got.astype(jnp.float32), wanted, atol=exact)
 
 
 def test_slots_in_common_are_not_read_from_a_contexts_own_copy() -> None:
@@ -84,7 +84,7 @@ def test_slots_in_common_are_not_read_from_a_contexts_own_copy() -> None:
     count = jnp.asarray([[20], [19], [20], [0]])
     unread = (np.arange(48) < np.asarray(count))[:, None, :, None]
     damaged = Slots(jnp.where(unread, 1e9, slots.keys), jnp.where(unread, 1e9, slots.values), None)
-    for ways in WAYS.values():
+    for ways in (WAYS["whole batch"], WAYS["kernel"]):
         found = []
         for kept in (slots, damaged):
             before = prefix.attend(common, 0, query, count, kept, ways, ComputeSpec())
@@ -168,40 +168,42 @@ def rolled(model: OrderModel, cache: CacheSpec, history: Token, count: Any, flow
 
 
 @functools.cache
-def both(cache: CacheSpec, count: int = HISTORY, batch: int = BATCH, burst: int = 0, compute: ComputeSpec = FLOAT32
-         ) -> list[tuple[Any, ...]]:
-    """The same tokens decoded from own copies and with the prefix read once."""
-    model = random_params(spec_of(2)).replace(compute=compute)
+def decoded(cache: CacheSpec, way: str, count: int = HISTORY, batch: int = BATCH, burst: int = 0,
+            compute: ComputeSpec = FLOAT32, heads: int = 2) -> tuple[Any, ...]:
+    """What `rolled` gives, the same tokens always; the prefix is own or shared."""
+    model = random_params(dataclasses.replace(spec_of(2), heads=heads)).replace(compute=compute)
     history = random_tokens(np.random.default_rng(5), (1, HISTORY), BINS)
     flow = jax.tree.map(lambda x: x[:, :batch], random_flow(STEPS, BATCH, 2, burst))
     flow.replaces_last[:3] = [[True, False, False, False, False][:batch], [False, True, True, False, False][:batch],
                               [True, True, False, False, False][:batch]]
     flow.count[:3] = np.array([[1, 1, 0, 2, 1], [0, 0, 1, 2, 1], [1, 2, 1, 1, 1]])[:, :batch]
-    return [jax.tree.map(np.asarray, rolled(model, dataclasses.replace(cache, prefix=way), history,
-                                            np.array([count]), flow, way == "shared")) for way in ("own", "shared")]
+    found = rolled(model, dataclasses.replace(cache, prefix=way), history, np.array([count]), flow, way == "shared")
+    return jax.tree.map(np.asarray, found)
 
 
 @pytest.mark.parametrize(("cache", "count"), [
-    (REFRESH, HISTORY), (KERNEL, HISTORY), pytest.param(WHOLE_REFRESH, HISTORY, marks=pytest.mark.slow),
-    pytest.param(REFRESH, 9, marks=pytest.mark.slow), pytest.param(KERNEL, 9, marks=pytest.mark.slow)],
-    ids=["blocks", "kernel", "whole batch", "short start in blocks", "short start by the kernel"])
+    (KERNEL, HISTORY), pytest.param(REFRESH, HISTORY, marks=pytest.mark.slow),
+    pytest.param(WHOLE_REFRESH, HISTORY, marks=pytest.mark.slow), pytest.param(KERNEL, 9, marks=pytest.mark.slow)],
+    ids=["kernel", "blocks", "whole batch", "short start by the kernel"])
 def test_decoding_with_a_shared_prefix_is_decoding(cache: CacheSpec, count: int) -> None:
-    """Over rewritten tokens and a refresh, after which no bit differs: nothing is in common then."""
-    (own, wanted, _), (state, got, left) = both(cache, count)
+    """Over rewritten tokens and a refresh; no bit differs where nothing is in common, nor after that."""
+    (own, wanted, _), (state, got, left) = decoded(cache, "own", count), decoded(cache, "shared", count)
     assert gap(got, wanted) < 1e-5 and not np.array_equal(got[:25], wanted[:25])
     kept = min(count, cache.kept(spec_of(2)))
     # Trajectories 0 and 2 rewrote the last common token as the first they did; 1 wrote one before it rewrote.
-    np.testing.assert_array_equal(left[:23], np.broadcast_to(kept - np.array([1, 0, 1, 0, 0]), (23, 5)) + np.where(
-        np.arange(23)[:, None] < 1, [0, 0, 1, 0, 0], 0))
-    np.testing.assert_array_equal(left[23:], 0)
-    if cache.kernels.attention == "interpreted":
-        np.testing.assert_array_equal(got[25:], wanted[25:])
+    rewritten = np.broadcast_to([1, 0, 1, 0, 0], (23, BATCH)).copy()
+    rewritten[0, 2] = 0
+    np.testing.assert_array_equal(left[:23], kept - rewritten)
+    # A context that is no longer than what a refresh keeps is not refreshed.
+    assert np.any(left[23:] == 0) and (count < HISTORY or np.all(left[23:] == 0))
+    np.testing.assert_array_equal(got[1:][left == 0], wanted[1:][left == 0])
     for name in ("total", "length", "refreshes"):
         np.testing.assert_array_equal(getattr(state, name), getattr(own, name))
 
 
+@pytest.mark.slow
 def test_a_start_with_a_shared_prefix_is_the_models() -> None:
-    _, (_, got, _) = both(REFRESH)
+    _, got, _ = decoded(REFRESH, "shared")
     history = random_tokens(np.random.default_rng(5), (1, HISTORY), BINS)
     last = jax.tree.map(lambda x: np.pad(x[:, -32:], [(0, 0), (0, 32)] + [(0, 0)] * (x.ndim - 2)), history)
     wanted = np.asarray(hidden_at(random_params(spec_of(2)), last, np.array([31])))
@@ -209,27 +211,27 @@ def test_a_start_with_a_shared_prefix_is_the_models() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cache", [REFRESH, KERNEL], ids=["blocks", "kernel"])
-def test_a_burst_refreshes_one_context_and_leaves_the_others_theirs(cache: CacheSpec) -> None:
+def test_a_burst_refreshes_one_context_and_leaves_the_others_theirs() -> None:
     """Thirty tokens in a step, several passes: a context that is full is refreshed by itself."""
-    (own, wanted, _), (state, got, left) = both(cache, burst=30)
+    (own, wanted, _), (state, got, left) = (decoded(KERNEL, way, burst=30) for way in ("own", "shared"))
     assert gap(got, wanted) < 1e-5
     np.testing.assert_array_equal(state.refreshes, own.refreshes)
     assert state.refreshes.max() > 0 and np.any((left == 0) != (left == 0).all(axis=1, keepdims=True))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("cache", "exact"), [("int8", 5e-3), ("bfloat16", 0.1)])
-def test_other_numbers_decode_as_near_with_a_shared_prefix(cache: str, exact: float) -> None:
-    compute = ComputeSpec(dtype="bfloat16") if cache == "bfloat16" else FLOAT32
-    for plain_cache in (REFRESH, KERNEL):
-        spec = dataclasses.replace(plain_cache, cache_dtype="int8") if cache == "int8" else plain_cache
-        (_, wanted, _), (_, got, _) = both(spec, compute=compute)
-        assert gap(got.astype(np.float32), wanted.astype(np.float32)) < exact
+@pytest.mark.parametrize(("kind", "exact"), [("int8", 5e-3), ("bfloat16", 0.1)])
+def test_other_numbers_decode_as_near_with_a_shared_prefix(kind: str, exact: float) -> None:
+    """By both kernels in bfloat16."""
+    cache = dataclasses.replace(KERNEL, cache_dtype="int8") if kind == "int8" else KERNEL
+    compute = ComputeSpec(dtype="bfloat16") if kind == "bfloat16" else FLOAT32
+    (_, wanted, _), (_, got, _) = (decoded(cache, way, compute=compute, heads=1) for way in ("own", "shared"))
+    assert gap(got.astype(np.float32), wanted.astype(np.float32)) < exact
 
 
-@pytest.mark.parametrize("cache", [REFRESH, pytest.param(KERNEL, marks=pytest.mark.slow)], ids=["blocks", "kernel"])
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", [REFRESH, KERNEL], ids=["blocks", "kernel"])
 def test_a_trajectory_depends_on_no_other(cache: CacheSpec) -> None:
     """To the bit: the first three of five, which are in other blocks of rows then."""
-    (_, (_, whole, _)), (_, (_, some, _)) = both(cache), both(cache, batch=3)
+    (_, whole, _), (_, some, _) = decoded(cache, "shared"), decoded(cache, "shared", batch=3)
     np.testing.assert_array_equal(some, whole[:, :3])
