@@ -28,14 +28,15 @@ import jax.numpy as jnp
 from marsjax.core import kernels
 from marsjax.core.specs import CacheSpec, ComputeSpec
 from marsjax.model import attention_kernel, cached_attention, prefix, prefix_kernel
-from marsjax.model.attention_kernel import LOG2_E, Before, Cut
+from marsjax.model.attention_kernel import LOG2_E, Cut, Earlier
 from marsjax.model.cached_attention import Slots
 from marsjax.model.prefix import Prefix
+from marsjax.model.prefix_kernel import PrefixCut
 
 CUTS = (Cut(64, 4), Cut(128, 8), Cut(128, 4), Cut(64, 8), Cut(64, 2))
-OF_PREFIX = (prefix_kernel.DEFAULT, prefix_kernel.Cut(16, 128, 4, 2), prefix_kernel.Cut(32, 64, 4, 2),
-             prefix_kernel.Cut(64, 64, 4, 2), prefix_kernel.Cut(16, 64, 4, 3), prefix_kernel.Cut(16, 64, 2, 2),
-             prefix_kernel.Cut(16, 64, 4, 1))
+OF_PREFIX = (prefix_kernel.DEFAULT, PrefixCut(16, 128, 4, 2), PrefixCut(32, 64, 4, 2),
+             PrefixCut(64, 64, 4, 2), PrefixCut(16, 64, 4, 3), PrefixCut(16, 64, 2, 2),
+             PrefixCut(16, 64, 4, 1))
 LOOPS, REPEATS = 16, 5
 COMPUTE = ComputeSpec(dtype="bfloat16")
 
@@ -46,7 +47,7 @@ class Way(NamedTuple):
     name: str
     dtype: str
     cut: Cut | None
-    of_prefix: prefix_kernel.Cut | str | None = None
+    of_prefix: PrefixCut | str | None = None
     """How the kernel of common slots is cut, or `products`; None: each context reads its own copy."""
 
 
@@ -148,7 +149,7 @@ def measured(way: Way, inputs: dict[str, Any], given: argparse.Namespace, plain:
     shared = prefix.of_slots([jax.tree.map(lambda x: x[:1], slots)], half, COMPUTE) if way.of_prefix else None
     attend = jax.jit(functools.partial(attention, way, given.interpret))
     loop = in_a_loop(attend)
-    of_prefix = way.of_prefix._asdict() if isinstance(way.of_prefix, prefix_kernel.Cut) else way.of_prefix
+    of_prefix = way.of_prefix._asdict() if isinstance(way.of_prefix, PrefixCut) else way.of_prefix
     about = {"way": way.name, "dtype": way.dtype, "cut": way.cut and way.cut._asdict(), "of_prefix": of_prefix}
     lengths = (half, given.slots * 23 // 32, given.slots * 15 // 16, given.slots)
     for length, common in itertools.product(lengths, (half, 0) if shared else (0,)):
@@ -172,22 +173,22 @@ def attention(way: Way, interpret: bool, query: jax.Array, context: Context) -> 
     """Attention [B, 1, h, k] by one of the ways."""
     slots, length, common, shared = context
     if way.cut:
-        before = None if shared is None else of_common(way, interpret, query, shared, common)
-        return attention_kernel.attend(query, *slots, length, before, cut=way.cut, interpret=interpret)
+        earlier = None if shared is None else of_common(way, interpret, query, shared, common)
+        return attention_kernel.attend(query, *slots, length, earlier, cut=way.cut, interpret=interpret)
     if way.name == "products":
         return cached_attention.attend(kernels.ACCELERATOR, query, slots, length, COMPUTE)
     seen = jnp.arange(slots.keys.shape[2]) < length[..., None]
     return cached_attention.attend_one(CacheSpec(kernels=kernels.ACCELERATOR), query, slots, seen, seen)[:, None]
 
 
-def of_common(way: Way, interpret: bool, query: jax.Array, shared: Prefix, common: jax.Array) -> Before:
+def of_common(way: Way, interpret: bool, query: jax.Array, shared: Prefix, common: jax.Array) -> Earlier:
     """What the query meets in the slots that all contexts have in common."""
     keys, values = shared.keys[0], shared.values[0]
-    if isinstance(way.of_prefix, prefix_kernel.Cut):
+    if isinstance(way.of_prefix, PrefixCut):
         found = prefix_kernel.attend(query[:, 0], keys, values, common[:, 0], cut=way.of_prefix, interpret=interpret)
     else:
         found = prefix.by_products((keys, values), COMPUTE, LOG2_E, jnp.exp2, query[:, 0], common[:, 0])
-    return Before(common, *(x[:, None] for x in found))
+    return Earlier(common, *(x[:, None] for x in found))
 
 
 def in_a_loop(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

@@ -6,7 +6,7 @@ sum of values of its own, so that no row waits for another before the end, where
 added up. Nothing is a product of matrices: with one query there is none.
 
 Where many contexts begin with the same slots, these are read once for all of them (`model.prefix`). The program then
-begins behind them, and adds what they gave (`Before`) at its end.
+begins behind them, and adds what they gave (`Earlier`) at its end.
 
 Written in Pallas, in its form for Triton.
 """
@@ -36,7 +36,7 @@ Part: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
 values, [n, k]."""
 
 
-class Before(NamedTuple):
+class Earlier(NamedTuple):
     """What queries [B, T] have met in slots that many contexts have in common, float32, not yet divided by the sum."""
 
     slots: Array
@@ -70,11 +70,11 @@ def fits(shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> bool:
 
 
 @functools.partial(jax.jit, static_argnames=("cut", "interpret"))
-def attend(query: Array, keys: Array, values: Array, scales: Array | None, length: Array, before: Before | None = None,
-           *, cut: Cut | None = None, interpret: bool = False) -> jax.Array:
+def attend(query: Array, keys: Array, values: Array, scales: Array | None, length: Array,
+           earlier: Earlier | None = None, *, cut: Cut | None = None, interpret: bool = False) -> jax.Array:
     """Softmax attention of query [B, T, h, k] to the first `length` [B, T] of keys and values [B, h, W, k].
 
-    Of these the first `before.slots` are not read, and `before` counts for them.
+    Of these the first `earlier.slots` are not read, and `earlier` counts for them.
 
     Keys and values of int8 are multiplied by `scales`, float32 [B, 2, h, W], of keys and of values. Returns [B, T, h,
     k] in the dtype of the query; all zero where the length is 0. Sums are float32. `cut` are `cut_of` the keys
@@ -95,10 +95,10 @@ def attend(query: Array, keys: Array, values: Array, scales: Array | None, lengt
     specs, given = [one, own, context, context], [length.astype(jnp.int32), query, keys, values]
     if scales is not None:
         specs, given = [*specs, of_keys, of_values], [*given, scales, scales]
-    if before is not None:
-        specs, given = [*specs, one, of_head, of_head, own], [*given, *before]
+    if earlier is not None:
+        specs, given = [*specs, one, of_head, of_head, own], [*given, *earlier]
     return pl.pallas_call(
-        functools.partial(_program, size=size, block=block, has_before=before is not None),
+        functools.partial(_program, size=size, block=block, has_earlier=earlier is not None),
         grid=(queries, heads, batch), in_specs=specs, out_specs=own,
         out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
         compiler_params=triton.CompilerParams(num_warps=cut.warps, num_stages=1), interpret=interpret,
@@ -106,11 +106,11 @@ def attend(query: Array, keys: Array, values: Array, scales: Array | None, lengt
 
 
 def _program(length_ref: Any, query_ref: Any, keys_ref: Any, values_ref: Any, *others: Any, size: int, block: int,
-             has_before: bool) -> None:
-    """One query of one head; `others` are the scales, of keys and of values, and `Before`, if any, and the result."""
+             has_earlier: bool) -> None:
+    """One query of one head; `others` are the scales, of keys and of values, and `Earlier`, if any, and the result."""
     *given_ref, out_ref = others
-    scales_ref, before_ref = (given_ref[:-4], given_ref[-4:]) if has_before else (given_ref, [])
-    begin = before_ref[0][...] if has_before else 0
+    scales_ref, earlier_ref = (given_ref[:-4], given_ref[-4:]) if has_earlier else (given_ref, [])
+    begin = earlier_ref[0][...] if has_earlier else 0
     length, lanes = length_ref[...], out_ref.shape[-1]
     lane = None if lanes == size else jnp.arange(lanes) < size
     query = triton.load(query_ref, mask=lane, other=None if lane is None else 0.0)
@@ -120,7 +120,7 @@ def _program(length_ref: Any, query_ref: Any, keys_ref: Any, values_ref: Any, *o
     def read(number: jax.Array | int) -> Block:
         at = pl.ds(number * block, block)
         slot = number * block + jnp.arange(block)
-        seen = (slot >= begin) & (slot < length) if has_before else slot < length
+        seen = (slot >= begin) & (slot < length) if has_earlier else slot < length
         mask = seen[:, None] if lane is None else seen[:, None] & lane[None, :]
         mask = jnp.broadcast_to(mask, (block, lanes))
         key, value = (triton.load(ref.at[at, :], mask=mask, other=0) for ref in (keys_ref, values_ref))
@@ -140,13 +140,13 @@ def _program(length_ref: Any, query_ref: Any, keys_ref: Any, values_ref: Any, *o
     highest = jnp.max(most, axis=0)
     kept = jnp.exp2(most - highest)
     total, mixed = jnp.sum(total * kept, axis=0), jnp.sum(mixed * kept[:, None], axis=0)
-    if has_before:
-        earlier = [ref[...] for ref in before_ref[1:3]]
-        earlier_mixed = triton.load(before_ref[3], mask=lane, other=None if lane is None else 0.0)
-        both = jnp.maximum(highest, earlier[0])
+    if has_earlier:
+        of_common = [ref[...] for ref in earlier_ref[1:3]]
+        common_mixed = triton.load(earlier_ref[3], mask=lane, other=None if lane is None else 0.0)
+        both = jnp.maximum(highest, of_common[0])
         # Where one of the two saw nothing its factor is 0, and the other's is 1.
-        kept, of_earlier = jnp.exp2(highest - both), jnp.exp2(earlier[0] - both)
-        total, mixed = total * kept + earlier[1] * of_earlier, mixed * kept + earlier_mixed * of_earlier
+        kept, of_them = jnp.exp2(highest - both), jnp.exp2(of_common[0] - both)
+        total, mixed = total * kept + of_common[1] * of_them, mixed * kept + common_mixed * of_them
     # Where nothing is seen the sum is 0, and so is the result.
     triton.store(out_ref, (mixed / jnp.maximum(total, 1e-30)).astype(out_ref.dtype), mask=lane)
 

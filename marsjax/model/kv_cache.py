@@ -154,7 +154,7 @@ def append(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, cou
            due: Array | bool = False, common: Prefix | None = None) -> State:
     """Appends the first `count` [B] of tokens [B, M] in one pass; the first may rewrite the newest, as above.
 
-    In `refresh`, contexts that are full, or `due` [B], are refreshed before, and have nothing in `common` from then on.
+    In `refresh`, contexts that are full, or `due` [B], are refreshed before; they have nothing in `common` then.
     """
     # Made once: without the barrier XLA makes the tokens again in each kernel that reads them, from the state before
     # the step, which it then copies.
@@ -198,17 +198,17 @@ def predict(model: OrderModel, cache: CacheSpec, state: State, common: Prefix | 
         (query,) = layer.project(x, slice(0, 1))
         angle = slot[:, None] + turns
         query, of_part = layers.rotate(query, cos[angle][:, :, None], sin[angle][:, :, None]), jax.tree.map(part, slots)
-        before = None
+        earlier = None
         if common is not None and state.of_prefix is not None:
-            before = prefix.attend(common, -1, query, part(state.of_prefix)[:, None], of_part, ways, model.compute)
+            earlier = prefix.attend(common, -1, query, part(state.of_prefix)[:, None], of_part, ways, model.compute)
         if not ring and cached_attention.by_kernel(ways, of_part):
-            mixed = cached_attention.attend(ways, query, of_part, slot[:, None] + 1, model.compute, before)
+            mixed = cached_attention.attend(ways, query, of_part, slot[:, None] + 1, model.compute, earlier)
         else:
             # In a ring the slots beyond the query's hold the lap before; in a context, and in a first lap, they are
             # empty.
             this_lap = jnp.arange(spec.context_length) <= slot[:, None, None]
             seen = this_lap | (ring & (total > spec.context_length)[:, None, None])
-            mixed = cached_attention.attend_one(cache, query, of_part, this_lap, seen, before)[:, None]
+            mixed = cached_attention.attend_one(cache, query, of_part, this_lap, seen, earlier)[:, None]
         return model.norm(layer.after_attention(x, mixed))[:, 0]
 
     return in_blocks(block, ways.rows, state.total.shape[0])
@@ -306,10 +306,10 @@ def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token
 
         def rest(part: Part, x: jax.Array = x, layer: DecoderLayer = layer, query: jax.Array = query[0],
                  number: int = number) -> jax.Array:
-            query, of_part, before = part(query), jax.tree.map(part, slots[number]), None
+            query, of_part, earlier = part(query), jax.tree.map(part, slots[number]), None
             if common is not None and of_prefix_BxM is not None:
-                before = prefix.attend(common, number, query, part(of_prefix_BxM), of_part, ways, model.compute)
-            mixed = cached_attention.attend(ways, query, of_part, part(length_BxM), model.compute, before)
+                earlier = prefix.attend(common, number, query, part(of_prefix_BxM), of_part, ways, model.compute)
+            mixed = cached_attention.attend(ways, query, of_part, part(length_BxM), model.compute, earlier)
             return layer.after_attention(part(x), mixed)
 
         x = in_blocks(rest, rows, batch)

@@ -24,13 +24,13 @@ from marsjax.core.kernels import Kernels
 from marsjax.core.records import Array
 from marsjax.core.specs import ComputeSpec
 from marsjax.model import attention_kernel, cached_attention, layers, prefix_kernel
-from marsjax.model.attention_kernel import Before
+from marsjax.model.attention_kernel import Earlier
 from marsjax.model.cached_attention import Slots
 
 _BLOCK = 64
 """Slots are filled up to a multiple of it with such as are never common."""
 Parts: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
-"""Of `Before`: most, total and mixed."""
+"""Of `Earlier`: most, total and mixed."""
 
 
 @jax.tree_util.register_dataclass
@@ -56,7 +56,7 @@ def of_slots(slots: Sequence[Slots], count: int, compute: ComputeSpec) -> Prefix
 
 
 def attend(prefix: Prefix, layer: int, query: jax.Array, count: jax.Array, slots: Slots, ways: Kernels,
-           compute: ComputeSpec) -> Before:
+           compute: ComputeSpec) -> Earlier:
     """What turned queries [B, T, h, k] meet in the first `count` [B, T] slots of a prefix, in layer number `layer`.
 
     In the units of the way that reads the others of `slots`, those of the B contexts.
@@ -72,12 +72,12 @@ def attend(prefix: Prefix, layer: int, query: jax.Array, count: jax.Array, slots
         # An accelerator's host would have to decide the branch in every layer.
         found = met(flat, of_query) if ways.rows is None else jax.lax.cond(
             jnp.any(of_query > 0), met, lambda query, _: _nothing(query), flat, of_query)
-    return Before(count.astype(jnp.int32), *(x.reshape(*query.shape[:2], *x.shape[1:]) for x in found))
+    return Earlier(count.astype(jnp.int32), *(x.reshape(*query.shape[:2], *x.shape[1:]) for x in found))
 
 
 def by_products(of_layer: tuple[jax.Array, jax.Array], compute: ComputeSpec, unit: float,
                 power: Callable[[jax.Array], jax.Array], query: jax.Array, count: jax.Array) -> Parts:
-    """The same of queries [N, h, k] with `count` [N] slots each, by products of JAX: most, total and mixed of `Before`.
+    """Most, total and mixed of `Earlier`, of queries [N, h, k] with `count` [N] slots each, by products of JAX.
 
     Scores are multiplied by `unit` before the `power`.
     """

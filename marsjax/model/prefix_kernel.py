@@ -28,7 +28,7 @@ _LEAST = 16
 """Numbers along each side of a product of matrices."""
 
 
-class Cut(NamedTuple):
+class PrefixCut(NamedTuple):
     """How the kernel is cut, all powers of two; no result but for rounding depends on it. Not yet measured."""
 
     rows: int = 16
@@ -41,7 +41,7 @@ class Cut(NamedTuple):
     """Blocks that are on their way at a time."""
 
 
-DEFAULT = Cut()
+DEFAULT = PrefixCut()
 
 
 def fits(shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> bool:
@@ -51,7 +51,7 @@ def fits(shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> bool:
 
 
 @functools.partial(jax.jit, static_argnames=("cut", "interpret"))
-def attend(query: Array, keys: Array, values: Array, count: Array, *, cut: Cut = DEFAULT, interpret: bool = False
+def attend(query: Array, keys: Array, values: Array, count: Array, *, cut: PrefixCut = DEFAULT, interpret: bool = False
            ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What queries [N, h, k] meet in the first `count` [N] of keys [h, k, P] and values [h, P, k].
 

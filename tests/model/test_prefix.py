@@ -14,12 +14,12 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import Token
 from marsjax.core.specs import CacheSpec, ComputeSpec
 from marsjax.model import cached_attention, kv_cache, prefix, prefix_kernel
-from marsjax.model.attention_kernel import LOG2_E, Before
+from marsjax.model.attention_kernel import LOG2_E, Earlier
 from marsjax.model.cached_attention import Slots
 from marsjax.model.layers import FLOAT32, MASKED
 from marsjax.model.llama import OrderModel
 from marsjax.model.prefix import Prefix
-from marsjax.model.prefix_kernel import Cut
+from marsjax.model.prefix_kernel import PrefixCut
 from tests.model.test_cached_attention import KERNEL, inputs_of, plain
 from tests.model.test_kv_cache import (
     BINS,
@@ -64,13 +64,13 @@ def test_both_parts_together_are_attention_to_all_slots(way: str, size: int, dty
 
     @jax.jit
     def attended(query: jax.Array, slots: Slots) -> tuple[jax.Array, jax.Array]:
-        before = prefix.attend(common, 0, query, jnp.asarray(count), slots, ways, compute)
-        every = cached_attention.attend(ways, query, slots, jnp.asarray(length), compute, before)
+        earlier = prefix.attend(common, 0, query, jnp.asarray(count), slots, ways, compute)
+        every = cached_attention.attend(ways, query, slots, jnp.asarray(length), compute, earlier)
         if cached_attention.by_kernel(ways, slots):
             return every, every[:, :1]
         seen = jnp.arange(100) < length[:, :1, None]
         return every, cached_attention.attend_one(CacheSpec(kernels=ways), query[:, :1], slots, seen, seen,
-                                                  Before(*(x[:, :1] for x in before)))[:, None]
+                                                  Earlier(*(x[:, :1] for x in earlier)))[:, None]
 
     for got in attended(query, slots):
         assert got.dtype == query.dtype
@@ -87,9 +87,9 @@ def test_slots_in_common_are_not_read_from_a_contexts_own_copy() -> None:
     for ways in (WAYS["whole batch"], WAYS["kernel"]):
         found = []
         for kept in (slots, damaged):
-            before = prefix.attend(common, 0, query, count, kept, ways, ComputeSpec())
+            earlier = prefix.attend(common, 0, query, count, kept, ways, ComputeSpec())
             found.append(cached_attention.attend(ways, query, kept, jnp.asarray([[20], [33], [48], [1]]), ComputeSpec(),
-                                                 before))
+                                                 earlier))
         np.testing.assert_array_equal(*found)
 
 
@@ -100,7 +100,7 @@ def test_the_kernel_of_common_slots_is_the_softmax_of_each_query(dtype: str, exa
     query, keys, values = (jnp.asarray(rng.normal(size=shape), dtype) for shape in (
         (5, 2, 16), (2, 16, 64), (2, 64, 16)))
     count = np.array([64, 33, 0, 0, 1])
-    most, total, mixed = prefix_kernel.attend(query, keys, values, count, cut=Cut(2, 16), interpret=True)
+    most, total, mixed = prefix_kernel.attend(query, keys, values, count, cut=PrefixCut(2, 16), interpret=True)
     score = np.einsum("nhk,hkp->nhp", *(np.asarray(x, np.float64) for x in (query, keys))) * LOG2_E / 4
     seen = (np.arange(64) < count[:, None])[:, None]
     wanted = np.max(np.where(seen, score, MASKED), axis=-1)
@@ -118,8 +118,8 @@ def test_the_kernels_are_lowered_to_triton() -> None:
     @jax.jit
     def attend(query: jax.Array, slots: Slots) -> jax.Array:
         compute = ComputeSpec(dtype="bfloat16")
-        before = prefix.attend(common, 0, query, count, slots, kernels.GPU, compute)
-        return cached_attention.attend(kernels.GPU, query, slots, count + 1, compute, before)
+        earlier = prefix.attend(common, 0, query, count, slots, kernels.GPU, compute)
+        return cached_attention.attend(kernels.GPU, query, slots, count + 1, compute, earlier)
 
     assert str(jax.make_jaxpr(attend)(query, slots)).count("pallas_call") == 2
     try:
