@@ -110,9 +110,10 @@ def test_the_kernel_of_common_slots_is_the_softmax_of_each_query(dtype: str, exa
     np.testing.assert_allclose(mixed, np.einsum("nhp,hpk->nhk", weight, np.asarray(values, np.float64)), atol=4 * exact)
 
 
-def test_the_kernels_are_lowered_to_triton() -> None:
-    query, slots = inputs_of(1024, 64, "bfloat16")
-    common, slots = in_common(512, slots, "bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_the_kernels_are_lowered_to_triton(dtype: str) -> None:
+    query, slots = inputs_of(1024, 64, dtype)
+    query, (common, slots) = query.astype(jnp.bfloat16), in_common(512, slots, "bfloat16")
     count = jnp.full((4, 1), 512, jnp.int32)
 
     @jax.jit

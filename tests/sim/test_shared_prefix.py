@@ -17,6 +17,7 @@ from marsjax.sim import rollout
 from marsjax.sim import step as sim_step
 from marsjax.sim.resume import Saving
 from marsjax.sim.rollout import Hooks
+from marsjax.sim.state import End
 from tests.model.test_llama import random_params
 
 OWN = CacheSpec("refresh", refresh_every=12, margin=4)
@@ -68,6 +69,15 @@ def test_a_shared_prefix_changes_no_future() -> None:
     assert differing(own, shared) <= 1
     assert own.state.cache.of_prefix is None
     np.testing.assert_array_equal(shared.state.cache.of_prefix, 0)
+
+
+def test_every_trajectory_reads_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that begin where others have ended, too: with numbers in it that are none no draw has a law."""
+    made = sim_step.shared_prefix
+    monkeypatch.setattr(sim_step, "shared_prefix", lambda *given: jax.tree.map(lambda x: x * np.nan, made(*given)))
+    damaged = run(SHARED, slots=3)
+    np.testing.assert_array_equal(damaged.state.end, End.NOT_FINITE)
+    np.testing.assert_array_equal(damaged.state.cache.of_prefix, OWN.kept(given(OWN)[0].model.spec))
 
 
 @pytest.mark.slow
