@@ -12,13 +12,16 @@ import pytest
 import marsjax
 from marsjax import RolloutSpec, Simulator, testing
 from marsjax.agents import Twap
-from marsjax.core.specs import CacheSpec
+from marsjax.core import kernels
+from marsjax.core.specs import CacheSpec, ComputeSpec
+from marsjax.model import kv_cache
 from marsjax.sim import rollout
 from marsjax.sim import step as sim_step
 from marsjax.sim.resume import Saving
 from marsjax.sim.rollout import Hooks
 from marsjax.sim.state import End
 from tests.model.test_llama import random_params
+from tests.sim.test_rollout import inside_scans
 
 OWN = CacheSpec("refresh", refresh_every=12, margin=4)
 SHARED = dataclasses.replace(OWN, prefix="shared")
@@ -114,6 +117,35 @@ def test_a_run_is_taken_up_with_its_prefix(tmp_path: pathlib.Path) -> None:
     with pytest.raises(StopError):
         run(SHARED, hooks=Hooks(stop, saving=Saving(tmp_path, every_s=0)), chunk_steps=8)
     assert differing(run(SHARED, hooks=Hooks(saving=Saving(tmp_path, every_s=0)), chunk_steps=8), whole(SHARED)) == 0
+
+
+@pytest.mark.slow
+def test_the_first_prediction_is_that_from_own_copies() -> None:
+    simulator, start = given(SHARED)
+    number, until = np.arange(3, dtype=np.int32), jax.tree.map(lambda x: np.repeat(x, 3), start.time)
+    hidden = []
+    for prefix in (None, sim_step.shared_prefix(simulator, start)):
+        begun = jax.jit(functools.partial(sim_step.begin, until=until))(
+            dataclasses.replace(simulator, prefix=prefix), start, number)
+        hidden.append(jax.jit(kv_cache.predict, static_argnums=1)(simulator.model, SHARED, begun.cache, prefix))
+    np.testing.assert_array_equal(begun.cache.of_prefix, SHARED.kept(simulator.model.spec))
+    np.testing.assert_allclose(*hidden, atol=1e-5)
+
+
+def test_each_layer_reads_the_prefix_once_a_step() -> None:
+    """One in `predict`, the others where tokens are appended; with an agent and without."""
+    for agents in (False, True):
+        simulator, start = given(SHARED, agents)
+        spec = dataclasses.replace(simulator.model.spec, layers=3, embed_dim=32, heads=2)
+        model = random_params(spec).replace(compute=ComputeSpec(dtype="bfloat16"))
+        cache = dataclasses.replace(SHARED, kernels=dataclasses.replace(kernels.GPU, head="xla"))
+        simulator = dataclasses.replace(simulator, model=model).replace(cache=cache)
+        simulator = dataclasses.replace(simulator, prefix=jax.eval_shape(sim_step.shared_prefix, simulator, start))
+        until, number = jax.tree.map(lambda x: np.repeat(x, 2), start.time), np.arange(2, dtype=np.int32)
+        state = jax.eval_shape(functools.partial(sim_step.begin, until=until), simulator, start, number)
+        words = jax.eval_shape(sim_step.draw, np.uint32(0), number, number)
+        traced = jax.make_jaxpr(sim_step.step)(simulator, state, words)
+        assert [name for name, *_ in inside_scans(traced.jaxpr)].count("pallas_call") == 2 * 3
 
 
 def test_the_prefix_is_no_part_of_a_state() -> None:
