@@ -1,15 +1,21 @@
 """Time of one query's attention to contexts of one layer: the kernel, cut by cut, and what the compiler makes.
 
     python experiments/throughput/attention.py                        # on a GPU, half a minute
+    python experiments/throughput/attention.py --what shared --batch 128    # with a prefix that all contexts share
     python experiments/throughput/attention.py --batch 2 --heads 2 --slots 64 --interpret    # on a CPU, as a check
 
 One line of JSON a measurement. `gb_per_s` is by the bytes that had to be read: keys and values, and scales, of the
 slots that are filled, whatever a way reads in truth. `copy` and `read` are what the device's memory reaches in this
 run. `difference` is the largest one to `sums`; a way that fails has `error` instead.
+
+The first half of the slots is the same in all contexts. `shared` reads it once for all queries, by the kernel
+(`model.prefix_kernel`, `of_prefix` is how it is cut) or by products of JAX, and the others as `kernel` does; `common`
+are the slots that it reads so, 0 as after a refresh.
 """
 
 import argparse
 import functools
+import itertools
 import json
 import statistics
 import time
@@ -21,11 +27,16 @@ import jax.numpy as jnp
 
 from marsjax.core import kernels
 from marsjax.core.specs import CacheSpec, ComputeSpec
-from marsjax.model import attention_kernel, cached_attention
-from marsjax.model.attention_kernel import Cut
+from marsjax.model import attention_kernel, cached_attention, prefix, prefix_kernel
+from marsjax.model.attention_kernel import LOG2_E, Cut, Earlier
 from marsjax.model.cached_attention import Slots
+from marsjax.model.prefix import Prefix
+from marsjax.model.prefix_kernel import PrefixCut
 
 CUTS = (Cut(64, 4), Cut(128, 8), Cut(128, 4), Cut(64, 8), Cut(64, 2))
+OF_PREFIX = (prefix_kernel.DEFAULT, PrefixCut(16, 128, 4, 2), PrefixCut(32, 64, 4, 2),
+             PrefixCut(64, 64, 4, 2), PrefixCut(16, 64, 4, 3), PrefixCut(16, 64, 2, 2),
+             PrefixCut(16, 64, 4, 1))
 LOOPS, REPEATS = 16, 5
 COMPUTE = ComputeSpec(dtype="bfloat16")
 
@@ -36,6 +47,26 @@ class Way(NamedTuple):
     name: str
     dtype: str
     cut: Cut | None
+    of_prefix: PrefixCut | str | None = None
+    """How the kernel of common slots is cut, or `products`; None: each context reads its own copy."""
+
+
+class Context(NamedTuple):
+    """What a query meets."""
+
+    slots: Slots
+    length: jax.Array
+    """int32 [B, 1], filled slots."""
+    common: jax.Array
+    """int32 [B, 1], those of them that are read once for all."""
+    shared: Prefix | None
+
+
+OWN = [Way("products", "bfloat16", None), Way("sums", "bfloat16", None)]
+SHARED = [*(Way("kernel", dtype, attention_kernel.cut_of(dtype)) for dtype in ("bfloat16", "int8")),
+          *(Way("shared", dtype, attention_kernel.cut_of(dtype), of_prefix)
+            for of_prefix in (OF_PREFIX[0], "products", *OF_PREFIX[1:]) for dtype in ("bfloat16", "int8")
+            if dtype == "bfloat16" or of_prefix == OF_PREFIX[0])]
 
 
 def main() -> None:
@@ -50,9 +81,9 @@ def main() -> None:
     for batch in given.batch:
         inputs = made(batch, given.heads, given.slots, given.size)
         plain = jax.jit(functools.partial(attention, Way("sums", "", None), False))
-        for way in [Way("products", "bfloat16", None), Way("sums", "bfloat16", None),
-                    *(Way("kernel", dtype, cut) for place in range(len(CUTS)) for dtype in best
-                      for cut in best[dtype][place:place + 1])]:
+        own = [*OWN, *(Way("kernel", dtype, cut) for place in range(len(CUTS)) for dtype in best
+                       for cut in best[dtype][place:place + 1])]
+        for way in [*(own if "own" in given.what else ()), *(SHARED if "shared" in given.what else ())]:
             if time.perf_counter() > ends:
                 say(left_out=way._asdict(), batch=batch)
                 continue
@@ -69,6 +100,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--slots", type=int, default=1024, help="of a context")
     parser.add_argument("--size", type=int, default=64, help="of a head")
+    parser.add_argument("--what", nargs="+", choices=("own", "shared"), default=["own", "shared"])
     parser.add_argument("--megabytes", type=int, default=1024, help="of the copy")
     parser.add_argument("--seconds", type=float, default=40, help="after which no measurement begins")
     parser.add_argument("--interpret", action="store_true", help="the kernel step by step, on any device")
@@ -95,12 +127,13 @@ def fastest(dtype: str) -> list[Cut]:
 
 
 def made(batch: int, heads: int, slots: int, size: int) -> dict[str, Any]:
-    """A query and full contexts, as they are kept in bfloat16 and in int8."""
+    """A query and full contexts, as they are kept in bfloat16 and in int8; their first halves are the same."""
     @jax.jit
     def draw() -> dict[str, Any]:
         keys = jax.random.split(jax.random.key(0), 3)
         query = jax.random.normal(keys[0], (batch, 1, heads, size), jnp.bfloat16)
         key, value = (jax.random.normal(one, (batch, heads, slots, size), jnp.bfloat16) for one in keys[1:])
+        key, value = (x.at[:, :, :slots // 2].set(x[:1, :, :slots // 2]) for x in (key, value))
         *both, scale = cached_attention.kept(CacheSpec(cache_dtype="int8"), key, value)
         return {"query": query, "bfloat16": Slots(key, value, None),
                 "int8": Slots(*both, jnp.moveaxis(scale, 0, 1))}
@@ -110,42 +143,59 @@ def made(batch: int, heads: int, slots: int, size: int) -> dict[str, Any]:
 
 def measured(way: Way, inputs: dict[str, Any], given: argparse.Namespace, plain: Callable[..., jax.Array]
              ) -> Iterator[dict[str, Any]]:
-    """A row for each length: half of the slots, nearly three quarters, all."""
-    query, slots = inputs["query"], inputs[way.dtype]
+    """A row for each length: half of the slots, nearly three quarters, 15 of 16, all."""
+    query, slots, half = inputs["query"], inputs[way.dtype], given.slots // 2
     batch, _, heads, size = query.shape
+    shared = prefix.of_slots([jax.tree.map(lambda x: x[:1], slots)], half, COMPUTE) if way.of_prefix else None
     attend = jax.jit(functools.partial(attention, way, given.interpret))
     loop = in_a_loop(attend)
-    about = {"way": way.name, "dtype": way.dtype, "cut": way.cut and way.cut._asdict()}
-    for length in (given.slots // 2, given.slots * 23 // 32, given.slots):
-        filled = jnp.full((batch, 1), length, jnp.int32)
+    of_prefix = way.of_prefix._asdict() if isinstance(way.of_prefix, PrefixCut) else way.of_prefix
+    about = {"way": way.name, "dtype": way.dtype, "cut": way.cut and way.cut._asdict(), "of_prefix": of_prefix}
+    lengths = (half, given.slots * 23 // 32, given.slots * 15 // 16, given.slots)
+    for length, common in itertools.product(lengths, (half, 0) if shared else (0,)):
+        context = Context(slots, *(jnp.full((batch, 1), x, jnp.int32) for x in (length, common)), shared)
+        about |= {"length": length, "common": common}
         try:
             began = time.perf_counter()
-            us = median_us(functools.partial(loop, query, slots, filled)) / LOOPS
+            us = median_us(functools.partial(loop, query, context)) / LOOPS
             row: dict[str, Any] = {"us": us, "first_s": time.perf_counter() - began}
-            found, wanted = (of(query, slots, filled).astype(jnp.float32) for of in (attend, plain))
+            found, wanted = (of(query, context).astype(jnp.float32) for of in (attend, plain))
             row["difference"] = float(jnp.max(jnp.abs(found - wanted)))
         except Exception as error:  # noqa: BLE001  one way is not to end the others, whatever a compiler raises
-            yield {**about, "length": length, "error": f"{type(error).__name__}: {error}"[:500]}
+            yield {**about, "error": f"{type(error).__name__}: {error}"[:500]}
             return
         vector = size + 4 if way.dtype == "int8" else 2 * size
-        yield {**about, "length": length, **row, "gb_per_s": 2 * batch * heads * length * vector / row["us"] / 1e3}
+        read = 2 * heads * (batch * (length - common) * vector + common * 2 * size)
+        yield {**about, **row, "gb_per_s": read / row["us"] / 1e3}
 
 
-def attention(way: Way, interpret: bool, query: jax.Array, slots: Slots, length: jax.Array) -> jax.Array:
+def attention(way: Way, interpret: bool, query: jax.Array, context: Context) -> jax.Array:
     """Attention [B, 1, h, k] by one of the ways."""
+    slots, length, common, shared = context
     if way.cut:
-        return attention_kernel.attend(query, *slots, length, cut=way.cut, interpret=interpret)
+        earlier = None if shared is None else of_common(way, interpret, query, shared, common)
+        return attention_kernel.attend(query, *slots, length, earlier, cut=way.cut, interpret=interpret)
     if way.name == "products":
         return cached_attention.attend(kernels.ACCELERATOR, query, slots, length, COMPUTE)
     seen = jnp.arange(slots.keys.shape[2]) < length[..., None]
     return cached_attention.attend_one(CacheSpec(kernels=kernels.ACCELERATOR), query, slots, seen, seen)[:, None]
 
 
+def of_common(way: Way, interpret: bool, query: jax.Array, shared: Prefix, common: jax.Array) -> Earlier:
+    """What the query meets in the slots that all contexts have in common."""
+    keys, values = shared.keys[0], shared.values[0]
+    if isinstance(way.of_prefix, PrefixCut):
+        found = prefix_kernel.attend(query[:, 0], keys, values, common[:, 0], cut=way.of_prefix, interpret=interpret)
+    else:
+        found = prefix.by_products((keys, values), COMPUTE, LOG2_E, jnp.exp2, query[:, 0], common[:, 0])
+    return Earlier(common, *(x[:, None] for x in found))
+
+
 def in_a_loop(attend: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Calls in one compiled loop, each of which takes the result of the one before."""
     @jax.jit
-    def loop(query: jax.Array, slots: Slots, length: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, LOOPS, lambda _, x: query + attend(x, slots, length) * 0.125, query)
+    def loop(query: jax.Array, context: Context) -> jax.Array:
+        return jax.lax.fori_loop(0, LOOPS, lambda _, x: query + attend(x, context) * 0.125, query)
 
     return loop
 

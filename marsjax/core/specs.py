@@ -220,6 +220,10 @@ class CacheSpec:
     cache_dtype: str = "model"
     """How keys and values are kept: `model`, in the dtype of `ComputeSpec`, or `int8`, in 8 bits with one float32 scale
     for each of a slot's heads, which is near the model's predictions, not equal to them."""
+    prefix: str = "own"
+    """How the slots are read that trajectories of one start have in common, until their first refresh: `own`, each
+    reads its copy, or `shared`, they are read once for all trajectories (`marsjax.model.prefix`); `refresh` only. The
+    results differ by rounding."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("rolling", "refresh", "recompute"):
@@ -232,6 +236,11 @@ class CacheSpec:
         if self.cache_dtype == "int8" and self.mode == "recompute":
             raise InputError("CacheSpec.cache_dtype: expected model where mode is recompute, which keeps no keys and "
                              "values, got 'int8'")
+        if self.prefix not in ("own", "shared"):
+            raise InputError(f"CacheSpec.prefix: expected own or shared, got {self.prefix!r}")
+        if self.prefix == "shared" and self.mode != "refresh":
+            raise InputError(f"CacheSpec.prefix: expected own where mode is {self.mode}, got 'shared': only in "
+                             "refresh contexts keep what they began with")
 
     def kept(self, model: ModelSpec) -> int:
         """Most tokens that a context starts with; InputError if the model cannot be decoded this way."""

@@ -4,6 +4,8 @@
   `layers`: its parts: embedding, decoder layer, norm, head, attention.
   `kv_cache`: the cached step of many trajectories: append new tokens, predict from the newest.
   `cached_attention`, `attention_kernel`: how its keys and values are kept and read.
+  `prefix`, `prefix_kernel`: slots that many contexts have in common, read once for all of them.
+  `blocks`, `token_ring`: trajectories computed a block at a time; their last tokens.
   `sampling`: the exact draw of a token by two random words.
   `row_head`: a head of few rows, whose sums are those of the classes, and its draw.
   `head_kernel`: head and draw of a GPU, in kernels that keep the logits on chip.
@@ -11,7 +13,7 @@
   `init`: a model with fresh weights.
 """
 
-from marsjax.model import head_kernel, kv_cache, layers, llama, row_head, sampling
+from marsjax.model import head_kernel, kv_cache, layers, llama, prefix, row_head, sampling
 from marsjax.model.llama import OrderModel, init
 
-__all__ = ["OrderModel", "head_kernel", "init", "kv_cache", "layers", "llama", "row_head", "sampling"]
+__all__ = ["OrderModel", "head_kernel", "init", "kv_cache", "layers", "llama", "prefix", "row_head", "sampling"]

@@ -17,32 +17,30 @@ other trajectories do.
 Layers up to the last but one are run when tokens are appended, since later tokens need them. The last layer only stores
 keys and values then, and `predict` runs the rest of it for the newest token. Donate the state: each layer's arrays are
 updated in place, by scatters whose masked rows are dropped. How keys and values are kept, as they are or in 8 bits, and
-how they are read is `model.cached_attention`'s; of a context the kernel of a GPU reads the filled slots alone.
+how they are read is `model.cached_attention`'s; of a context the kernel of a GPU reads the filled slots alone. Slots
+that contexts have in common, those of one start, may be read once for all of them: `prefix_of`, `model.prefix`.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from marsjax.core import kernels
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Token
 from marsjax.core.specs import CacheSpec
-from marsjax.model import cached_attention, head_kernel, layers
+from marsjax.model import cached_attention, head_kernel, layers, prefix, token_ring
+from marsjax.model.blocks import Part, in_blocks
 from marsjax.model.cached_attention import Slots
 from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer, layer_of
 from marsjax.model.llama import OrderModel
+from marsjax.model.prefix import Prefix
 from marsjax.model.row_head import RowHead
 
 Cached: TypeAlias = tuple[Array, ...]
 """An array [B, h, W, k] a layer."""
-Part: TypeAlias = Callable[[Array], jax.Array]
-"""Takes a block's rows of an array with the batch in front."""
 
 
 @jax.tree_util.register_dataclass
@@ -67,6 +65,8 @@ class State:
     """[B], tokens in the context of the next prediction."""
     refreshes: Array
     """[B], times that a context was full before its refresh was due (agents, bursts): see `CacheSpec.margin`."""
+    of_prefix: Array | None = None
+    """int32 [B], how many of a context's first slots are those of the common `Prefix`; None where there is none."""
 
 
 def empty(model: OrderModel, cache: CacheSpec, batch: int) -> State:
@@ -107,16 +107,24 @@ def start(model: OrderModel, cache: CacheSpec, tokens: Token, count: Array) -> S
     if cache.mode == "rolling":
         return append(model, cache, state, tokens, count, jnp.zeros(batch, bool))
     count = jnp.clip(count, 0, given).astype(jnp.int32)
-    state = dataclasses.replace(_remember(state, tokens, count, jnp.zeros_like(count)), total=count, length=count)
+    state = _remember(state, tokens, count, jnp.zeros_like(count))
+    state = dataclasses.replace(state, total=count, length=count)
     return state if cache.mode == "recompute" else _refresh(model, cache, state, count > 0)
 
 
+def prefix_of(model: OrderModel, cache: CacheSpec, state: State) -> Prefix:
+    """What contexts have in common that begin as the only one of a state [1], which `start` made."""
+    slots = [_slots_of(state, layer) for layer in range(model.spec.layers)]
+    return prefix.of_slots(slots, cache.kept(model.spec), model.compute)
+
+
 def append_all(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, count: Array, replaces_last: Array,
-               step: Array | int) -> State:
+               step: Array | int, common: Prefix | None = None) -> State:
     """Appends the first `count` [B] of tokens [B, N], `CacheSpec.append` a pass, until none is left.
 
     `replaces_last` [B] bool: the first of them rewrites the newest token so far (a merged cancel). `step` [], the
-    number of this decision, is the same for all trajectories and decides when contexts are refreshed.
+    number of this decision, is the same for all trajectories and decides when contexts are refreshed. `common`, of a
+    state with `of_prefix`, is read once for all contexts; without it each reads its own copy.
     """
     given = tokens.kind.shape[1]
     width = min(cache.append, given)
@@ -131,7 +139,7 @@ def append_all(model: OrderModel, cache: CacheSpec, state: State, tokens: Token,
         part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, done, width, axis=1), tokens)
         left = jnp.clip(count - done, 0, width)
         first = done == 0
-        return append(model, cache, state, part, left, replaces_last & first, due & first), done + width
+        return append(model, cache, state, part, left, replaces_last & first, due & first, common), done + width
 
     if passes == 1:
         return one_pass((state, jnp.int32(0)))[0]
@@ -143,10 +151,10 @@ def append_all(model: OrderModel, cache: CacheSpec, state: State, tokens: Token,
 
 
 def append(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, count: Array, replaces_last: Array,
-           due: Array | bool = False) -> State:
+           due: Array | bool = False, common: Prefix | None = None) -> State:
     """Appends the first `count` [B] of tokens [B, M] in one pass; the first may rewrite the newest, as above.
 
-    In `refresh`, contexts that are full, or `due` [B], are refreshed before.
+    In `refresh`, contexts that are full, or `due` [B], are refreshed before; they have nothing in `common` then.
     """
     # Made once: without the barrier XLA makes the tokens again in each kernel that reads them, from the state before
     # the step, which it then copies.
@@ -158,16 +166,23 @@ def append(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, cou
         full = state.length + count - again > context_length
         state = _refresh(model, cache, state, full | due)
         state = dataclasses.replace(state, refreshes=state.refreshes + (full & ~jnp.asarray(due)))
+        if state.of_prefix is not None:
+            # A rewritten token may be the last of the common ones.
+            left = jnp.minimum(state.of_prefix, state.length - again)
+            state = dataclasses.replace(state, of_prefix=jnp.where(full | due, 0, left))
     state = _remember(state, tokens, count, state.total - again)
     if state.keys is not None:
         first = (state.total if cache.mode == "rolling" else state.length) - again
-        state = _run_layers(model, cache, state, tokens, count, first)
+        state = _run_layers(model, cache, state, tokens, count, first, common)
     return dataclasses.replace(state, total=state.total + count - again,
                                length=jnp.minimum(state.length + count - again, context_length))
 
 
-def predict(model: OrderModel, cache: CacheSpec, state: State) -> jax.Array:
-    """Final hidden states [B, d] of the newest tokens; numbers without meaning for a trajectory without tokens."""
+def predict(model: OrderModel, cache: CacheSpec, state: State, common: Prefix | None = None) -> jax.Array:
+    """Final hidden states [B, d] of the newest tokens; numbers without meaning for a trajectory without tokens.
+
+    `common` as in `append_all`.
+    """
     if state.keys is None or state.values is None or state.newest is None:
         return _recompute(model, cache, state)
     newest, slots = state.newest, _slots_of(state, -1)
@@ -183,22 +198,25 @@ def predict(model: OrderModel, cache: CacheSpec, state: State) -> jax.Array:
         (query,) = layer.project(x, slice(0, 1))
         angle = slot[:, None] + turns
         query, of_part = layers.rotate(query, cos[angle][:, :, None], sin[angle][:, :, None]), jax.tree.map(part, slots)
-        if not ring and cached_attention.by_kernel(ways, slots):
-            mixed = cached_attention.attend(ways, query, of_part, slot[:, None] + 1, model.compute)
+        earlier = None
+        if common is not None and state.of_prefix is not None:
+            earlier = prefix.attend(common, -1, query, part(state.of_prefix)[:, None], of_part, ways, model.compute)
+        if not ring and cached_attention.by_kernel(ways, of_part):
+            mixed = cached_attention.attend(ways, query, of_part, slot[:, None] + 1, model.compute, earlier)
         else:
             # In a ring the slots beyond the query's hold the lap before; in a context, and in a first lap, they are
             # empty.
             this_lap = jnp.arange(spec.context_length) <= slot[:, None, None]
             seen = this_lap | (ring & (total > spec.context_length)[:, None, None])
-            mixed = cached_attention.attend_one(cache, query, of_part, this_lap, seen)[:, None]
+            mixed = cached_attention.attend_one(cache, query, of_part, this_lap, seen, earlier)[:, None]
         return model.norm(layer.after_attention(x, mixed))[:, 0]
 
-    return _in_blocks(block, ways.rows, state.total.shape[0])
+    return in_blocks(block, ways.rows, state.total.shape[0])
 
 
 def logits(model: OrderModel, cache: CacheSpec, hidden: jax.Array) -> jax.Array:
     """Logits [B, classes], float32, of hidden states [B, d], bitwise the same for a row in any batch on a CPU."""
-    return _in_blocks(lambda part: model.head(part(hidden)), kernels.chosen(cache.kernels).rows, hidden.shape[0])
+    return in_blocks(lambda part: model.head(part(hidden)), kernels.chosen(cache.kernels).rows, hidden.shape[0])
 
 
 def prepared(model: OrderModel, cache: CacheSpec) -> head_kernel.Weights | None:
@@ -225,7 +243,7 @@ def sample(model: OrderModel, cache: CacheSpec, hidden: jax.Array, words: Array,
                                       interpret=ways.head == "interpreted")
         return head.draw(part(hidden), part(words), temperature, ways.logits)
 
-    return _in_blocks(block, ways.rows, hidden.shape[0])
+    return in_blocks(block, ways.rows, hidden.shape[0])
 
 
 def _slots_of(state: State, layer: int) -> Slots:
@@ -239,7 +257,8 @@ def _with_slots(state: State, slots: list[Slots]) -> State:
                                scales=scales or None)
 
 
-def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, count: Array, first: Array) -> State:
+def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, count: Array, first: Array,
+                common: Prefix | None) -> State:
     """Writes the keys and values of new tokens [B, M] from slot `first` [B] on, layer by layer.
 
     The layers are a program one after the other, not a loop: a loop would copy each layer's weights out of the stack,
@@ -252,6 +271,7 @@ def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token
     # Masked rows get slots beyond the end, a different one each, so that the scatters may count on unique slots.
     # What is not appended sees nothing, and costs the kernel nothing.
     length_BxM = jnp.where(place < count[:, None], slot_BxM + 1, 0)
+    of_prefix_BxM = None if state.of_prefix is None else jnp.where(length_BxM > 0, state.of_prefix[:, None], 0)
     target_BxM = jnp.where(place < count[:, None], slot_BxM, spec.context_length + place)
     cos, sin = map(jnp.asarray, layers.rotary_table(spec.context_length, spec.embed_dim // spec.heads))
 
@@ -270,7 +290,7 @@ def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token
         return Slots(put(old.keys, key, cached_attention.has_columns(cache)), put(old.values, value), scales)
 
     slots = [_slots_of(state, number) for number in range(spec.layers)]
-    x = _in_blocks(lambda part: model.embedding(jax.tree.map(part, tokens)), rows, batch)
+    x = in_blocks(lambda part: model.embedding(jax.tree.map(part, tokens)), rows, batch)
     for number in range(spec.layers):
         layer, is_last = layer_of(model.layers, number), number == spec.layers - 1
 
@@ -279,73 +299,29 @@ def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token
             *query_key, value = layer.project(part(x), slice(1 if is_last else 0, 3))
             return *(turned(y, part(slot_BxM)) for y in query_key), value
 
-        *query, key, value = _in_blocks(projected, rows, batch)
+        *query, key, value = in_blocks(projected, rows, batch)
         slots[number] = stored(slots[number], key, value)
         if is_last:
             break
 
         def rest(part: Part, x: jax.Array = x, layer: DecoderLayer = layer, query: jax.Array = query[0],
                  number: int = number) -> jax.Array:
-            mixed = cached_attention.attend(ways, part(query), jax.tree.map(part, slots[number]), part(length_BxM),
-                                            model.compute)
+            query, of_part, earlier = part(query), jax.tree.map(part, slots[number]), None
+            if common is not None and of_prefix_BxM is not None:
+                earlier = prefix.attend(common, number, query, part(of_prefix_BxM), of_part, ways, model.compute)
+            mixed = cached_attention.attend(ways, query, of_part, part(length_BxM), model.compute, earlier)
             return layer.after_attention(part(x), mixed)
 
-        x = _in_blocks(rest, rows, batch)
+        x = in_blocks(rest, rows, batch)
     newest = jnp.where(count[:, None] > 0, x[trajectory, jnp.maximum(count - 1, 0)], jnp.asarray(state.newest))
     return dataclasses.replace(_with_slots(state, slots), newest=newest)
 
 
-def _in_blocks(compute: Callable[[Part], Any], rows: int | None, batch: int) -> Any:
-    """`compute` of every trajectory, `rows` at a time; the batch is in front in the result.
-
-    `compute` takes its inputs through `part(x)`, the block's rows of an array with the batch in front. A batch smaller
-    than a block is padded; the last block overlaps the one before it.
-    """
-    if rows is None:
-        return compute(jnp.asarray)
-    blocks = -(-batch // rows)
-    starts = np.minimum(np.arange(blocks) * rows, max(batch - rows, 0))
-
-    def block(start: jax.Array) -> Any:
-        def part(x: Array) -> jax.Array:
-            x = jax.lax.dynamic_slice_in_dim(jnp.asarray(x), start, min(rows, batch))
-            return jnp.pad(x, [(0, rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
-
-        return compute(part)
-
-    result = jax.lax.map(block, jnp.asarray(starts))
-    which = np.minimum(np.arange(batch) // rows, blocks - 1)
-    row = which * rows + np.arange(batch) - starts[which]
-    flat = jax.tree.map(lambda x: x.reshape(blocks * rows, *x.shape[2:]), result)
-    return flat if batch == blocks * rows else jax.tree.map(lambda x: x[row], flat)
-
-
 def _remember(state: State, tokens: Token, count: Array, first: Array) -> State:
-    """Writes the first `count` [B] of tokens [B, M] into the ring of tokens from number `first` [B] on."""
+    """With the first `count` [B] of tokens [B, M], from number `first` [B] on, in the rings of tokens."""
     if state.window is None:
         return state
-    (batch, width), context_length = tokens.kind.shape, state.window.kind.shape[1]
-    place = jnp.arange(width)
-    target = jnp.where(place < count[:, None], (first[:, None] + place) % context_length, context_length + place)
-    put = functools.partial(_put_rows, trajectory=jnp.arange(batch)[:, None], slot=target)
-    return dataclasses.replace(state, window=jax.tree.map(put, state.window, tokens))
-
-
-def _put_rows(ring: Array, new: Array, trajectory: Array, slot: Array) -> jax.Array:
-    new = jnp.asarray(new).astype(ring.dtype)
-    return jnp.asarray(ring).at[trajectory, slot].set(new, mode="drop", unique_indices=True)
-
-
-def _last_tokens(state: State, trajectory: Array, most: int) -> tuple[Token, jax.Array]:
-    """The last `most` tokens [R, most] of trajectories [R], the oldest in front, and how many they are [R]."""
-    total = jnp.asarray(state.total)[trajectory]
-    count = jnp.minimum(total, most)
-
-    def last(ring: Array) -> jax.Array:
-        slot = ((total - count)[:, None] + jnp.arange(most)) % ring.shape[1]
-        return jnp.asarray(ring)[trajectory[:, None], slot]
-
-    return jax.tree.map(last, state.window), count
+    return dataclasses.replace(state, window=token_ring.remember(state.window, tokens, count, first))
 
 
 def _refresh(model: OrderModel, cache: CacheSpec, state: State, due: Array) -> State:
@@ -359,7 +335,7 @@ def _refresh(model: OrderModel, cache: CacheSpec, state: State, due: Array) -> S
         # As many of those due as a block holds; rows past the batch are computed and dropped.
         chosen = jnp.nonzero(due, size=cache.block, fill_value=batch)[0].astype(jnp.int32)
         target = jnp.where(chosen < batch, chosen, batch + jnp.arange(cache.block))
-        tokens, count = _last_tokens(state, jnp.minimum(chosen, batch - 1), kept)
+        tokens, count = token_ring.last(cast(Token, state.window), state.total, jnp.minimum(chosen, batch - 1), kept)
         x, cached = model.encode(tokens, upto=spec.layers - 1)
         key, value = last.project(x, slice(1, 3))
         of_last = jnp.stack([layers.rotate(key, cos, sin), value])
@@ -390,7 +366,7 @@ def _recompute(model: OrderModel, cache: CacheSpec, state: State) -> jax.Array:
     blocks = -(-batch // cache.block)
 
     def one_block(trajectory: jax.Array) -> jax.Array:
-        tokens, count = _last_tokens(state, trajectory, model.spec.context_length)
+        tokens, count = token_ring.last(cast(Token, state.window), state.total, trajectory, model.spec.context_length)
         x, _ = model.encode(tokens)
         return model.norm(x[jnp.arange(cache.block), jnp.maximum(count - 1, 0)])
 

@@ -199,16 +199,16 @@ def attend(q: jax.Array, keys: jax.Array, values: jax.Array, seen: Array, comput
 
     `seen` says which of the S each of the T sees, bool, broadcast to [..., h, T, S].
     """
-    score_HxTxS = jnp.einsum("...thk,...hsk->...hts", q, keys, precision=_precision(compute),
+    score_HxTxS = jnp.einsum("...thk,...hsk->...hts", q, keys, precision=precision_of(compute),
                              preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
     weight_HxTxS = jax.nn.softmax(jnp.where(seen, score_HxTxS, MASKED), axis=-1).astype(compute.dtype)
-    return jnp.einsum("...hts,...hsk->...thk", weight_HxTxS, values, precision=_precision(compute))
+    return jnp.einsum("...hts,...hsk->...thk", weight_HxTxS, values, precision=precision_of(compute))
 
 
 def dense(x: jax.Array, w: Array, compute: ComputeSpec, out: jax.typing.DTypeLike | None = None) -> jax.Array:
     """x [..., n] @ w [n, m] in the dtype of `compute`, or accumulated and returned in `out`."""
     x, w = x.astype(compute.dtype), jnp.asarray(w).astype(compute.dtype)
-    return jnp.matmul(x, w, precision=_precision(compute), preferred_element_type=out)
+    return jnp.matmul(x, w, precision=precision_of(compute), preferred_element_type=out)
 
 
 def rotary_table(positions: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -233,5 +233,6 @@ def _layer_norm(x: jax.Array, scale: Array, shift: Array) -> jax.Array:
     return x * scale + shift
 
 
-def _precision(compute: ComputeSpec) -> jax.lax.Precision | None:
+def precision_of(compute: ComputeSpec) -> jax.lax.Precision | None:
+    """Of matrix products, as JAX names it."""
     return jax.lax.Precision.HIGHEST if (compute.dtype, compute.precision) == ("float32", "highest") else None

@@ -93,7 +93,7 @@ class Memory:
     needed: int
     """Bytes on each device, while a chunk of steps runs."""
     fixed: int
-    """Of these bytes those that more trajectories do not add to: the weights."""
+    """Of these bytes those that more trajectories do not add to: the weights, and a shared prefix."""
     there: int | None
     """Bytes that arrays may take on a device; None: it does not say."""
 
@@ -112,15 +112,15 @@ class Memory:
         return f"memory: {self.needed / 2**30:.2f}{has} GiB{on} for {self.trajectories:,} trajectories at a time{more}"
 
 
-def memory(run: Any, model: OrderModel, trajectories: int, devices: int) -> Memory | None:
-    """What a compiled chunk needs; None where the compiler does not say."""
+def memory(run: Any, fixed: Any, trajectories: int, devices: int) -> Memory | None:
+    """What a compiled chunk needs, and of it the `fixed` arrays; None where the compiler does not say."""
     needs, there = run.memory_analysis(), _memory()
     if needs is None:
         return None
     # The carry is donated: it stands once. Devices made of one CPU share its memory.
     shared = devices if jax.devices()[0].platform == "cpu" else 1
     return Memory(trajectories, devices, needs.argument_size_in_bytes + needs.temp_size_in_bytes,
-                  sum(x.nbytes for x in jax.tree.leaves(model)), None if there is None else there // shared)
+                  sum(x.nbytes for x in jax.tree.leaves(fixed)), None if there is None else there // shared)
 
 
 def check_memory(found: Memory | None) -> None:

@@ -86,7 +86,7 @@ def _with_token(made: NewTokens, encoded: encoding.Encoded) -> NewTokens:
 def append(simulator: Simulator, cache: kv_cache.State, made: NewTokens, step: Array) -> kv_cache.State:
     """Contexts with the new tokens of B trajectories; `step` [B] decides when they are refreshed."""
     return kv_cache.append_all(simulator.model, simulator.spec.cache, cache, made.tokens, made.made, made.replaces,
-                               step)
+                               step, simulator.prefix)
 
 
 def until_decision(simulator: Simulator, state: SimState, active: Array, keys: jax.Array, step: Array,

@@ -120,7 +120,7 @@ def rollout(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_star
 
 def memory(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_starts: Sequence[tuple[Any, Time]] = (),
            hooks: Hooks = NO_HOOKS) -> Memory | None:
-    """What `rollout` of the same arguments would take of the memory of its devices; compiles, and runs nothing.
+    """What `rollout` of the same arguments would take of the memory of its devices; compiles, and runs no step.
 
     None where the compiler does not say. Errors are those of `rollout`, but for MemoryError.
     """
@@ -140,6 +140,8 @@ def _scheduled(simulator: Simulator, start: Start, spec: RolloutSpec, agent_star
     checks.check_agents(inner.spec, every, agent_starts)
     numbers = np.asarray(spec.first + np.arange(spec.trajectories) if spec.numbers is None else spec.numbers, np.int32)
     slots = -(-spec.running // devices.count) * devices.count
+    if inner.spec.cache.prefix == "shared" and not np.ndim(starts.count):
+        inner = dataclasses.replace(inner, prefix=devices.on_each(sim_step.shared_prefix(inner, starts)))
     of_agents = jax.tree.map(np.asarray, tuple(agent_starts))  # which may lie on another number of devices
     return inner, Scheduler(inner, Given(starts, numbers, of_agents, until), slots, devices)
 
@@ -147,9 +149,10 @@ def _scheduled(simulator: Simulator, start: Start, spec: RolloutSpec, agent_star
 def _compiled(structure: jax.tree_util.PyTreeDef, spec: RolloutSpec, scheduler: Scheduler, arrays: list[jax.Array],
               shape: SimState) -> tuple[Any, Memory | None]:
     """The compiled `_chunk`, and what it needs; `structure` and `arrays` are those of a `Simulator`."""
-    devices, model = scheduler.devices, jax.tree.unflatten(structure, arrays).model
+    devices, simulator = scheduler.devices, jax.tree.unflatten(structure, arrays)
     run = _chunk.lower(structure, spec.chunk_steps, devices, arrays, shape, np.uint32(spec.seed)).compile()
-    return run, checks.memory(run, model, scheduler.slots, devices.count)
+    fixed = (simulator.model, simulator.prefix)
+    return run, checks.memory(run, fixed, scheduler.slots, devices.count)
 
 
 def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: Scheduler, hooks: Hooks,

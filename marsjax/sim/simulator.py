@@ -12,6 +12,7 @@ from marsjax.core.kernels import Kernels
 from marsjax.core.specs import CacheSpec, MarketSpec
 from marsjax.model import head_kernel, kv_cache
 from marsjax.model.llama import OrderModel
+from marsjax.model.prefix import Prefix
 from marsjax.observers.base import Observer
 from marsjax.sim.specs import SimulationSpec
 from marsjax.tokens import encoding
@@ -40,6 +41,9 @@ class Simulator:
     spec: SimulationSpec = dataclasses.field(metadata={"static": True})
     weights: head_kernel.Weights | None = None
     """What `prepared` made of the model's head; None: each step makes it, if it needs it."""
+    prefix: Prefix | None = None
+    """What the contexts of all trajectories begin with (`step.shared_prefix`, `CacheSpec.prefix`); None where they have
+    nothing in common, or each reads its own copy."""
 
     @classmethod
     def of(cls, loaded: LoadedModel, market: MarketSpec, *, agents: Sequence[Agent] = (),

@@ -20,6 +20,7 @@ from marsjax.core.records import Array, BookView, Order, Time
 from marsjax.market import book as books
 from marsjax.market import orders as make
 from marsjax.model import kv_cache
+from marsjax.model.prefix import Prefix
 from marsjax.sim import event_loop, event_queue
 from marsjax.sim.event_loop import NO_REFRESH
 from marsjax.sim.event_queue import NextEvent
@@ -67,7 +68,7 @@ def begin(simulator: Simulator, start: Start, trajectory: Array, agent_starts: S
     """B trajectories at their starts.
 
     Args:
-      simulator: what they are simulated with.
+      simulator: what they are simulated with; with a `prefix` there is one start, whose prefix it is.
       start: [B, ...], or one for all of them, whose context is then made once.
       trajectory: int32 [B], numbers that key their draws.
       agent_starts: the agents' states and first wake-ups, [B, ...] each; by default what `Agent.init` gives.
@@ -89,9 +90,10 @@ def begin(simulator: Simulator, start: Start, trajectory: Array, agent_starts: S
     if jnp.ndim(start.count):
         cache = kv_cache.start(simulator.model, spec.cache, start.window, start.count)
     else:
-        window, count = jax.tree.map(lambda x: jnp.asarray(x)[None], (start.window, start.count))
-        one = kv_cache.start(simulator.model, spec.cache, window, count)
+        one = _context(simulator, start)
         cache, start = jax.tree.map(every, (jax.tree.map(lambda x: x[0], one), start))
+        if simulator.prefix is not None:
+            cache = dataclasses.replace(cache, of_prefix=cache.length)
     view = jax.vmap(lambda market: books.view(spec.market, market.book))(start.market)
 
     given = agent_starts or [jax.tree.map(every, agent.init()) for agent in spec.agents]
@@ -105,6 +107,18 @@ def begin(simulator: Simulator, start: Start, trajectory: Array, agent_starts: S
         phase=zero + BackgroundPhase.DECIDE, own_number=zero, planned=jax.tree.map(every, make.no_order()),
         tie=zero.astype(jnp.uint32))
     return jax.tree.map(jnp.asarray, state)
+
+
+@jax.jit
+def shared_prefix(simulator: Simulator, start: Start) -> Prefix:
+    """What the contexts of all trajectories of one start begin with: `Simulator.prefix` before they `begin` there."""
+    return kv_cache.prefix_of(simulator.model, simulator.spec.cache, _context(simulator, start))
+
+
+def _context(simulator: Simulator, start: Start) -> kv_cache.State:
+    """The context of one start, [1]."""
+    window, count = jax.tree.map(lambda x: jnp.asarray(x)[None], (start.window, start.count))
+    return kv_cache.start(simulator.model, simulator.spec.cache, window, count)
 
 
 def draw(seed: Array, trajectory: Array, step: Array) -> Draws:
@@ -175,7 +189,7 @@ def _planned(state: SimState, decision: Decision, words: Draws, asked: Array) ->
 def decide(simulator: Simulator, state: SimState, words: Draws, asked: Array) -> tuple[Decision, jax.Array]:
     """What the background agent plans in trajectories that are asked, bool [B], and the trajectories' `End` then."""
     spec = simulator.spec
-    hidden = kv_cache.predict(simulator.model, spec.cache, state.cache)
+    hidden = kv_cache.predict(simulator.model, spec.cache, state.cache, simulator.prefix)
     sampled, finite = kv_cache.sample(simulator.model, spec.cache, hidden, words.token, spec.temperature,
                                       simulator.weights)
     token = jnp.where(words.given_token == NO_TOKEN, sampled, words.given_token)

@@ -29,21 +29,25 @@ def bytes_moved(simulator: Simulator, trajectories: int) -> dict[str, int]:
     """Bytes that one step reads and writes at least, were nothing read twice.
 
     Every slot of the cache counts, filled or not, where all are read; of contexts that the kernel reads those that are
-    filled on average between two refreshes. The logits stay on chip.
+    filled on average between two refreshes, and where a prefix is shared those of a step before the first of them. The
+    logits stay on chip.
     """
     model, cache = simulator.model, simulator.spec.cache
     spec, by_kernel = model.spec, kernels.chosen(cache.kernels).attention == "kernel"
     in_8_bits = cache.cache_dtype == "int8"
     vector = spec.embed_dim + 4 * spec.heads if in_8_bits else spec.embed_dim * jnp.dtype(model.compute.dtype).itemsize
     token, slots = 2 * trajectories * spec.layers * vector, float(spec.context_length)
+    common = cache.kept(spec) if cache.prefix == "shared" else 0
     if by_kernel and cache.mode == "refresh":
-        slots = cache.kept(spec) + (cache.refresh_every + 1) / 2
+        slots = cache.kept(spec) - common + (cache.refresh_every + 1) / 2
+    of_prefix = 2 * common * spec.layers * spec.embed_dim * jnp.dtype(model.compute.dtype).itemsize
     market = jax.eval_shape(lambda: exchange.open_market(simulator.spec.market))
     return {
         "weights": _bytes(model.layers) + _bytes(model.norm), "head": _bytes(model.head),
         "head_again": 0 if spec.pair_width else (
             trajectories * sampling.BLOCK * _bytes(model.head) // spec.tokens.classes),
-        "cache_read": round(token * slots), "cache_write": token, "markets": 2 * trajectories * _bytes(market)}
+        "cache_read": round(token * slots), "prefix_read": of_prefix, "cache_write": token,
+        "markets": 2 * trajectories * _bytes(market)}
 
 
 def _bytes(tree: Any) -> int:
@@ -87,7 +91,7 @@ def _loop(step: Callable[[Any, Any, jax.Array], Any], given: Any, carry: Any, *,
 def _predict(given: tuple[Simulator, kv_cache.State], hidden: jax.Array, step: jax.Array) -> jax.Array:
     simulator, state = given
     state = dataclasses.replace(state, newest=hidden.astype(jnp.asarray(state.newest).dtype))
-    return kv_cache.predict(simulator.model, simulator.spec.cache, state)
+    return kv_cache.predict(simulator.model, simulator.spec.cache, state, simulator.prefix)
 
 
 def _draw(simulator: Simulator, carry: tuple[jax.Array, Array], step: jax.Array) -> tuple[jax.Array, Array]:
@@ -107,7 +111,7 @@ def _append(simulator: Simulator, state: kv_cache.State, step: jax.Array) -> kv_
                   change=row, seconds=row, levels=jnp.broadcast_to(row[..., None], (batch, 1, LEVELS)),
                   signals=jnp.zeros((batch, 1, SIGNALS), jnp.int32))
     state = kv_cache.append_all(simulator.model, cache, state, token, jnp.ones(batch, jnp.int32),
-                                jnp.zeros(batch, bool), 1)
+                                jnp.zeros(batch, bool), 1, simulator.prefix)
     # A context that has come to its end goes back, so that none is refreshed here.
     back = jnp.where(jnp.asarray(state.length) >= simulator.model.spec.context_length, cache.refresh_every, 0)
     return state if cache.mode == "rolling" else dataclasses.replace(state, length=state.length - back)

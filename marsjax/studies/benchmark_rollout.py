@@ -99,8 +99,8 @@ def case(text: str, context_length: int, platform: str) -> Case:
     return Case(match[1], spec, cache, ComputeSpec(dtype="bfloat16"), int(match[4]))
 
 
-def taken(case: Case, attention: str, head: str, cache_dtype: str) -> Case:
-    """The case with other ways (`Kernels.attention` and `Kernels.head`; empty: the device's) and kind of cache.
+def taken(case: Case, attention: str, head: str, cache_dtype: str, prefix: str = "own") -> Case:
+    """The case with other ways (`Kernels.attention` and `Kernels.head`; empty: the device's), kind of cache and prefix.
 
     InputError where the device cannot run a kernel.
     """
@@ -108,7 +108,8 @@ def taken(case: Case, attention: str, head: str, cache_dtype: str) -> Case:
         raise InputError("expected another way than kernel, which this device cannot run: a line above says why")
     ways = kernels.chosen(case.cache.kernels)
     ways = dataclasses.replace(ways, attention=attention or ways.attention, head=head or ways.head)
-    return case._replace(cache=dataclasses.replace(case.cache, kernels=ways, cache_dtype=cache_dtype))
+    cache = dataclasses.replace(case.cache, kernels=ways, cache_dtype=cache_dtype, prefix=prefix)
+    return case._replace(cache=cache)
 
 
 class Benchmark:
@@ -135,7 +136,8 @@ class Benchmark:
         ways = kernels.chosen(case.cache.kernels)
         row: dict[str, Any] = {
             "model": case.name, "trajectories": case.trajectories, "devices": devices,
-            "cache_dtype": case.cache.cache_dtype, "attention": ways.attention, "head": ways.head,
+            "cache_dtype": case.cache.cache_dtype, "prefix": case.cache.prefix, "attention": ways.attention,
+            "head": ways.head,
             "orders_per_s": case.trajectories / step_s, "us_per_step": step_s * 1e6,
             "us_per_chunk_step": [[s / spec.chunk_steps * 1e6 for s in part] for part in chunk_s],
             "first_step_s": first_chunk_s - statistics.median(min(part) for part in chunk_s),
@@ -143,6 +145,8 @@ class Benchmark:
             "of_bandwidth": self._gb_per_s and gb_per_s / self._gb_per_s,
             "peak_gb": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 1e9 or None}
         if spec.parts:
+            if case.cache.prefix == "shared":
+                simulator = dataclasses.replace(simulator, prefix=sim_step.shared_prefix(simulator, first))
             state = _begin(simulator, first, case.trajectories)
             parts = benchmark_parts.seconds(simulator, state, spec.chunk_steps, spec.repeats)
             us = {name: s * 1e6 for name, s in parts.items()}
@@ -191,8 +195,7 @@ def _converters(orders: Order) -> dict[str, Converter]:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _begin(simulator: Simulator, first: Start, trajectories: int) -> SimState:
-    every = jax.tree.map(lambda x: jnp.broadcast_to(x, (trajectories, *jnp.shape(x))), first)
-    return sim_step.begin(simulator, every, jnp.arange(trajectories, dtype=jnp.int32))
+    return sim_step.begin(simulator, first, jnp.arange(trajectories, dtype=jnp.int32))
 
 
 def table(rows: list[dict[str, Any]], head: bool) -> str:

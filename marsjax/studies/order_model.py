@@ -36,6 +36,9 @@ class DecodingSpec:
     margin: int = 64
     cache_dtype: str = "model"
     """Of keys and values: model, the model's own, or int8 (`CacheSpec.cache_dtype`)."""
+    prefix: str = "own"
+    """How the slots are read that trajectories of one start have in common, in refresh: own, each reads its copy, or
+    shared, they are read once for all (`CacheSpec.prefix`)."""
     rows: int = 0
     """Trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of a batch elsewhere."""
 
@@ -44,6 +47,10 @@ class DecodingSpec:
         if self.cache_dtype not in ("model", "int8") or (self.cache_dtype == "int8" and self.context == "recompute"):
             raise InputError(f"DecodingSpec.cache_dtype: expected model or int8, and model with context=recompute, got "
                              f"{self.cache_dtype!r} with context={self.context}")
+        allowed = ("own", "shared") if self.context in ("auto", "refresh") else ("own",)
+        if self.prefix not in allowed:
+            raise InputError(f"DecodingSpec.prefix: expected {' or '.join(allowed)} with context={self.context}, got "
+                             f"{self.prefix!r}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,7 +97,7 @@ def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec(), platfor
     if mode == "auto":
         mode = "rolling" if model.spec.layers == 1 else "refresh"
     cache = CacheSpec(mode=mode, refresh_every=decoding.refresh_every, margin=decoding.margin, append=1,
-                      kernels=ways, cache_dtype=decoding.cache_dtype)
+                      kernels=ways, cache_dtype=decoding.cache_dtype, prefix=decoding.prefix)
     try:
         cache.kept(model.spec)
     except InputError as error:

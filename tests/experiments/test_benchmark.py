@@ -104,12 +104,18 @@ def test_bytes_are_those_of_the_arrays() -> None:
     moved = benchmark_parts.bytes_moved(Simulator(params, None, None, simulation), 5)
     filled = np.mean(np.arange(by_kernel.kept(spec) + 1, by_kernel.kept(spec) + by_kernel.refresh_every + 1))
     assert moved["cache_read"] == 2 * 5 * 3 * (64 + 2 * 4) * filled == filled * moved["cache_write"]
+    assert moved["prefix_read"] == 0
+    simulation = SimulationSpec(MarketSpec(), dataclasses.replace(by_kernel, prefix="shared"), end_ns=1)
+    moved = benchmark_parts.bytes_moved(Simulator(params, None, None, simulation), 5)
+    assert moved["cache_read"] == (filled - 512) * moved["cache_write"] and moved["prefix_read"] == 2 * 3 * 512 * 64 * 2
 
 
 def test_a_case_takes_another_attention_and_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "has_triton", lambda: True)
     case = benchmark_rollout.case("2x32:3", 1024, "gpu")
     assert case.cache.kernels == kernels.GPU and benchmark_rollout.taken(case, "", "", "model") == case
+    shared = benchmark_rollout.taken(case, "", "", "model", "shared").cache
+    assert shared == dataclasses.replace(case.cache, prefix="shared")
     other = benchmark_rollout.taken(case, "sums", "xla", "int8").cache
     assert other.kernels == dataclasses.replace(kernels.ACCELERATOR, book="kernel") and other.cache_dtype == "int8"
     assert dataclasses.replace(other, kernels=kernels.GPU, cache_dtype="model") == case.cache
@@ -119,8 +125,9 @@ def test_a_case_takes_another_attention_and_cache(monkeypatch: pytest.MonkeyPatc
     ({"cases": ("10m:4",)}, "config.cases: expected MODEL:TRAJECTORIES, as 2m:128 or 24x1024:128, got '10m:4'"),
     ({"cases": ()}, "config.cases: expected at least one MODEL:TRAJECTORIES, got"),
     ({"cases": ("2m:0",)}, "got '2m:0'"), ({"attention": "fast"}, "Kernels.attention: expected columns or sums or"),
-    ({"head": "kernel"}, "config.attention, config.head, config.cache_dtype: expected another way than kernel"),
+    ({"head": "kernel"}, "config.attention, config.head, config.cache_dtype, config.prefix: expected another way than"),
     ({"cache_dtype": "int4"}, "CacheSpec.cache_dtype: expected model or int8, got 'int4'"),
+    ({"prefix": "shared"}, "CacheSpec.prefix: expected own where mode is rolling, got 'shared'"),
     ({"chunks": 0}, "config.chunks: expected at least 1, got 0")])
 def test_bad_configs_name_the_key_and_the_value(tmp_path: pathlib.Path, changes: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):

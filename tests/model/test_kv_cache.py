@@ -16,6 +16,7 @@ from marsjax.core.records import Token
 from marsjax.core.specs import CacheSpec, ComputeSpec, ModelSpec, TokenSpec
 from marsjax.model import kv_cache, llama, sampling
 from marsjax.model.llama import OrderModel
+from marsjax.model.prefix import Prefix
 from tests.model.test_llama import random_params, random_tokens
 
 BINS = TokenSpec(8, 8, 4)
@@ -290,11 +291,11 @@ def test_bfloat16_decodes_near_float32() -> None:
 
 
 def step_of(cache: CacheSpec, traced: Callable[[], None] = lambda: None) -> Any:
-    def step(model: OrderModel, state: kv_cache.State, tokens: Token, count: Any, replaces_last: Any, index: Any
-             ) -> tuple[kv_cache.State, jax.Array]:
+    def step(model: OrderModel, state: kv_cache.State, tokens: Token, count: Any, replaces_last: Any, index: Any,
+             common: Prefix | None = None) -> tuple[kv_cache.State, jax.Array]:
         traced()
-        state = kv_cache.append_all(model, cache, state, tokens, count, replaces_last, index)
-        return state, kv_cache.predict(model, cache, state)
+        state = kv_cache.append_all(model, cache, state, tokens, count, replaces_last, index, common)
+        return state, kv_cache.predict(model, cache, state, common)
 
     return jax.jit(step, donate_argnums=1)
 

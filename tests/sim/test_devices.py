@@ -19,6 +19,7 @@ import jax, numpy as np
 import marsjax
 from marsjax import RolloutSpec, Simulator, testing
 from marsjax.agents import Twap
+from marsjax.core.specs import CacheSpec
 from marsjax.observers.trace import TraceObserver
 from marsjax.sim import rollout
 from marsjax.sim.rollout import Hooks
@@ -30,6 +31,8 @@ model, market = testing.tiny_model(), testing.tiny_market()
 start = testing.random_start(market, model)
 twap = Twap(target=1_000, start_ns=0, total_seconds=45)
 plain = Simulator.of(model, market)
+cache = CacheSpec("refresh", refresh_every=12, margin=4, prefix="shared")
+shared = Simulator.of(model, market, cache=cache)
 with_agent = Simulator.of(model, market, agents=[twap], observers=[TraceObserver(market)])
 
 
@@ -57,17 +60,9 @@ for devices in sorted({1, 2, most}):
         found[devices] += [
             result(whole), result(rolled(plain, trajectories=16, slots=8, devices=devices)),
             result(rolled(plain, start=starts, trajectories=16, devices=devices)),
+            result(rolled(shared, trajectories=11, slots=8, devices=devices)),
             result(rolled(plain, trajectories=11, devices=devices).part(np.arange(11)))]
         print(len(whole.state.time.s.devices()), file=sys.stderr)
-
-
-class Stop(Exception):
-    pass
-
-
-def stop(progress):
-    if progress.steps >= 32:
-        raise Stop
 
 
 class Stop(Exception):
@@ -136,12 +131,15 @@ def test_two_devices_make_what_one_does_and_ask_nothing_of_each_other(tmp_path: 
 
 @pytest.mark.slow
 def test_eight_devices_make_what_one_does(tmp_path: pathlib.Path) -> None:
-    """All at once, in turns, each from its own start, empty places; a run is taken up on another number of devices."""
+    """All at once, in turns, each from its own start, with a prefix read once, with empty places.
+
+    A run is taken up on another number of devices.
+    """
     found = told(tmp_path, 8)
     assert found["used"] == [1, 2, 8]
     assert found["2"] == found["1"]
     assert found["8"] == found["1"]
-    _, _, _, at_once, in_turns, own_starts, _ = found["1"]
+    _, _, _, at_once, in_turns, own_starts, *_ = found["1"]
     assert at_once == in_turns == own_starts
     assert (found["partitions"], found["collectives"]) == (["8"], [])
     assert found["saved"]

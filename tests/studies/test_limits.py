@@ -51,6 +51,8 @@ def noise(seed: int = 0, trajectories: int = 1, **agent: Any) -> Any:
     (lambda: FuturesSpec(4, 5, temperature=TINY), r"FuturesSpec\.temperature: expected 1e-06 to 1e\+06, got 1e-310"),
     (lambda: DecodingSpec(rows=HUGE), r"DecodingSpec\.rows: expected at most"),
     (lambda: DecodingSpec(cache_dtype="int4"), r"DecodingSpec\.cache_dtype: expected model or int8"),
+    (lambda: DecodingSpec(prefix="both"), r"DecodingSpec\.prefix: expected own or shared with context=auto"),
+    (lambda: DecodingSpec(prefix="shared", context="rolling"), r"DecodingSpec\.prefix: expected own with context=roll"),
     (lambda: DecodingSpec(cache_dtype="int8", context="recompute"), r"DecodingSpec\.cache_dtype: expected model or"),
     (lambda: PassSpec(MARKET, chunk_orders=HUGE), r"chunk_orders of at most 1048576, got"),
     (lambda: LabelSpec(5, fit_every_s=HUGE), r"LabelSpec\.fit_every_s: expected at most"),
