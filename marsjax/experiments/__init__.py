@@ -9,6 +9,7 @@ Programs, each with a config of its name in configs/:
   `stylized_facts`: Cont's eleven facts of minute bars.
   `replay`: orders through the exchange.
   `simulate`: noise markets, thousands at once.
+  `prepare`: days of real orders made ready to be trained on, however many.
   `train`, `context_length`: an order model from days of real orders; how its predictions depend on its context.
   `make_day`: a day that an order model writes, to start from.
   `import_checkpoint`: a published order model as a checkpoint of marsjax.

@@ -169,7 +169,7 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
     state, done = _first_state(scheduler, shape, states, _identity(inner, spec, scheduler) if states else {})
     ledgers, mids, counts = _every(scheduler.given, (
         starts.market.ledgers, _mid_twice(simulator.spec.market, starts.market),
-        _counts(starts.market, starts.token_state)), scheduler.count)
+        _counts(starts.market, starts.token_state)))
     keeper = _Keeper(simulator.spec, is_whole=not done.steps)
     clock = _Clock(time.perf_counter() - began)
     goes_on = scheduler.goes_on(np.asarray(state.end))
@@ -238,10 +238,10 @@ def _repeated(tree: Any, count: int) -> Any:
     return jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), tree)
 
 
-def _every(given: Given, tree: Any, count: int) -> Any:
+def _every(given: Given, tree: Any) -> Any:
     """What was made of the starts, of each of the trajectories [B, ...], on the host."""
     found = jax.tree.map(np.asarray, tree)
-    return _repeated(found, count) if given.is_one else found
+    return _repeated(found, len(given.number)) if given.is_one else found
 
 
 def _first_state(scheduler: Scheduler, shape: SimState, states: Resumable | None, identity: dict[str, Any]
@@ -265,7 +265,7 @@ def _identity(simulator: Simulator, spec: RolloutSpec, scheduler: Scheduler) -> 
             "numbers": np.asarray(given.number).tolist(),
             "model_spec": repr(simulator.model.spec), "model": _digest(simulator.model),
             "table": _digest(simulator.table), "draws": _digest(simulator.draws),
-            "start": _digest(_every(given, given.starts, scheduler.count)),
+            "start": _digest(_every(given, given.starts)),
             "until": _digest(given.until), "agent_starts": _digest(given.agent_starts)}
 
 
@@ -304,8 +304,7 @@ class _Keeper:
             missing = (f"{int(np.sum(self.dropped))} events found no room: give TraceObserver a larger room, or set "
                        "fewer RolloutSpec.chunk_steps")
         starts = scheduler.given.starts
-        return Trace(tuple(self._chunks), missing,
-                     _every(scheduler.given, (starts.market.book, starts.time), scheduler.count))
+        return Trace(tuple(self._chunks), missing, _every(scheduler.given, (starts.market.book, starts.time)))
 
 
 def _so_far(scheduler: Scheduler, state: SimState, bars: int, mids: np.ndarray) -> SoFar:
