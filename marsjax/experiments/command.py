@@ -75,7 +75,7 @@ def usage() -> str:
              "  marsjax PROGRAM --config=NAME[:ARGUMENT] [--config.KEY=VALUE ...]"]
     for title, group in GROUPS.items():
         lines += ["", f"{title}:", *(f"  {program.name:<18} {program.purpose}" for program in group)]
-    return "\n".join([*lines, "", "start with:  marsjax forecast --config=forecast  (every key: --config=forecast:help)"])
+    return "\n".join([*lines, "", "start with:  marsjax forecast --config=forecast (all keys: --config=forecast:help)"])
 
 
 if __name__ == "__main__":
