@@ -9,7 +9,6 @@
 A preparation that was ended goes on when it is started again: days that are done are not made again.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -155,16 +154,12 @@ def _each(what: str, workers: int, calls: Sequence[Callable[[], None]]) -> None:
                 call()
                 bar.update()
             return
-        if not calls:
-            return
-        with worker_processes.started(min(workers, len(calls))) as executor:
-            for done in concurrent.futures.as_completed([executor.submit(call) for call in calls]):
-                try:
-                    done.result()
-                except BrokenProcessPool as error:
-                    raise OSError(f"a process that prepared {what} was ended, perhaps as memory ran out: start again "
-                                  f"with fewer than workers={workers}; days that are done stay") from error
+        try:
+            for _ in worker_processes.results(calls, workers):
                 bar.update()
+        except BrokenProcessPool as error:
+            raise OSError(f"a process that prepared {what} was ended, perhaps as memory ran out: start again with "
+                          f"fewer than workers={workers}; days that are done stay") from error
 
 
 def _about(spec: ShardSpec, feeds: Iterable[DayFeed], held_out: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,13 @@ if __name__ == "__main__":
         executor.submit(time.sleep, 600)
         time.sleep(600)
 """
+MANY = """
+import os
+from marsjax.studies import worker_processes
+if __name__ == "__main__":
+    worker_processes._TASKS = 2
+    print(*worker_processes.results([os.getpid] * 9, 2))
+"""
 
 
 def lives(pid: int) -> bool:
@@ -32,10 +39,23 @@ def lives(pid: int) -> bool:
     return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+def command(program: str) -> list[str]:
+    return [sys.executable, "-c", program]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+def test_more_calls_than_processes_may_take_come_to_an_end() -> None:
+    """Each process takes few calls, then others take over: of nine calls the last is made by the third lot."""
+    made = subprocess.run(command(MANY), env=environment(), stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+    found = [int(pid) for pid in made.stdout.split()]
+    assert len(found) == 9 and not set(found[:4]) & set(found[4:8]) and found[8] not in found[:8]
+
+
 def test_a_killed_program_leaves_no_process(tmp_path: pathlib.Path) -> None:
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", PROGRAM]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen(command(PROGRAM), env=environment(), stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         pid = int(program.stdout.readline())
         assert lives(pid) and pid != program.pid
