@@ -40,10 +40,12 @@ def add_feed(config: ConfigDict, chosen: ConfigDict, source: str) -> None:
     config.file = chosen.file  # csv, databento: one file instead
     config.symbol = chosen.symbol  # one symbol, several joined by +, or all
     config.date = chosen.date  # one date as in the file names; empty: all
-    config.grouped = True  # lobster, databento: executions of one aggressor become one order (else one a message)
-    config.follow = True  # lobster: the book file beside the messages puts the book right after every row
-    config.time_zone = ""  # databento: of the exchange; empty: as the data set says
-    config.book = ""  # csv: a file of the orders that rest before the first one
+    # Lobster, databento: executions of one aggressor become one order (else one a message).
+    config.grouped = READER_KEYS["grouped"]
+    # Lobster: the book file beside the messages puts the book right after every row.
+    config.follow = READER_KEYS["follow"]
+    config.time_zone = READER_KEYS["time_zone"]  # databento: of the exchange; empty: as the data set says
+    config.book = READER_KEYS["book"]  # csv: a file of the orders that rest before the first one
 
 
 FEED_ARGUMENTS = {"folder": "", "file": "", "symbol": "all", "date": ""}
@@ -85,8 +87,8 @@ def add_tokens(config: ConfigDict, small: bool) -> None:
 MARKET_KEYS = ("tick", "capacity", "trade_width", "session", "auction_rule", "start_time", "end_time", "price_unit",
                "volume_unit", "currency")
 """Those of `add_market`."""
-READER_KEYS = ("grouped", "follow", "time_zone", "book")
-"""Those of `add_feed` that single readers take."""
+READER_KEYS = {"grouped": True, "follow": True, "time_zone": "", "book": ""}
+"""Those of `add_feed` that single readers take, as they are unless they are set."""
 
 
 def add_tables(config: ConfigDict) -> None:

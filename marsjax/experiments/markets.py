@@ -13,6 +13,7 @@ from marsjax.core.specs import AuctionRule, MarketSpec
 from marsjax.data import DayFeed, Venue, made_days, sources
 from marsjax.data.made_days import MadeDay
 from marsjax.experiments import setup
+from marsjax.experiments.config_parts import READER_KEYS
 from marsjax.sim.refusals import Refusals
 from marsjax.studies import places
 
@@ -23,8 +24,6 @@ NOISE = "noise"
 KEYS = {"session": "config.session (or config.start_time, config.end_time)", "tick": "config.tick",
         "capacity": "config.capacity", "accounts": "config.accounts", "conditions": "config.conditions"}
 """What `Refusals.problems` calls what is to be set."""
-READER_KEYS = {"grouped": True, "follow": True, "time_zone": "", "book": ""}
-"""Keys of single readers, as they are unless they are set."""
 _SIZES = ("capacity", "trade_width", "accounts")
 _OF_NOISE = ("noise: a thin book such as the default model has never seen; its futures move further than those of a "
              "real market")
