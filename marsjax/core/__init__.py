@@ -6,6 +6,7 @@ Modules:
   `sessions`: the phases of the trading day.
   `kernels`: which of several ways to one result a program takes.
   `files`: files from outside, read with care.
+  `locks`: a file by which one process at a time uses a folder.
 Constants: `NO_ID`, `NO_ACCOUNT`, `NO_PRICE`, `EMPTY_PRICE` stand where there is none; `MAX_PRICE` and `MAX_VOLUME` are
 the largest of one order.
 Enums:
@@ -39,7 +40,7 @@ Errors:
   `InputError`: what came from outside does not fit.
 """
 
-from marsjax.core import files, int64, kernels, sessions, times
+from marsjax.core import files, int64, kernels, locks, sessions, times
 from marsjax.core.errors import InputError
 from marsjax.core.kernels import ACCELERATOR, CPU, GPU, Kernels
 from marsjax.core.records import (
@@ -75,5 +76,5 @@ __all__ = [
     "AuctionRule", "Book", "BookView", "CacheSpec", "ComputeSpec", "Condition", "Conservation", "Counters",
     "InputError", "Int64", "Kernels", "Kind", "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "Period",
     "Phase", "Report", "Session", "Side", "Status", "Time", "Token", "TokenSpec", "Trades", "Uncross", "Units",
-    "chinese_session", "continuous_session", "files", "int64", "kernels", "sessions", "times",
+    "chinese_session", "continuous_session", "files", "int64", "kernels", "locks", "sessions", "times",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import numpy as np
 
-from marsjax.core import files
+from marsjax.core import files, locks
 from marsjax.core.errors import InputError, brief
 from marsjax.core.unfinished import undone_by
 
@@ -153,8 +153,6 @@ class SavedStates:
         return None
 
     def _lock(self, held: contextlib.ExitStack) -> None:
-        import fcntl
-
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = held.enter_context((self.folder / _LOCK).open("a+", encoding="utf-8"))
@@ -163,18 +161,9 @@ class SavedStates:
                                      str(self.folder)) from None
         except OSError as error:
             self._fail(error)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise InputError(f"{self.folder}: another run uses these saved states, process {file.read(100).strip()}; "
-                             "wait for its end, or name another folder") from None
-        except OSError:  # a file system without locks
-            return
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {os.uname().nodename}\n")
-        with contextlib.suppress(OSError):  # a full disk, which is found below
-            file.flush()
+        if (other := locks.taken_by(file)) is not None:
+            raise InputError(f"{self.folder}: another run uses these saved states, process {other}; wait for its end, "
+                             "or name another folder")
 
     def _check_writable(self) -> None:
         """By a file as of a save, before anything takes time."""
