@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+import marsjax
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.specs import TokenSpec
@@ -22,7 +23,7 @@ def main(config: ConfigDict) -> int:
     limits.check_whole("config.workers", config.workers, 0, 1024)
     feeds = markets.open_feeds(config)
     made = token_shards.prepare(Path(config.output), shard_spec(config, feeds), feeds, held_out(config, feeds),
-                                config.workers or worker_processes.cores(), markets.KEYS)
+                                config.workers or worker_processes.cores(), markets.KEYS, marsjax.__version__)
     for day in made.days:
         if day["told"]:
             print(f"{day['name']}: {day['told']}")

@@ -5,19 +5,22 @@ known, are several times as large as the tokens.
 """
 
 import dataclasses
+import hashlib
 import io
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from marsjax.core import limits
+from marsjax.core import files, limits
 from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
 from marsjax.core.specs import MarketSpec, TokenSpec
 from marsjax.core.unfinished import undone_by
-from marsjax.data.feed import DayFeed
+from marsjax.data.feed import DayFeed, FeedChunk
 from marsjax.tokens import encoding
 from marsjax.tokens.bins import Converter
 from marsjax.training import days, prepare, split, stored
@@ -67,12 +70,13 @@ class DayPlaces:
 
 def write_values(spec: ShardSpec, feed: DayFeed, places: DayPlaces) -> None:
     """Writes `prepare.fit_values` of a day that is trained on, and of its image; raises what that raises."""
-    found = [prepare.fit_values(day, spec.held_from_ns, spec.length) for day in _replayed(spec, feed, spec.mirror)]
+    replayed, orders = _replayed(spec, feed, spec.mirror)
+    found = [prepare.fit_values(day, spec.held_from_ns, spec.length) for day in replayed]
     held = io.BytesIO()
     named: dict[str, Any] = {f"{name}.{place}": values for place, part in enumerate(found)
                              for name, values in part.items()}
-    np.savez_compressed(held, **named)
-    _write_whole(places.values, held.getvalue())
+    np.savez_compressed(held, orders=np.array(orders), **named)
+    write_whole(places.values, held.getvalue())
 
 
 def read_values(path: Path, name: str) -> Iterable[np.ndarray]:
@@ -85,6 +89,8 @@ def write_tokens(spec: ShardSpec, fitted: Mapping[str, Converter], feed: DayFeed
                  places: DayPlaces, names: Mapping[str, str] | None = None) -> None:
     """Writes the tokens of a day and of its image, then its record.
 
+    The record has a hash of the day's orders, by which they are known again.
+
     Args:
       spec: how.
       fitted: the bins.
@@ -93,25 +99,78 @@ def write_tokens(spec: ShardSpec, fitted: Mapping[str, Converter], feed: DayFeed
       places: where to.
       names: of what would have let refused orders in, as of `Refusals.problems`.
 
-    Raises InputError where the day has too few orders in a part (`split.split`).
+    Raises InputError where the day has too few orders in a part (`split.split`), or other orders than when bins were
+    fitted.
     """
-    replayed = _replayed(spec, feed, spec.mirror and not is_held_out)
+    replayed, orders = _replayed(spec, feed, spec.mirror and not is_held_out)
+    if places.values.exists():
+        with np.load(places.values) as file:
+            _check_orders(feed, orders, str(file["orders"]), places.values)
     table = encoding.tables(spec.tokens, fitted)
     made = [days.day_tokens(spec.market, spec.tokens, table, day) for day in replayed]
     own, held = ([], made[:1]) if is_held_out else (made[:1], [])
     split.split(own, held, spec.validation_from_ns, spec.held_from_ns, spec.length)  # for what it raises
     refused = replayed[0].refused
     record: dict[str, Any] = {
-        "name": feed.name, "symbol": feed.symbol, "held_out": is_held_out,
+        "name": feed.name, "symbol": feed.symbol, "held_out": is_held_out, "orders": orders,
         "tokens": _written(spec, places.tokens, made[0]),
         "image": _written(spec, places.image, made[1]) if len(made) > 1 else None,
         "refused": refused.record(), "told": refused.line(), "problems": refused.problems(names)}
-    _write_whole(places.record, json_text_of(record).encode())
+    write_whole(places.record, json_text_of(record).encode())
 
 
-def _replayed(spec: ShardSpec, feed: DayFeed, has_image: bool) -> list[ReplayedDay]:
-    opened = [feed.read(), *([days.mirrored(feed.read())] if has_image else [])]
-    return days.replay_days(spec.market, opened, [feed.name, f"{feed.name} mirrored"][: len(opened)])
+def check_day(feed: DayFeed, places: DayPlaces) -> None:
+    """Reads the orders of a day that is done, without a replay; InputError where they are not those of its record."""
+    seen = _Seen(feed.read())
+    for _ in seen:
+        pass
+    _check_orders(feed, seen.digest(), files.read_json(places.record)["orders"], places.record)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a small file; it is there whole or not at all."""
+    fresh = path.with_name(f".{path.name}.new")
+    with undone_by(lambda: fresh.unlink(missing_ok=True)):
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+
+
+class _Seen(Iterator[FeedChunk]):
+    """The chunks of a feed, and the hash of the orders that went by; it does not depend on where chunks end."""
+
+    def __init__(self, chunks: Iterator[FeedChunk]) -> None:
+        self._chunks = chunks
+        self._columns: dict[str, Any] = {}
+
+    def __next__(self) -> FeedChunk:
+        chunk = next(self._chunks)
+        synthetic = np.zeros(len(chunk.sequence), bool) if chunk.is_synthetic is None else chunk.is_synthetic
+        for path, column in jax.tree.leaves_with_path((chunk.orders, synthetic)):
+            held = self._columns.setdefault(jax.tree_util.keystr(path), hashlib.sha256())
+            held.update(np.asarray(column, "<i8").tobytes())
+        return chunk
+
+    def digest(self) -> str:
+        """Hexadecimal SHA-256."""
+        every = [f"{name}: {held.hexdigest()}" for name, held in sorted(self._columns.items())]
+        return hashlib.sha256("\n".join(every).encode()).hexdigest()
+
+
+def _check_orders(feed: DayFeed, found: str, expected: str, path: Path) -> None:
+    if found != expected:
+        raise InputError(f"{feed.name}: its orders are not those that {path} was made of: put its files back, or "
+                         "remove the whole folder and prepare again")
+
+
+def _replayed(spec: ShardSpec, feed: DayFeed, has_image: bool) -> tuple[list[ReplayedDay], str]:
+    """The day, its image if it is to have one, and the hash of its orders."""
+    seen = _Seen(feed.read())
+    opened = [seen, *([days.mirrored(feed.read())] if has_image else [])]
+    replayed = days.replay_days(spec.market, opened, [feed.name, f"{feed.name} mirrored"][: len(opened)])
+    return replayed, seen.digest()
 
 
 def _written(spec: ShardSpec, path: Path, made: DayTokens) -> dict[str, Any]:
@@ -119,10 +178,3 @@ def _written(spec: ShardSpec, path: Path, made: DayTokens) -> dict[str, Any]:
     of = stored.write(path, made.features)
     return {**of._asdict(), "validation": int(np.searchsorted(made.time_ns, spec.validation_from_ns)),
             "held": int(np.searchsorted(made.time_ns, spec.held_from_ns))}
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.new")
-    with undone_by(lambda: fresh.unlink(missing_ok=True)):
-        fresh.write_bytes(content)
-        fresh.replace(path)

@@ -1,17 +1,20 @@
 """Days prepared into files are those that are prepared in memory, wherever the preparation was ended."""
 
 import dataclasses
+import itertools
+import os
 import pathlib
 import shutil
 from typing import Any
 
 import chex
+import jax
 import numpy as np
 import pytest
 
 from marsjax.core.times import SECOND_NS
 from marsjax.data import neutral
-from marsjax.data.feed import DayFeed
+from marsjax.data.feed import DayFeed, FeedChunk
 from marsjax.studies import token_shards
 from marsjax.training import converters, day_shard, prepare
 from marsjax.training.day_shard import ShardSpec
@@ -89,7 +92,7 @@ def equal(found: Prepared, expected: Prepared) -> None:
 def test_files_hold_what_is_prepared_in_memory(folder: pathlib.Path, in_memory: Prepared, feeds: list[DayFeed]) -> None:
     equal(token_shards.opened(folder), in_memory)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "converters", "images", "index.json", "preparation.json", "tokens"]
+        ".lock", "converters", "images", "index.json", "preparation.json", "tokens"]
     again = token_shards.prepare(folder, SPEC, feeds, ["c"])
     assert again == token_shards.read(folder)
     assert [day["refused"] for day in again.days] == [each.record() for each in in_memory.refused.values()]
@@ -103,6 +106,135 @@ def test_processes_make_the_same_files(folder: pathlib.Path, feeds: list[DayFeed
     assert len(files) == 4
     for name in files:
         assert (tmp_path / "shards" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_what_was_removed_is_made_again(folder: pathlib.Path, feeds: list[DayFeed], tmp_path: pathlib.Path) -> None:
+    """As the error of a damaged file advises; other orders than those of then are found, and change nothing."""
+    path = tmp_path / "shards"
+    shutil.copytree(folder, path)
+    damaged, image = path / "tokens" / "a.npy", path / "images" / "b.npy"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.npy: its bytes are not those that were written; remove it and prepare"):
+        token_shards.opened(path)
+    damaged.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.npy: no such file; prepare again, which makes it"):
+        token_shards.opened(path)
+    image.unlink()
+    left = {file: file.stat().st_mtime_ns for file in path.rglob("*.np[yz]")}
+    others = [dataclasses.replace(feeds[0], read=feeds[1].read), *feeds[1:]]
+    with pytest.raises(ValueError, match=r"a: made again it is not what index.json says \(orders, tokens, image\)"):
+        token_shards.prepare(path, SPEC, others, ["c"])
+    assert not damaged.exists() and not image.exists()
+    token_shards.prepare(path, SPEC, feeds, ["c"])
+    equal(token_shards.opened(path), token_shards.opened(folder))
+    assert {file: file.stat().st_mtime_ns for file in left} == left and not (path / "unfinished").exists()
+    bins = path / "converters" / "lob-volume.npz"
+    for change in (lambda: shutil.copy(path / "converters" / "price-level.npz", bins), bins.unlink):
+        change()
+        with pytest.raises(ValueError, match=r"lob-volume.npz: is not the file of bins that was written: put it back"):
+            token_shards.opened(path)
+
+
+def test_the_first_steps_may_be_ended_anywhere(feeds: list[DayFeed], tmp_path: pathlib.Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """By turns each call that makes, writes or renames something is the last one; of a text half is there then."""
+    steps: list[int] = []
+    last = 0
+
+    def ending(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def step(*arguments: Any, **options: Any) -> Any:
+            steps.append(1)
+            if len(steps) == last:
+                if name == "write_text":
+                    real(arguments[0], arguments[1][:40])
+                raise KeyboardInterrupt
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, step)
+
+    for name in ("mkdir", "write_text", "replace"):
+        ending(pathlib.Path, name)
+    ending(day_shard.os, "fsync")
+    monkeypatch.setattr(day_shard, "write_values", lambda *_: (_ for _ in ()).throw(EOFError))
+    reached = False
+    while not reached:
+        last, path = last + 1, tmp_path / str(last)
+        steps.clear()
+        try:
+            token_shards.prepare(path, SPEC, feeds, ["c"])
+        except KeyboardInterrupt:
+            pass
+        except EOFError:
+            reached = True
+        about = path / "preparation.json"
+        written = about.stat() if about.exists() else None
+        steps.extend([1] * 1000)
+        with pytest.raises(EOFError):
+            token_shards.prepare(path, SPEC, feeds, ["c"])
+        assert written is None or (about.stat().st_ino, about.stat().st_mtime_ns) == (written.st_ino,
+                                                                                     written.st_mtime_ns)
+    assert last > 5
+
+
+@pytest.mark.parametrize("after", ["write_values", "write_tokens"])
+def test_a_day_that_was_replaced_is_named(feeds: list[DayFeed], tmp_path: pathlib.Path, after: str,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it was done, or its bins were fitted; so is another version. In a new folder all goes well."""
+    calls: list[Any] = []
+    real = getattr(day_shard, after)
+
+    def call(*arguments: Any) -> None:
+        if calls and after == "write_tokens":
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        real(*arguments)
+
+    monkeypatch.setattr(day_shard, after, call)
+    if after == "write_values":
+        monkeypatch.setattr(day_shard, "write_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    spec, path = dataclasses.replace(SPEC, mirror=False), tmp_path / "shards"
+    with pytest.raises(KeyboardInterrupt):
+        token_shards.prepare(path, spec, feeds[:2], version="1")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match='version: expected "2", found "1"'):
+        token_shards.prepare(path, spec, feeds[:2], version="2")
+    others = [dataclasses.replace(feeds[0], read=feeds[1].read), feeds[1]]
+    made = "npz" if after == "write_values" else "json"
+    with pytest.raises(ValueError, match=rf"^a: its orders are not those that .*a\.{made} was made of: put its files"):
+        token_shards.prepare(path, spec, others, version="1")
+    if after == "write_tokens":
+        shutil.rmtree(path)
+        found = token_shards.prepare(path, spec, others, version="1")
+    else:
+        found = token_shards.prepare(path, spec, feeds[:2], version="1")
+    assert [day["name"] for day in found.days] == ["a", "b"]
+
+
+def test_one_preparation_at_a_time_uses_a_folder(feeds: list[DayFeed], tmp_path: pathlib.Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    def second(*_: Any) -> None:
+        token_shards.prepare(tmp_path / "shards", SPEC, feeds)
+
+    monkeypatch.setattr(day_shard, "write_values", second)
+    with pytest.raises(ValueError, match=f"another preparation uses this folder, process {os.getpid()} on "):
+        second()
+
+
+def test_a_hash_of_orders_does_not_depend_on_chunks(feeds: list[DayFeed]) -> None:
+    whole, parts = day_shard._Seen(feeds[0].read()), day_shard._Seen(itertools.chain.from_iterable(
+        (_rows(chunk, slice(500)), _rows(chunk, slice(500, 500)), _rows(chunk, slice(500, None)))
+        for chunk in feeds[0].read()))
+    assert len(list(whole)) + 2 == len(list(parts)) and whole.digest() == parts.digest()
+    other = day_shard._Seen(feeds[1].read())
+    assert list(other) and other.digest() != whole.digest()
+
+
+def _rows(chunk: FeedChunk, rows: slice) -> FeedChunk:
+    return FeedChunk(jax.tree.map(lambda column: column[rows], chunk.orders), chunk.fills, chunk.sequence[rows])
 
 
 def test_another_preparation_is_refused(folder: pathlib.Path, feeds: list[DayFeed], tmp_path: pathlib.Path) -> None:
