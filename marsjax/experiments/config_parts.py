@@ -40,9 +40,9 @@ def add_feed(config: ConfigDict, chosen: ConfigDict, source: str) -> None:
     config.file = chosen.file  # csv, databento: one file instead
     config.symbol = chosen.symbol  # one symbol, several joined by +, or all
     config.date = chosen.date  # one date as in the file names; empty: all
-    # Lobster, databento: executions of one aggressor become one order (else one a message).
+    # lobster, databento: executions of one aggressor become one order (else one a message)
     config.grouped = READER_KEYS["grouped"]
-    # Lobster: the book file beside the messages puts the book right after every row.
+    # lobster: the book file beside the messages puts the book right after every row
     config.follow = READER_KEYS["follow"]
     config.time_zone = READER_KEYS["time_zone"]  # databento: of the exchange; empty: as the data set says
     config.book = READER_KEYS["book"]  # csv: a file of the orders that rest before the first one

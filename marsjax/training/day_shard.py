@@ -121,7 +121,7 @@ def write_tokens(spec: ShardSpec, fitted: Mapping[str, Converter], feed: DayFeed
 
 def check_day(feed: DayFeed, places: DayPlaces) -> None:
     """Reads the orders of a day that is done, without a replay; InputError where they are not those of its record."""
-    seen = _Seen(feed.read())
+    seen = _OrdersRead(feed.read())
     for _ in seen:
         pass
     _check_orders(feed, seen.digest(), files.read_json(places.record)["orders"], places.record)
@@ -138,7 +138,7 @@ def write_whole(path: Path, content: bytes) -> None:
         fresh.replace(path)
 
 
-class _Seen(Iterator[FeedChunk]):
+class _OrdersRead(Iterator[FeedChunk]):
     """The chunks of a feed, and the hash of the orders that went by; it does not depend on where chunks end."""
 
     def __init__(self, chunks: Iterator[FeedChunk]) -> None:
@@ -167,7 +167,7 @@ def _check_orders(feed: DayFeed, found: str, expected: str, path: Path) -> None:
 
 def _replayed(spec: ShardSpec, feed: DayFeed, has_image: bool) -> tuple[list[ReplayedDay], str]:
     """The day, its image if it is to have one, and the hash of its orders."""
-    seen = _Seen(feed.read())
+    seen = _OrdersRead(feed.read())
     opened = [seen, *([days.mirrored(feed.read())] if has_image else [])]
     replayed = days.replay_days(spec.market, opened, [feed.name, f"{feed.name} mirrored"][: len(opened)])
     return replayed, seen.digest()

@@ -225,11 +225,11 @@ def test_one_preparation_at_a_time_uses_a_folder(feeds: list[DayFeed], tmp_path:
 
 
 def test_a_hash_of_orders_does_not_depend_on_chunks(feeds: list[DayFeed]) -> None:
-    whole, parts = day_shard._Seen(feeds[0].read()), day_shard._Seen(itertools.chain.from_iterable(
+    whole, parts = day_shard._OrdersRead(feeds[0].read()), day_shard._OrdersRead(itertools.chain.from_iterable(
         (_rows(chunk, slice(500)), _rows(chunk, slice(500, 500)), _rows(chunk, slice(500, None)))
         for chunk in feeds[0].read()))
     assert len(list(whole)) + 2 == len(list(parts)) and whole.digest() == parts.digest()
-    other = day_shard._Seen(feeds[1].read())
+    other = day_shard._OrdersRead(feeds[1].read())
     assert list(other) and other.digest() != whole.digest()
 
 
