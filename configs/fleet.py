@@ -47,6 +47,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.workers = 0  # workers of Ray; 0: one for each GPU, or if there are none, for each processor core
     config.cores = 1  # processor cores of a worker
     config.tries = 3  # workers that may die of a state before it counts as failed
+    config.most_jobs = 256  # of a worker, before another takes its place: what it has compiled stays in its memory
     config.part = ""  # K/N, from 1/N to N/N: the K-th of N processes, without Ray; 1/1: all in this process
     config.batch = 64  # states of one day that a worker is given at a time: one pass over the day leads to all of them
 

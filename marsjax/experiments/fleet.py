@@ -22,8 +22,8 @@ from marsjax.studies.fleet.tally import Tally
 from marsjax.studies.fleet.work import Work
 from marsjax.studies.session_times import check_time, hours, start_times
 
-_OF_THE_RUN = ("address", "workers", "cores", "tries", "part", "batch", "output", "quantiles", "probability_edges",
-               "resamples")
+_OF_THE_RUN = ("address", "workers", "cores", "tries", "most_jobs", "part", "batch", "output", "quantiles",
+               "probability_edges", "resamples")
 """Keys that no state depends on: a fleet goes on where they have changed."""
 
 

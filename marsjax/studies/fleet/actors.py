@@ -1,6 +1,6 @@
 """A fleet's jobs on workers of a Ray cluster: one for each GPU, or for some processor cores.
 
-A worker is a Ray actor that lives as long as the fleet. JAX starts inside it alone. It has one job at a time, so what
+A worker is a Ray actor that lives for many jobs. JAX starts inside it alone. It has one job at a time, so what
 waits in the driver and in Ray does not grow with the states. Ray is imported when a fleet begins
 (pip install 'marsjax[ray]').
 """
@@ -15,8 +15,8 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from marsjax.core.errors import InputError, brief
 from marsjax.core.limits import check_whole
@@ -47,9 +47,11 @@ class ActorSpec:
     """Processor cores of a worker, which are as many threads of the compiled programs on a CPU."""
     tries: int = 3
     """Workers that may die of one state before it counts as failed."""
+    most_jobs: int = 256
+    """After which a worker is replaced: each program that it has compiled keeps some megabytes."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("workers", 0, 4096), ("cores", 1, 1024), ("tries", 1, 100)):
+        for name, low, high in (("workers", 0, 4096), ("cores", 1, 1024), ("tries", 1, 100), ("most_jobs", 1, 10**9)):
             check_whole(f"ActorSpec.{name}", getattr(self, name), low, high)
         if self.address not in ("", "auto") and not re.fullmatch(r"[^\s/:]+:\d{1,5}", self.address):
             raise InputError(f"ActorSpec.address: expected auto or HOST:PORT, got {self.address!r}")
@@ -59,13 +61,17 @@ def run(given: Work, ledger: Ledger, jobs: Iterable[Job], tally: Tally, spec: Ac
     """Does the jobs; a worker that dies is replaced, and of its job only states that are not done are made again.
 
     These are then made one by one, so that a state that kills workers fails alone, after `spec.tries` of them.
-    InputError where there is no Ray or no such cluster, where the work cannot be begun, and where workers die one after
-    the other before they make anything.
+    InputError where there is no Ray or no such cluster, where no machine has what a worker needs, where the work cannot
+    be begun, and where workers die one after the other before they make anything.
     """
-    with _cluster(spec) as cluster:
-        crew = _Crew(given, ledger, tally, spec, cluster)
-        crew.hire()
-        crew.work_off(iter(jobs))
+    own = len(os.sched_getaffinity(0))
+    if not spec.address and spec.cores > own:
+        raise InputError(f"cores: expected at most the {own} processor cores of this machine for a worker, got "
+                         f"{spec.cores}: give fewer (--config.cores={own})")
+    with _cluster(spec) as nodes:
+        doing = _Jobs(given, ledger, tally, spec, workers_of(nodes, spec))
+        doing.hire()
+        doing.work_off(iter(jobs))
 
 
 class FleetWorker:
@@ -88,17 +94,44 @@ class FleetWorker:
         return work.perform(self._worker, self._ledger, job)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Cluster:
-    """What a cluster has."""
+class Node(NamedTuple):
+    """What a machine of a cluster has."""
 
-    gpus: int
     cores: int
+    gpus: int
+
+
+class Crew(NamedTuple):
+    """How many workers there are, and the GPUs of each."""
+
+    workers: int
+    gpus: int
+
+
+def workers_of(nodes: Sequence[Node], spec: ActorSpec) -> Crew:
+    """The workers of a cluster: `spec.workers`, or as many as have room on its machines.
+
+    InputError where no machine has room for one: Ray would wait for such a machine without an end.
+
+    Examples:
+      >>> workers_of([Node(cores=8, gpus=0), Node(cores=3, gpus=0)], ActorSpec(cores=2))
+      Crew(workers=5, gpus=0)
+      >>> workers_of([Node(cores=8, gpus=2), Node(cores=64, gpus=0)], ActorSpec(cores=2))
+      Crew(workers=2, gpus=1)
+    """
+    gpus = int(any(node.gpus for node in nodes))
+    room = sum(min(node.cores // spec.cores, node.gpus if gpus else node.cores) for node in nodes)
+    if not room:
+        have = ", ".join(f"{node.cores} with {node.gpus} GPUs" for node in sorted(set(nodes), reverse=True)[:4])
+        raise InputError(f"cores: expected at most the processor cores of a machine{' with a GPU' if gpus else ''} for "
+                         f"a worker, got {spec.cores}; machines of the cluster have {have or 'none'}: give fewer "
+                         "(--config.cores)")
+    return Crew(spec.workers or room, gpus)
 
 
 @contextlib.contextmanager
-def _cluster(spec: ActorSpec) -> Iterator[_Cluster]:
-    """Joins a cluster, or begins one that ends with the block."""
+def _cluster(spec: ActorSpec) -> Iterator[list[Node]]:
+    """Joins a cluster, or begins one that ends with the block; its machines."""
     ray = _ray()
     # Ray's own handlers of signals would take the place of the program's.
     is_main = threading.current_thread() is threading.main_thread()
@@ -120,8 +153,8 @@ def _cluster(spec: ActorSpec) -> Iterator[_Cluster]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     try:
-        found = ray.cluster_resources()
-        yield _Cluster(int(found.get("GPU", 0)), int(found.get("CPU", 0)))
+        found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield [Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in found]
     finally:
         ray.shutdown()
 
@@ -139,26 +172,33 @@ def _ray() -> Any:
     return ray
 
 
-class _Crew:
+@dataclasses.dataclass
+class _Hired:
+    """A worker's actor, and how many jobs it has done."""
+
+    actor: Any
+    jobs: int = 0
+
+
+class _Jobs:
     """The workers, and who does what."""
 
-    def __init__(self, given: Work, ledger: Ledger, tally: Tally, spec: ActorSpec, cluster: _Cluster) -> None:
-        self._ray, self._ledger, self._tally, self._spec, self._cluster = _ray(), ledger, tally, spec, cluster
+    def __init__(self, given: Work, ledger: Ledger, tally: Tally, spec: ActorSpec, crew: Crew) -> None:
+        self._ray, self._ledger, self._tally, self._spec, self._crew = _ray(), ledger, tally, spec, crew
         # Sent once, however many workers there are.
         self._given = self._ray.put((given, ledger, spec.cores))
-        self._busy: dict[Any, tuple[Any, Job]] = {}
+        self._busy: dict[Any, tuple[_Hired, Job]] = {}
         """By what they will answer: workers, and their jobs (none for those that get ready)."""
-        self._idle: list[Any] = []
+        self._idle: list[_Hired] = []
         self._again: collections.deque[Job] = collections.deque()
-        """One state each, whose worker died."""
+        """Taken before, one state each where its worker died."""
         self._deaths: collections.Counter[int] = collections.Counter()
         """Of workers, by the state that they had alone."""
         self._in_a_row = 0
-        self._count = spec.workers or cluster.gpus or max(cluster.cores // spec.cores, 1)
 
     def hire(self) -> None:
         """Begins with all workers; each gets jobs once it is ready."""
-        for _ in range(self._count):
+        for _ in range(self._crew.workers):
             self._hire_one()
 
     def work_off(self, jobs: Iterator[Job]) -> None:
@@ -166,7 +206,12 @@ class _Crew:
         while True:
             while self._idle and (job := self._again.popleft() if self._again else next(jobs, None)):
                 worker = self._idle.pop()
-                self._busy[worker.perform.remote(job)] = worker, job
+                if worker.jobs < self._spec.most_jobs:
+                    self._busy[worker.actor.perform.remote(job)] = worker, job
+                else:
+                    self._again.appendleft(job)
+                    self._ray.kill(worker.actor)
+                    self._hire_one()
             if self._idle and not any(job for _, job in self._busy.values()):
                 return
             ready, _ = self._ray.wait(list(self._busy), num_returns=1)
@@ -175,11 +220,11 @@ class _Crew:
 
     def _hire_one(self) -> None:
         actor = self._ray.remote(_RemoteWorker).options(
-            num_cpus=self._spec.cores, num_gpus=1 if self._cluster.gpus else 0, max_restarts=0, max_task_retries=0)
-        worker = actor.remote(self._given)
-        self._busy[worker.begin.remote()] = worker, ()
+            num_cpus=self._spec.cores, num_gpus=self._crew.gpus, max_restarts=0, max_task_retries=0)
+        worker = _Hired(actor.remote(self._given))
+        self._busy[worker.actor.begin.remote()] = worker, ()
 
-    def _take(self, answer: Any, worker: Any, job: Job) -> None:
+    def _take(self, answer: Any, worker: _Hired, job: Job) -> None:
         """What a worker answers; in place of one that died there is another."""
         errors = self._ray.exceptions
         try:
@@ -192,14 +237,15 @@ class _Crew:
             return
         self._idle.append(worker)
         if job:
+            worker.jobs += 1
             self._in_a_row = 0
             self._tally(outcomes)
 
-    def _lose(self, worker: Any, job: Job, reason: str) -> None:
-        self._ray.kill(worker)  # it may only be out of reach
+    def _lose(self, worker: _Hired, job: Job, reason: str) -> None:
+        self._ray.kill(worker.actor)  # it may only be out of reach
         self._tally.lose_worker()
         self._in_a_row += 1
-        if self._in_a_row > max(_LEAST_DEATHS, 3 * self._count):
+        if self._in_a_row > max(_LEAST_DEATHS, 3 * self._crew.workers):
             raise InputError(f"{self._in_a_row} workers died one after the other, and no job was finished between them "
                              f"(memory, drivers?); the last: {reason}")
         for state in job:

@@ -35,12 +35,12 @@ test_actors.go(sys.argv[1], seconds=float(sys.argv[2]), diary=sys.argv[3])
 """
 
 
-def go(folder: str | Path, **given: object) -> Tally:
+def go(folder: str | Path, spec: ActorSpec = WORKERS, **given: object) -> Tally:
     """A fleet of 40 states that goes on where it was."""
     book, tally = ledger.open_ledger(folder, {}), Tally()
     done = book.done(GRID.count)
     jobs = states.jobs(GRID, Part(), 5, lambda number: bool(done[number]))
-    actors.run(Work(CALL, {"seconds": 0.0, **given}, folder=str(ROOT)), book, jobs, tally, WORKERS)
+    actors.run(Work(CALL, {"seconds": 0.0, **given}, folder=str(ROOT)), book, jobs, tally, spec)
     return tally
 
 
@@ -118,6 +118,14 @@ def test_a_state_that_kills_its_workers_fails_alone(tmp_path: Path, without_faul
     assert (tally.made, tally.failed, tally.lost_workers) == (38, 2, 1 + WORKERS.tries)
     assert tally.reasons[7].startswith("3 workers died of it: ActorDiedError")
     assert tally.reasons[12] == "B: expected another state than 12"
+
+
+def test_a_worker_is_replaced_after_its_jobs(tmp_path: Path, without_faults: dict[int, bytes]) -> None:
+    diary = tmp_path / "diary"
+    tally = go(tmp_path / "out", ActorSpec(workers=1, most_jobs=3), diary=str(diary))
+    assert files(tmp_path / "out") == without_faults
+    assert (tally.made, tally.failed, tally.lost_workers) == (40, 0, 0)
+    assert list(Counter(pid for _, pid in lines(diary)).values()) == [15, 15, 10]  # eight jobs of five states
 
 
 def test_a_fault_of_the_program_ends_the_fleet(tmp_path: Path) -> None:
