@@ -6,12 +6,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from jax.errors import JaxRuntimeError
+
 from marsjax.core.errors import InputError, brief
 from marsjax.studies.fleet.ledger import Columns, Ledger
 from marsjax.studies.fleet.states import Job
 
 _LONGEST = 400
 """Of an error of one state."""
+_NO_MEMORY = "RESOURCE_EXHAUSTED"
+"""In JAX's error where a device has not enough memory."""
 
 
 class MadeState(NamedTuple):
@@ -34,8 +38,8 @@ class StateOutcome(NamedTuple):
 
 
 Worker = Callable[[Job], Iterator[MadeState]]
-"""Makes the states of a job, each when it is asked for the next. An InputError, OSError or MemoryError is the state's;
-any other error is a fault of the program, and ends the fleet."""
+"""Makes the states of a job, each when it is asked for the next. An InputError, OSError or MemoryError is the state's,
+as is JAX's error where a device has not enough memory; any other is a fault of the program, and ends the fleet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +88,9 @@ def perform(worker: Worker, ledger: Ledger, job: Job) -> list[StateOutcome]:
     while left and not error:
         try:
             one = next(made, None)
-        except (InputError, OSError, MemoryError) as failed:
+        except (InputError, OSError, MemoryError, JaxRuntimeError) as failed:
+            if isinstance(failed, JaxRuntimeError) and _NO_MEMORY not in str(failed):
+                raise
             error = brief(failed, _LONGEST)
             continue
         if one is None:

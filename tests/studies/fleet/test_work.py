@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -70,6 +71,24 @@ def test_an_error_that_is_not_a_states_ends_the_fleet(tmp_path: Path, monkeypatc
     monkeypatch.setattr(ledger.Ledger, "write", full)
     with pytest.raises(OSError, match="No space left"):
         work.perform(Work(CALL, {"seconds": 0.0}).open(), book, job)
+
+
+def test_a_state_that_a_device_has_no_memory_for_fails_alone(tmp_path: Path) -> None:
+    book = ledger.open_ledger(tmp_path / "out", {})
+    reason = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1 bytes"
+
+    def large(job: Job) -> Iterator[MadeState]:
+        for state in job:
+            if state.number == 1:
+                raise jax.errors.JaxRuntimeError(reason)
+            yield MadeState(state.number, {"state": np.zeros(1)})
+
+    (job, *_) = left(book)
+    outcomes = {one.number: one.error for one in work.perform(large, book, job)}
+    assert outcomes == {0: "", 1: reason, 2: "", 3: ""} and book.numbers() == [0, 2, 3]
+    reason = "INTERNAL: a fault"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a fault"):
+        work.perform(large, book, job)
 
 
 @pytest.mark.parametrize(("given", "expected"), [
