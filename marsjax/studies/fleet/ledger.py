@@ -108,7 +108,8 @@ def open_ledger(folder: str | os.PathLike[str], record: Mapping[str, Any]) -> Le
     ledger = Ledger(Path(folder).absolute(), hashlib.sha256(text.encode()).hexdigest())
     manifest = ledger.folder / MANIFEST
     if not manifest.exists():
-        if ledger.folder.exists() and (not ledger.folder.is_dir() or any(ledger.folder.iterdir())):
+        # Another process may make the manifest between these two looks, and later results: so there is a third.
+        if _is_of_others(ledger.folder) and not manifest.exists():
             raise InputError(f"{folder}: expected a new or empty folder, or one of a fleet ({MANIFEST} in it): name "
                              "another")
         _create(manifest, json_text_of({"written_by": "marsjax", "identity": ledger.identity, "of": record}))
@@ -131,6 +132,13 @@ def known_ledger(folder: str | os.PathLike[str]) -> Ledger:
     return Ledger(manifest.parent, identity)
 
 
+def _is_of_others(folder: Path) -> bool:
+    """Whether something is there, but for manifests that processes are writing."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(not path.name.startswith(f".{MANIFEST}.") for path in folder.iterdir())
+
+
 def _create(path: Path, text: str) -> None:
     """Writes a file that is not there, whole; one that another process has made meanwhile stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,11 +146,22 @@ def _create(path: Path, text: str) -> None:
     with undone_by(lambda: part.unlink(missing_ok=True)):
         try:
             part.write_text(text, encoding="utf-8")
-            os.link(part, path)
+            _link(part, path)
         except FileExistsError:
             pass
         finally:
             part.unlink(missing_ok=True)
+
+
+def _link(part: Path, path: Path) -> None:
+    """Gives a file its name if nothing has it (FileExistsError); on a file system without links the last one stays."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if not path.exists():
+            part.replace(path)
 
 
 def _changes(old: Any, new: Any, key: str = "") -> list[str]:

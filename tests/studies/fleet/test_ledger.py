@@ -86,6 +86,30 @@ def test_who_comes_second_keeps_what_the_first_has_written(tmp_path: Path) -> No
     assert [path.read_text() for path in (tmp_path / "sub").iterdir()] == ["first"]
 
 
+def test_a_folder_that_another_process_is_opening_is_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f".{ledger.MANIFEST}.0123abcd").write_text("{")
+    first = ledger.open_ledger(tmp_path, {"seed": 1})
+    assert first.identity == ledger.known_ledger(tmp_path).identity
+    # The manifest and a state come after the first look for the manifest.
+    first.write(0, COLUMNS)
+    exists, looks = Path.exists, list[Path]()
+
+    def late(path: Path) -> bool:
+        looks.append(path)
+        return len(looks) > 1 and exists(path)
+
+    monkeypatch.setattr(Path, "exists", late)
+    assert ledger.open_ledger(tmp_path, {"seed": 1}) == first and looks[0] == tmp_path / ledger.MANIFEST
+
+
+def test_a_file_system_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(part: Path, path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(part))
+
+    monkeypatch.setattr(ledger.os, "link", link)
+    test_who_comes_second_keeps_what_the_first_has_written(tmp_path)
+
+
 def opened(folder: Path, number: int) -> str:
     return ledger.open_ledger(folder, {"seed": number % 2}).identity
 
