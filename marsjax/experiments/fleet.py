@@ -64,19 +64,21 @@ def main(config: ConfigDict) -> int:
 
 def _finish(config: ConfigDict, book: Ledger, grid: Grid, tally: Tally, began: float) -> int:
     """What is told at the end; the summary, if no other process is to make a state."""
-    left = grid.count - len(book.numbers())
+    together = Tally()  # what other processes have made too
+    left = grid.count - int(book.done(grid.count, together.tell).sum())
     is_last = not left or config.part in ("", "1/1")
     seconds = time.perf_counter() - began
     print(f"{tally.made} states made in {seconds:.1f} s, {tally.failed} failed, {tally.lost_workers} workers replaced; "
           f"{left} of {grid.count} left", flush=True)
     if is_last and left < grid.count:
-        about = {"states": grid.count, "left": left, "incomplete": tally.incomplete, "seconds": round(seconds, 3)}
+        about = {"states": grid.count, "left": left, "incomplete": together.incomplete, "seconds": round(seconds, 3)}
         print("\n".join(fleet_summary.write(config, book, about)))
-    told = [f"state {number}: {reason}" for number, reason in sorted(tally.reasons.items())]
+    reasons = {**together.reasons, **tally.reasons}
+    told = [f"state {number}: {reason}" for number, reason in sorted(reasons.items())]
     if tally.failed:
         told.append(f"{tally.failed} states failed; the same command tries them again")
-    if tally.incomplete:
-        told.append(f"{tally.incomplete} states are not complete, which their files say")
+    if together.incomplete:
+        told.append(f"{together.incomplete} states are not complete, which their files say")
     print(f"results in {book.folder}")
     return launcher.finish(told)
 

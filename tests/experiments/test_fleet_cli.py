@@ -14,8 +14,8 @@ import pytest
 
 from marsjax.data import sources
 from marsjax.experiments import fleet as experiment
-from marsjax.experiments import forecast, launcher, market_impact, realism
-from marsjax.studies.fleet import ledger, results
+from marsjax.experiments import fleet_summary, forecast, launcher, market_impact, realism
+from marsjax.studies.fleet import actors, alone, ledger, results
 from tests.experiments.conftest import Launch, Ran
 from tests.experiments.synthetic_day import write_day, write_traded_day
 
@@ -134,6 +134,34 @@ def test_realism_is_that_of_the_program(run: Run, launch: Launch, model: Path) -
             "accuracy", "accuracy_floor", "history_values", "simulated_values", "note"]
     pd.testing.assert_frame_equal(ours[same], one[same])
     assert ours["similarity"].notna().any() and ours[["ceiling", "floor", "earlier"]].isna().all(axis=None)
+
+
+@pytest.fixture
+def opened(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The program without the states."""
+    for who in (alone, actors):
+        monkeypatch.setattr(who, "run", lambda *given: None)
+    return run
+
+
+def test_what_is_left_or_lacks_something_is_of_all_processes(opened: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened("forecast", "--config.part=1/2")
+    book = ledger.known_ledger("out")
+    columns = {"state": np.zeros(1, np.int64)}
+    book.write(0, columns)
+    whole = book.path(0).read_bytes()
+
+    def others(*given: object) -> None:
+        book.write(1, columns, ["a side was full"])
+        book.write(2, columns)
+        book.path(2).write_bytes(whole[:-1])
+
+    monkeypatch.setattr(alone, "run", others)
+    monkeypatch.setattr(fleet_summary, "write", lambda config, book, about: [str(dict(about, seconds=0))])
+    ran = opened("forecast")
+    assert ran.code == launcher.INCOMPLETE and "2 of 4 left" in ran.out
+    assert "{'states': 4, 'left': 2, 'incomplete': 1, 'seconds': 0}" in ran.out
+    assert ran.err == "state 1: a side was full\n1 states are not complete, which their files say\n"
 
 
 @pytest.mark.parametrize(("override", "expected"), [

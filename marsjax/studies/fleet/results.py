@@ -15,13 +15,13 @@ def read(folder: str | os.PathLike[str]) -> Any:
     """All states of a fleet's folder as a `pyarrow.dataset.Dataset`.
 
     Nothing is read before it is asked for: `read(folder).to_table(columns=["market", "label"]).to_pandas()`, with a
-    `filter`, or `to_batches` for what does not fit in memory. InputError where the folder is no fleet's, or no state of
-    it is done.
+    `filter`, or `to_batches` for what does not fit in memory. A file that was cut off is left out. InputError where the
+    folder is no fleet's, or no state of it is done.
     """
     import pyarrow.dataset
 
     found = ledger.known_ledger(folder)
-    paths = [str(found.path(number)) for number in found.numbers()]
+    paths = [str(found.path(number)) for number in found.numbers() if found.is_done(number)]
     if not paths:
         raise InputError(f"{folder}: no state is done yet")
     return pyarrow.dataset.dataset(paths, format="parquet")

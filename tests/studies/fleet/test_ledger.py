@@ -34,6 +34,13 @@ def test_a_file_that_is_cut_off_is_no_state(tmp_path: Path) -> None:
     book.write(0, COLUMNS)
     whole = book.path(0).read_bytes()
     told: list[int] = []
+    book.write(1, COLUMNS)
+    for size in (0, 3, len(whole) // 2, len(whole) - 1):
+        book.path(0).write_bytes(whole[:size])
+        assert results.read(tmp_path).to_table().num_rows == 3 and len(list(results.each(book))) == 1
+    book.path(1).unlink()
+    with pytest.raises(InputError, match="no state is done yet"):
+        results.read(tmp_path)
     for size in (0, 3, len(whole) // 2, len(whole) - 1):
         book.path(0).write_bytes(whole[:size])
         assert not book.is_done(0) and not book.done(2, lambda number, _: told.append(number)).any()
