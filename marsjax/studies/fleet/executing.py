@@ -73,25 +73,31 @@ def report(tables: Iterable[pd.DataFrame], minutes: int, resamples: int, seed: i
       resamples: of the bootstraps.
       seed: of the bootstraps.
 
-    A rollout's `seed` is its state, its `number` counts through the states. InputError without a state.
+    A rollout's `seed` is its state, its `number` counts through the states. One state's table is held at a time, of the
+    others their arrays. InputError without a state.
     """
-    found = list(tables)
-    if not found:
+    parts: dict[str, list[Runs]] = {kind: [] for kind in (SAME_DRAWS, OTHER_DRAWS, EXECUTED)}
+    count = 0
+    for table in tables:
+        for kind, some in parts.items():
+            some.append(_runs(table[table["kind"] == kind], count))
+        count += int(table["trajectory"].max()) + 1
+    if not count:
         raise InputError("report: expected at least one state, got none")
-    table = pd.concat(found, ignore_index=True)
-    width = int(table["trajectory"].max()) + 1
-    place = pd.factorize(table["state"])[0] * width + table["trajectory"].to_numpy()
-    count = len(found) * width
-    number = place + np.where(table["kind"] == OTHER_DRAWS, count, 0)
+    others = [dataclasses.replace(part, number=part.number + count) for part in parts.pop(OTHER_DRAWS)]
+    baselines = _joined(parts.pop(SAME_DRAWS) + others)
+    del others
+    executed = _joined(parts.pop(EXECUTED))
+    return impact_report.report(baselines, executed, minutes, resamples, seed), baselines
 
-    def runs(kind: str) -> Runs:
-        at = np.flatnonzero(table["kind"] == kind)
-        rows = table.iloc[at]
-        columns = {name: rows[name].to_numpy() for name in ("sign", "ratio", "target", "lost")}
-        matrices = {name: np.stack(rows[name].to_list()) for name in _MATRICES}
-        return Runs(number=number[at], seed=rows["state"].to_numpy(), **columns, **matrices)
 
-    parts = [runs(SAME_DRAWS), runs(OTHER_DRAWS)]
-    baselines = Runs(**{field.name: np.concatenate([getattr(part, field.name) for part in parts])
-                        for field in dataclasses.fields(Runs)})
-    return impact_report.report(baselines, runs(EXECUTED), minutes, resamples, seed), baselines
+def _runs(rows: pd.DataFrame, first: int) -> Runs:
+    """Rows of one kind of a state, whose trajectories are numbered from `first` on."""
+    columns = {name: rows[name].to_numpy() for name in ("sign", "ratio", "target", "lost")}
+    return Runs(number=first + rows["trajectory"].to_numpy(np.int64), seed=rows["state"].to_numpy(), **columns,
+                **{name: np.stack(rows[name].to_list()) for name in _MATRICES})
+
+
+def _joined(parts: list[Runs]) -> Runs:
+    return Runs(**{field.name: np.concatenate([getattr(part, field.name) for part in parts])
+                   for field in dataclasses.fields(Runs)})
