@@ -45,7 +45,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     config.address = ""  # of a Ray cluster (auto, HOST:PORT); empty: one of this machine, for the time of the run
     config.workers = 0  # workers of Ray; 0: one for each GPU, or if there are none, for each processor core
-    config.cores = 1  # processor cores of a worker
+    config.cores = 1  # processor cores of a worker, which are its threads on a CPU; must stay where a day teaches
     config.tries = 3  # workers that may die of a state before it counts as failed
     config.most_jobs = 256  # of a worker, before another takes its place: what it has compiled stays in its memory
     config.part = ""  # K/N, from 1/N to N/N: the K-th of N processes, without Ray; 1/1: all in this process

@@ -1,5 +1,6 @@
 """Studies of many states as independent jobs, on many machines; the config says which: configs/fleet.py."""
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,7 +105,16 @@ def _record(config: ConfigDict, grid: Grid, model_sha256: str) -> Mapping[str, A
     """What the states are of."""
     days = {day.name: [int(ns) for ns in day.times_ns] for day in grid.days}
     kept = {name: value for name, value in config.to_dict().items() if name not in _OF_THE_RUN}
-    return {"config": kept, "days": days, "model_sha256": model_sha256, "version": marsjax.__version__}
+    taught = {"threads": _threads(config)} if config.adapt_steps else {}
+    return {"config": kept, "days": days, "model_sha256": model_sha256, "version": marsjax.__version__, **taught}
+
+
+def _threads(config: ConfigDict) -> int:
+    """Of a process that makes states, on the CPU: XLA's sums, so the weights that a day teaches, depend on them."""
+    if not config.part:
+        return int(config.cores)
+    given = os.environ.get("NPROC", "")  # as XLA reads it
+    return int(given) if given.isdecimal() and int(given) else len(os.sched_getaffinity(0))
 
 
 if __name__ == "__main__":

@@ -144,6 +144,22 @@ def opened(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+def test_a_day_is_taught_by_one_number_of_threads(opened: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NPROC", "3")
+    assert opened("forecast").code == 0
+    for more in ("--config.part=1/2", "--config.cores=5"):  # with a part, Ray's cores are nobody's
+        assert opened("forecast", more).code == 0
+    assert opened("forecast", "--config.part=", "--config.cores=3").code == 0
+    other = opened("forecast", "--config.part=", "--config.cores=1")
+    assert other.code == 1 and "threads was 3, is 1: name another folder" in other.err
+    monkeypatch.delenv("NPROC")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(7)))
+    assert "threads was 3, is 7" in opened("forecast").err
+    # A model that is not taught by the day does not depend on them.
+    for more in ("--config.part=1/2", "--config.part="):
+        assert opened("forecast", "--config.adapt_steps=0", more, output="untaught").code == 0
+
+
 def test_what_is_left_or_lacks_something_is_of_all_processes(opened: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     opened("forecast", "--config.part=1/2")
     book = ledger.known_ledger("out")
