@@ -25,6 +25,7 @@ from marsjax.experiments.config_parts import (
     add_market,
     add_order_model,
     add_rollouts,
+    add_strategy,
 )
 
 
@@ -61,14 +62,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.sides = ("buy",)  # market_impact: buy, sell or both
     config.ratios = (0.1, 0.3, 0.5)  # market_impact: target over the mean volume without the execution
     config.after_minutes = 0  # market_impact: that the futures go on after the execution
-    config.passive_seconds = 10  # twap: from a passive wake-up to the aggressive one
-    config.idle_seconds = 5  # twap: from an aggressive wake-up to the next passive one
-    config.max_passive_volume_ratio = 0.9  # twap: of the target, largest volume resting at the best price
-    config.max_aggressive_volume_ratio = 1.0  # twap: of the target, largest aggressive order
-    config.interval_seconds = 5  # vwap and participation: between two wake-ups
-    config.participation_ratio = 0.25  # participation: shares for each that others trade
-    config.price_change = 0  # beyond the best price, 1e-4 of the currency
-    config.sweep = 5000  # immediate: the limit beyond the best price, 1e-4 of the currency
+    add_strategy(config)
     config.slots = 0  # market_impact: futures that run at a time; 0: 64 on a CPU, 2 x trajectories elsewhere
 
     add_order_model(config, chosen.model)

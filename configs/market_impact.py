@@ -26,6 +26,7 @@ from marsjax.experiments.config_parts import (
     add_noise,
     add_order_model,
     add_rollouts,
+    add_strategy,
 )
 
 
@@ -51,14 +52,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.picture = True  # volume.png, price.png, impact.png
     config.bootstrap = 1000  # resamplings of rollouts, for the intervals
 
-    config.passive_seconds = 10  # twap: from a passive wake-up to the aggressive one
-    config.idle_seconds = 5  # twap: from an aggressive wake-up to the next passive one
-    config.max_passive_volume_ratio = 0.9  # twap: of the target, largest volume resting at the best price
-    config.max_aggressive_volume_ratio = 1.0  # twap: of the target, largest aggressive order
-    config.interval_seconds = 5  # vwap and participation: between two wake-ups
-    config.participation_ratio = 0.25  # participation: shares for each that others trade
-    config.price_change = 0  # beyond the best price, 1e-4 of the currency
-    config.sweep = 5000  # immediate: the limit beyond the best price, 1e-4 of the currency
+    add_strategy(config)
 
     add_order_model(config, chosen.model)
     add_rollouts(config)

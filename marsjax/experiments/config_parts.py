@@ -91,6 +91,18 @@ READER_KEYS = {"grouped": True, "follow": True, "time_zone": "", "book": ""}
 """Those of `add_feed` that single readers take, as they are unless they are set."""
 
 
+def add_strategy(config: ConfigDict) -> None:
+    """How an execution trades, by the strategy that takes the key."""
+    config.passive_seconds = 10  # twap: from a passive wake-up to the aggressive one
+    config.idle_seconds = 5  # twap: from an aggressive wake-up to the next passive one
+    config.max_passive_volume_ratio = 0.9  # twap: of the target, largest volume resting at the best price
+    config.max_aggressive_volume_ratio = 1.0  # twap: of the target, largest aggressive order
+    config.interval_seconds = 5  # vwap and participation: between two wake-ups
+    config.participation_ratio = 0.25  # participation: shares for each that others trade
+    config.price_change = 0  # beyond the best price, 1e-4 of the currency
+    config.sweep = 5000  # immediate: the limit beyond the best price, 1e-4 of the currency
+
+
 def add_tables(config: ConfigDict) -> None:
     """The form of the tables."""
     config.tables = "csv"  # csv, or parquet (which needs pyarrow: pip install 'marsjax[parquet]')
