@@ -343,6 +343,8 @@ def test_a_token_is_asked_for_everywhere_but_for_health(next_orders: NextOrders)
                 status, headers, _ = asked(port, path, method=method, Authorization=word)
                 assert status == 401 and headers["www-authenticate"] == "Bearer"
         assert asked(port, "/healthz", method="GET")[0] == asked(port, "/readyz", method="GET")[0] == 200
+        for host in ("x/healthz?", "x/readyz#", "x/healthz"):
+            assert asked(port, "/metrics", method="GET", Host=host)[0] == 401
         with served.client_of(port, token=served.TOKEN) as client:
             assert 0 <= client.next_order(WINDOW) < 384 and "marsjax_requests_total" in client.metrics()
 

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-_OPEN = ("/healthz", "/readyz")
-"""Paths that need no token."""
 _LOOK_EVERY_S = 0.5
 """Whether a client that waits for its first part is still there."""
 Handler = Callable[["Request"], Awaitable["Response"]]
@@ -249,17 +247,18 @@ def _routes(service: Service, spec: ServiceSpec) -> Any:
 
     def guarded(handler: Handler) -> Handler:
         async def guard(request: "Request") -> "Response":
-            if spec.token and request.url.path not in _OPEN and not _has_token(request, spec.token):
+            if spec.token and not _has_token(request, spec.token):
                 raise RefusedError(401, "expected the header Authorization: Bearer TOKEN with the service's token")
             return await handler(request)
 
         return guard
 
+    # Which of them need no token is fixed here, by the handler: what a request says of its address is not asked.
     posts = {f"/{spec.route}": service.one_window, "/v1/next-orders": service.next_orders,
              "/v1/futures": service.whole_futures}
-    gets = {"/healthz": alive, "/readyz": service.ready, "/metrics": service.metrics}
-    routes = [Route(path, guarded(handler), methods=[method]) for method, group in (("POST", posts), ("GET", gets))
-              for path, handler in group.items()]
+    gets = {"/healthz": alive, "/readyz": service.ready, "/metrics": guarded(service.metrics)}
+    routes = [*(Route(path, guarded(handler), methods=["POST"]) for path, handler in posts.items()),
+              *(Route(path, handler, methods=["GET"]) for path, handler in gets.items())]
     return Starlette(routes=routes, exception_handlers={
         **dict.fromkeys((RefusedError, *refusals.ANSWERED), refused), ClientDisconnect: gone})
 
