@@ -28,6 +28,7 @@ def main(config: ConfigDict) -> int:
     engines.check_installed(config.engine)
     limits.check_whole("config.port", config.port, 0 if config.engine == "uvicorn" else 1, 65535)
     setup.at_least(config, "replicas", 0, 1024)
+    setup.at_least(config, "most_programs", 1, limits.TRAJECTORIES)
     spec = _service_spec(config)
     _most(config)
     setup.spec_of(NextOrdersSpec, config)
@@ -59,7 +60,7 @@ def service_of(config: Mapping[str, Any]) -> Service:
     given = ConfigDict(dict(config))
     prepared = setup.load_order_model(given)
     next_orders = NextOrders(prepared, setup.spec_of(NextOrdersSpec, given))
-    whole = WholeFutures(prepared, given.model, tuple(given.days), given.chunk_steps)
+    whole = WholeFutures(prepared, given.model, tuple(given.days), given.chunk_steps, given.most_programs)
     about = {"model": given.model, "sha256": order_model.parameters_hash(prepared.model.model),
              "context_length": prepared.model.spec.context_length, "columns": next_orders.columns,
              "classes": prepared.model.spec.tokens.classes, "days": list(given.days), "marsjax": marsjax.__version__}
