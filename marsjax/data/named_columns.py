@@ -15,6 +15,7 @@ NAMES = {
     "cancel_id": (), "agent_id": ("account", "agent", "account_id"), "condition": ("time_in_force", "tif"),
 }  # fmt: skip
 """What each column may also be called; capitals do not matter."""
+_NS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
 
 
 class NamedColumns:
@@ -126,19 +127,19 @@ class NamedColumns:
         self.require(~self.missing("time"), "time", "a time")
         label, column = self._columns["time"]
         if isinstance(column.dtype, pd.DatetimeTZDtype):
-            unit = column.dtype.unit
+            unit: str = column.dtype.unit
         elif isinstance(column.dtype, np.dtype):
-            unit = np.datetime_data(column.dtype)[0]
+            unit = column.dtype.str.partition("[")[2].rstrip("]")
         else:
             return  # of pyarrow, which checks them itself
         counted = column.astype(np.int64).to_numpy()
         # A day less on both sides, which a change of zone may take.
-        most = (2**63 - 1 - DAY_NS) // int(np.timedelta64(1, unit) // np.timedelta64(1, "ns"))
+        most = (2**63 - 1 - DAY_NS) // _NS[unit]
         good = (counted >= -most) & (counted <= most)
         if not good.all():  # pandas does not even show such a time
             row = int(np.argmin(good))
-            raise InputError(f"{self.where}: {self._row_word} {self._index[row]!s}, column {label}: expected a time that "
-                             f"nanoseconds in 64 bits hold, got {counted[row]} {unit}")
+            raise InputError(f"{self.where}: {self._row_word} {self._index[row]!s}, column {label}: expected a time "
+                             f"that nanoseconds in 64 bits hold, got {counted[row]} {unit}")
 
     def clock_ns(self) -> tuple[np.ndarray, str]:
         """Time of day, int64 [N] nanoseconds since midnight, and the date that stands with it, empty where none does.

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marsjax import testing
 from marsjax.client import Client, ServiceError
+from marsjax.core import times
+from marsjax.data import frames
 from marsjax.experiments import launcher, serve
+from marsjax.experiments.service import engines
 from tests.experiments.conftest import Launch, Ran
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +127,41 @@ def test_it_serves_until_a_signal_ends_it_and_leaves_nothing_running(
     while left := [pid for pid in session_of(process.pid) if pid != os.getpid()]:
         assert time.monotonic() < end_s, left
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+@needs_extra
+def test_a_signal_while_futures_compile_ends_it_within_the_grace(
+        tmp_path: Path, tiny_checkpoint: Callable[[dict[str, Any]], Path]) -> None:
+    port = free_port()
+    words = [sys.executable, "-m", "marsjax.experiments.serve",
+             f"--config={CONFIG}:model={tiny_checkpoint({})},port={port}", "--config.days=", "--config.batch_sizes=1"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
+                   "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    orders = frames.to_frame(testing.random_orders(times.of_clock("10:00:00")))[["time_ns", "type", "price", "volume"]]
+    came: list[Exception] = []
+
+    def ask() -> None:
+        with pytest.raises(ServiceError) as error, Client(f"http://127.0.0.1:{port}") as client:
+            list(client.futures(orders=orders, time="10:00:00", minutes=1))
+        came.append(error.value)
+
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("serving ") for line in iter(process.stdout.readline, ""))
+        thread = threading.Thread(target=ask)
+        thread.start()
+        time.sleep(2)
+        assert thread.is_alive()
+        began_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+        took_s = time.monotonic() - began_s
+        thread.join(20)
+    assert process.returncode == 143 and said == "error: ended by SIGTERM\n", said
+    assert took_s < engines.GRACE_S + 3, took_s
+    assert len(came) == 1 and ("the service ends" in str(came[0]) or "broke off" in str(came[0])), came
 
 
 def session_of(leader: int) -> list[int]:

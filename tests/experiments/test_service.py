@@ -306,14 +306,15 @@ def test_a_client_that_goes_while_it_waits_leaves_the_queue(next_orders: NextOrd
     service = served.service_of(next_orders, served.Stand(lambda wanted, tell: go.wait(20) and None), waiting_futures=3)
     with served.running(service) as port:
         body = json.dumps({"day": "quiet", "minutes": 1})
-        waiting = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(2)]
+        waiting = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(2)]  # the first runs, the other waits
         for connection in waiting:
             connection.request("POST", "/v1/futures", body, {"Content-Type": JSON})
         wait_until(lambda: service.futures.waiting == 2)
         for connection in waiting:
             connection.close()
-        wait_until(lambda: service.futures.waiting == 0)
+        wait_until(lambda: service.futures.waiting == 1)
         go.set()
+        wait_until(lambda: service.futures.waiting == 0)
 
 
 def test_a_fault_is_500_and_ends_nothing(next_orders: NextOrders) -> None:

@@ -65,7 +65,8 @@ def windows_of_json(record: Mapping[str, Any]) -> np.ndarray:
 
     Everything is looked at before an array is made, whose size a text among the numbers would decide.
     """
-    level, shape = [record.get("windows")], []
+    level: list[Any] = [record.get("windows")]
+    shape: list[int] = []
     while level and isinstance(level[0], list):
         shape.append(len(level[0]))
         if not all(isinstance(part, list) and len(part) == shape[-1] for part in level):
