@@ -43,7 +43,7 @@ def run(launch: Launch) -> Callable[..., Ran]:
     (("--config.host=0.0.0.0",), "config.host: at 0.0.0.0 others reach the service: set config.token_file"),
     (("--config.token_file=nowhere",), "nowhere: no such file"),
     (("--config.token_file=empty",), "expected a token, got an empty file"),
-    (("--config.token_file=short",), "config.token: expected 16 to 256"),
+    (("--config.token_file=short",), "config.token_file: expected 16 to 256"),
     (("--config.batch_sizes=8,4",), "config.batch_sizes: expected sizes that rise"),
     (("--config.most_minutes=0",), "config.most_minutes: expected at least 1"),
     (("--config.timeout_s=0",), "config.timeout_s: expected a number of at least 0.01"),
@@ -95,10 +95,11 @@ def test_it_serves_until_a_signal_ends_it_and_leaves_nothing_running(
         pytest.importorskip("ray")
     token = tmp_path / "token"
     token.write_text("a-token-of-some-length\n")
+    model = os.path.relpath(tiny_checkpoint({}), tmp_path)
     port = free_port()
     words = [sys.executable, "-m", "marsjax.experiments.serve",
-             f"--config={CONFIG}:model={tiny_checkpoint({})},port={port},engine={engine}",
-             f"--config.token_file={token}", "--config.days=", "--config.batch_sizes=1,4"]
+             f"--config={CONFIG}:model={model},port={port},engine={engine}",
+             "--config.token_file=token", "--config.days=", "--config.batch_sizes=1,4"]
     # Of sockets, whose names must be short.
     short = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "RAY_TMPDIR": short.name}
@@ -107,9 +108,10 @@ def test_it_serves_until_a_signal_ends_it_and_leaves_nothing_running(
                           text=True, start_new_session=True) as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
-        assert any(line.startswith(f"serving {tiny_checkpoint({})} on http://127.0.0.1:{port} by {engine}")
+        assert any(line.startswith(f"serving {model} on http://127.0.0.1:{port} by {engine}")
                    for line in lines)
         with Client(f"http://127.0.0.1:{port}", token="a-token-of-some-length", timeout_s=60) as client:
+            assert client.about()["model"] == model
             window = np.zeros((client.about()["context_length"], 15), np.int32)
             assert 0 <= client.next_order(window) < 49_152
             first = client.next_orders(window[None].repeat(6, 0), seed=1)

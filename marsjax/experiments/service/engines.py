@@ -140,12 +140,16 @@ def by_ray(made: Callable[[Mapping[str, Any]], Service], given: Mapping[str, Any
                 serve.run(replica.bind(), name=_APP, route_prefix="/", blocking=False)
             except RuntimeError as error:
                 raise InputError(f"config.engine: a replica did not start: {error}") from None
-            on_listening(port)
-            stop.wait()
-            if is_own:
-                serve.shutdown()
             else:
-                serve.delete(_APP)
+                if not stop.is_set():
+                    on_listening(port)
+                stop.wait()
+            finally:
+                # Of a Ray that is not its own it takes away its application alone, in whatever way it ends.
+                if is_own:
+                    serve.shutdown()
+                else:
+                    serve.delete(_APP)
     finally:
         ray.shutdown()
 
