@@ -29,6 +29,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.temperature = 1.0  # of next orders
     config.seed = -1  # of draws whose request brings no seed; -1: from the system's randomness
     config.days = ("default", "quiet", "busy")  # days that come with the model, which futures can go on from
+    config.most_programs = 16  # compiled programs of futures that are kept; after them all are dropped, and made anew
     config.chunk_steps = 64  # decisions in one compiled call of futures, and of a part of their stream
 
     config.route = "order-model"  # path of requests as MarS's client sends them

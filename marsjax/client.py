@@ -86,11 +86,12 @@ class Client:
     def futures(self, **wanted: Any) -> Iterator[dict[str, Any]]:
         """Asks for futures, and gives what is told of them as it comes; the last has the kind `result`.
 
-        The keys are those of the service's page (how_to/service.md): `day`, or `orders` (columns by their names) and
-        `time`; `minutes`, `trajectories`, `seed`, `temperature`, `rows`. Leave the iteration to end the futures.
-        ServiceError if they are refused or broken off.
+        The keys are those of the service's page (how_to/service.md): `day`, or `orders` (a DataFrame, or columns by
+        their names) and `time`; `minutes`, `trajectories`, `seed`, `temperature`, `rows`. NaN in a table stands for no
+        value. Leave the iteration to end the futures. ServiceError if they are refused or broken off.
         """
-        response = self._request("POST", "v1/futures", json.dumps(wanted, default=_plain).encode(),
+        given = {key: _table(value) if key in ("orders", "book") else value for key, value in wanted.items()}
+        response = self._request("POST", "v1/futures", json.dumps(given, default=_plain).encode(),
                                  {"Content-Type": _JSON, "Accept": _LINES})
         is_whole = False
         try:
@@ -166,6 +167,9 @@ def _octets(window: np.ndarray) -> bytes:
     window = np.asarray(window)
     if window.dtype.kind not in "iu":
         raise ValueError(f"window: expected integers, got {window.dtype}")
+    limits = np.iinfo(_WIRE)
+    if window.size and not (window.min() >= limits.min and window.max() <= limits.max):
+        raise ValueError(f"window: expected integers of 32 bits, got {window.min()} to {window.max()}")
     return window.astype(_WIRE).tobytes()
 
 
@@ -175,10 +179,40 @@ def _tokens(answer: bytes, count: int) -> np.ndarray:
     return np.frombuffer(answer, _WIRE).astype(np.int32)
 
 
+def _table(table: Any) -> Any:
+    """Columns by their names as lists; what is no table is left to the service to refuse."""
+    if not (isinstance(table, Mapping) or hasattr(table, "columns")):
+        return table
+    return {name: _column(table[name]) for name in table}
+
+
+def _column(column: Any) -> Any:
+    """A list of numbers and texts, None where there is no value; of times their text."""
+    if isinstance(column, str) or not hasattr(column, "__iter__"):
+        return column
+    kind = getattr(getattr(column, "dtype", None), "kind", "")
+    if kind == "M":
+        local = np.asarray(column.dt.tz_localize(None) if hasattr(column, "dt") else column)
+        return np.datetime_as_string(local).tolist()
+    if kind == "m":
+        return [text.partition("T")[2] for text in np.datetime_as_string(_since_midnight(np.asarray(column))).tolist()]
+    values = column.tolist() if hasattr(column, "tolist") else list(column)
+    missing = column.isna() if hasattr(column, "isna") else [isinstance(value, float) and value != value
+                                                             for value in values]
+    return [None if is_missing else value for value, is_missing in zip(values, missing, strict=True)]
+
+
+def _since_midnight(times: np.ndarray) -> np.ndarray:
+    """datetime64 of the first day; ValueError for times that are not of one day."""
+    if not ((times >= np.timedelta64(0)) & (times < np.timedelta64(1, "D"))).all():
+        raise ValueError("orders: expected times since midnight, below a day")
+    return np.datetime64(0, "ns") + times
+
+
 def _plain(value: Any) -> Any:
-    """What JSON lacks: arrays, columns of pandas, and tables of them."""
-    if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return value.to_dict(orient="list")
+    """What JSON lacks: numbers and arrays of NumPy, times."""
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"expected numbers, text, lists or arrays, got {type(value).__name__}")

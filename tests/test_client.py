@@ -1,5 +1,6 @@
 """The client alone: what it sends and what it makes of answers, from a server of the standard library."""
 
+import datetime
 import http.server
 import json
 import os
@@ -15,6 +16,8 @@ import pandas as pd
 import pytest
 
 from marsjax.client import Client, ServiceError
+from marsjax.data import frames
+from marsjax.studies.service import wanted
 
 ROOT = Path(__file__).parents[1]
 WINDOW = np.arange(30).reshape(2, 15)
@@ -98,6 +101,32 @@ def test_futures_are_told_line_by_line_and_rows_are_joined(server: Scripted, cli
     assert json.loads(server.came[0][2]) == {"orders": {"price": [1.5], "size": [3]}, "seed": 4, "minutes": 1}
     assert client.rows(day="quiet", minutes=1) == ({"label": [2, None, 3]}, {"kind": "result", "orders": 5})
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("column", [
+    pd.to_datetime(["2024-01-02 09:30:00.0", "2024-01-02 09:30:01.5"]),
+    pd.to_datetime(["2024-01-02 09:30:00.0", "2024-01-02 09:30:01.5"]).tz_localize("Asia/Shanghai"),
+    pd.to_timedelta([34_200, 34_201.5], unit="s"), [datetime.time(9, 30), datetime.time(9, 30, 1, 500_000)],
+    ["09:30:00", "09:30:01.5"]])
+def test_tables_go_out_as_the_service_reads_them(server: Scripted, client: Client, column: Any) -> None:
+    server.answers = [(200, b'{"kind": "result"}\n', {})] * 2
+    table = pd.DataFrame({"time": column, "side": ["sell", "buy"], "action": ["limit", "market"],
+                          "price": [10.01, np.nan], "size": pd.array([300, 100], "Int64")})
+    list(client.futures(orders=table, time="09:31:00", minutes=1))
+    list(client.futures(orders={name: table[name].tolist() for name in table}, book=None, minutes=1))
+    for _, _, body in server.came:
+        sent = json.loads(body)["orders"]
+        assert sent["price"] == [10.01, None] and sent["size"] == [300, 100]
+    read = frames.from_frame(wanted.of_record(json.loads(server.came[0][2])).orders)
+    assert frames.to_frame(read)["time_ns"].tolist() == [34_200 * 10**9, 34_201_500_000_000]
+
+
+def test_what_the_wire_does_not_hold_is_refused_at_once() -> None:
+    for number in (2**31, -2**31 - 1, 2**32):
+        with pytest.raises(ValueError, match="integers of 32 bits"):
+            Client().next_order(np.array([[number]]))
+    with pytest.raises(ValueError, match="since midnight"):
+        list(Client().futures(orders={"time": np.array([86_400 * 10**9], "timedelta64[ns]")}))
 
 
 @pytest.mark.parametrize(("answer", "status", "part"), [

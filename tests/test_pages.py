@@ -198,8 +198,8 @@ def commands(page: Path) -> list[list[str]]:
     found = []
     for line in lines:
         for part in line.split(" & "):
-            words = re.match(r"(?:\w+=\S+ )*(?:python -m marsjax\.experiments\.|marsjax )([a-z_]+)((?:\s.*)?)$",
-                             part.strip())
+            words = re.match(r"(?:\w+=\S+ )*(?:python -m marsjax\.experiments\.|(?:docker run .* )?marsjax )([a-z_]+)"
+                             r"((?:\s.*)?)$", part.strip())
             if words and words[1] != "command" and "$" not in words[2]:
                 rest = re.sub(r"\s#.*$", "", words[2]).replace("[", "").replace("]", "")
                 found.append([words[1], *shlex.split(rest)])

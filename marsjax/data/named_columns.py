@@ -15,6 +15,7 @@ NAMES = {
     "cancel_id": (), "agent_id": ("account", "agent", "account_id"), "condition": ("time_in_force", "tif"),
 }  # fmt: skip
 """What each column may also be called; capitals do not matter."""
+_NS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
 
 
 class NamedColumns:
@@ -121,6 +122,25 @@ class NamedColumns:
                      f"one of {', '.join(list(meaning)[:12])}")
         return np.array([numbers[text] for text in texts], np.int64)[place]
 
+    def _require_ns(self) -> None:
+        """InputError at a time, of whatever unit, that is none or that nanoseconds in 64 bits do not hold."""
+        self.require(~self.missing("time"), "time", "a time")
+        label, column = self._columns["time"]
+        if isinstance(column.dtype, pd.DatetimeTZDtype):
+            unit: str = column.dtype.unit
+        elif isinstance(column.dtype, np.dtype):
+            unit = column.dtype.str.partition("[")[2].rstrip("]")
+        else:
+            return  # of pyarrow, which checks them itself
+        counted = column.astype(np.int64).to_numpy()
+        # A day less on both sides, which a change of zone may take.
+        most = (2**63 - 1 - DAY_NS) // _NS[unit]
+        good = (counted >= -most) & (counted <= most)
+        if not good.all():  # pandas does not even show such a time
+            row = int(np.argmin(good))
+            raise InputError(f"{self.where}: {self._row_word} {self._index[row]!s}, column {label}: expected a time "
+                             f"that nanoseconds in 64 bits hold, got {counted[row]} {unit}")
+
     def clock_ns(self) -> tuple[np.ndarray, str]:
         """Time of day, int64 [N] nanoseconds since midnight, and the date that stands with it, empty where none does.
 
@@ -132,14 +152,15 @@ class NamedColumns:
         self.require_columns("time")
         column = self._columns["time"][1]
         if pd.api.types.is_datetime64_any_dtype(column.dtype):
-            self.require(~self.missing("time"), "time", "a time")
+            self._require_ns()
             local = column.dt.tz_localize(None).astype("datetime64[ns]").to_numpy()
             days = local.astype("datetime64[D]")
             self.require(days == days[:1], "time", f"times of one day, {days[0] if len(days) else ''}")
             return (local - days).astype(np.int64), str(days[0]) if len(days) else ""
         if column.dtype.kind == "m":
+            self._require_ns()
             ns = column.astype("timedelta64[ns]").to_numpy().astype(np.int64)
-            self.require(~self.missing("time") & (ns >= 0) & (ns < DAY_NS), "time", "a time since midnight")
+            self.require((ns >= 0) & (ns < DAY_NS), "time", "a time since midnight")
             return ns, ""
         if column.dtype.kind in "iuf":
             raise self.error(0, "time", "times, not plain numbers (call whole nanoseconds since midnight time_ns)")

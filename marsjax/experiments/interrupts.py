@@ -67,6 +67,10 @@ class SignalWatch:
             os.write(2, line.encode())
         os._exit(EXIT_CODES[signal.Signals(number)])
 
+    def leave_first(self) -> None:
+        """At the exit the process ends before other libraries wait for threads that still compute."""
+        atexit.register(self._leave)
+
     def _leave(self) -> None:
         if self.exit_code is not None:
             for stream in (sys.stdout, sys.stderr):
@@ -121,6 +125,8 @@ def gracefully(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         restore()
     if heard:
+        for watch in _WATCHES:
+            watch.leave_first()
         print(f"error: {_SAID[signal.Signals(heard[0])]}", file=sys.stderr, flush=True)
         sys.exit(EXIT_CODES[signal.Signals(heard[0])])
 

@@ -28,6 +28,7 @@ def main(config: ConfigDict) -> int:
     engines.check_installed(config.engine)
     limits.check_whole("config.port", config.port, 0 if config.engine == "uvicorn" else 1, 65535)
     setup.at_least(config, "replicas", 0, 1024)
+    setup.at_least(config, "most_programs", 1, limits.TRAJECTORIES)
     spec = _service_spec(config)
     _most(config)
     setup.spec_of(NextOrdersSpec, config)
@@ -54,22 +55,32 @@ def main(config: ConfigDict) -> int:
     return 0
 
 
-def service_of(config: Mapping[str, Any]) -> Service:
-    """The application of a config of plain values, compiled; InputError or OSError where it cannot be."""
+def service_of(config: Mapping[str, Any], name: str = "") -> Service:
+    """The application of a config of plain values, compiled; InputError or OSError where it cannot be.
+
+    `name` is what it calls its model, if not as the config does.
+    """
     given = ConfigDict(dict(config))
     prepared = setup.load_order_model(given)
     next_orders = NextOrders(prepared, setup.spec_of(NextOrdersSpec, given))
-    whole = WholeFutures(prepared, given.model, tuple(given.days), given.chunk_steps)
-    about = {"model": given.model, "sha256": order_model.parameters_hash(prepared.model.model),
+    whole = WholeFutures(prepared, given.model, tuple(given.days), given.chunk_steps, given.most_programs)
+    about = {"model": name or given.model, "sha256": order_model.parameters_hash(prepared.model.model),
              "context_length": prepared.model.spec.context_length, "columns": next_orders.columns,
              "classes": prepared.model.spec.tokens.classes, "days": list(given.days), "marsjax": marsjax.__version__}
     return Service(Models(next_orders, whole, _most(given), about), _service_spec(given))
 
 
-def replica_of(config: Mapping[str, Any]) -> Service:
-    """`service_of` in a process of its own, which keeps what it compiles as the program does."""
+def replica_of(given: Mapping[str, Any]) -> Service:
+    """`service_of` in a process of its own, which keeps what it compiles as the program does; of `_for_replicas`."""
     launcher.set_up_compilation_cache()
-    return service_of(config)
+    return service_of(given["config"], given["name"])
+
+
+def _for_replicas(config: ConfigDict) -> dict[str, Any]:
+    """What is given to replicas, whose working folder may be another: files and folders by their whole paths."""
+    found = {key: str(Path(config[key]).resolve()) for key in ("model", "converters", "token_file")
+             if config[key] and config[key] != "default" and Path(config[key]).exists()}
+    return {"config": config.to_dict() | found, "name": config.model}
 
 
 def _by_ray(config: ConfigDict, spec: ServiceSpec, listening: Any) -> None:
@@ -83,7 +94,8 @@ def _by_ray(config: ConfigDict, spec: ServiceSpec, listening: Any) -> None:
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         setup.load_order_model(config)
     print(f"starting {replicas} replicas, each compiles for half a minute or so the first time", flush=True)
-    engines.by_ray(replica_of, config.to_dict(), config.host, config.port, listening, replicas, 1.0 if is_gpu else 0.0)
+    engines.by_ray(replica_of, _for_replicas(config), config.host, config.port, listening, replicas,
+                   1.0 if is_gpu else 0.0)
 
 
 def _service_spec(config: ConfigDict) -> ServiceSpec:
@@ -92,7 +104,10 @@ def _service_spec(config: ConfigDict) -> ServiceSpec:
         token = files.read_text(Path(config.token_file), _MOST_TOKEN_BYTES).strip()
         if not token:
             raise InputError(f"config.token_file {config.token_file}: expected a token, got an empty file")
-    return setup.spec_of(ServiceSpec, config, token=token)
+    try:
+        return setup.spec_of(ServiceSpec, config, token=token)
+    except InputError as error:
+        raise InputError(str(error).replace("config.token:", "config.token_file:")) from error
 
 
 def _most(config: ConfigDict) -> MostWanted:

@@ -190,6 +190,10 @@ def test_a_starting_book_of_a_csv(tmp_path):
      "row 1, column time: expected times of one day, 2023-07-11, got"),
     ({"time": [pd.Timestamp("2023-07-11 10:00:00"), pd.NaT, pd.Timestamp("2023-07-11 10:00:02")]},
      "row 1, column time: expected a time, got"),
+    *(({"time": np.array([36_000, number, 36_002]).astype(kind)}, "row 1, column time: expected a time that nanosec")
+      for kind in ("datetime64[s]", "timedelta64[ms]") for number in (2**62, -2**62)),
+    ({"time": pd.Series(np.array([0, 2**62, 1]).astype("datetime64[s]")).dt.tz_localize("UTC")},
+     "row 1, column time: expected a time that nanosec"),
     ({"time": [36_000, 36_001, 36_002]}, "column time: expected times, not plain numbers"),
     ({"order_id": [1, 1, 2]}, "row 1, column order_id: expected an id that no order before it has had, got 1"),
     ({"order_id": [1, "a7f0", 2]}, "row 1, column order_id: expected a number, got 'a7f0'"),

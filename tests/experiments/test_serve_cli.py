@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marsjax import testing
 from marsjax.client import Client, ServiceError
+from marsjax.core import times
+from marsjax.data import frames
 from marsjax.experiments import launcher, serve
+from marsjax.experiments.service import engines
 from tests.experiments.conftest import Launch, Ran
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +43,7 @@ def run(launch: Launch) -> Callable[..., Ran]:
     (("--config.host=0.0.0.0",), "config.host: at 0.0.0.0 others reach the service: set config.token_file"),
     (("--config.token_file=nowhere",), "nowhere: no such file"),
     (("--config.token_file=empty",), "expected a token, got an empty file"),
-    (("--config.token_file=short",), "config.token: expected 16 to 256"),
+    (("--config.token_file=short",), "config.token_file: expected 16 to 256"),
     (("--config.batch_sizes=8,4",), "config.batch_sizes: expected sizes that rise"),
     (("--config.most_minutes=0",), "config.most_minutes: expected at least 1"),
     (("--config.timeout_s=0",), "config.timeout_s: expected a number of at least 0.01"),
@@ -90,10 +95,11 @@ def test_it_serves_until_a_signal_ends_it_and_leaves_nothing_running(
         pytest.importorskip("ray")
     token = tmp_path / "token"
     token.write_text("a-token-of-some-length\n")
+    model = os.path.relpath(tiny_checkpoint({}), tmp_path)
     port = free_port()
     words = [sys.executable, "-m", "marsjax.experiments.serve",
-             f"--config={CONFIG}:model={tiny_checkpoint({})},port={port},engine={engine}",
-             f"--config.token_file={token}", "--config.days=", "--config.batch_sizes=1,4"]
+             f"--config={CONFIG}:model={model},port={port},engine={engine}",
+             "--config.token_file=token", "--config.days=", "--config.batch_sizes=1,4"]
     # Of sockets, whose names must be short.
     short = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "RAY_TMPDIR": short.name}
@@ -102,9 +108,10 @@ def test_it_serves_until_a_signal_ends_it_and_leaves_nothing_running(
                           text=True, start_new_session=True) as process:
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
-        assert any(line.startswith(f"serving {tiny_checkpoint({})} on http://127.0.0.1:{port} by {engine}")
+        assert any(line.startswith(f"serving {model} on http://127.0.0.1:{port} by {engine}")
                    for line in lines)
         with Client(f"http://127.0.0.1:{port}", token="a-token-of-some-length", timeout_s=60) as client:
+            assert client.about()["model"] == model
             window = np.zeros((client.about()["context_length"], 15), np.int32)
             assert 0 <= client.next_order(window) < 49_152
             first = client.next_orders(window[None].repeat(6, 0), seed=1)
@@ -122,6 +129,41 @@ def test_it_serves_until_a_signal_ends_it_and_leaves_nothing_running(
     while left := [pid for pid in session_of(process.pid) if pid != os.getpid()]:
         assert time.monotonic() < end_s, left
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+@needs_extra
+def test_a_signal_while_futures_compile_ends_it_within_the_grace(
+        tmp_path: Path, tiny_checkpoint: Callable[[dict[str, Any]], Path]) -> None:
+    port = free_port()
+    words = [sys.executable, "-m", "marsjax.experiments.serve",
+             f"--config={CONFIG}:model={tiny_checkpoint({})},port={port}", "--config.days=", "--config.batch_sizes=1"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
+                   "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    orders = frames.to_frame(testing.random_orders(times.of_clock("10:00:00")))[["time_ns", "type", "price", "volume"]]
+    came: list[Exception] = []
+
+    def ask() -> None:
+        with pytest.raises(ServiceError) as error, Client(f"http://127.0.0.1:{port}") as client:
+            list(client.futures(orders=orders, time="10:00:00", minutes=1))
+        came.append(error.value)
+
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("serving ") for line in iter(process.stdout.readline, ""))
+        thread = threading.Thread(target=ask)
+        thread.start()
+        time.sleep(2)
+        assert thread.is_alive()
+        began_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+        took_s = time.monotonic() - began_s
+        thread.join(20)
+    assert process.returncode == 143 and said == "error: ended by SIGTERM\n", said
+    assert took_s < engines.GRACE_S + 3, took_s
+    assert len(came) == 1 and ("the service ends" in str(came[0]) or "broke off" in str(came[0])), came
 
 
 def session_of(leader: int) -> list[int]:

@@ -306,14 +306,15 @@ def test_a_client_that_goes_while_it_waits_leaves_the_queue(next_orders: NextOrd
     service = served.service_of(next_orders, served.Stand(lambda wanted, tell: go.wait(20) and None), waiting_futures=3)
     with served.running(service) as port:
         body = json.dumps({"day": "quiet", "minutes": 1})
-        waiting = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(2)]
+        waiting = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(2)]  # the first runs, the other waits
         for connection in waiting:
             connection.request("POST", "/v1/futures", body, {"Content-Type": JSON})
         wait_until(lambda: service.futures.waiting == 2)
         for connection in waiting:
             connection.close()
-        wait_until(lambda: service.futures.waiting == 0)
+        wait_until(lambda: service.futures.waiting == 1)
         go.set()
+        wait_until(lambda: service.futures.waiting == 0)
 
 
 def test_a_fault_is_500_and_ends_nothing(next_orders: NextOrders) -> None:
@@ -343,6 +344,8 @@ def test_a_token_is_asked_for_everywhere_but_for_health(next_orders: NextOrders)
                 status, headers, _ = asked(port, path, method=method, Authorization=word)
                 assert status == 401 and headers["www-authenticate"] == "Bearer"
         assert asked(port, "/healthz", method="GET")[0] == asked(port, "/readyz", method="GET")[0] == 200
+        for host in ("x/healthz?", "x/readyz#", "x/healthz"):
+            assert asked(port, "/metrics", method="GET", Host=host)[0] == 401
         with served.client_of(port, token=served.TOKEN) as client:
             assert 0 <= client.next_order(WINDOW) < 384 and "marsjax_requests_total" in client.metrics()
 

@@ -15,7 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-_OPEN = ("/healthz", "/readyz")
-"""Paths that need no token."""
 _LOOK_EVERY_S = 0.5
 """Whether a client that waits for its first part is still there."""
 Handler = Callable[["Request"], Awaitable["Response"]]
@@ -63,6 +61,8 @@ class Service:
         self.futures = FuturesQueue(models.whole_futures.run, spec.waiting_futures, spec.futures_timeout_s)
         self._seed = secrets.randbelow(limits.SEED) if spec.seed < 0 else spec.seed
         self._number = 0
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._is_ending = False
         self.counted.waiting_windows.set_function(lambda: self.batches.waiting)
         self.counted.waiting_futures.set_function(lambda: self.futures.waiting)
         self._routes = _routes(self, spec)
@@ -73,6 +73,8 @@ class Service:
             await self._routes(scope, receive, send)
             return
         began, status = time.perf_counter(), 0
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._under_way.add(task)
 
         async def told(message: Any) -> None:
             nonlocal status
@@ -81,11 +83,22 @@ class Service:
 
         try:
             await self._routes(scope, receive, told)
+        except asyncio.CancelledError:
+            if not self._is_ending:
+                raise
+            await _broken_off(scope, receive, told, status)
         finally:
+            self._under_way.discard(task)
             self.counted.request(_route_of(scope), status, time.perf_counter() - began)
 
+    def end(self) -> None:
+        """Answers what is under way with 503, or breaks its answer off; called in the event loop, at the end."""
+        self._is_ending = True
+        for task in self._under_way:
+            task.cancel()
+
     def close(self) -> None:
-        """Ends its threads."""
+        """Ends its threads, those of futures after their chunk."""
         self.batches.close()
         self.futures.close()
 
@@ -199,6 +212,16 @@ class Service:
         return RefusedError(503, "too many requests wait: try again later", self._spec.retry_after_s)
 
 
+async def _broken_off(scope: Any, receive: Any, send: Any, status: int) -> None:
+    """The end of an answer that is not whole: of one that has begun no more comes, so that its client sees it."""
+    from starlette.responses import PlainTextResponse
+
+    if status:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    else:
+        await PlainTextResponse("the service ends\n", 503, {"connection": "close"})(scope, receive, send)
+
+
 async def _first(told: AsyncIterator[Told], request: "Request") -> Told:
     """The first thing told; RefusedError (499) where the client has gone before."""
     first = asyncio.ensure_future(anext(told))  # type: ignore[arg-type]
@@ -249,17 +272,18 @@ def _routes(service: Service, spec: ServiceSpec) -> Any:
 
     def guarded(handler: Handler) -> Handler:
         async def guard(request: "Request") -> "Response":
-            if spec.token and request.url.path not in _OPEN and not _has_token(request, spec.token):
+            if spec.token and not _has_token(request, spec.token):
                 raise RefusedError(401, "expected the header Authorization: Bearer TOKEN with the service's token")
             return await handler(request)
 
         return guard
 
+    # Which of them need no token is fixed here, by the handler: what a request says of its address is not asked.
     posts = {f"/{spec.route}": service.one_window, "/v1/next-orders": service.next_orders,
              "/v1/futures": service.whole_futures}
-    gets = {"/healthz": alive, "/readyz": service.ready, "/metrics": service.metrics}
-    routes = [Route(path, guarded(handler), methods=[method]) for method, group in (("POST", posts), ("GET", gets))
-              for path, handler in group.items()]
+    gets = {"/healthz": alive, "/readyz": service.ready, "/metrics": guarded(service.metrics)}
+    routes = [*(Route(path, guarded(handler), methods=["POST"]) for path, handler in posts.items()),
+              *(Route(path, handler, methods=["GET"]) for path, handler in gets.items())]
     return Starlette(routes=routes, exception_handlers={
         **dict.fromkeys((RefusedError, *refusals.ANSWERED), refused), ClientDisconnect: gone})
 

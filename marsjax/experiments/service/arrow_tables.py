@@ -24,7 +24,10 @@ KEY = b"marsjax"
 """Of metadata, in schemas and in batches."""
 _MOST_COLUMNS = 32
 # Fields of Arrow's messages by their places in the tables of its format (Message.fbs).
-_HEADER, _COMPRESSION = 2, 3
+_VERSION, _HEADER, _METADATA = 0, 2, 4
+_LENGTH, _COMPRESSION = 0, 3
+_V5 = 4
+"""Of Arrow's format, as all since 2020 write it; older ones say in another place that a batch is compressed."""
 
 
 def request_of(body: bytes, most_rows: int) -> dict[str, Any]:
@@ -33,16 +36,10 @@ def request_of(body: bytes, most_rows: int) -> dict[str, Any]:
     from pyarrow import ipc
 
     try:
-        _check_messages(ipc, body)
+        _check_messages(ipc, body, most_rows)
         with ipc.open_stream(body) as reader:
             _check_schema(pyarrow.types, reader.schema)
-            about, batches, count = reader.schema.metadata or {}, [], 0
-            for batch in reader:
-                count += batch.num_rows
-                if count > most_rows:
-                    raise TooLargeError(f"request: orders: expected at most {most_rows} rows")
-                batches.append(batch)
-            table = pyarrow.Table.from_batches(batches, reader.schema)
+            about, table = reader.schema.metadata or {}, reader.read_all()
         table.validate(full=True)
         orders = table.to_pandas(ignore_metadata=True)
     except (pyarrow.ArrowException, struct.error, OSError, UnicodeDecodeError) as error:
@@ -60,22 +57,35 @@ def _check_schema(types: Any, schema: "pyarrow.Schema") -> None:
         raise InputError(f"request: expected at most {_MOST_COLUMNS} Arrow columns of numbers, texts or times")
 
 
-def _check_messages(ipc: Any, body: bytes) -> None:
-    """InputError at a compressed batch: unpacked it may be of any size."""
+def _check_messages(ipc: Any, body: bytes, most_rows: int) -> None:
+    """What the headers say, before a column is read: InputError at a compressed batch, which may be of any size.
+
+    TooLargeError at more rows; struct.error where a header is broken.
+    """
+    count = 0
     for message in ipc.MessageReader.open_stream(body):
         if message.type not in ("schema", "record batch"):
             raise InputError(f"request: expected Arrow record batches, got a {brief(message.type)}")
-        found = _header_field(message.metadata.to_pybytes(), _COMPRESSION)
-        if message.type == "record batch" and found:
+        data = message.metadata.to_pybytes()
+        (root,) = struct.unpack_from("<I", data, 0)
+        if _number(data, root, _VERSION, "<h") != _V5 or _slot(data, root, _METADATA):
+            raise InputError("request: expected Arrow messages of version 5 without metadata of their own")
+        if message.type == "schema":
+            continue
+        header = root + _slot(data, root, _HEADER)
+        batch = header + _number(data, header, None, "<I")
+        if _slot(data, batch, _COMPRESSION):
             raise InputError("request: expected an Arrow stream that is not compressed")
+        rows = _number(data, batch, _LENGTH, "<q")
+        count += rows
+        if rows < 0 or count > most_rows:
+            raise TooLargeError(f"request: orders: expected at most {most_rows} rows")
 
 
-def _header_field(message: bytes, place: int) -> int:
-    """The offset of a field in the header of an Arrow message; 0 where it is not set. struct.error if it is broken."""
-    (root,) = struct.unpack_from("<I", message, 0)
-    header = root + _slot(message, root, _HEADER)
-    (offset,) = struct.unpack_from("<I", message, header)
-    return _slot(message, header + offset, place)
+def _number(message: bytes, table: int, place: int | None, form: str) -> int:
+    """A field of a flatbuffer's table, 0 where it is not set; without a place what stands at `table` itself."""
+    at = 0 if place is None else _slot(message, table, place)
+    return int(struct.unpack_from(form, message, table + at)[0]) if at or place is None else 0
 
 
 def _slot(message: bytes, table: int, place: int) -> int:

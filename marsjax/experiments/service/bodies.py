@@ -61,14 +61,22 @@ def octets_of(tokens: np.ndarray) -> bytes:
 
 
 def windows_of_json(record: Mapping[str, Any]) -> np.ndarray:
-    """The `windows` of a record as an array of whole numbers, of whatever shape; InputError where there are none."""
-    try:
-        found = np.asarray(record["windows"])
-    except (KeyError, ValueError, OverflowError) as error:
-        raise InputError(f"windows: expected whole numbers [n, T, columns]: {brief(error)}") from None
-    if found.dtype.kind not in "iu":
-        raise InputError(f"windows: expected whole numbers [n, T, columns], got {brief(found)}")
-    return found
+    """The `windows` of a record as an array int64, of whatever shape; InputError where they are no such lists.
+
+    Everything is looked at before an array is made, whose size a text among the numbers would decide.
+    """
+    level: list[Any] = [record.get("windows")]
+    shape: list[int] = []
+    while level and isinstance(level[0], list):
+        shape.append(len(level[0]))
+        if not all(isinstance(part, list) and len(part) == shape[-1] for part in level):
+            raise InputError("windows: expected whole numbers [n, T, columns], got lists of different lengths")
+        level = [value for part in level for value in part]
+    is_whole = [type(value) is int and abs(value) < 2**63 for value in level]
+    if not shape or not level or not all(is_whole):
+        wrong = brief(level[is_whole.index(False)]) if False in is_whole else "none"
+        raise InputError(f"windows: expected whole numbers [n, T, columns], got {wrong}")
+    return np.array(level, np.int64).reshape(shape)
 
 
 def whole(name: str, value: Any, high: int, low: int = 0) -> int | None:

@@ -26,6 +26,8 @@ GRACE_S = 5.0
 _APP = "marsjax"
 _LOOK_EVERY_S = 0.02
 """Whether the server listens."""
+_STOP_EVERY_S = 0.1
+"""Whether it is to end."""
 
 
 def check_installed(engine: str) -> None:
@@ -47,13 +49,24 @@ def by_uvicorn(made: Callable[[], Service], host: str, port: int, on_listening: 
     with _bound(host, port) as listening:
         service = made()
         server = uvicorn.Server(uvicorn.Config(
-            service, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=round(GRACE_S),
-            timeout_keep_alive=30, server_header=False, ws="none"))
+            service, log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=30,
+            timeout_graceful_shutdown=round(GRACE_S) + 1, server_header=False, ws="none"))
         ended = threading.Event()
+
+        async def end_after_grace() -> None:
+            while not server.should_exit:
+                await asyncio.sleep(_STOP_EVERY_S)
+            await asyncio.sleep(GRACE_S)
+            service.end()
+
+        async def both() -> None:
+            ending = asyncio.create_task(end_after_grace())
+            await server.serve(sockets=[listening])
+            ending.cancel()
 
         def serve() -> None:
             try:
-                asyncio.run(server.serve(sockets=[listening]))
+                asyncio.run(both())
             finally:
                 ended.set()
 
@@ -127,12 +140,16 @@ def by_ray(made: Callable[[Mapping[str, Any]], Service], given: Mapping[str, Any
                 serve.run(replica.bind(), name=_APP, route_prefix="/", blocking=False)
             except RuntimeError as error:
                 raise InputError(f"config.engine: a replica did not start: {error}") from None
-            on_listening(port)
-            stop.wait()
-            if is_own:
-                serve.shutdown()
             else:
-                serve.delete(_APP)
+                if not stop.is_set():
+                    on_listening(port)
+                stop.wait()
+            finally:
+                # Of a Ray that is not its own it takes away its application alone, in whatever way it ends.
+                if is_own:
+                    serve.shutdown()
+                else:
+                    serve.delete(_APP)
     finally:
         ray.shutdown()
 

@@ -1,10 +1,12 @@
-"""Requests for futures, one after the other in a thread, and their rows as an asynchronous stream."""
+"""Requests for futures, one after the other, each in a thread, and their rows as an asynchronous stream."""
 
 import asyncio
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import Any
 
 from marsjax.experiments.service.batches import FullError
@@ -20,14 +22,18 @@ _PATIENCE_S = 30.0
 
 
 class FuturesQueue:
-    """Runs requests in a thread; all its methods are called in one event loop."""
+    """Runs requests, one after the other, each in a thread; all its methods are called in one event loop."""
 
     def __init__(self, run: Callable[[Wanted, Tell], None], most_waiting: int, timeout_s: float) -> None:
         """`run` makes futures and tells of them (`WholeFutures.run`)."""
         self._run, self._most_waiting, self._timeout_s = run, most_waiting, timeout_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="futures")
-        self.waiting = 0
-        """Requests that wait or run."""
+        self._queue: deque[_Job] = deque()
+        self._running: _Job | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait or run; one whose client has gone runs until its thread has noticed."""
+        return len(self._queue) + (self._running is not None)
 
     async def stream(self, wanted: Wanted) -> AsyncIterator[Told]:
         """What is told of the futures, as they are made; close it to end them.
@@ -36,35 +42,68 @@ class FuturesQueue:
         """
         if self.waiting >= self._most_waiting:
             raise FullError
-        loop = asyncio.get_running_loop()
-        job = _Job(loop, time.monotonic() + self._timeout_s)
-        self.waiting += 1
-        running = loop.run_in_executor(self._thread, self._run, wanted, job.tell)
-        running.add_done_callback(self._over)
+        job = _Job(wanted, asyncio.get_running_loop(), time.monotonic() + self._timeout_s)
+        self._queue.append(job)
+        self._begin()
         try:
-            while (one := await job.next_told(running)) is not None:
+            while (one := await job.next_told()) is not None:
                 yield one
         finally:
             job.stop()
-            running.cancel()
+            if job in self._queue:
+                self._queue.remove(job)
 
-    def _over(self, running: "asyncio.Future[None]") -> None:
-        self.waiting -= 1
-        if not running.cancelled():
-            running.exception()  # looked at, so that nobody is told of an error that was answered already
+    def _begin(self) -> None:
+        """Runs the next that waits, if none runs."""
+        if self._running is None and self._queue:
+            self._running = self._queue.popleft()
+            self._running.over.add_done_callback(self._ended)
+            # A daemon: the end of the process does not wait for a compilation.
+            threading.Thread(target=self._running.run, args=(self._run,), name="futures", daemon=True).start()
+
+    def _ended(self, over: "asyncio.Future[None]") -> None:
+        over.exception()  # looked at, so that nobody is told of an error that was answered already
+        self._running = None
+        self._begin()
 
     def close(self) -> None:
-        """Ends the thread once it is done; what waits never begins."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Ends what runs after its chunk; what waits never begins."""
+        self._queue.clear()
+        if self._running is not None:
+            self._running.stop()
 
 
 class _Job:
     """One request: what its thread tells, until it is stopped or its time is over."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, end_s: float) -> None:
-        self._loop, self._end_s = loop, end_s
+    def __init__(self, wanted: Wanted, loop: asyncio.AbstractEventLoop, end_s: float) -> None:
+        self._wanted, self._loop, self._end_s = wanted, loop, end_s
         self._told: asyncio.Queue[Told] = asyncio.Queue(_AHEAD)
         self._stopped = threading.Event()
+        self.over: asyncio.Future[None] = loop.create_future()
+        """Done when its thread is; with the error that ended it."""
+
+    def run(self, run: Callable[[Wanted, Tell], None]) -> None:
+        """In the thread."""
+        with self:
+            if not self._stopped.is_set():
+                run(self._wanted, self.tell)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        """Hands over to the loop that the thread is done, and what ended it."""
+        del kind, trace
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._finish, error)
+        return True
+
+    def _finish(self, error: BaseException | None) -> None:
+        if error is None:
+            self.over.set_result(None)
+        else:
+            self.over.set_exception(error)
 
     def stop(self) -> None:
         """Its futures end after their chunk."""
@@ -82,11 +121,11 @@ class _Job:
                 raise StoppedError
             wait([put], _LOOK_EVERY_S)
 
-    async def next_told(self, running: "asyncio.Future[None]") -> Told | None:
+    async def next_told(self) -> Told | None:
         """The next thing told, None after the last; errors as of `FuturesQueue.stream`."""
         told = asyncio.ensure_future(self._told.get())
         try:
-            either: set[asyncio.Future[Any]] = {told, running}
+            either: set[asyncio.Future[Any]] = {told, self.over}
             await asyncio.wait(either, timeout=max(self._end_s - time.monotonic(), 0),
                                return_when=asyncio.FIRST_COMPLETED)
             if told.done():
@@ -95,8 +134,8 @@ class _Job:
             told.cancel()
         if not self._told.empty():
             return self._told.get_nowait()
-        if running.done():
-            error = running.exception()
+        if self.over.done():
+            error = self.over.exception()
             if isinstance(error, StoppedError):
                 raise TimeoutError
             if error is not None:

@@ -14,6 +14,8 @@ class RefusedError(Exception):
     def headers(self) -> dict[str, str]:
         """Those of the answer, beside its type."""
         found = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        if self.status in (408, 413):  # of which the rest of the body may still come
+            found["connection"] = "close"
         return found | ({"www-authenticate": "Bearer"} if self.status == 401 else {})
 
 

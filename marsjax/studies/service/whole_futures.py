@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import pandas as pd
 
 from marsjax.analysis import forecast, forecast_report
+from marsjax.core import limits
 from marsjax.core.errors import InputError, brief
 from marsjax.core.specs import MarketSpec
 from marsjax.data import frames
@@ -46,9 +48,16 @@ Tell = Callable[[Told], None]
 class WholeFutures:
     """Futures of a model from days that it has written, or from orders of the caller's."""
 
-    def __init__(self, prepared: PreparedModel, model: str, days: tuple[str, ...], chunk_steps: int = 64) -> None:
-        """Reads the `days` (`places.MADE`) that come with the model of this name; errors of `places.made_day`."""
-        self._prepared, self._chunk_steps = prepared, chunk_steps
+    def __init__(self, prepared: PreparedModel, model: str, days: tuple[str, ...], chunk_steps: int = 64,
+                 most_programs: int = 16) -> None:
+        """Reads the `days` (`places.MADE`) that come with the model of this name; errors of `places.made_day`.
+
+        Futures of another number, length, temperature, tick or size of books are another program. After
+        `most_programs` of them all that JAX has compiled in this process is dropped (`jax.clear_caches`).
+        """
+        limits.check_whole("most_programs", most_programs, 1, limits.TRAJECTORIES)
+        self._prepared, self._chunk_steps, self._most_programs = prepared, chunk_steps, most_programs
+        self._programs: set[tuple[Any, ...]] = set()
         self._days = {name: self._made(model, name) for name in days}
 
     def run(self, wanted: Wanted, tell: Tell) -> None:
@@ -58,6 +67,9 @@ class WholeFutures:
         where the orders do not lead to a start, or the futures do not fit the device or the session.
         """
         began = time.perf_counter()
+        if len(self._programs) >= self._most_programs:
+            jax.clear_caches()
+            self._programs.clear()
         market, at = self._start(wanted)
         check_time(market.session, at.time_ns, wanted.minutes)
         tell(Told("start", forecasts.describe(market, at) | {
@@ -74,6 +86,7 @@ class WholeFutures:
 
     def _attempt(self, wanted: Wanted, market: MarketSpec, at: ForecastStart, spec: FuturesSpec, tell: Tell) -> Rollout:
         """One rollout, told of after each chunk."""
+        self._programs.add((market, wanted.trajectories, wanted.minutes, wanted.temperature))
         rows = ReadyRows(wanted.rows, market, at.time_ns, wanted.trajectories, wanted.minutes)
 
         def on_chunk(progress: RolloutProgress) -> None:
@@ -105,6 +118,7 @@ class WholeFutures:
         # All orders become those of one account on the way to a start.
         venue = dataclasses.replace(feed.venue, accounts=1, capacity=capacity)
         market = places.market_of(self._prepared, venue, futures.ACCOUNT + 1)
+        self._programs.add((market,))
         at = forecasts.read_start(market, self._prepared, feed, wanted.time_ns, 0)
         if problems := at.refused.problems():
             raise InputError(f"request: orders: {problems[0]}")

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -20,6 +21,7 @@ from marsjax.studies import forecasts, futures, places, rollout_summary
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import prepare
 from marsjax.studies.progress import StoppedError
+from marsjax.studies.service.next_orders import Draw, NextOrders, NextOrdersSpec
 from marsjax.studies.service.parts import ReadyRows
 from marsjax.studies.service.wanted import Wanted, of_record
 from marsjax.studies.service.whole_futures import Told, WholeFutures
@@ -151,3 +153,30 @@ def test_orders_that_lead_to_no_start_are_named(service: WholeFutures, changes: 
 def test_a_day_that_is_not_served_is_named(service: WholeFutures) -> None:
     with pytest.raises(InputError, match="day: expected one of none, got 'quiet'"):
         service.run(of_record({"day": "quiet", "minutes": 1}), lambda told: None)
+
+
+def test_all_programs_are_dropped_once_there_are_as_many_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, run = direct()
+    dropped: list[float] = []
+    monkeypatch.setattr(futures, "simulate_batch", lambda prepared, market, spec, batch, hooks: run)
+    service = WholeFutures(PREPARED, "default", (), CHUNK, most_programs=4)
+    for temperature in (1.0, 1.1, 1.1, 1.2, 1.0, 1.3, 1.4, 1.5):  # and each time the one that leads to the start
+        monkeypatch.setattr(jax, "clear_caches", lambda temperature=temperature: dropped.append(temperature))
+        told_of(service, asked(temperature=temperature))
+    assert dropped == [1.0, 1.5]
+    with pytest.raises(InputError, match="most_programs: expected at least 1"):
+        WholeFutures(PREPARED, "default", (), CHUNK, most_programs=0)
+
+
+@pytest.mark.slow
+def test_programs_that_were_dropped_are_not_kept_and_are_made_anew_alike() -> None:
+    next_orders = NextOrders(PREPARED, NextOrdersSpec((1,)))
+    draw = Draw(np.zeros((1, next_orders.columns), np.int32), 1, 2)
+    token, (device,) = next_orders.tokens([draw]), jax.local_devices()[:1]
+    service = WholeFutures(PREPARED, "default", (), CHUNK, most_programs=1)
+    kept, labels = [], []
+    for temperature in (1.0, 1.1, 1.0):
+        labels.append(joined(told_of(service, asked(temperature=temperature))))
+        kept.append(len(device.client.live_executables()))
+    assert labels[0] == labels[2] != labels[1] and max(kept[1:]) <= kept[0]
+    assert next_orders.tokens([draw]) == token and next_orders.traces == 1
