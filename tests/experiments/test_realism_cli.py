@@ -22,6 +22,7 @@ from marsjax.experiments import realism as experiment
 from marsjax.sim.step import End
 from marsjax.studies import futures
 from marsjax.studies import realism as realism_study
+from marsjax.studies.progress import Watching
 from tests.analysis.test_realism_table import check_table
 from tests.experiments.conftest import Launch
 from tests.experiments.synthetic_day import write_day
@@ -94,12 +95,12 @@ def test_the_days_of_the_checkpoint_are_compared_and_the_files_agree(
         run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     simulate, logs, done = futures.simulate, [], []
 
-    def recorded(*given: Any, first: int, on_trace: futures.OnTrace) -> list[Any]:
+    def recorded(*given: Any, first: int, on_trace: futures.OnTrace, watch: Watching) -> list[Any]:
         def record(*log: Any) -> None:
             logs.append(log)
             on_trace(*log)
 
-        done.extend(simulate(*given, first=first, on_trace=record))
+        done.extend(simulate(*given, first=first, on_trace=record, watch=watch))
         return done
 
     monkeypatch.setattr(futures, "simulate", recorded)
@@ -146,8 +147,8 @@ def test_the_days_of_the_checkpoint_are_compared_and_the_files_agree(
         np.testing.assert_array_equal(one.mid_before[fresh + 1], one.mid_after[fresh])
 
     # The same rollouts again, but for one trajectory of the second start, which is lost.
-    def again(*given: Any, first: int, on_trace: futures.OnTrace) -> list[Any]:
-        del given, first
+    def again(*given: Any, first: int, on_trace: futures.OnTrace, watch: Watching) -> list[Any]:
+        del given, first, watch
         for log in logs:
             on_trace(*log)
         ends = dataclasses.replace(done[1].state, end=np.array([End.TIME, End.NO_MID], np.int32))
