@@ -5,7 +5,9 @@ signal does it: the list of what is to do is therefore one for the process, as t
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 _UNDO: dict[object, Callable[[], None]] = {}
 
@@ -22,6 +24,20 @@ def undone_by(undo: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _UNDO.pop(key, None)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a small file; it is there whole or not at all."""
+    fresh = path.with_name(f".{path.name}.new")
+    with undone_by(lambda: fresh.unlink(missing_ok=True)):
+        try:
+            with fresh.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
 
 
 def undo_all() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from marsjax.core import files, locks
 from marsjax.core.errors import InputError, brief
-from marsjax.core.unfinished import undone_by
+from marsjax.core.unfinished import undone_by, write_whole
 
 KEPT = 2
 """States on disk at a time: the one before the last outlives a write that breaks off."""
@@ -91,7 +91,7 @@ class SavedStates:
                     self._manager.save(number, args=ocp.args.Composite(**{
                         _ARRAYS: ocp.args.StandardSave(named), _ABOUT: ocp.args.JsonSave(about)}), force=True)
                     self._manager.wait_until_finished()
-                _write_whole(self._sums(number), json.dumps(_checksums(self.folder / str(number))))
+                write_whole(self._sums(number), json.dumps(_checksums(self.folder / str(number))).encode())
             except OSError as error:
                 self._fail(error)
             except (ValueError, RuntimeError) as error:  # which of them TensorStore raises for a full disk, too
@@ -278,19 +278,6 @@ def _checksums(folder: pathlib.Path) -> dict[str, str]:
         except (OSError, InputError) as error:
             raise DamagedError(f"{path.relative_to(folder)} cannot be read: {type(error).__name__}") from error
     return found
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-    """A small file that is there whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _differing(expected: Any, found: Any) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from marsjax.checkpoint import converter_files
 from marsjax.core import files, locks
 from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
+from marsjax.core.unfinished import write_whole
 from marsjax.data.feed import DayFeed
 from marsjax.studies import worker_processes
 from marsjax.tokens.bins import Converter
@@ -82,7 +83,7 @@ def prepare(folder: Path, spec: ShardSpec, feeds: Sequence[DayFeed], held_out: S
                              "name another folder")
         _check_folder(folder, about)  # what came in between
         if not (folder / _ABOUT).exists():
-            day_shard.write_whole(folder / _ABOUT, json_text_of(about).encode())
+            write_whole(folder / _ABOUT, json_text_of(about).encode())
         work = _Work(folder, spec, feeds, held_out, workers, names)
         if (folder / _INDEX).exists():
             work.complete()
@@ -133,7 +134,7 @@ class _Work:
             bins[name] = hashlib.sha256(file.read_bytes()).hexdigest()
         self._write_tokens(fitted, [feed for feed in self.feeds if not self._is_done(feed, places[feed.name])], places)
         days = [files.read_json(places[feed.name].record) for feed in self.feeds]
-        day_shard.write_whole(self.folder / _INDEX, json_text_of({"days": days, "bins": bins}).encode())
+        write_whole(self.folder / _INDEX, json_text_of({"days": days, "bins": bins}).encode())
 
     def complete(self) -> None:
         """Makes the files again that are missing although there is an index; the bins are kept.

@@ -7,7 +7,6 @@ known, are several times as large as the tokens.
 import dataclasses
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from marsjax.core import files, limits
 from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
 from marsjax.core.specs import MarketSpec, TokenSpec
-from marsjax.core.unfinished import undone_by
+from marsjax.core.unfinished import write_whole
 from marsjax.data.feed import DayFeed, FeedChunk
 from marsjax.tokens import encoding
 from marsjax.tokens.bins import Converter
@@ -125,17 +124,6 @@ def check_day(feed: DayFeed, places: DayPlaces) -> None:
     for _ in seen:
         pass
     _check_orders(feed, seen.digest(), files.read_json(places.record)["orders"], places.record)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a small file; it is there whole or not at all."""
-    fresh = path.with_name(f".{path.name}.new")
-    with undone_by(lambda: fresh.unlink(missing_ok=True)):
-        with fresh.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
 
 
 class _OrdersRead(Iterator[FeedChunk]):

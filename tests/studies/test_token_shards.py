@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from marsjax.core import unfinished
 from marsjax.core.times import SECOND_NS
 from marsjax.data import neutral
 from marsjax.data.feed import DayFeed, FeedChunk
@@ -158,7 +159,7 @@ def test_the_first_steps_may_be_ended_anywhere(feeds: list[DayFeed], tmp_path: p
 
     for name in ("mkdir", "write_text", "replace"):
         ending(pathlib.Path, name)
-    ending(day_shard.os, "fsync")
+    ending(unfinished.os, "fsync")
     monkeypatch.setattr(day_shard, "write_values", lambda *_: (_ for _ in ()).throw(EOFError))
     reached = False
     while not reached:
