@@ -80,7 +80,7 @@ def running(given: argparse.Namespace, folder: Path) -> Iterator[int]:
         port = int(found.getsockname()[1])
     words = [sys.executable, "-m", "marsjax.experiments.serve",
              f"--config=serve:model={given.model},port={port},engine={given.engine}", f"--config.days={given.days}",
-             f"--config.batch_sizes={given.batch_sizes}"]
+             f"--config.batch_sizes={given.batch_sizes}", f"--config.most_trajectories={max(given.trajectories, 256)}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(folder)}
     with (folder / "said").open("w") as said, subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE,
                                                                 stderr=said, text=True) as process:
@@ -246,7 +246,12 @@ def _rate(given: argparse.Namespace, port: int, ask: Callable[[Client, int], int
     def work(number: int) -> None:
         with client_of(port) as client:
             while time.perf_counter() < end_s:
-                done[number] += ask(client, number)
+                try:
+                    done[number] += ask(client, number)
+                except ServiceError as error:
+                    if error.status != 503:
+                        raise
+                    time.sleep(min(error.retry_after_s or 0.05, 0.05))  # its queue is full, as it should be
 
     began = time.perf_counter()
     at_once(given.threads, work)
