@@ -102,7 +102,8 @@ def _against_size(axes: Axes, color: str, side: str, points: Sequence[tuple[floa
     axes.errorbar(x, y, yerr=np.maximum(ends, 0), fmt="o", color=color, capsize=3, label=f"{side}{fitted}")
     at = np.linspace(0, x.max() * 1.1, 100) if len(x) else np.zeros(0)
     if np.isfinite(law.exponent):
-        axes.plot(at, law.factor * at**law.exponent, color=color)
+        drawn = at if law.exponent >= 0 else at[at >= x.min() / 2]  # a falling law has no value at a size of 0
+        axes.plot(drawn, law.factor * drawn**law.exponent, color=color)
     if np.isfinite(law.root_factor):
         axes.plot(at, law.root_factor * np.sqrt(at), color=color, linestyle=":")
 

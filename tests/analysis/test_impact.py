@@ -124,6 +124,17 @@ def test_the_table_of_minutes_and_its_figures() -> None:
     assert top >= larger["target"].max()
 
 
+def test_a_law_that_falls_is_drawn_where_it_has_a_value() -> None:
+    table = impact.minute_table(runs([[100, 102]]), runs([[100, 101]]), np.array([0, 1]), 20, 0)
+    law = impact.power_law(np.array([0.1, 0.2]), [2 * np.ones(4), np.ones(4)], 10, 0)
+    assert law.exponent == pytest.approx(-1)
+    points = [(0.1, Interval(2, 1, 3)), (0.2, Interval(1, 0, 2))]
+    size = impact_plots.impacts({"buy": points}, {"buy": law}, {"buy": table}, 1).axes[0]
+    curves = [np.asarray(line.get_ydata(), float) for line in size.lines if len(line.get_xdata()) > 10]
+    assert curves and all(np.isfinite(curve).all() for curve in curves)
+    assert size.get_ylim()[1] < 10
+
+
 def test_runs_that_do_not_fit_are_refused_by_field() -> None:
     with pytest.raises(ValueError, match=r"Runs\.cash: expected \(1, 1\) for volume \(1, 1\), got \(1, 2\)"):
         runs([[100, 101]], cash=[[1, 2]])
