@@ -34,7 +34,7 @@ from marsjax.core.specs import CacheSpec
 from marsjax.model import cached_attention, head_kernel, layers, prefix, token_ring
 from marsjax.model.blocks import Part, in_blocks
 from marsjax.model.cached_attention import Slots
-from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer, layer_of
+from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer
 from marsjax.model.llama import OrderModel
 from marsjax.model.prefix import Prefix
 from marsjax.model.row_head import RowHead
@@ -187,7 +187,7 @@ def predict(model: OrderModel, cache: CacheSpec, state: State, common: Prefix | 
         return _recompute(model, cache, state)
     newest, slots = state.newest, _slots_of(state, -1)
     spec, ways = model.spec, kernels.chosen(cache.kernels)
-    layer = layer_of(model.layers, spec.layers - 1)
+    layer = model.layer(spec.layers - 1)
     ring = cache.mode == "rolling"
     cos, sin = map(jnp.asarray, layers.rotary_table(2 * spec.context_length, spec.embed_dim // spec.heads))
     turns = jnp.arange(0, (1 + ring) * spec.context_length, spec.context_length)
@@ -292,7 +292,7 @@ def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token
     slots = [_slots_of(state, number) for number in range(spec.layers)]
     x = in_blocks(lambda part: model.embedding(jax.tree.map(part, tokens)), rows, batch)
     for number in range(spec.layers):
-        layer, is_last = layer_of(model.layers, number), number == spec.layers - 1
+        layer, is_last = model.layer(number), number == spec.layers - 1
 
         def projected(part: Part, x: jax.Array = x, layer: DecoderLayer = layer, is_last: bool = is_last
                       ) -> tuple[jax.Array, ...]:
@@ -327,7 +327,7 @@ def _remember(state: State, tokens: Token, count: Array, first: Array) -> State:
 def _refresh(model: OrderModel, cache: CacheSpec, state: State, due: Array) -> State:
     """Shortens the contexts of the trajectories that are `due` [B] and encodes what is kept, a block at a time."""
     spec, batch = model.spec, state.total.shape[0]
-    kept, last = cache.kept(spec), layer_of(model.layers, spec.layers - 1)
+    kept, last = cache.kept(spec), model.layer(spec.layers - 1)
     cos, sin = (x[:, None] for x in layers.rotary_table(kept, spec.embed_dim // spec.heads))
 
     def one_block(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:

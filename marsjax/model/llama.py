@@ -35,6 +35,7 @@ from marsjax.model.layers import (
     Head,
     RmsNorm,
     attend,
+    layer_of,
     rotary_table,
     rotate,
 )
@@ -51,6 +52,8 @@ class OrderModel(nnx.Module):
     """[d] (decoder.model.norm.weight)."""
     head: Head | RowHead
     """A row for each class (decoder.lm_head.weight), or sums of rows with `ModelSpec.pair_width`."""
+    apart: nnx.List[DecoderLayer] | None
+    """Copies of the L layers, each by itself, of `with_layers_apart`; else None."""
 
     def __init__(self, spec: ModelSpec, weights: Mapping[str, Array], compute: ComputeSpec = FLOAT32) -> None:
         """Takes every array of `weights`, by the names and in the shapes of `shapes(spec)`."""
@@ -59,6 +62,7 @@ class OrderModel(nnx.Module):
         self.layers = DecoderLayer(_below("layers", weights), compute)
         self.norm = RmsNorm(weights["norm"])
         self.head = RowHead(_below("head", weights), compute) if spec.pair_width else Head(weights["head"], compute)
+        self.apart = nnx.data(None)
 
     def weights(self) -> dict[str, Array]:
         """Every weight by its name, such as `layers.qkv`: the names and the order of `shapes`, as checkpoints have."""
@@ -75,6 +79,22 @@ class OrderModel(nnx.Module):
             raise InputError(f"OrderModel.replace: no weight is called {unknown[0]!r}; expected one of "
                              f"{', '.join(_plan(self.spec))}")
         return OrderModel(self.spec, {**self.weights(), **weights}, compute or self.compute)
+
+    def with_layers_apart(self) -> "OrderModel":
+        """The same with a copy of each layer by itself, which `layer` then gives: for a loop of many steps.
+
+        In a loop a layer that is cut from the stack is copied in every round. The model itself if it has one layer,
+        whose stack needs no cut.
+        """
+        if self.spec.layers == 1:
+            return self
+        found = self.replace()
+        found.apart = nnx.List([layer_of(self.layers, number) for number in range(self.spec.layers)])
+        return found
+
+    def layer(self, number: int) -> DecoderLayer:
+        """Layer `number`, 0 <= number < L."""
+        return layer_of(self.layers, number) if self.apart is None else self.apart[number]
 
     def __call__(self, tokens: Token) -> jax.Array:
         """Logits [..., T, classes] after each of tokens [..., T]."""
