@@ -326,7 +326,7 @@ def _remember(state: State, tokens: Token, count: Array, first: Array) -> State:
 
 def _refresh(model: OrderModel, cache: CacheSpec, state: State, due: Array) -> State:
     """Shortens the contexts of the trajectories that are `due` [B] and encodes what is kept, a block at a time."""
-    spec, batch = model.spec, state.total.shape[0]
+    spec, batch, ways = model.spec, state.total.shape[0], kernels.chosen(cache.kernels)
     kept, last = cache.kept(spec), model.layer(spec.layers - 1)
     cos, sin = (x[:, None] for x in layers.rotary_table(kept, spec.embed_dim // spec.heads))
 
@@ -336,17 +336,16 @@ def _refresh(model: OrderModel, cache: CacheSpec, state: State, due: Array) -> S
         chosen = jnp.nonzero(due, size=cache.block, fill_value=batch)[0].astype(jnp.int32)
         target = jnp.where(chosen < batch, chosen, batch + jnp.arange(cache.block))
         tokens, count = token_ring.last(cast(Token, state.window), state.total, jnp.minimum(chosen, batch - 1), kept)
-        x, cached = model.encode(tokens, upto=spec.layers - 1)
+        x, cached = model.encode(tokens, upto=spec.layers - 1, way=ways.encode)
         key, value = last.project(x, slice(1, 3))
-        of_last = jnp.stack([layers.rotate(key, cos, sin), value])
-        of_layers = jnp.swapaxes(jnp.concatenate([cached, of_last[None]]), -3, -2)
+        of_last = layers.rotate(key, cos, sin), value
 
         def put(old: Array | None, new: jax.Array) -> jax.Array:
             return jnp.asarray(old).at[target].set(new, mode="drop", unique_indices=True)
 
         def stored(number: int) -> Slots:
-            old, (key, value) = _slots_of(state, number), of_layers[number]
-            key, value, scale = cached_attention.kept(cache, key, value)
+            old, of_layer = _slots_of(state, number), of_last if number == spec.layers - 1 else cached[number]
+            key, value, scale = cached_attention.kept(cache, *(jnp.swapaxes(x, -3, -2) for x in of_layer))
             keys, values = (jnp.asarray(x).at[target, :, :kept].set(new, mode="drop", unique_indices=True)
                             for x, new in ((old.keys, key), (old.values, value)))
             return Slots(keys, values, None if scale is None or old.scales is None else jnp.asarray(old.scales).at[

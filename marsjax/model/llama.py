@@ -34,7 +34,7 @@ from marsjax.model.layers import (
     Embedding,
     Head,
     RmsNorm,
-    attend,
+    attend_to_earlier,
     layer_of,
     rotary_table,
     rotate,
@@ -114,11 +114,12 @@ class OrderModel(nnx.Module):
         return self.norm(x)
 
     def encode(self, tokens: Token, *, upto: int | None = None,
-               changed: Callable[[jax.Array], jax.Array] | None = None) -> tuple[jax.Array, jax.Array]:
+               changed: Callable[[jax.Array], jax.Array] | None = None, way: str = "xla"
+               ) -> tuple[jax.Array, jax.Array]:
         """Residual stream of tokens [..., T] after the layers before number `upto` (default all).
 
         Each token sees those up to itself; the first has position 0. `changed` is what training does to their
-        embeddings [..., T, d] before the first layer.
+        embeddings [..., T, d] before the first layer. `way` is `Kernels.encode`.
 
         Returns:
           Residuals [..., T, d], and the layers' keys (rotated by position) and values [upto, 2, ..., T, h, k].
@@ -134,12 +135,11 @@ class OrderModel(nnx.Module):
         if upto == 0:  # a scan of no layers is refused where jit is disabled
             return x, jnp.zeros((0, 2, *x.shape[:-1], spec.heads, size), x.dtype)
         cos, sin = rotary_table(length, size)
-        seen_TxS = np.tril(np.ones((length, length), bool))
 
         def run(x: jax.Array, layer: DecoderLayer) -> tuple[jax.Array, jax.Array]:
             q, k, v = layer.project(x)
             q, k = rotate(q, cos[:, None], sin[:, None]), rotate(k, cos[:, None], sin[:, None])
-            mixed = attend(q, jnp.swapaxes(k, -3, -2), jnp.swapaxes(v, -3, -2), seen_TxS, self.compute)
+            mixed = attend_to_earlier(q, k, v, self.compute, way)
             return layer.after_attention(x, mixed), jnp.stack([k, v])
 
         return jax.lax.scan(run, x, jax.tree.map(lambda w: w[:upto], self.layers))
