@@ -115,14 +115,15 @@ class OrderModel(nnx.Module):
 
     def encode(self, tokens: Token, *, upto: int | None = None,
                changed: Callable[[jax.Array], jax.Array] | None = None, way: str = "xla"
-               ) -> tuple[jax.Array, jax.Array]:
+               ) -> tuple[jax.Array, jax.Array | tuple[jax.Array, ...]]:
         """Residual stream of tokens [..., T] after the layers before number `upto` (default all).
 
         Each token sees those up to itself; the first has position 0. `changed` is what training does to their
         embeddings [..., T, d] before the first layer. `way` is `Kernels.encode`.
 
         Returns:
-          Residuals [..., T, d], and the layers' keys (rotated by position) and values [upto, 2, ..., T, h, k].
+          Residuals [..., T, d], and the layers' keys (rotated by position) and values [upto, 2, ..., T, h, k]; of
+          layers apart a tuple of arrays [2, ..., T, h, k].
 
         Raises:
           InputError: T is more than `ModelSpec.context_length`.
@@ -142,7 +143,13 @@ class OrderModel(nnx.Module):
             mixed = attend_to_earlier(q, k, v, self.compute, way)
             return layer.after_attention(x, mixed), jnp.stack([k, v])
 
-        return jax.lax.scan(run, x, jax.tree.map(lambda w: w[:upto], self.layers))
+        if self.apart is None:
+            return jax.lax.scan(run, x, jax.tree.map(lambda w: w[:upto], self.layers))
+        cached = []
+        for layer in self.apart[:upto]:
+            x, of_layer = run(x, layer)
+            cached.append(of_layer)
+        return x, tuple(cached)
 
 
 def _below(part: str, weights: Mapping[str, Array]) -> dict[str, Array]:
