@@ -2,6 +2,7 @@
 
     python experiments/throughput/attention.py                        # on a GPU, half a minute
     python experiments/throughput/attention.py --what shared --batch 128    # with a prefix that all contexts share
+    python experiments/throughput/attention.py --what encode                # attention of a refresh, and its layer
     python experiments/throughput/attention.py --batch 2 --heads 2 --slots 64 --interpret    # on a CPU, as a check
 
 One line of JSON a measurement. `gb_per_s` is by the bytes that had to be read: keys and values, and scales, of the
@@ -11,6 +12,9 @@ run. `difference` is the largest one to `sums`; a way that fails has `error` ins
 The first half of the slots is the same in all contexts. `shared` reads it once for all queries, by the kernel
 (`model.prefix_kernel`, `of_prefix` is how it is cut) or by products of JAX, and the others as `kernel` does; `common`
 are the slots that it reads so, 0 as after a refresh.
+
+`encode` are contexts of half the slots that are made anew, `--contexts` at a time, by the ways of `Kernels.encode`: the
+attention alone, and a whole decoder layer. Their `difference` is to `xla`.
 """
 
 import argparse
@@ -26,8 +30,8 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.core import kernels
-from marsjax.core.specs import CacheSpec, ComputeSpec
-from marsjax.model import attention_kernel, cached_attention, prefix, prefix_kernel
+from marsjax.core.specs import CacheSpec, ComputeSpec, ModelSpec
+from marsjax.model import attention_kernel, cached_attention, layers, llama, prefix, prefix_kernel
 from marsjax.model.attention_kernel import LOG2_E, Cut, Earlier
 from marsjax.model.cached_attention import Slots
 from marsjax.model.prefix import Prefix
@@ -91,6 +95,8 @@ def main() -> None:
                 say(batch=batch, **row)
         # Larger batches are measured with what was fastest in the first.
         best = {dtype: fastest(dtype) for dtype in best}
+    for row in encoded(given) if "encode" in given.what else ():
+        say(**row)
 
 
 def arguments() -> argparse.Namespace:
@@ -100,7 +106,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--slots", type=int, default=1024, help="of a context")
     parser.add_argument("--size", type=int, default=64, help="of a head")
-    parser.add_argument("--what", nargs="+", choices=("own", "shared"), default=["own", "shared"])
+    parser.add_argument("--what", nargs="+", choices=("own", "shared", "encode"), default=["own", "shared"])
+    parser.add_argument("--contexts", type=int, default=16, help="made anew at a time")
     parser.add_argument("--megabytes", type=int, default=1024, help="of the copy")
     parser.add_argument("--seconds", type=float, default=40, help="after which no measurement begins")
     parser.add_argument("--interpret", action="store_true", help="the kernel step by step, on any device")
@@ -167,6 +174,38 @@ def measured(way: Way, inputs: dict[str, Any], given: argparse.Namespace, plain:
         vector = size + 4 if way.dtype == "int8" else 2 * size
         read = 2 * heads * (batch * (length - common) * vector + common * 2 * size)
         yield {**about, **row, "gb_per_s": read / row["us"] / 1e3}
+
+
+def encoded(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Contexts made anew: a row for each way."""
+    length, width = given.slots // 2, given.heads * given.size
+    shape = (given.contexts, length, given.heads, given.size)
+    of_attention = tuple(jax.random.normal(key, shape, jnp.bfloat16) for key in jax.random.split(jax.random.key(0), 3))
+    spec = ModelSpec(embed_dim=width, layers=2, heads=given.heads, context_length=length)
+    layer = llama.init(spec, jax.random.key(1), "bfloat16", COMPUTE).layer(0)
+    residuals = jax.random.normal(jax.random.key(2), (given.contexts, length, width), jnp.bfloat16)
+
+    def attend(way: str, q: jax.Array, keys: jax.Array, values: jax.Array) -> jax.Array:
+        return layers.attend_to_earlier(q, keys, values, COMPUTE, way)
+
+    def whole(way: str, x: jax.Array, layer: layers.DecoderLayer) -> jax.Array:
+        return layer.after_attention(x, attend(way, *layer.project(x)))
+
+    for what, function, arguments in (("attention", attend, of_attention), ("layer", whole, (residuals, layer))):
+        plain = None
+        for way in ("xla", "stand_in" if given.interpret else "cudnn"):
+            row: dict[str, Any] = {"way": way, "encode": what, "contexts": given.contexts, "length": length}
+            try:
+                once = functools.partial(function, way)
+                loop = jax.jit(lambda x, *others, once=once: jax.lax.fori_loop(
+                    0, LOOPS, lambda _, y: once(x + y * jnp.bfloat16(0.125), *others), x))
+                row["us"] = median_us(functools.partial(loop, *arguments)) / LOOPS
+                found = jax.jit(once)(*arguments).astype(jnp.float32)
+                plain = found if plain is None else plain
+                row["difference"] = float(jnp.max(jnp.abs(found - plain)))
+            except Exception as error:  # noqa: BLE001  as above
+                row["error"] = f"{type(error).__name__}: {error}"[:500]
+            yield row
 
 
 def attention(way: Way, interpret: bool, query: jax.Array, context: Context) -> jax.Array:

@@ -47,6 +47,10 @@ class Kernels:
     head: str = "xla"
     """Head and draw: `xla`, operations of JAX; `kernel`, kernels of a GPU (`model.head_kernel`); or `interpreted`,
     these kernels step by step on any device, for tests."""
+    encode: str = "xla"
+    """Attention among the tokens of a context that is made anew, in bfloat16: `xla`, operations of JAX, with all scores
+    in memory; `cudnn`, one kernel of NVIDIA's library; or `stand_in`, operations of JAX behind the call of that kernel,
+    for tests."""
     book: str = "xla"
     """Orders to a batch of books, and views of it: `xla`, operations of JAX; `kernel`, kernels of a GPU that change
     books in place (`market.book_kernel`); or `interpreted`, these kernels step by step on any device, for tests."""
@@ -61,7 +65,8 @@ class Kernels:
     def __post_init__(self) -> None:
         ways = {"prefix_sum": ("scan", "windows"), "pack": ("steps", "indices"), "shift": ("fused", "laid"),
                 "first_shares": ("steps", "sum"), "attention": ("columns", "sums", "kernel", "interpreted"),
-                "head": ("xla", "kernel", "interpreted"), "book": ("xla", "kernel", "interpreted")}
+                "head": ("xla", "kernel", "interpreted"), "encode": ("xla", "cudnn", "stand_in"),
+                "book": ("xla", "kernel", "interpreted")}
         for name, known in ways.items():
             if getattr(self, name) not in known:
                 raise InputError(f"Kernels.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
@@ -78,7 +83,7 @@ ACCELERATOR = Kernels(
     logits=2**23, further_turns=None, one_by_one=False, one_function=False)
 """For many cores: few large kernels, and no step that waits for an answer."""
 GPU = dataclasses.replace(ACCELERATOR, attention="kernel", head="kernel", book="kernel")
-"""For a GPU that kernels of our own can be written for: `has_triton`."""
+"""For a GPU that kernels of our own can be written for: `has_triton`. With `encode` by cuDNN: `has_cudnn`."""
 _LEAST_CAPABILITY = 8.0
 """Of a GPU whose matrix units take bfloat16."""
 
@@ -87,7 +92,9 @@ def for_platform(platform: str) -> Kernels:
     """The ways of a platform as JAX names it: `cpu`, `gpu`, whose device this starts, or another accelerator."""
     if platform == "cpu":
         return CPU
-    return GPU if platform in ("gpu", "cuda") and has_triton() else ACCELERATOR
+    if platform not in ("gpu", "cuda") or not has_triton():
+        return ACCELERATOR
+    return dataclasses.replace(GPU, encode="cudnn") if has_cudnn() else GPU
 
 
 @functools.cache
@@ -109,6 +116,21 @@ def has_triton() -> bool:
     logging.getLogger(__name__).warning(
         "books, head, draw and attention to contexts by XLA, not by the faster kernels: %s", reason)
     return False
+
+
+@functools.cache
+def has_cudnn() -> bool:
+    """Whether cuDNN's attention compiles for JAX's default device; a line in the log says so, once, where not."""
+    shape = jax.ShapeDtypeStruct((1, 64, 1, 64), jnp.bfloat16)
+    attend = functools.partial(jax.nn.dot_product_attention, is_causal=True, implementation="cudnn")
+    try:
+        jax.jit(attend).lower(shape, shape, shape).compile()
+        return True
+    except (ImportError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        logging.getLogger(__name__).warning(
+            "refreshes of contexts by XLA, not by cuDNN's faster attention: JAX %s, %s: %s", jax.__version__,
+            type(error).__name__, brief(error))
+        return False
 
 
 def _try_triton() -> None:

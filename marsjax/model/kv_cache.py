@@ -34,7 +34,7 @@ from marsjax.core.specs import CacheSpec
 from marsjax.model import cached_attention, head_kernel, layers, prefix, token_ring
 from marsjax.model.blocks import Part, in_blocks
 from marsjax.model.cached_attention import Slots
-from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer, layer_of
+from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer
 from marsjax.model.llama import OrderModel
 from marsjax.model.prefix import Prefix
 from marsjax.model.row_head import RowHead
@@ -187,7 +187,7 @@ def predict(model: OrderModel, cache: CacheSpec, state: State, common: Prefix | 
         return _recompute(model, cache, state)
     newest, slots = state.newest, _slots_of(state, -1)
     spec, ways = model.spec, kernels.chosen(cache.kernels)
-    layer = layer_of(model.layers, spec.layers - 1)
+    layer = model.layer(spec.layers - 1)
     ring = cache.mode == "rolling"
     cos, sin = map(jnp.asarray, layers.rotary_table(2 * spec.context_length, spec.embed_dim // spec.heads))
     turns = jnp.arange(0, (1 + ring) * spec.context_length, spec.context_length)
@@ -292,7 +292,7 @@ def _run_layers(model: OrderModel, cache: CacheSpec, state: State, tokens: Token
     slots = [_slots_of(state, number) for number in range(spec.layers)]
     x = in_blocks(lambda part: model.embedding(jax.tree.map(part, tokens)), rows, batch)
     for number in range(spec.layers):
-        layer, is_last = layer_of(model.layers, number), number == spec.layers - 1
+        layer, is_last = model.layer(number), number == spec.layers - 1
 
         def projected(part: Part, x: jax.Array = x, layer: DecoderLayer = layer, is_last: bool = is_last
                       ) -> tuple[jax.Array, ...]:
@@ -326,8 +326,8 @@ def _remember(state: State, tokens: Token, count: Array, first: Array) -> State:
 
 def _refresh(model: OrderModel, cache: CacheSpec, state: State, due: Array) -> State:
     """Shortens the contexts of the trajectories that are `due` [B] and encodes what is kept, a block at a time."""
-    spec, batch = model.spec, state.total.shape[0]
-    kept, last = cache.kept(spec), layer_of(model.layers, spec.layers - 1)
+    spec, batch, ways = model.spec, state.total.shape[0], kernels.chosen(cache.kernels)
+    kept, last = cache.kept(spec), model.layer(spec.layers - 1)
     cos, sin = (x[:, None] for x in layers.rotary_table(kept, spec.embed_dim // spec.heads))
 
     def one_block(carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
@@ -336,17 +336,16 @@ def _refresh(model: OrderModel, cache: CacheSpec, state: State, due: Array) -> S
         chosen = jnp.nonzero(due, size=cache.block, fill_value=batch)[0].astype(jnp.int32)
         target = jnp.where(chosen < batch, chosen, batch + jnp.arange(cache.block))
         tokens, count = token_ring.last(cast(Token, state.window), state.total, jnp.minimum(chosen, batch - 1), kept)
-        x, cached = model.encode(tokens, upto=spec.layers - 1)
+        x, cached = model.encode(tokens, upto=spec.layers - 1, way=ways.encode)
         key, value = last.project(x, slice(1, 3))
-        of_last = jnp.stack([layers.rotate(key, cos, sin), value])
-        of_layers = jnp.swapaxes(jnp.concatenate([cached, of_last[None]]), -3, -2)
+        of_last = layers.rotate(key, cos, sin), value
 
         def put(old: Array | None, new: jax.Array) -> jax.Array:
             return jnp.asarray(old).at[target].set(new, mode="drop", unique_indices=True)
 
         def stored(number: int) -> Slots:
-            old, (key, value) = _slots_of(state, number), of_layers[number]
-            key, value, scale = cached_attention.kept(cache, key, value)
+            old, of_layer = _slots_of(state, number), of_last if number == spec.layers - 1 else cached[number]
+            key, value, scale = cached_attention.kept(cache, *(jnp.swapaxes(x, -3, -2) for x in of_layer))
             keys, values = (jnp.asarray(x).at[target, :, :kept].set(new, mode="drop", unique_indices=True)
                             for x, new in ((old.keys, key), (old.values, value)))
             return Slots(keys, values, None if scale is None or old.scales is None else jnp.asarray(old.scales).at[

@@ -8,7 +8,7 @@ names of the reference.
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,10 @@ ROTARY_BASE = 1e4
 FLOAT32 = ComputeSpec()
 MASKED = -1e30
 """Score of a key that is not seen."""
+_CUDNN_UNIT, _CUDNN_MOST = 8, 128
+"""Numbers of a head that cuDNN's attention takes: multiples of the first, up to the second."""
+_CALLED: Mapping[str, Literal["cudnn", "xla"]] = {"cudnn": "cudnn", "stand_in": "xla"}
+"""What JAX calls the ways of its attention."""
 
 
 class RmsNorm(nnx.Module):
@@ -203,6 +207,21 @@ def attend(q: jax.Array, keys: jax.Array, values: jax.Array, seen: Array, comput
                              preferred_element_type=jnp.float32) / math.sqrt(q.shape[-1])
     weight_HxTxS = jax.nn.softmax(jnp.where(seen, score_HxTxS, MASKED), axis=-1).astype(compute.dtype)
     return jnp.einsum("...hts,...hsk->...thk", weight_HxTxS, values, precision=precision_of(compute))
+
+
+def attend_to_earlier(q: jax.Array, keys: jax.Array, values: jax.Array, compute: ComputeSpec, way: str = "xla"
+                      ) -> jax.Array:
+    """Softmax attention of each of rotated q [..., T, h, k] to those of keys and values [..., T, h, k] up to itself.
+
+    `way` is `Kernels.encode`; what the kernel does not take, other dtypes than bfloat16 and some sizes, goes by `xla`.
+    The ways differ by rounding.
+    """
+    size = q.shape[-1]
+    if way == "xla" or q.dtype != jnp.bfloat16 or size % _CUDNN_UNIT or size > _CUDNN_MOST:
+        seen_TxS = np.tril(np.ones((q.shape[-3], q.shape[-3]), bool))
+        return attend(q, jnp.swapaxes(keys, -3, -2), jnp.swapaxes(values, -3, -2), seen_TxS, compute)
+    one_batch = (x.reshape(-1, *x.shape[-3:]) for x in (q, keys, values))
+    return jax.nn.dot_product_attention(*one_batch, is_causal=True, implementation=_CALLED[way]).reshape(q.shape)
 
 
 def dense(x: jax.Array, w: Array, compute: ComputeSpec, out: jax.typing.DTypeLike | None = None) -> jax.Array:

@@ -34,7 +34,8 @@ from marsjax.model.layers import (
     Embedding,
     Head,
     RmsNorm,
-    attend,
+    attend_to_earlier,
+    layer_of,
     rotary_table,
     rotate,
 )
@@ -51,6 +52,8 @@ class OrderModel(nnx.Module):
     """[d] (decoder.model.norm.weight)."""
     head: Head | RowHead
     """A row for each class (decoder.lm_head.weight), or sums of rows with `ModelSpec.pair_width`."""
+    apart: nnx.List[DecoderLayer] | None
+    """Copies of the L layers, each by itself, of `with_layers_apart`; else None."""
 
     def __init__(self, spec: ModelSpec, weights: Mapping[str, Array], compute: ComputeSpec = FLOAT32) -> None:
         """Takes every array of `weights`, by the names and in the shapes of `shapes(spec)`."""
@@ -59,6 +62,7 @@ class OrderModel(nnx.Module):
         self.layers = DecoderLayer(_below("layers", weights), compute)
         self.norm = RmsNorm(weights["norm"])
         self.head = RowHead(_below("head", weights), compute) if spec.pair_width else Head(weights["head"], compute)
+        self.apart = nnx.data(None)
 
     def weights(self) -> dict[str, Array]:
         """Every weight by its name, such as `layers.qkv`: the names and the order of `shapes`, as checkpoints have."""
@@ -75,6 +79,22 @@ class OrderModel(nnx.Module):
             raise InputError(f"OrderModel.replace: no weight is called {unknown[0]!r}; expected one of "
                              f"{', '.join(_plan(self.spec))}")
         return OrderModel(self.spec, {**self.weights(), **weights}, compute or self.compute)
+
+    def with_layers_apart(self) -> "OrderModel":
+        """The same with a copy of each layer by itself, which `layer` then gives: for a loop of many steps.
+
+        In a loop a layer that is cut from the stack is copied in every round. The model itself if it has one layer,
+        whose stack needs no cut.
+        """
+        if self.spec.layers == 1:
+            return self
+        found = self.replace()
+        found.apart = nnx.List([layer_of(self.layers, number) for number in range(self.spec.layers)])
+        return found
+
+    def layer(self, number: int) -> DecoderLayer:
+        """Layer `number`, 0 <= number < L."""
+        return layer_of(self.layers, number) if self.apart is None else self.apart[number]
 
     def __call__(self, tokens: Token) -> jax.Array:
         """Logits [..., T, classes] after each of tokens [..., T]."""
@@ -94,14 +114,16 @@ class OrderModel(nnx.Module):
         return self.norm(x)
 
     def encode(self, tokens: Token, *, upto: int | None = None,
-               changed: Callable[[jax.Array], jax.Array] | None = None) -> tuple[jax.Array, jax.Array]:
+               changed: Callable[[jax.Array], jax.Array] | None = None, way: str = "xla"
+               ) -> tuple[jax.Array, jax.Array | tuple[jax.Array, ...]]:
         """Residual stream of tokens [..., T] after the layers before number `upto` (default all).
 
         Each token sees those up to itself; the first has position 0. `changed` is what training does to their
-        embeddings [..., T, d] before the first layer.
+        embeddings [..., T, d] before the first layer. `way` is `Kernels.encode`.
 
         Returns:
-          Residuals [..., T, d], and the layers' keys (rotated by position) and values [upto, 2, ..., T, h, k].
+          Residuals [..., T, d], and the layers' keys (rotated by position) and values [upto, 2, ..., T, h, k]; of
+          layers apart a tuple of arrays [2, ..., T, h, k].
 
         Raises:
           InputError: T is more than `ModelSpec.context_length`.
@@ -114,15 +136,20 @@ class OrderModel(nnx.Module):
         if upto == 0:  # a scan of no layers is refused where jit is disabled
             return x, jnp.zeros((0, 2, *x.shape[:-1], spec.heads, size), x.dtype)
         cos, sin = rotary_table(length, size)
-        seen_TxS = np.tril(np.ones((length, length), bool))
 
         def run(x: jax.Array, layer: DecoderLayer) -> tuple[jax.Array, jax.Array]:
             q, k, v = layer.project(x)
             q, k = rotate(q, cos[:, None], sin[:, None]), rotate(k, cos[:, None], sin[:, None])
-            mixed = attend(q, jnp.swapaxes(k, -3, -2), jnp.swapaxes(v, -3, -2), seen_TxS, self.compute)
+            mixed = attend_to_earlier(q, k, v, self.compute, way)
             return layer.after_attention(x, mixed), jnp.stack([k, v])
 
-        return jax.lax.scan(run, x, jax.tree.map(lambda w: w[:upto], self.layers))
+        if self.apart is None:
+            return jax.lax.scan(run, x, jax.tree.map(lambda w: w[:upto], self.layers))
+        cached = []
+        for layer in self.apart[:upto]:
+            x, of_layer = run(x, layer)
+            cached.append(of_layer)
+        return x, tuple(cached)
 
 
 def _below(part: str, weights: Mapping[str, Array]) -> dict[str, Array]:

@@ -93,7 +93,8 @@ class Memory:
     needed: int
     """Bytes on each device, while a chunk of steps runs."""
     fixed: int
-    """Of these bytes those that more trajectories do not add to: the weights, and a shared prefix."""
+    """Of these bytes those that more trajectories do not add to: the weights, what a chunk makes of them before its
+    steps, and a shared prefix."""
     there: int | None
     """Bytes that arrays may take on a device; None: it does not say."""
 
@@ -119,8 +120,9 @@ def memory(run: Any, fixed: Any, trajectories: int, devices: int) -> Memory | No
         return None
     # The carry is donated: it stands once. Devices made of one CPU share its memory.
     shared = devices if jax.devices()[0].platform == "cpu" else 1
-    return Memory(trajectories, devices, needs.argument_size_in_bytes + needs.temp_size_in_bytes,
-                  sum(x.nbytes for x in jax.tree.leaves(fixed)), None if there is None else there // shared)
+    of_fixed = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(fixed))
+    return Memory(trajectories, devices, needs.argument_size_in_bytes + needs.temp_size_in_bytes, of_fixed,
+                  None if there is None else there // shared)
 
 
 def check_memory(found: Memory | None) -> None:

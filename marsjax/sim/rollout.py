@@ -151,8 +151,9 @@ def _compiled(structure: jax.tree_util.PyTreeDef, spec: RolloutSpec, scheduler: 
     """The compiled `_chunk`, and what it needs; `structure` and `arrays` are those of a `Simulator`."""
     devices, simulator = scheduler.devices, jax.tree.unflatten(structure, arrays)
     run = _chunk.lower(structure, spec.chunk_steps, devices, arrays, shape, np.uint32(spec.seed)).compile()
-    fixed = (simulator.model, simulator.prefix)
-    return run, checks.memory(run, fixed, scheduler.slots, devices.count)
+    # What a chunk makes of the model stands beside it.
+    ready = jax.eval_shape(Simulator.prepared, simulator)
+    return run, checks.memory(run, (ready.model, ready.weights, ready.prefix), scheduler.slots, devices.count)
 
 
 def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: Scheduler, hooks: Hooks,

@@ -74,8 +74,12 @@ class Simulator:
                    encoding.draw_tables(loaded.spec.tokens, loaded.converters), spec)
 
     def prepared(self) -> "Simulator":
-        """The same for a compiled program of many steps: what they all make of the model alone is made before them."""
-        return dataclasses.replace(self, weights=kv_cache.prepared(self.model, self.spec.cache))
+        """The same for a compiled program of many steps: what they all make of the model alone is made before them.
+
+        Its layers, one by one, and what is read of its head.
+        """
+        return dataclasses.replace(self, model=self.model.with_layers_apart(),
+                                   weights=kv_cache.prepared(self.model, self.spec.cache))
 
     def replace(self, **changes: object) -> "Simulator":
         """The same with other fields of its spec."""

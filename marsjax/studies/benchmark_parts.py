@@ -64,13 +64,13 @@ def seconds(simulator: Simulator, state: SimState, steps: int, repeats: int) -> 
     prepared = jax.jit(Simulator.prepared)(simulator)
     measured = functools.partial(_loop, steps=steps, repeats=repeats)
     # What is handed over is donated, and used up, so that the caches are changed in place as in a rollout.
-    found = {"predict": measured(_predict, (simulator, state.cache), hidden, donate=False),
+    found = {"predict": measured(_predict, (prepared, state.cache), hidden, donate=False),
              "head+draw": measured(_draw, prepared, (hidden, state.trajectory), donate=False)}
     markets = MarketState(state.market, state.view, state.token_state)
     without, both = (measured(_handle, simulator, (one, state.time, state.trajectory), donate=False)
                      for one in (dataclasses.replace(markets, token_state=NOT_MADE), markets))
     found |= {"exchange": without, "tokens": both - without}
-    found["append"] = measured(_append, simulator, state.cache, donate=True)
+    found["append"] = measured(_append, prepared, state.cache, donate=True)
     return {name: found[name] for name in ("append", "predict", "head+draw", "exchange", "tokens")}
 
 

@@ -5,6 +5,7 @@ import functools
 import re
 import statistics
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -99,16 +100,17 @@ def case(text: str, context_length: int, platform: str) -> Case:
     return Case(match[1], spec, cache, ComputeSpec(dtype="bfloat16"), int(match[4]))
 
 
-def taken(case: Case, attention: str, head: str, cache_dtype: str, prefix: str = "own") -> Case:
-    """The case with other ways (`Kernels.attention` and `Kernels.head`; empty: the device's), kind of cache and prefix.
+def taken(case: Case, ways: Mapping[str, str], cache_dtype: str, prefix: str = "own") -> Case:
+    """The case with other ways, by their names in `Kernels` (empty: the device's), kind of cache and prefix.
 
     InputError where the device cannot run a kernel.
     """
-    if "kernel" in (attention, head) and not kernels.has_triton():
-        raise InputError("expected another way than kernel, which this device cannot run: a line above says why")
-    ways = kernels.chosen(case.cache.kernels)
-    ways = dataclasses.replace(ways, attention=attention or ways.attention, head=head or ways.head)
-    cache = dataclasses.replace(case.cache, kernels=ways, cache_dtype=cache_dtype, prefix=prefix)
+    for name, is_there in (("kernel", kernels.has_triton), ("cudnn", kernels.has_cudnn)):
+        if name in ways.values() and not is_there():
+            raise InputError(f"expected another way than {name}, which this device cannot run: a line above says why")
+    given: dict[str, Any] = {name: way for name, way in ways.items() if way}
+    cache = dataclasses.replace(case.cache, cache_dtype=cache_dtype, prefix=prefix,
+                                kernels=dataclasses.replace(kernels.chosen(case.cache.kernels), **given))
     return case._replace(cache=cache)
 
 
@@ -137,7 +139,7 @@ class Benchmark:
         row: dict[str, Any] = {
             "model": case.name, "trajectories": case.trajectories, "devices": devices,
             "cache_dtype": case.cache.cache_dtype, "prefix": case.cache.prefix, "attention": ways.attention,
-            "head": ways.head,
+            "head": ways.head, "encode": ways.encode,
             "orders_per_s": case.trajectories / step_s, "us_per_step": step_s * 1e6,
             "us_per_chunk_step": [[s / spec.chunk_steps * 1e6 for s in part] for part in chunk_s],
             "first_step_s": first_chunk_s - statistics.median(min(part) for part in chunk_s),

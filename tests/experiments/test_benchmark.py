@@ -112,11 +112,12 @@ def test_bytes_are_those_of_the_arrays() -> None:
 
 def test_a_case_takes_another_attention_and_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "has_triton", lambda: True)
+    monkeypatch.setattr(kernels, "has_cudnn", lambda: False)
     case = benchmark_rollout.case("2x32:3", 1024, "gpu")
-    assert case.cache.kernels == kernels.GPU and benchmark_rollout.taken(case, "", "", "model") == case
-    shared = benchmark_rollout.taken(case, "", "", "model", "shared").cache
+    assert case.cache.kernels == kernels.GPU and benchmark_rollout.taken(case, {"head": ""}, "model") == case
+    shared = benchmark_rollout.taken(case, {}, "model", "shared").cache
     assert shared == dataclasses.replace(case.cache, prefix="shared")
-    other = benchmark_rollout.taken(case, "sums", "xla", "int8").cache
+    other = benchmark_rollout.taken(case, {"attention": "sums", "head": "xla"}, "int8").cache
     assert other.kernels == dataclasses.replace(kernels.ACCELERATOR, book="kernel") and other.cache_dtype == "int8"
     assert dataclasses.replace(other, kernels=kernels.GPU, cache_dtype="model") == case.cache
 
@@ -125,7 +126,8 @@ def test_a_case_takes_another_attention_and_cache(monkeypatch: pytest.MonkeyPatc
     ({"cases": ("10m:4",)}, "config.cases: expected MODEL:TRAJECTORIES, as 2m:128 or 24x1024:128, got '10m:4'"),
     ({"cases": ()}, "config.cases: expected at least one MODEL:TRAJECTORIES, got"),
     ({"cases": ("2m:0",)}, "got '2m:0'"), ({"attention": "fast"}, "Kernels.attention: expected columns or sums or"),
-    ({"head": "kernel"}, "config.attention, config.head, config.cache_dtype, config.prefix: expected another way than"),
+    ({"head": "kernel"}, "config.attention, config.head, config.encode, config.cache_dtype, config.prefix: expected "
+                         "another way than kernel"), ({"encode": "cudnn"}, "expected another way than cudnn"),
     ({"cache_dtype": "int4"}, "CacheSpec.cache_dtype: expected model or int8, got 'int4'"),
     ({"prefix": "shared"}, "CacheSpec.prefix: expected own where mode is rolling, got 'shared'"),
     ({"chunks": 0}, "config.chunks: expected at least 1, got 0")])

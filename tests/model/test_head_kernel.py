@@ -156,12 +156,31 @@ def test_a_gpu_takes_the_kernel_where_it_can(capability: str | None, expected: b
     device = types.SimpleNamespace(device_kind="A GPU", compute_capability=capability)
     monkeypatch.setattr(jax, "devices", lambda platform: [device])
     monkeypatch.setattr(kernels, "_try_triton", lambda: None)
+    monkeypatch.setattr(kernels, "has_cudnn", lambda: False)
     kernels.has_triton.cache_clear()
     with caplog.at_level(logging.WARNING):
         found = [kernels.for_platform("gpu") for _ in range(3)]
     kernels.has_triton.cache_clear()
     assert found == [kernels.GPU if expected else kernels.ACCELERATOR] * 3
     assert len([line for line in caplog.messages if "A GPU" in line]) == (not expected)  # once
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_gpu_with_cudnn_encodes_contexts_by_it(there: bool, monkeypatch: pytest.MonkeyPatch,
+                                                 caplog: pytest.LogCaptureFixture) -> None:
+    def attention(query: jax.Array, *_: jax.Array, is_causal: bool, implementation: str) -> jax.Array:
+        assert (is_causal, implementation) == (True, "cudnn")
+        if there:
+            return query
+        raise RuntimeError("cuDNN is not detected.")
+
+    monkeypatch.setattr(kernels, "has_triton", lambda: True)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
+    kernels.has_cudnn.cache_clear()
+    found = [kernels.for_platform("gpu") for _ in range(2)]
+    kernels.has_cudnn.cache_clear()
+    assert found == [dataclasses.replace(kernels.GPU, encode="cudnn" if there else "xla")] * 2
+    assert len([line for line in caplog.messages if "cuDNN is not detected" in line]) == (not there)  # once
 
 
 @pytest.mark.parametrize("lost", ["jax.experimental.pallas.triton", "CompilerParams", "load", "next_power_of_2"])

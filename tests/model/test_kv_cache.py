@@ -15,6 +15,7 @@ from marsjax.core import kernels
 from marsjax.core.records import Token
 from marsjax.core.specs import CacheSpec, ComputeSpec, ModelSpec, TokenSpec
 from marsjax.model import kv_cache, llama, sampling
+from marsjax.model.layers import attend_to_earlier
 from marsjax.model.llama import OrderModel
 from marsjax.model.prefix import Prefix
 from tests.model.test_llama import random_params, random_tokens
@@ -288,6 +289,31 @@ def test_bfloat16_decodes_near_float32() -> None:
         _, exact = decoded(model, cache, kv_cache.empty(model, cache, BATCH), flow)
         assert state.keys[0].dtype == got.dtype == jnp.bfloat16
         assert 1e-4 < gap(got.astype(jnp.float32), np.asarray(exact)) < 0.1
+
+
+def test_a_refresh_by_the_call_of_the_kernel_is_near_that_by_all_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16; in float32 the kernel is not asked."""
+    found, asked, real = {}, [], jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention",
+                        lambda *given, **named: (asked.append(named["implementation"]), real(*given, **named))[1])
+    model, flow = random_params(spec_of(3)), random_flow(60, BATCH, 2)
+    for dtype, way in (("bfloat16", "xla"), ("float32", "stand_in"), ("bfloat16", "stand_in")):
+        assert not asked
+        one = model.replace(compute=ComputeSpec(dtype=dtype))
+        cache = dataclasses.replace(REFRESH, kernels=dataclasses.replace(IN_PAIRS, encode=way))
+        found[dtype, way] = decoded(one, cache, kv_cache.empty(one, cache, BATCH), flow)[1].astype(np.float32)
+    assert set(asked) == {"xla"}
+    assert gap(found["bfloat16", "stand_in"], found["bfloat16", "xla"]) < 0.03  # none on a CPU
+    assert gap(found["bfloat16", "stand_in"], found["float32", "stand_in"]) < 0.1
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 0), ("bfloat16", 0.02)])
+def test_attention_to_earlier_tokens_is_the_same_by_both_ways(dtype: str, most: float) -> None:
+    given = [jax.random.normal(key, (2, 3, 33, 2, 16), dtype) for key in jax.random.split(jax.random.key(0), 3)]
+    found = [attend_to_earlier(*given, ComputeSpec(dtype=dtype), way).astype(jnp.float32)
+             for way in ("xla", "stand_in")]
+    assert float(jnp.max(jnp.abs(found[0] - found[1]))) <= most
+    np.testing.assert_allclose(found[1][..., 0, :, :], given[2][..., 0, :, :].astype(jnp.float32), rtol=1e-6)
 
 
 def step_of(cache: CacheSpec, traced: Callable[[], None] = lambda: None) -> Any:

@@ -151,6 +151,11 @@ def test_encoding_up_to_a_layer_is_the_beginning_of_the_whole(upto: int | None) 
         np.testing.assert_allclose(layer.project(x)[2], every[count, 1], rtol=1e-5, atol=1e-6)
     else:
         np.testing.assert_allclose(model.norm(x), model.hidden(tokens), rtol=1e-5, atol=1e-6)
+    apart = model.with_layers_apart().encode(tokens, upto=upto)
+    np.testing.assert_allclose(apart[0], x, rtol=1e-5, atol=1e-6)
+    assert len(apart[1]) == count
+    for one, other in zip(apart[1], cached, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_rotary_angles_are_exact_to_float32() -> None:

@@ -101,18 +101,40 @@ def test_a_trajectory_alone_and_in_other_chunks_equals_itself_in_a_batch(numbers
         chex.assert_trees_all_equal(states(alone), [x[number : number + 1] for x in states(whole())])
 
 
-def test_what_steps_make_of_the_head_alone_is_made_once_before_them() -> None:
-    ways = dataclasses.replace(kernels.ACCELERATOR, head="kernel")
-    spec = dataclasses.replace(SPEC, cache=dataclasses.replace(SPEC.cache, kernels=ways))
-    simulator = Simulator(params(), *tables(), spec)
+def traced_chunk(simulator: Simulator) -> Any:
+    """The operations of three steps of two trajectories."""
     starts = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *np.shape(x)), np.asarray(x).dtype), begin())
     state = jax.eval_shape(functools.partial(sim_step.begin, simulator), starts, np.arange(2, dtype=np.int32))
     arrays, structure = jax.tree.flatten(simulator)
-    chunk = rollout._chunk.trace(structure, 3, Devices.of(1), arrays, state, np.uint32(0))
-    found = list(inside_scans(chunk.jaxpr.jaxpr))
+    return rollout._chunk.trace(structure, 3, Devices.of(1), arrays, state, np.uint32(0)).jaxpr.jaxpr
+
+
+def test_what_steps_make_of_the_head_alone_is_made_once_before_them() -> None:
+    ways = dataclasses.replace(kernels.ACCELERATOR, head="kernel")
+    spec = dataclasses.replace(SPEC, cache=dataclasses.replace(SPEC.cache, kernels=ways))
+    found = list(inside_scans(traced_chunk(Simulator(params(), *tables(), spec))))
     assert ("pallas_call", True) in [(name, inside) for name, _, inside in found]
     splits = [inside for name, shape, inside in found if name == "reduce_precision" and shape[-1] == 49_152]
     assert splits == [False] * 3
+
+
+@pytest.mark.parametrize("ways", [kernels.CPU, kernels.ACCELERATOR], ids=["blocks", "whole batch"])
+def test_layers_are_cut_out_of_their_stack_once_before_the_steps(ways: kernels.Kernels) -> None:
+    cache = CacheSpec(refresh_every=12, margin=4, append=1, kernels=ways)
+    sizes = dataclasses.replace(MODEL, layers=3)
+    model = llama.init(sizes, jax.random.key(0))
+    simulator = Simulator(model, *tables(), dataclasses.replace(SPEC, cache=cache))
+    weights = [x for name, x in model.weights().items() if name.startswith("layers.")]
+    parts = [(count, *x.shape[1:]) for x in weights if x.ndim > 2 for count in range(1, sizes.layers + 1)]
+    cuts = [inside for name, shape, inside in inside_scans(traced_chunk(simulator))
+            if "slice" in name and shape in parts]
+    assert cuts == [False] * sizes.layers * 4, "of matrices a layer"
+    made = jax.eval_shape(Simulator.prepared, simulator).model.apart
+    assert sum(x.size for x in jax.tree.leaves(made)) == sum(x.size for x in weights)
+
+
+def test_a_single_layer_is_not_copied() -> None:
+    assert params().with_layers_apart() is params()
 
 
 def inside_scans(jaxpr: Any, inside: bool = False) -> Iterator[tuple[str, tuple[int, ...], bool]]:
