@@ -48,6 +48,7 @@ def _rollout(config: ConfigDict) -> ConfigDict:
     config.attention = ""  # columns or sums (of a ring), or kernel (a GPU's, of the mode refresh); empty: the device's
     config.head = ""  # head and draw: xla, or kernel (a GPU's); empty: the device's
     config.encode = ""  # attention of a refresh in bfloat16: xla, or cudnn (a GPU's); empty: the device's
+    config.loops = ""  # a chunk's loops on a GPU: host, or graph, by the device alone; empty: the device's
     config.exchange = ""  # books and cancels: xla, or kernel (a GPU's); empty: the device's
     config.cache_dtype = "model"  # of keys and values: model, in the model's own, or int8
     config.prefix = "own"  # slots in common from one start, in refresh: own, each reads its copy; shared, read once

@@ -54,6 +54,10 @@ class Kernels:
     book: str = "xla"
     """Orders to a batch of books, and views of it: `xla`, operations of JAX; `kernel`, kernels of a GPU that change
     books in place (`market.book_kernel`); or `interpreted`, these kernels step by step on any device, for tests."""
+    loops: str = "host"
+    """Who runs the loops of a compiled chunk of steps on a GPU: the `host`, as the compiler does by itself, which asks
+    the device before each round whose need only the device knows; or the device, from a `graph` that holds them. Not
+    yet measured."""
     further_turns: int | None = 8
     """After the first turn of all trajectories, so many of those that have another are gathered and take it together,
     until none has. None: all are computed until the last has none."""
@@ -66,7 +70,7 @@ class Kernels:
         ways = {"prefix_sum": ("scan", "windows"), "pack": ("steps", "indices"), "shift": ("fused", "laid"),
                 "first_shares": ("steps", "sum"), "attention": ("columns", "sums", "kernel", "interpreted"),
                 "head": ("xla", "kernel", "interpreted"), "encode": ("xla", "cudnn", "stand_in"),
-                "book": ("xla", "kernel", "interpreted")}
+                "book": ("xla", "kernel", "interpreted"), "loops": ("host", "graph")}
         for name, known in ways.items():
             if getattr(self, name) not in known:
                 raise InputError(f"Kernels.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
@@ -155,6 +159,17 @@ def _try_triton() -> None:
         double, out_shape=shape, grid=(pallas.cdiv(2 * size, size),), in_specs=[whole], out_specs=whole,
         input_output_aliases={0: 0}, compiler_params=triton.CompilerParams(num_warps=1, num_stages=1))
     jax.jit(call).trace(shape).lower(lowering_platforms=("cuda",))
+
+
+def compiler_options(ways: Kernels) -> dict[str, str | bool] | None:
+    """What the compiler of a chunk of steps is told for `Kernels.loops`; None: nothing.
+
+    Without copies at places that the host knows (`DYNAMIC_SLICE_FUSION`), which a graph would make at one place alone.
+    """
+    if ways.loops == "host":
+        return None
+    return {"xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,WHILE,CONDITIONAL",
+            "xla_gpu_graph_min_graph_size": "1"}
 
 
 def chosen(given: Kernels | None) -> Kernels:

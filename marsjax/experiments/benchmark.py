@@ -78,8 +78,9 @@ def _rollouts(config: ConfigDict) -> Iterator[dict[str, Any]]:
     device, spec = jax.devices()[0], setup.spec_of(RolloutBenchmark, config)
     with setup.named("config.cases"):
         cases = [benchmark_rollout.case(text, config.context_length, device.platform) for text in config.cases]
-    with setup.named("config.attention, config.head, config.encode, config.cache_dtype, config.prefix"):
-        ways = {name: config[name] for name in ("attention", "head", "encode")}
+    with setup.named("config.attention, config.head, config.encode, config.loops, config.cache_dtype, "
+                     "config.prefix"):
+        ways = {name: config[name] for name in ("attention", "head", "encode", "loops")}
         cases = [benchmark_rollout.taken(case, ways, config.cache_dtype, config.prefix) for case in cases]
     limit = config.bandwidth_gb_per_s or benchmark_rollout.bandwidth(device.device_kind)
     with setup.named("config.exchange"):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
+from marsjax.core import kernels
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Market, Time
 from marsjax.core.specs import MarketSpec
@@ -150,7 +151,8 @@ def _compiled(structure: jax.tree_util.PyTreeDef, spec: RolloutSpec, scheduler: 
               shape: SimState) -> tuple[Any, Memory | None]:
     """The compiled `_chunk`, and what it needs; `structure` and `arrays` are those of a `Simulator`."""
     devices, simulator = scheduler.devices, jax.tree.unflatten(structure, arrays)
-    run = _chunk.lower(structure, spec.chunk_steps, devices, arrays, shape, np.uint32(spec.seed)).compile()
+    run = _chunk.lower(structure, spec.chunk_steps, devices, arrays, shape, np.uint32(spec.seed)).compile(
+        kernels.compiler_options(kernels.chosen(simulator.spec.cache.kernels)))
     # What a chunk makes of the model stands beside it.
     ready = jax.eval_shape(Simulator.prepared, simulator)
     return run, checks.memory(run, (ready.model, ready.weights, ready.prefix), scheduler.slots, devices.count)

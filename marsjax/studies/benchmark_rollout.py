@@ -139,7 +139,7 @@ class Benchmark:
         row: dict[str, Any] = {
             "model": case.name, "trajectories": case.trajectories, "devices": devices,
             "cache_dtype": case.cache.cache_dtype, "prefix": case.cache.prefix, "attention": ways.attention,
-            "head": ways.head, "encode": ways.encode,
+            "head": ways.head, "encode": ways.encode, "loops": ways.loops,
             "orders_per_s": case.trajectories / step_s, "us_per_step": step_s * 1e6,
             "us_per_chunk_step": [[s / spec.chunk_steps * 1e6 for s in part] for part in chunk_s],
             "first_step_s": first_chunk_s - statistics.median(min(part) for part in chunk_s),

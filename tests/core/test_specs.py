@@ -60,7 +60,8 @@ def test_switches_of_a_model_are_bools(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [
     ("prefix_sum", "windowed"), ("pack", "scatter"), ("first_shares", 1), ("attention", None), ("encode", "flash"),
-    ("contexts", 0), ("contexts", None), ("logits", 2.0), ("rows", 0), ("rows", True), ("further_turns", -1)])
+    ("loops", None), ("contexts", 0), ("contexts", None), ("logits", 2.0), ("rows", 0), ("rows", True),
+    ("further_turns", -1)])
 def test_bad_kernels_name_the_field_and_the_value(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=rf"Kernels\.{name}: expected .*, got {value!r}"):
         Kernels(**{name: value})

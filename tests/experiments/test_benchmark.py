@@ -126,8 +126,9 @@ def test_a_case_takes_another_attention_and_cache(monkeypatch: pytest.MonkeyPatc
     ({"cases": ("10m:4",)}, "config.cases: expected MODEL:TRAJECTORIES, as 2m:128 or 24x1024:128, got '10m:4'"),
     ({"cases": ()}, "config.cases: expected at least one MODEL:TRAJECTORIES, got"),
     ({"cases": ("2m:0",)}, "got '2m:0'"), ({"attention": "fast"}, "Kernels.attention: expected columns or sums or"),
-    ({"head": "kernel"}, "config.attention, config.head, config.encode, config.cache_dtype, config.prefix: expected "
-                         "another way than kernel"), ({"encode": "cudnn"}, "expected another way than cudnn"),
+    ({"head": "kernel"}, "config.attention, config.head, config.encode, config.loops, config.cache_dtype, "
+                         "config.prefix: expected another way than kernel"),
+    ({"loops": "gpu"}, "Kernels.loops: expected host or"), ({"encode": "cudnn"}, "expected another way than cudnn"),
     ({"cache_dtype": "int4"}, "CacheSpec.cache_dtype: expected model or int8, got 'int4'"),
     ({"prefix": "shared"}, "CacheSpec.prefix: expected own where mode is rolling, got 'shared'"),
     ({"chunks": 0}, "config.chunks: expected at least 1, got 0")])

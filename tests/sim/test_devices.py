@@ -86,7 +86,8 @@ rollout._chunk = type("Kept", (), {"__call__": None, "lower": lambda self, *give
 
 def kept(lowered):
     compile = lowered.compile
-    lowered = type("Lowered", (), {"compile": lambda self: compiled.append(compile()) or compiled[-1]})()
+    lowered = type("Lowered", (), {
+        "compile": lambda self, *given: compiled.append(compile(*given)) or compiled[-1]})()
     return lowered
 
 

@@ -133,6 +133,15 @@ def test_layers_are_cut_out_of_their_stack_once_before_the_steps(ways: kernels.K
     assert sum(x.size for x in jax.tree.leaves(made)) == sum(x.size for x in weights)
 
 
+def test_a_chunk_with_its_loops_in_a_graph_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU; that the compiler is told so, and knows the options."""
+    ways, given, real = dataclasses.replace(kernels.CPU, loops="graph"), [], jax.stages.Lowered.compile
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self, *x: (given.append(x), real(self, *x))[1])
+    spec = dataclasses.replace(SPEC, cache=dataclasses.replace(SPEC.cache, kernels=ways))
+    chex.assert_trees_all_equal(states(run(spec=spec)), states(whole()))
+    assert ["WHILE" in options["xla_gpu_enable_command_buffer"] for of in given for options in of if options] == [True]
+
+
 def test_a_single_layer_is_not_copied() -> None:
     assert params().with_layers_apart() is params()
 
