@@ -58,6 +58,9 @@ class Kernels:
     """Who runs the loops of a compiled chunk of steps on a GPU: the `host`, as the compiler does by itself, which asks
     the device before each round whose need only the device knows; or the device, from a `graph` that holds them. Not
     yet measured."""
+    steps: int = 64
+    """Decisions of a compiled call, where `RolloutSpec.chunk_steps` does not say. Between two calls an accelerator
+    waits for the host, for about a millisecond."""
     further_turns: int | None = 8
     """After the first turn of all trajectories, so many of those that have another are gathered and take it together,
     until none has. None: all are computed until the last has none."""
@@ -74,7 +77,7 @@ class Kernels:
         for name, known in ways.items():
             if getattr(self, name) not in known:
                 raise InputError(f"Kernels.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
-        for name in ("contexts", "logits", "rows", "further_turns"):
+        for name in ("contexts", "logits", "rows", "steps", "further_turns"):
             value, may_be_none = getattr(self, name), name in ("rows", "further_turns")
             if not (may_be_none and value is None) and (type(value) is not int or value < 1):
                 raise InputError(f"Kernels.{name}: expected a whole number of at least 1, got {value!r}")
@@ -84,7 +87,7 @@ CPU = Kernels()
 """For few cores: little work, in blocks that stay in their caches."""
 ACCELERATOR = Kernels(
     prefix_sum="windows", pack="indices", first_shares="sum", heads_first=False, attention="sums", rows=None,
-    logits=2**23, further_turns=None, one_by_one=False, one_function=False)
+    logits=2**23, steps=256, further_turns=None, one_by_one=False, one_function=False)
 """For many cores: few large kernels, and no step that waits for an answer."""
 GPU = dataclasses.replace(ACCELERATOR, attention="kernel", head="kernel", book="kernel")
 """For a GPU that kernels of our own can be written for: `has_triton`. With `encode` by cuDNN: `has_cudnn`."""

@@ -27,7 +27,7 @@ def add_rollouts(config: ConfigDict, most_at_once: int | None = None) -> None:
     """How futures are drawn; `most_at_once` of None leaves that key out."""
     config.temperature = 1.0  # of the model's sampling
     config.rollout_capacity = 0  # resting orders a side in the futures; 0: those at the start and 600 to 727 more
-    config.chunk_steps = 64  # decisions in one compiled call; no result depends on it
+    config.chunk_steps = 0  # decisions in one compiled call, no result depends on it; 0: 64 on a CPU, 256 on a GPU
     config.devices = 0  # of this process, which share the trajectories; 0 or all: all there are
     if most_at_once is not None:
         config.most_at_once = most_at_once  # trajectories in a batch, at least those of a start; 0 or auto: what fits

@@ -30,8 +30,11 @@ from marsjax.sim.resume import Done, Resumable, Saving
 from marsjax.sim.scheduler import NOBODY, Given, Scheduler
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.specs import RolloutSpec, SimulationSpec
-from marsjax.sim.state import SimState
+from marsjax.sim.state import End, SimState
 from marsjax.tokens.encoding import TokenState
+
+_PART = 64
+"""Steps of a compiled call after which it looks whether a trajectory has not ended: a GPU's host waits for that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +113,7 @@ def rollout(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_star
       >>> run.ended, run.rejected, run.bars.orders.shape
       ({'TIME': 4}, {}, (4, 1))
     """
+    spec = sized(simulator, spec, hooks)
     inner, scheduler = _scheduled(simulator, start, spec, agent_starts, hooks)
     if hooks.saving and scheduler.slots != spec.trajectories:
         raise InputError(f"rollout: slots, devices: expected all {spec.trajectories} trajectories at once with "
@@ -125,9 +129,18 @@ def memory(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_start
 
     None where the compiler does not say. Errors are those of `rollout`, but for MemoryError.
     """
+    spec = sized(simulator, spec, hooks)
     inner, scheduler = _scheduled(simulator, start, spec, agent_starts, hooks)
     arrays, structure = jax.tree.flatten(inner)
     return _compiled(structure, spec, scheduler, arrays, scheduler.shape())[1]
+
+
+def sized(simulator: Simulator, spec: RolloutSpec, hooks: Hooks) -> RolloutSpec:
+    """With the number of steps of a compiled call."""
+    if spec.chunk_steps:
+        return spec
+    traced = hooks.on_trace or any(isinstance(observer, TraceObserver) for observer in simulator.spec.observers)
+    return dataclasses.replace(spec, chunk_steps=64 if traced else kernels.chosen(simulator.spec.kernels).steps)
 
 
 def _scheduled(simulator: Simulator, start: Start, spec: RolloutSpec, agent_starts: Sequence[tuple[Any, Time]],
@@ -363,9 +376,9 @@ def _mid_twice(spec: MarketSpec, market: Market) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def _chunk(structure: jax.tree_util.PyTreeDef, count: int, devices: Devices, arrays: list[jax.Array], state: SimState,
            seed: jax.Array) -> tuple[SimState, jax.Array]:
-    """`count` decisions of every trajectory, and how many each device made; contexts are updated in place in the carry.
+    """`count` decisions of every trajectory, or all it has left, and how many each device made.
 
-    `structure` and `arrays` are those of a `Simulator`.
+    Contexts are updated in place in the carry. `structure` and `arrays` are those of a `Simulator`.
     """
     steps = functools.partial(_steps, structure, count)
     found: tuple[SimState, jax.Array] = devices.on_its_own(steps, (True, False, True))(arrays, state, seed)
@@ -378,6 +391,16 @@ def _steps(structure: jax.tree_util.PyTreeDef, count: int, arrays: list[jax.Arra
     given: Simulator = jax.tree.unflatten(structure, arrays)
     simulator = given.prepared()
 
+    part = _PART if count % _PART == 0 else count
+
+    def goes_on(carry: tuple[tuple[SimState, jax.Array], jax.Array]) -> jax.Array:
+        (state, _), steps = carry
+        return (steps < count) & jnp.any(state.end == End.RUNNING)
+
+    def one_part(carry: tuple[tuple[SimState, jax.Array], jax.Array]
+                 ) -> tuple[tuple[SimState, jax.Array], jax.Array]:
+        return jax.lax.scan(one, carry[0], length=part)[0], carry[1] + part
+
     def one(carry: tuple[SimState, jax.Array], _: None) -> tuple[tuple[SimState, jax.Array], None]:
         state, made = carry
         state, decision = sim_step.step(simulator, state, sim_step.draw(seed, state.trajectory, state.step))
@@ -387,5 +410,9 @@ def _steps(structure: jax.tree_util.PyTreeDef, count: int, arrays: list[jax.Arra
         observer.emptied(kept) if isinstance(observer, TraceObserver) else kept
         for observer, kept in zip(simulator.spec.observers, state.observed, strict=True)))
     # Counted by trajectory and added up at the end: a sum over the batch in every step slows what it is fused with.
-    (state, made), _ = jax.lax.scan(one, (state, jnp.zeros_like(state.step)), length=count)
+    first = state, jnp.zeros_like(state.step)
+    if part == count:
+        (state, made), _ = jax.lax.scan(one, first, length=count)
+    else:
+        (state, made), _ = jax.lax.while_loop(goes_on, one_part, (first, jnp.zeros_like(state.step[0])))
     return state, jnp.sum(made, dtype=jnp.int32)[None]

@@ -90,21 +90,22 @@ class RolloutSpec:
     """Trajectories that run at a time, where that is less than all: as they end, others begin in their places. No
     result depends on it where `Kernels.rows` is set, as on a CPU. On an accelerator another number of them is another
     compiled program, which may round the model's floating-point work differently."""
-    chunk_steps: int = 64
-    """Decisions of a compiled call; no result depends on it."""
+    chunk_steps: int = 0
+    """Decisions of a compiled call, at most: it ends with its last trajectory. 0: `Kernels.steps` of the device, 64
+    with a trace. No result depends on it."""
     nearest_minutes: bool = False
     """Whether bars round order times to the nearest minute (`MinuteBarObserver`), which makes one bar more, the first
     and the last of half a minute."""
     trace_room: int | None = None
-    """Events of a trajectory that fit in the trace of one chunk; None: `chunk_steps`, enough where no other agents
-    trade."""
+    """Events of a trajectory that fit in the trace of one chunk; None: as many as its steps, enough where no other
+    agents trade."""
     devices: int = 1
     """Devices of this process that share the trajectories, as many on each; 0: all. What was said of `slots` holds of
     those of a device; where they do not come out even, some stay empty."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("trajectories", 1, limits.TRAJECTORIES), ("minutes", 1, limits.MINUTES),
-                                ("chunk_steps", 1, limits.STEPS_OF_A_CALL), ("seed", 0, limits.SEED),
+                                ("chunk_steps", 0, limits.STEPS_OF_A_CALL), ("seed", 0, limits.SEED),
                                 ("first", 0, limits.SEED), ("slots", 1, limits.TRAJECTORIES),
                                 ("trace_room", 1, limits.TRAJECTORIES), ("devices", 0, limits.TRAJECTORIES)):
             value = getattr(self, name)

@@ -62,8 +62,8 @@ class FuturesSpec:
     """Of the model's sampling."""
     rollout_capacity: int = 0
     """Slots a side of the books; 0: as many as it takes, at first what rests at the fullest start and some more."""
-    chunk_steps: int = 64
-    """Decisions of a compiled call; no result depends on it."""
+    chunk_steps: int = 0
+    """Decisions of a compiled call; no result depends on it. 0: the device's, `RolloutSpec.chunk_steps`."""
     most_at_once: int = 1024
     """Trajectories in one batch, at least those of one start; 0: as many as fit (`fitting`)."""
     nearest_minutes: bool = False
@@ -73,7 +73,7 @@ class FuturesSpec:
 
     def __post_init__(self) -> None:
         check_numbers(self, trajectories=(1, limits.TRAJECTORIES), minutes=(1, limits.MINUTES),
-                      chunk_steps=(1, limits.STEPS_OF_A_CALL), rollout_capacity=(0, _MOST),
+                      chunk_steps=(0, limits.STEPS_OF_A_CALL), rollout_capacity=(0, _MOST),
                       most_at_once=(0, limits.TRAJECTORIES), devices=(0, limits.TRAJECTORIES))
         if not 0 <= self.seed <= limits.SEED:
             raise InputError(f"FuturesSpec.seed: expected 0 to {limits.SEED}, got {self.seed}")

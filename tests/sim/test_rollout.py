@@ -486,7 +486,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [
-    ("trajectories", 0), ("minutes", 0), ("seed", -1), ("chunk_steps", 0), ("slots", 0)])
+    ("trajectories", 0), ("minutes", 0), ("seed", -1), ("chunk_steps", -1), ("slots", 0)])
 def test_numbers_out_of_range_are_refused_by_name(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=rf"RolloutSpec\.{name}: expected a whole number of"):
         run(**{name: value})

@@ -38,7 +38,7 @@ def noise(seed: int = 0, trajectories: int = 1, **agent: Any) -> Any:
 @pytest.mark.parametrize(("make", "expected"), [
     (lambda: RolloutSpec(HUGE, 5), r"RolloutSpec\.trajectories: expected a whole number of 1 to 1048576, got 10"),
     (lambda: RolloutSpec(4, HUGE), r"RolloutSpec\.minutes: expected a whole number of 1 to 1440, got"),
-    (lambda: RolloutSpec(4, 5, chunk_steps=HUGE), r"RolloutSpec\.chunk_steps: expected a whole number of 1 to 65536"),
+    (lambda: RolloutSpec(4, 5, chunk_steps=HUGE), r"RolloutSpec\.chunk_steps: expected a whole number of 0 to 65536"),
     (lambda: RolloutSpec(4, 5, trace_room=HUGE), r"RolloutSpec\.trace_room: expected a whole number of 1 to"),
     (lambda: RolloutSpec(4, NAN), r"RolloutSpec\.minutes: expected a whole number"),  # type: ignore[arg-type]
     (lambda: FuturesSpec(HUGE, 5), r"FuturesSpec\.trajectories: expected at most 1048576, got 1000000000"),
