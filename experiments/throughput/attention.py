@@ -2,7 +2,6 @@
 
     python experiments/throughput/attention.py                        # on a GPU, half a minute
     python experiments/throughput/attention.py --what shared --batch 128    # with a prefix that all contexts share
-    python experiments/throughput/attention.py --what eight --batch 128     # forms of the kernel, above all of 8 bits
     python experiments/throughput/attention.py --what encode                # attention of a refresh, and its layer
     python experiments/throughput/attention.py --batch 2 --heads 2 --slots 64 --interpret    # on a CPU, as a check
 
@@ -12,8 +11,7 @@ run. `difference` is the largest one to `sums`; a way that fails has `error` ins
 
 The first half of the slots is the same in all contexts. `shared` reads it once for all queries, by the kernel
 (`model.prefix_kernel`, `of_prefix` is how it is cut) or by products of JAX, and the others as `kernel` does; `common`
-are the slots that it reads so, 0 as after a refresh. `eight` are forms of the kernel (`Cut`) as `shared` measures
-them: the time of the common slots is in it, the same for all forms of a dtype.
+are the slots that it reads so, 0 as after a refresh.
 
 `encode` are contexts of half the slots that are made anew, `--contexts` at a time, by the ways of `Kernels.encode`: the
 attention alone, and a whole decoder layer. Their `difference` is to `xla`.
@@ -43,13 +41,6 @@ CUTS = (Cut(64, 4), Cut(128, 8), Cut(128, 4), Cut(64, 8), Cut(64, 2))
 OF_PREFIX = (prefix_kernel.DEFAULT, PrefixCut(16, 128, 4, 2), PrefixCut(32, 64, 4, 2),
              PrefixCut(64, 64, 4, 2), PrefixCut(16, 64, 4, 3), PrefixCut(16, 64, 2, 2),
              PrefixCut(16, 64, 4, 1))
-FORMS = [("int8", Cut(128, 8)),
-         *(("int8", Cut(*size, "join")) for size in ((128, 8), (64, 4), (64, 8), (128, 4), (32, 4))),
-         *(("int8", Cut(*size, "join", whose)) for whose in ("all", "added") for size in ((128, 8), (64, 4), (128, 4))),
-         *(("bfloat16", Cut(64, 4, "convert", whose)) for whose in ("rows", "all", "added")),
-         ("int8", Cut(64, 4)), ("bfloat16", Cut(32, 4)), ("int8", Cut(128, 8, "convert", "all")),
-         ("int8", Cut(32, 4, "join", "all")), ("bfloat16", Cut(128, 8, "convert", "all"))]
-"""Dtypes and forms of `eight`, in the order in which they are measured as long as there is time."""
 LOOPS, REPEATS = 16, 5
 COMPUTE = ComputeSpec(dtype="bfloat16")
 
@@ -80,7 +71,6 @@ SHARED = [*(Way("kernel", dtype, attention_kernel.cut_of(dtype)) for dtype in ("
           *(Way("shared", dtype, attention_kernel.cut_of(dtype), of_prefix)
             for of_prefix in (OF_PREFIX[0], "products", *OF_PREFIX[1:]) for dtype in ("bfloat16", "int8")
             if dtype == "bfloat16" or of_prefix == OF_PREFIX[0])]
-EIGHT = [Way("shared", dtype, cut, OF_PREFIX[0]) for dtype, cut in FORMS]
 
 
 def main() -> None:
@@ -97,8 +87,7 @@ def main() -> None:
         plain = jax.jit(functools.partial(attention, Way("sums", "", None), False))
         own = [*OWN, *(Way("kernel", dtype, cut) for place in range(len(CUTS)) for dtype in best
                        for cut in best[dtype][place:place + 1])]
-        of_kind = {"own": own, "shared": SHARED, "eight": EIGHT}
-        for way in [way for kind, ways in of_kind.items() if kind in given.what for way in ways]:
+        for way in [*(own if "own" in given.what else ()), *(SHARED if "shared" in given.what else ())]:
             if time.perf_counter() > ends:
                 say(left_out=way._asdict(), batch=batch)
                 continue
@@ -117,7 +106,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--slots", type=int, default=1024, help="of a context")
     parser.add_argument("--size", type=int, default=64, help="of a head")
-    parser.add_argument("--what", nargs="+", choices=("own", "shared", "eight", "encode"), default=["own", "shared"])
+    parser.add_argument("--what", nargs="+", choices=("own", "shared", "encode"), default=["own", "shared"])
     parser.add_argument("--contexts", type=int, default=16, help="made anew at a time")
     parser.add_argument("--megabytes", type=int, default=1024, help="of the copy")
     parser.add_argument("--seconds", type=float, default=40, help="after which no measurement begins")

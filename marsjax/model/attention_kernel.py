@@ -3,7 +3,7 @@
 A program of the kernel has one query of one head and all filled slots of its context, block by block; the next block is
 read before this one is worked on. Each row of a block keeps a running maximum, a running sum of weights and a weighted
 sum of values of its own, so that no row waits for another before the end, where they are brought to one maximum and
-added up; other forms (`Cut.maximum`) have one maximum. Nothing is a product of matrices: with one query there is none.
+added up. Nothing is a product of matrices: with one query there is none.
 
 Where many contexts begin with the same slots, these are read once for all of them (`model.prefix`). The program then
 begins behind them, and adds what they gave (`Earlier`) at its end.
@@ -32,11 +32,8 @@ LOG2_E = 1 / math.log(2)
 Block: TypeAlias = tuple[jax.Array, jax.Array, list[jax.Array], jax.Array]
 """Keys and values [n, k] as they are kept, their scales [n] if there are any, and which of the n count."""
 Part: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
-"""Of some slots: the highest score, in units of 2, the sum of 2^(score - highest), and that of the values; by row of a
-block, [n], [n] and [n, k], or as `Cut.maximum` has them."""
-_BYTE = 0x4B000080
-"""Joined to a byte: the bits of 2^23 + 128 and the byte's number as float32, as the byte's sign is turned over."""
-_OF_BYTE = 2.0**23 + 128
+"""Of some slots, by row of a block: the highest score, in units of 2, the sum of 2^(score - highest), and that of the
+values, [n, k]."""
 
 
 class Earlier(NamedTuple):
@@ -59,12 +56,6 @@ class Cut(NamedTuple):
     """Slots a pass of the loop, a power of two."""
     warps: int
     """Of 32 threads, for a program."""
-    eight_bits: str = "convert"
-    """How a number of 8 bits becomes float32: `convert`, or `join`ed to the high bits of 2^23, whose place its bits
-    then have; exact both ways."""
-    maximum: str = "rows"
-    """Whose running maximum: of each of the `rows` of a block; one of `all`, to which the rows' sums are brought where
-    it grows; or one, with the values of a block `added` up at once."""
 
 
 def cut_of(dtype: jax.typing.DTypeLike) -> Cut:
@@ -107,19 +98,19 @@ def attend(query: Array, keys: Array, values: Array, scales: Array | None, lengt
     if earlier is not None:
         specs, given = [*specs, one, of_head, of_head, own], [*given, *earlier]
     return pl.pallas_call(
-        functools.partial(_program, size=size, cut=cut._replace(block=block), has_earlier=earlier is not None),
+        functools.partial(_program, size=size, block=block, has_earlier=earlier is not None),
         grid=(queries, heads, batch), in_specs=specs, out_specs=own,
         out_shape=jax.ShapeDtypeStruct(query.shape, query.dtype),
         compiler_params=triton.CompilerParams(num_warps=cut.warps, num_stages=1), interpret=interpret,
         name="attend_to_filled_slots")(*given)
 
 
-def _program(length_ref: Any, query_ref: Any, keys_ref: Any, values_ref: Any, *others: Any, size: int, cut: Cut,
+def _program(length_ref: Any, query_ref: Any, keys_ref: Any, values_ref: Any, *others: Any, size: int, block: int,
              has_earlier: bool) -> None:
     """One query of one head; `others` are the scales, of keys and of values, and `Earlier`, if any, and the result."""
     *given_ref, out_ref = others
     scales_ref, earlier_ref = (given_ref[:-4], given_ref[-4:]) if has_earlier else (given_ref, [])
-    begin, block = earlier_ref[0][...] if has_earlier else 0, cut.block
+    begin = earlier_ref[0][...] if has_earlier else 0
     length, lanes = length_ref[...], out_ref.shape[-1]
     lane = None if lanes == size else jnp.arange(lanes) < size
     query = triton.load(query_ref, mask=lane, other=None if lane is None else 0.0)
@@ -139,11 +130,16 @@ def _program(length_ref: Any, query_ref: Any, keys_ref: Any, values_ref: Any, *o
         part, now = carry
         # Beyond the last block nothing counts, and so nothing is read.
         later = read(number + 1)
-        return _with_block(cut, query, part, now), later
+        return _with_block(query, part, now), later
 
+    nothing = (jnp.full(block, MASKED, jnp.float32), jnp.zeros(block, jnp.float32),
+               jnp.zeros((block, lanes), jnp.float32))
     first = begin // block
-    part, _ = jax.lax.fori_loop(first, pl.cdiv(length, block), one, (_nothing(cut, lanes), read(first)))
-    highest, total, mixed = _added_up(cut, part)
+    (most, total, mixed), _ = jax.lax.fori_loop(first, pl.cdiv(length, block), one, (nothing, read(first)))
+    # A row that saw nothing has a weight of 0.
+    highest = jnp.max(most, axis=0)
+    kept = jnp.exp2(most - highest)
+    total, mixed = jnp.sum(total * kept, axis=0), jnp.sum(mixed * kept[:, None], axis=0)
     if has_earlier:
         of_common = [ref[...] for ref in earlier_ref[1:3]]
         common_mixed = triton.load(earlier_ref[3], mask=lane, other=None if lane is None else 0.0)
@@ -155,46 +151,12 @@ def _program(length_ref: Any, query_ref: Any, keys_ref: Any, values_ref: Any, *o
     triton.store(out_ref, (mixed / jnp.maximum(total, 1e-30)).astype(out_ref.dtype), mask=lane)
 
 
-def _nothing(cut: Cut, lanes: int) -> Part:
-    """The part of no slots."""
-    most = jnp.full(cut.block if cut.maximum == "rows" else (), MASKED, jnp.float32)
-    shape = (lanes,) if cut.maximum == "added" else (cut.block, lanes)
-    return most, jnp.zeros(cut.block, jnp.float32), jnp.zeros(shape, jnp.float32)
-
-
-def _with_block(cut: Cut, query: jax.Array, part: Part, now: Block) -> Part:
+def _with_block(query: jax.Array, part: Part, now: Block) -> Part:
     """A part and a block more, for a query [k] in units of 2."""
     (most, total, mixed), (key, value, scale, seen) = part, now
-    score = jnp.sum(_wide(cut, key) * query[None, :], axis=1)
+    score = jnp.sum(key.astype(jnp.float32) * query[None, :], axis=1)
     score = jnp.where(seen, score * scale[0] if scale else score, MASKED)
-    highest = jnp.maximum(most, score if cut.maximum == "rows" else jnp.max(score, axis=0))
+    highest = jnp.maximum(most, score)
     kept, weight = jnp.exp2(most - highest), jnp.where(seen, jnp.exp2(score - highest), 0.0)
-    share = (weight * scale[1] if scale else weight)[:, None]
-    total = total * kept + weight
-    if cut.maximum == "rows":
-        return highest, total, mixed * kept[:, None] + share * _wide(cut, value)
-    if cut.maximum == "added":
-        return highest, total, mixed * kept + jnp.sum(share * _wide(cut, value), axis=0)
-    mixed = jax.lax.cond(highest > most, lambda: mixed * kept, lambda: mixed)
-    return highest, total, mixed + share * _wide(cut, value)
-
-
-def _added_up(cut: Cut, part: Part) -> Part:
-    """Highest score [], sum [] and sums of values [k]."""
-    most, total, mixed = part
-    if cut.maximum == "added":
-        return most, jnp.sum(total, axis=0), mixed
-    if cut.maximum == "all":
-        return most, jnp.sum(total, axis=0), jnp.sum(mixed, axis=0)
-    # A row that saw nothing has a weight of 0.
-    highest = jnp.max(most, axis=0)
-    kept = jnp.exp2(most - highest)
-    return highest, jnp.sum(total * kept, axis=0), jnp.sum(mixed * kept[:, None], axis=0)
-
-
-def _wide(cut: Cut, x: jax.Array) -> jax.Array:
-    """Keys or values as float32."""
-    if x.dtype != jnp.int8 or cut.eight_bits == "convert":
-        return x.astype(jnp.float32)
-    joined = jax.lax.bitcast_convert_type(x, jnp.uint8).astype(jnp.uint32) ^ jnp.uint32(_BYTE)
-    return jax.lax.bitcast_convert_type(joined, jnp.float32) - _OF_BYTE
+    share = weight * scale[1] if scale else weight
+    return highest, total * kept + weight, mixed * kept[:, None] + share[:, None] * value.astype(jnp.float32)

@@ -12,7 +12,7 @@ import pytest
 
 from marsjax.core import kernels
 from marsjax.core.specs import CacheSpec, ComputeSpec
-from marsjax.model import attention_kernel, cached_attention, kv_cache, prefix
+from marsjax.model import attention_kernel, cached_attention, kv_cache
 from marsjax.model.attention_kernel import Cut
 from marsjax.model.cached_attention import Slots
 from tests.model.test_kv_cache import (
@@ -33,8 +33,6 @@ from tests.model.test_kv_cache import (
 
 BY_KERNEL = dataclasses.replace(kernels.ACCELERATOR, attention="interpreted")
 KERNEL = dataclasses.replace(REFRESH, kernels=BY_KERNEL)
-FORMS = [Cut(16, 4, "join"), Cut(16, 4, "join", "all"), Cut(16, 4, "join", "added"), Cut(16, 4, "convert", "all")]
-IDS = ["join", "join, one maximum", "join, added at once", "one maximum"]
 IN_8_BITS = [dataclasses.replace(cache, cache_dtype="int8") for cache in (ROLLING, REFRESH, KERNEL)]
 
 
@@ -193,39 +191,11 @@ def test_the_kernel_is_compiled_for_a_gpu_in_contexts_alone() -> None:
         assert ("pallas_call" in jaxpr) == is_there
 
 
-@pytest.mark.parametrize("cut", FORMS, ids=IDS)
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_a_form_of_the_kernel_is_the_same_attention(cut: Cut, dtype: str) -> None:
-    """Where scores fall and where they rise along the slots, and behind others that were read before."""
-    query, kept = inputs_of(40, 12, dtype, seed=3)
-    length, common = jnp.asarray([[40], [17], [33], [0]]), jnp.asarray([[0], [17], [18], [0]])
-    rising = (jnp.arange(-20, 20) / 8).astype(jnp.float32)[:, None]
-    for slope in (0.0, 1.0, -1.0):
-        keys = kept.keys if dtype == "int8" else kept.keys + slope * rising * query[:, 0, :, None]
-        slots = kept._replace(keys=keys)
-        wanted = plain(query, slots, np.asarray(length))
-        got = attention_kernel.attend(query, *slots, length, cut=cut, interpret=True)
-        np.testing.assert_allclose(got, wanted, atol=2e-6)
-        keys, values = cached_attention.plain(slots, "float32")
-        found = [prefix.by_products((jnp.swapaxes(keys[i], 1, 2), values[i]), ComputeSpec(), attention_kernel.LOG2_E,
-                                    jnp.exp2, query[i], common[i]) for i in range(4)]
-        earlier = attention_kernel.Earlier(common, *(jnp.stack(x) for x in zip(*found, strict=True)))
-        got = attention_kernel.attend(query, *slots, length, earlier, cut=cut, interpret=True)
-        np.testing.assert_allclose(got, wanted, atol=5e-6)
-
-
-def test_all_numbers_of_8_bits_are_exact() -> None:
-    every = jnp.arange(-128, 128, dtype=jnp.int8)
-    for cut in FORMS:
-        np.testing.assert_array_equal(attention_kernel._wide(cut, every), np.arange(-128, 128, dtype=np.float32))
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
-@pytest.mark.parametrize("cut", [None, *FORMS], ids=["chosen", *IDS])
-def test_the_kernel_is_lowered_to_triton(dtype: str, cut: Cut | None) -> None:
+def test_the_kernel_is_lowered_to_triton(dtype: str) -> None:
     query, kept = inputs_of(1024, 64, dtype)
     query = query if dtype == "float32" else query.astype(jnp.bfloat16)
-    traced = attention_kernel.attend.trace(query, *kept, jnp.ones((4, 1), jnp.int32), cut=cut)
+    traced = attention_kernel.attend.trace(query, *kept, jnp.ones((4, 1), jnp.int32))
     try:
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     except NotImplementedError:  # a RuntimeError too: something in them cannot be lowered
