@@ -51,7 +51,7 @@ def _rollout(config: ConfigDict) -> ConfigDict:
     config.loops = ""  # a chunk's loops on a GPU: host, or graph, by the device alone; empty: the device's
     config.exchange = ""  # books and cancels: xla, or kernel (a GPU's); empty: the device's
     config.cache_dtype = "model"  # of keys and values: model, in the model's own, or int8
-    config.prefix = "own"  # slots in common from one start, in refresh: own, each reads its copy; shared, read once
+    config.prefix = "auto"  # slots that trajectories share, in refresh: own, shared (read once); auto: as programs do
     config.capacity = 128  # resting orders a side
     config.minutes = 30  # of noise before the start
     config.seed = 0  # of the noise and of the rollouts

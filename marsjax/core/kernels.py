@@ -56,8 +56,8 @@ class Kernels:
     books in place (`market.book_kernel`); or `interpreted`, these kernels step by step on any device, for tests."""
     loops: str = "host"
     """Who runs the loops of a compiled chunk of steps on a GPU: the `host`, as the compiler does by itself, which asks
-    the device before each round whose need only the device knows; or the device, from a `graph` that holds them. Not
-    yet measured."""
+    the device before each round whose need only the device knows; or the device, from a `graph` that holds them
+    (`compiler_options`)."""
     steps: int = 64
     """Decisions of a compiled call, where `RolloutSpec.chunk_steps` does not say. Between two calls an accelerator
     waits for the host, for about a millisecond."""
@@ -90,7 +90,8 @@ ACCELERATOR = Kernels(
     logits=2**23, steps=256, further_turns=None, one_by_one=False, one_function=False)
 """For many cores: few large kernels, and no step that waits for an answer."""
 GPU = dataclasses.replace(ACCELERATOR, attention="kernel", head="kernel", book="kernel")
-"""For a GPU that kernels of our own can be written for: `has_triton`. With `encode` by cuDNN: `has_cudnn`."""
+"""For a GPU that kernels of our own can be written for: `has_triton`. With `encode` by cuDNN and
+`loops` from graphs where there are such: `has_cudnn`, `has_graphs`."""
 _LEAST_CAPABILITY = 8.0
 """Of a GPU whose matrix units take bfloat16."""
 
@@ -101,7 +102,7 @@ def for_platform(platform: str) -> Kernels:
         return CPU
     if platform not in ("gpu", "cuda") or not has_triton():
         return ACCELERATOR
-    return dataclasses.replace(GPU, encode="cudnn") if has_cudnn() else GPU
+    return dataclasses.replace(GPU, encode="cudnn" if has_cudnn() else "xla", loops="graph" if has_graphs() else "host")
 
 
 @functools.cache
@@ -137,6 +138,23 @@ def has_cudnn() -> bool:
         logging.getLogger(__name__).warning(
             "refreshes of contexts by XLA, not by cuDNN's faster attention: JAX %s, %s: %s", jax.__version__,
             type(error).__name__, brief(error))
+        return False
+
+
+@functools.cache
+def has_graphs() -> bool:
+    """Whether JAX's default device runs a loop from a graph; a line in the log says so, once, where not."""
+    double = jax.jit(lambda x: jax.lax.while_loop(lambda x: x < 100, lambda x: 2 * x, x),
+                     compiler_options=compiler_options(Kernels(loops="graph")))
+    try:
+        found = int(double(jnp.int32(3)))
+        if found != 192:
+            raise RuntimeError(f"3 doubled to 100 and beyond gave {found}")
+        return True
+    except (TypeError, ValueError, RuntimeError) as error:
+        logging.getLogger(__name__).warning(
+            "loops by the host, not from CUDA graphs: JAX %s, %s: %s", jax.__version__, type(error).__name__,
+            brief(error))
         return False
 
 

@@ -14,7 +14,7 @@ def add_order_model(config: ConfigDict, model: str) -> None:
     config.refresh_every = 448  # steps between two refreshes of a context, in refresh
     config.margin = 64  # tokens beyond one a step that fit between two refreshes, in refresh
     config.cache_dtype = "model"  # of keys and values: model, its own; int8, half of bfloat16 and less exact
-    config.prefix = "own"  # slots in common from one start, in refresh: own, each reads its copy; shared, read once
+    config.prefix = "auto"  # slots that a start's futures share, in refresh: own, shared (read once); auto: by device
     config.rows = 0  # trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of them elsewhere
 
 

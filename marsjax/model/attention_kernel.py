@@ -60,7 +60,7 @@ class Cut(NamedTuple):
 
 def cut_of(dtype: jax.typing.DTypeLike) -> Cut:
     """How contexts of keys and values of this dtype are cut."""
-    return Cut(128, 8) if jnp.dtype(dtype) == jnp.int8 else Cut(64, 4)
+    return Cut(64, 4) if jnp.dtype(dtype) == jnp.int8 else Cut(32, 4)
 
 
 def fits(shape: tuple[int, ...], dtype: jax.typing.DTypeLike) -> bool:

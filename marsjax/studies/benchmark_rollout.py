@@ -26,7 +26,7 @@ from marsjax.sim.initial import Start, Warmup
 from marsjax.sim.rollout import Hooks
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.state import SimState
-from marsjax.studies import benchmark_parts, futures, starts
+from marsjax.studies import benchmark_parts, futures, order_model, starts
 from marsjax.studies.checks import check_numbers
 from marsjax.studies.futures import Batch, FuturesSpec
 from marsjax.studies.order_model import PreparedModel
@@ -100,7 +100,7 @@ def case(text: str, context_length: int, platform: str) -> Case:
     return Case(match[1], spec, cache, ComputeSpec(dtype="bfloat16"), int(match[4]))
 
 
-def taken(case: Case, ways: Mapping[str, str], cache_dtype: str, prefix: str = "own") -> Case:
+def taken(case: Case, ways: Mapping[str, str], cache_dtype: str, prefix: str = "auto") -> Case:
     """The case with other ways, by their names in `Kernels` (empty: the device's), kind of cache and prefix.
 
     InputError where the device cannot run a kernel.
@@ -109,8 +109,9 @@ def taken(case: Case, ways: Mapping[str, str], cache_dtype: str, prefix: str = "
         if name in ways.values() and not is_there():
             raise InputError(f"expected another way than {name}, which this device cannot run: a line above says why")
     given: dict[str, Any] = {name: way for name, way in ways.items() if way}
-    cache = dataclasses.replace(case.cache, cache_dtype=cache_dtype, prefix=prefix,
-                                kernels=dataclasses.replace(kernels.chosen(case.cache.kernels), **given))
+    chosen = dataclasses.replace(kernels.chosen(case.cache.kernels), **given)
+    cache = dataclasses.replace(case.cache, cache_dtype=cache_dtype, kernels=chosen,
+                                prefix=order_model.prefix_of(prefix, case.cache.mode, chosen))
     return case._replace(cache=cache)
 
 

@@ -14,6 +14,7 @@ from marsjax.checkpoint import load
 from marsjax.checkpoint.load import LoadedModel
 from marsjax.core import kernels, limits
 from marsjax.core.errors import InputError
+from marsjax.core.kernels import Kernels
 from marsjax.core.specs import CacheSpec, MarketSpec
 from marsjax.model.llama import OrderModel
 from marsjax.sim.simulator import Simulator
@@ -36,9 +37,9 @@ class DecodingSpec:
     margin: int = 64
     cache_dtype: str = "model"
     """Of keys and values: model, the model's own, or int8 (`CacheSpec.cache_dtype`)."""
-    prefix: str = "own"
+    prefix: str = "auto"
     """How the slots are read that trajectories of one start have in common, in refresh: own, each reads its copy, or
-    shared, they are read once for all (`CacheSpec.prefix`)."""
+    shared, they are read once for all (`CacheSpec.prefix`); auto: shared where a GPU's kernels read contexts."""
     rows: int = 0
     """Trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of a batch elsewhere."""
 
@@ -47,7 +48,7 @@ class DecodingSpec:
         if self.cache_dtype not in ("model", "int8") or (self.cache_dtype == "int8" and self.context == "recompute"):
             raise InputError(f"DecodingSpec.cache_dtype: expected model or int8, and model with context=recompute, got "
                              f"{self.cache_dtype!r} with context={self.context}")
-        allowed = ("own", "shared") if self.context in ("auto", "refresh") else ("own",)
+        allowed = ("auto", "own", "shared") if self.context in ("auto", "refresh") else ("auto", "own")
         if self.prefix not in allowed:
             raise InputError(f"DecodingSpec.prefix: expected {' or '.join(allowed)} with context={self.context}, got "
                              f"{self.prefix!r}")
@@ -80,6 +81,13 @@ class PreparedModel:
         return Simulator(self.model.model, self.table, self.draws, spec)
 
 
+def prefix_of(given: str, mode: str, ways: Kernels) -> str:
+    """`CacheSpec.prefix` of what was given, `auto` or one of its own."""
+    if given != "auto":
+        return given
+    return "shared" if mode == "refresh" and ways.attention == "kernel" else "own"
+
+
 def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec(), platform: str | None = None) -> PreparedModel:
     """A loaded model with its bins and its decode cache; InputError where it lacks converters or does not fit them.
 
@@ -97,7 +105,7 @@ def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec(), platfor
     if mode == "auto":
         mode = "rolling" if model.spec.layers == 1 else "refresh"
     cache = CacheSpec(mode=mode, refresh_every=decoding.refresh_every, margin=decoding.margin, append=1,
-                      kernels=ways, cache_dtype=decoding.cache_dtype, prefix=decoding.prefix)
+                      kernels=ways, cache_dtype=decoding.cache_dtype, prefix=prefix_of(decoding.prefix, mode, ways))
     try:
         cache.kept(model.spec)
     except InputError as error:

@@ -157,6 +157,7 @@ def test_a_gpu_takes_the_kernel_where_it_can(capability: str | None, expected: b
     monkeypatch.setattr(jax, "devices", lambda platform: [device])
     monkeypatch.setattr(kernels, "_try_triton", lambda: None)
     monkeypatch.setattr(kernels, "has_cudnn", lambda: False)
+    monkeypatch.setattr(kernels, "has_graphs", lambda: False)
     kernels.has_triton.cache_clear()
     with caplog.at_level(logging.WARNING):
         found = [kernels.for_platform("gpu") for _ in range(3)]
@@ -175,12 +176,28 @@ def test_a_gpu_with_cudnn_encodes_contexts_by_it(there: bool, monkeypatch: pytes
         raise RuntimeError("cuDNN is not detected.")
 
     monkeypatch.setattr(kernels, "has_triton", lambda: True)
+    monkeypatch.setattr(kernels, "has_graphs", lambda: False)
     monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
     kernels.has_cudnn.cache_clear()
     found = [kernels.for_platform("gpu") for _ in range(2)]
     kernels.has_cudnn.cache_clear()
     assert found == [dataclasses.replace(kernels.GPU, encode="cudnn" if there else "xla")] * 2
     assert len([line for line in caplog.messages if "cuDNN is not detected" in line]) == (not there)  # once
+
+
+@pytest.mark.parametrize(("option", "expected"), [("xla_gpu_graph_min_graph_size", "graph"),
+                                                  ("xla_unheard_of", "host")])
+def test_a_gpu_with_graphs_runs_loops_from_them(option: str, expected: str, monkeypatch: pytest.MonkeyPatch,
+                                                caplog: pytest.LogCaptureFixture) -> None:
+    """A CPU takes a GPU's options, and refuses those that no compiler knows."""
+    monkeypatch.setattr(kernels, "has_triton", lambda: True)
+    monkeypatch.setattr(kernels, "has_cudnn", lambda: False)
+    monkeypatch.setattr(kernels, "compiler_options", lambda ways: {option: "1"})
+    kernels.has_graphs.cache_clear()
+    found = [kernels.for_platform("gpu") for _ in range(2)]
+    kernels.has_graphs.cache_clear()
+    assert found == [dataclasses.replace(kernels.GPU, loops=expected)] * 2
+    assert len([line for line in caplog.messages if "CUDA graphs" in line]) == (expected == "host")  # once
 
 
 @pytest.mark.parametrize("lost", ["jax.experimental.pallas.triton", "CompilerParams", "load", "next_power_of_2"])
