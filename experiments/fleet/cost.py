@@ -13,8 +13,8 @@ from marsjax.data import sources
 from marsjax.studies.session_times import MINUTE_NS, continuous
 
 STOCKS, STARTS, FUTURES, MINUTES = 500, 12, 128, 5
-SPEEDS = {"1 x 16 (2M), 16,384 at once": 12_741_484, "1 x 16 (2M), 4,096 at once": 9_340_000,
-          "24 x 1024, bfloat16, 128 at once": 26_600, "24 x 1024, 8 bits, 256 at once": 35_400}
+SPEEDS = {"1 x 16 (2M), 16,384 at once": 13_226_835, "1 x 16 (2M), 4,096 at once": 9_631_452,
+          "24 x 1024, bfloat16, 128 at once": 44_930, "24 x 1024, bfloat16, 512 at once": 71_404}
 """Orders/s on one H200, docs/performance.md."""
 MADE = {"quiet, futures": 30, "default, futures": 144, "busy, futures": 372}
 """Orders a minute, experiments/default_market/README.md."""

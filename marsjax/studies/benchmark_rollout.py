@@ -111,7 +111,7 @@ def taken(case: Case, ways: Mapping[str, str], cache_dtype: str, prefix: str = "
     given: dict[str, Any] = {name: way for name, way in ways.items() if way}
     chosen = dataclasses.replace(kernels.chosen(case.cache.kernels), **given)
     cache = dataclasses.replace(case.cache, cache_dtype=cache_dtype, kernels=chosen,
-                                prefix=order_model.prefix_of(prefix, case.cache.mode, chosen))
+                                prefix=order_model.prefix_of(prefix, case.cache.mode, chosen, case.model))
     return case._replace(cache=cache)
 
 

@@ -15,15 +15,17 @@ from marsjax.checkpoint.load import LoadedModel
 from marsjax.core import kernels, limits
 from marsjax.core.errors import InputError
 from marsjax.core.kernels import Kernels
-from marsjax.core.specs import CacheSpec, MarketSpec
+from marsjax.core.specs import CacheSpec, MarketSpec, ModelSpec
 from marsjax.model.llama import OrderModel
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.specs import SimulationSpec
 from marsjax.tokens import encoding
 from marsjax.tokens.encoding import DrawTables, TokenTables
 
+_LEAST_SHARED = 256
+"""Width of a model from which on slots in common are read once: on an H200 a width of 1,024 gains a quarter by that,
+one of 64 loses a tenth; between them nothing was measured."""
 _ROWS_ON_A_CPU = 64
-"""Held-out losses named in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,8 @@ class DecodingSpec:
     """Of keys and values: model, the model's own, or int8 (`CacheSpec.cache_dtype`)."""
     prefix: str = "auto"
     """How the slots are read that trajectories of one start have in common, in refresh: own, each reads its copy, or
-    shared, they are read once for all (`CacheSpec.prefix`); auto: shared where a GPU's kernels read contexts."""
+    shared, they are read once for all (`CacheSpec.prefix`); auto: shared for a wide model where a GPU's
+    kernels read contexts."""
     rows: int = 0
     """Trajectories decoded together, which fixes the bits; 0: 64 on a CPU, all of a batch elsewhere."""
 
@@ -81,11 +84,12 @@ class PreparedModel:
         return Simulator(self.model.model, self.table, self.draws, spec)
 
 
-def prefix_of(given: str, mode: str, ways: Kernels) -> str:
+def prefix_of(given: str, mode: str, ways: Kernels, model: ModelSpec) -> str:
     """`CacheSpec.prefix` of what was given, `auto` or one of its own."""
     if given != "auto":
         return given
-    return "shared" if mode == "refresh" and ways.attention == "kernel" else "own"
+    pays = ways.attention == "kernel" and model.embed_dim >= _LEAST_SHARED
+    return "shared" if mode == "refresh" and pays else "own"
 
 
 def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec(), platform: str | None = None) -> PreparedModel:
@@ -105,7 +109,8 @@ def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec(), platfor
     if mode == "auto":
         mode = "rolling" if model.spec.layers == 1 else "refresh"
     cache = CacheSpec(mode=mode, refresh_every=decoding.refresh_every, margin=decoding.margin, append=1,
-                      kernels=ways, cache_dtype=decoding.cache_dtype, prefix=prefix_of(decoding.prefix, mode, ways))
+                      kernels=ways, cache_dtype=decoding.cache_dtype,
+                      prefix=prefix_of(decoding.prefix, mode, ways, model.spec))
     try:
         cache.kept(model.spec)
     except InputError as error:

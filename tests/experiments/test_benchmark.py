@@ -116,9 +116,11 @@ def test_a_case_takes_another_attention_and_cache(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(kernels, "has_graphs", lambda: False)
     case = benchmark_rollout.case("2x32:3", 1024, "gpu")
     assert case.cache.kernels == kernels.GPU and benchmark_rollout.taken(case, {"head": ""}, "model", "own") == case
-    shared = benchmark_rollout.taken(case, {}, "model").cache
+    shared = benchmark_rollout.taken(case, {}, "model", "shared").cache
     assert shared == dataclasses.replace(case.cache, prefix="shared")
-    assert benchmark_rollout.taken(benchmark_rollout.case("2m:3", 1024, "gpu"), {}, "model").cache.prefix == "own"
+    found = [benchmark_rollout.taken(benchmark_rollout.case(f"{name}:3", 1024, "gpu"), {}, "model").cache.prefix
+             for name in ("2m", "2x32", "2x256")]
+    assert found == ["own", "own", "shared"]
     other = benchmark_rollout.taken(case, {"attention": "sums", "head": "xla"}, "int8").cache
     assert other.kernels == dataclasses.replace(kernels.ACCELERATOR, book="kernel") and other.cache_dtype == "int8"
     assert dataclasses.replace(other, kernels=kernels.GPU, cache_dtype="model") == case.cache
