@@ -23,7 +23,7 @@ from marsjax.sim.state import SimState
 from marsjax.tokens.encoding import TokenState
 
 
-class Clock:
+class RunClock:
     """Seconds of a rollout: compiling and beginning, running, and since the last save."""
 
     def __init__(self, compile_s: float) -> None:

@@ -189,7 +189,7 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
         starts.market.ledgers, outcomes.mid_twice_of(simulator.spec.market, starts.market),
         outcomes.counts_of(starts.market, starts.token_state)))
     keeper = outcomes.Keeper(simulator.spec, is_whole=not done.steps)
-    clock = outcomes.Clock(time.perf_counter() - began)
+    clock = outcomes.RunClock(time.perf_counter() - began)
     goes_on = scheduler.goes_on(np.asarray(state.end))
     while goes_on:
         state, active = run(arrays, state, seed)

@@ -167,7 +167,7 @@ class _Run:
         self._keeper = outcomes.Keeper(simulator.spec, is_whole=True)
         self._chunks: list[tuple[np.ndarray, Log]] = []
         self._carried = _carried(devices, scheduler.begin())
-        self._clock = outcomes.Clock(time.perf_counter() - began)
+        self._clock = outcomes.RunClock(time.perf_counter() - began)
         self._steps = self._decided = 0
         self._dropped: Any = np.zeros(scheduler.count, np.int32)
 

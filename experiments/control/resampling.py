@@ -1,0 +1,81 @@
+"""What control by resampling costs, and how well it fits: a drop asked of futures of the default model's day `default`.
+
+    python experiments/control/resampling.py
+    python experiments/control/resampling.py --trajectories=512 --islands=0,64
+
+Futures of the same numbers, left alone and controlled, for each size of islands and length of intervals, in turn.
+Prints a line of JSON each: time, decisions a second, how the futures fit, and how many of the first trajectories are left.
+"""
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+import marsjax
+from marsjax.market import exchange
+from marsjax.sim.control import ControlSpec, scenarios
+from marsjax.sim.control.lineages import ControlledRollout
+from marsjax.studies import control, order_model, places, starts
+from marsjax.studies.control import ControlledMarket
+from marsjax.studies.futures import FuturesSpec
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trajectories", type=int, default=128)
+    parser.add_argument("--minutes", type=int, default=10)
+    parser.add_argument("--drop_bp", type=float, default=30.0)
+    parser.add_argument("--islands", default="0,16,8")
+    parser.add_argument("--every_s", default="60,30,15")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--strength", type=float, default=1.0)
+    parser.add_argument("--day", default="default")
+    given = parser.parse_args()
+    at, spec = market_of(given.day), FuturesSpec(given.trajectories, given.minutes, given.seed)
+    for every_s in map(int, given.every_s.split(",")):
+        free = None
+        for island in map(int, given.islands.split(",")):
+            asked = ControlSpec(every_s=every_s, island=island, strength=given.strength)
+            intervals = asked.intervals(given.minutes)
+            guide = scenarios.curve(-given.drop_bp * np.arange(1, intervals + 1) / intervals)
+            if free is None:
+                free = control.simulate(at, spec, dataclasses.replace(asked, strength=0.0), guide)
+                print(json.dumps({"every_s": every_s, "island": "left alone", **numbers(free, guide)}), flush=True)
+            run = control.simulate(at, spec, asked, guide)
+            print(json.dumps({"every_s": every_s, "island": island, **numbers(run, guide)}), flush=True)
+
+
+def market_of(name: str) -> ControlledMarket:
+    """The start of a day of the default model."""
+    prepared = order_model.prepare(marsjax.load_order_model("default"))
+    day = places.made_day("default", name)
+    place = places.in_made_day(prepared, day, places.warm_up_of(day), accounts=2)
+    (start,) = starts.states_of_feed(place.market, prepared, place.feed, [place.time_ns]).starts
+    return ControlledMarket(prepared, place.market, start)
+
+
+def numbers(run: ControlledRollout, guide: Any) -> dict[str, Any]:
+    """What there is to say of a run."""
+    fit = control.fit(run, guide)
+    market = run.rollout.state.market
+    lost = dataclasses.astuple(jax.vmap(exchange.conservation)(market))
+    return {
+        "run_s": round(run.rollout.run_s, 2), "compile_s": round(run.rollout.compile_s, 1), "decisions": run.decisions,
+        "decisions_per_s": round(run.decisions / run.rollout.run_s), "steps": run.rollout.steps,
+        "correlation": round(fit.correlation, 3), "rmse_bp": round(fit.rmse_bp, 2),
+        "terminal_error_bp": round(fit.terminal_error_bp, 2), "within_5_bp": round(fit.share_near, 3),
+        "mean_ess": round(float(run.ess.mean()), 3), "distinct": int(run.distinct[-1].sum()),
+        "resampled": round(float(run.resampled.mean()), 3),
+        "log_evidence": round(float(run.log_evidence.mean()), 1),
+        "std_end_bp": round(float(run.features.return_bp[-1].std()), 2),
+        "mean_end_bp": round(float(run.features.return_bp[-1].mean()), 2),
+        "not_conserved": sum(np.count_nonzero(np.asarray(x)) for x in jax.tree.leaves(lost))}
+
+
+if __name__ == "__main__":
+    main()
