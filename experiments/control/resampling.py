@@ -4,7 +4,8 @@
     python experiments/control/resampling.py --trajectories=512 --islands=0,64
 
 Futures of the same numbers, left alone and controlled, for each size of islands and length of intervals, in turn.
-Prints a line of JSON each: time, decisions a second, how the futures fit, and how many of the first trajectories are left.
+Prints a line of JSON each: time, decisions a second, how the futures fit, and how many of the first
+trajectories are left.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def numbers(run: ControlledRollout, guide: Any) -> dict[str, Any]:
         "log_evidence": round(float(run.log_evidence.mean()), 1),
         "std_end_bp": round(float(run.features.return_bp[-1].std()), 2),
         "mean_end_bp": round(float(run.features.return_bp[-1].mean()), 2),
-        "not_conserved": sum(np.count_nonzero(np.asarray(x)) for x in jax.tree.leaves(lost))}
+        "not_conserved": sum(int(np.count_nonzero(np.asarray(x))) for x in jax.tree.leaves(lost))}
 
 
 if __name__ == "__main__":
