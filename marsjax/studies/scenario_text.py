@@ -40,6 +40,7 @@ _FEATURES = {"volume": "volume", "orders": "orders", "volatility": "volatility_b
              "spread": "spread_ticks"}
 _MULTIPLES = {"half": 0.5, "normal": 1.0, "twice": 2.0, "double": 2.0, "triple": 3.0}
 _SHARES = {"half": 0.5, "all": 1.0, "fully": 1.0}
+_MARKS = {",": "a comma", ";": "a semicolon"}
 _BASIS_POINTS = {"%": 100.0, "bp": 1.0}
 _SECONDS = {"s": 1.0, "second": 1.0, "seconds": 1.0, "min": 60.0, "minute": 60.0, "minutes": 60.0}
 _MOST_BP, _MOST_TIMES, _MOST_WORDS = 5_000.0, 100.0, 1_000
@@ -193,7 +194,7 @@ class _Words:
         """The next word, one of these."""
         found = self.maybe(expected)
         if found is None:
-            *most, last = [*expected, *others]
+            *most, last = [*(_MARKS.get(word, word) for word in expected), *others]
             raise self._error(f"{', '.join(most)} or {last}" if most else last)
         return found
 
