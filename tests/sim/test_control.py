@@ -2,7 +2,12 @@
 
 import dataclasses
 import functools
+import json
 import math
+import os
+import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import chex
@@ -15,7 +20,6 @@ from marsjax import testing
 from marsjax.agents.twap import Twap
 from marsjax.core import int64, times
 from marsjax.core.errors import InputError
-from marsjax.core.records import Time
 from marsjax.core.specs import CacheSpec
 from marsjax.market import exchange
 from marsjax.observers.features import FeatureObserver, Features
@@ -35,6 +39,7 @@ from marsjax.sim.state import End
 pytestmark = pytest.mark.quick
 
 MARKET, MODEL = testing.tiny_market(), testing.tiny_model()
+ROOT = pathlib.Path(__file__).parents[2]
 TWAP = Twap(target=2_000, start_ns=36_000 * 10**9, total_seconds=45)
 BATCH, ISLAND = 32, 16
 CURVE = CurveGuide((-15.0, -30.0, 10.0), scale_bp=4.0)
@@ -233,14 +238,14 @@ def test_features_are_those_of_the_orders_of_each_interval(strength: float) -> N
 
 def test_a_lost_trajectory_has_no_weight_and_its_place_goes_to_another() -> None:
     observer = FeatureObserver(MARKET.tick)
-    one = simulator().replace(observers=(observer,))
-    until = jax.tree.map(lambda x: jnp.broadcast_to(x + 0, (4,)), Time(jnp.int32(36_060), jnp.int32(0)))
-    state = sim_step.begin(one, start(), jnp.arange(4), until=until)
+    state = jax.tree.map(lambda x: x[:4], dataclasses.replace(free().rollout.state, observed=()))
+    kept = jax.vmap(observer.begin)(state.market, state.view, state.time)
+    look = jax.jit(functools.partial(control_run._look_at, CurveGuide((0.0,)), ControlSpec(), observer))
+
     def looked(*ends: End) -> Any:
-        carried = control_run.Carried(dataclasses.replace(state, end=jnp.array(ends, jnp.int32)), jnp.zeros(4),
-                                      jnp.zeros(4, jnp.int32), state.time)
-        look = functools.partial(control_run._look_at, CurveGuide((0.0,)), ControlSpec(), observer)
-        return jax.jit(look)(carried, jnp.uint32(0), jnp.int32(0), jnp.bool_(True))
+        ended = dataclasses.replace(state, end=jnp.array(ends, jnp.int32), observed=(kept,))
+        carried = control_run.Carried(ended, jnp.zeros(4), jnp.zeros(4, jnp.int32), state.time)
+        return look(carried, jnp.uint32(0), jnp.int32(0), jnp.bool_(True))
 
     after, found = looked(End.TIME, End.NO_MID, End.TIME, End.NOT_FINITE)
     assert sorted(np.asarray(found.source).tolist()) == [0, 0, 2, 2] and float(found.ess[0]) == pytest.approx(0.5)
@@ -320,3 +325,34 @@ def test_what_does_not_fit_is_refused_at_the_door(changes: dict[str, Any], match
 def test_a_spec_says_which_number_is_out_of_range(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=f"ControlSpec.{match}"):
         ControlSpec(**changes)
+
+
+PROGRAM = """
+import hashlib, json
+import jax, numpy as np
+from marsjax.sim.control import ControlSpec
+from tests import quick_compilation
+from tests.sim import test_control as plain
+quick_compilation.switch(True)
+found = []
+for devices in (1, 2):
+    run = plain.run(devices=devices)
+    leaves = jax.tree.leaves((plain.states(run.rollout), run.features, run.ancestors, run.ess, run.log_evidence))
+    found.append([hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdigest(), run.decisions])
+try:
+    plain.run(devices=2, control=ControlSpec(every_s=20))
+except ValueError as error:
+    found.append(str(error))
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_make_what_one_does_each_with_whole_islands() -> None:
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT),
+                   "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    ran = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, cwd=ROOT, capture_output=True, text=True,
+                         timeout=600, check=False)
+    assert ran.returncode == 0, ran.stderr
+    one, two, error = json.loads(ran.stdout.splitlines()[-1])
+    assert one == two and "2 devices share evenly" in error

@@ -22,17 +22,11 @@ class Guide(Protocol):
     Examples:
       >>> import dataclasses
       >>> import jax.numpy as jnp
-      >>> from marsjax import RolloutSpec, Simulator, testing
-      >>> from marsjax.sim.control import ControlSpec, controlled
       >>> @dataclasses.dataclass(frozen=True)
       ... class NoSelling:
       ...     def score(self, interval, seen):
       ...         return jnp.minimum(seen.imbalance, 0.0) * 10
-      >>> model, market = testing.tiny_model(), testing.tiny_market()
-      >>> run = controlled(Simulator.of(model, market), testing.random_start(market, model),
-      ...                  RolloutSpec(trajectories=8, minutes=1), ControlSpec(every_s=20), NoSelling())
-      >>> run.ancestors.shape, run.ess.shape
-      ((3, 8), (3, 1))
+      >>> check(NoSelling(), intervals=3)
     """
 
     def score(self, interval: Array, seen: Features) -> Array:

@@ -157,10 +157,10 @@ class _Run:
                                  np.int32(0)).compile()
         needed = checks.memory(self._run, (inner.model, inner.prefix), scheduler.slots, devices.count)
         checks.check_memory(needed)
-        if hooks.on_memory and needed:
-            hooks.on_memory(needed)
         self._look = _look.lower((guide, control), inner.spec.observers[-1], devices, shape, self._seed, np.int32(0),
                                  np.bool_(False)).compile()
+        if hooks.on_memory and needed:
+            hooks.on_memory(needed)
         self._before = outcomes.every(scheduler.given, (
             starts.market.ledgers, outcomes.mid_twice_of(simulator.spec.market, starts.market),
             outcomes.counts_of(starts.market, starts.token_state)))
