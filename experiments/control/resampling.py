@@ -24,9 +24,10 @@ from marsjax.sim.control import ControlSpec, scenarios
 from marsjax.sim.control.guides import Guide
 from marsjax.sim.control.lineages import ControlledRollout
 from marsjax.sim.rollout import Hooks, RolloutProgress
-from marsjax.studies import control, order_model, places, starts
+from marsjax.studies import control, futures, order_model, places, starts
 from marsjax.studies.control import ControlledMarket
 from marsjax.studies.futures import FuturesSpec
+from marsjax.studies.progress import Watching
 
 
 def main() -> None:
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--day", default="default")
     given = parser.parse_args()
     at, spec = market_of(given.day), FuturesSpec(given.trajectories, given.minutes, given.seed)
+    print(json.dumps({"every_s": None, "island": "not paused", **not_paused(at, spec)}), flush=True)
     is_first = True
     for every_s, island in itertools.product(*(map(int, x.split(",")) for x in (given.every_s, given.islands))):
         asked = ControlSpec(every_s=every_s, island=island, strength=given.strength)
@@ -54,20 +56,37 @@ def main() -> None:
         is_first = False
 
 
-def measured(at: ControlledMarket, spec: FuturesSpec, asked: ControlSpec, guide: Guide) -> dict[str, Any]:
-    """A run in numbers; seconds and processor seconds are those after the first chunk of steps, which is not counted.
+def not_paused(at: ControlledMarket, spec: FuturesSpec) -> dict[str, Any]:
+    """The futures left alone by `studies.futures.simulate`, which does not pause, and begins others where some ended."""
+    seen = _Speed()
+    (run,) = futures.simulate(at.prepared, at.market, spec, [at.start], watch=Watching(on_chunk=seen))
+    return {**seen.numbers(), "run_s": round(run.run_s, 2), "steps": run.steps}
+
+
+class _Speed:
+    """Decisions, seconds and processor seconds after the first chunk of steps, which is not counted.
 
     Other work on a machine slows the first of them, and the second less.
     """
-    seen: list[tuple[float, float, int]] = []
 
-    def look(progress: RolloutProgress) -> None:
-        seen.append((time.perf_counter(), time.process_time(), progress.orders))
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, float, int]] = []
 
-    run = control.simulate(at, spec, asked, guide, hooks=Hooks(look))
-    wall_s, processor_s, decisions = (last - first for first, last in zip(seen[0], seen[-1], strict=True))
-    return {"decisions_per_s": round(decisions / wall_s), "decisions_per_processor_s": round(decisions / processor_s),
-            **numbers(run, guide)}
+    def __call__(self, progress: RolloutProgress) -> None:
+        self._seen.append((time.perf_counter(), time.process_time(), progress.orders))
+
+    def numbers(self) -> dict[str, int]:
+        wall_s, processor_s, decisions = (last - first for first, last in zip(self._seen[0], self._seen[-1],
+                                                                              strict=True))
+        return {"decisions_per_s": round(decisions / wall_s),
+                "decisions_per_processor_s": round(decisions / processor_s)}
+
+
+def measured(at: ControlledMarket, spec: FuturesSpec, asked: ControlSpec, guide: Guide) -> dict[str, Any]:
+    """A run in numbers."""
+    seen = _Speed()
+    run = control.simulate(at, spec, asked, guide, hooks=Hooks(seen))
+    return {**seen.numbers(), **numbers(run, guide)}
 
 
 def market_of(name: str) -> ControlledMarket:
