@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def not_paused(at: ControlledMarket, spec: FuturesSpec) -> dict[str, Any]:
-    """The futures left alone by `studies.futures.simulate`, which does not pause, and begins others where some ended."""
+    """The futures left alone by `studies.futures.simulate`, which does not pause, and reuses slots."""
     seen = _Speed()
     (run,) = futures.simulate(at.prepared, at.market, spec, [at.start], watch=Watching(on_chunk=seen))
     return {**seen.numbers(), "run_s": round(run.run_s, 2), "steps": run.steps}

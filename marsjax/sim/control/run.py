@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax.core import times
+from marsjax.core import kernels, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Time
 from marsjax.core.times import SECOND_NS
@@ -35,7 +35,7 @@ from marsjax.sim.control.spec import ControlSpec
 from marsjax.sim.devices import Devices
 from marsjax.sim.frames import Before
 from marsjax.sim.initial import Start
-from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress, scheduled
+from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress, scheduled, sized
 from marsjax.sim.scheduler import Scheduler
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.specs import RolloutSpec
@@ -105,6 +105,7 @@ def controlled(simulator: Simulator, start: Start, spec: RolloutSpec, control: C
       ((2, 32), (2, 2), {'TIME': 32})
     """
     _check(spec, control, hooks)
+    spec = sized(simulator, spec, hooks)
     observer = FeatureObserver(simulator.spec.market.tick)
     inner, scheduler = scheduled(simulator, start, spec, agent_starts, hooks, [observer])
     begins, ends = times.to_ns(scheduler.given.starts.time), times.to_ns(scheduler.given.until)
@@ -154,8 +155,10 @@ class _Run:
         shape = jax.eval_shape(functools.partial(_carried, devices), scheduler.shape())
         shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=devices.apart), shape)
         self._run = _chunk.lower(structure, spec.chunk_steps, devices, self._arrays, shape, self._seed,
-                                 np.int32(0)).compile()
-        needed = checks.memory(self._run, (inner.model, inner.prefix), scheduler.slots, devices.count)
+                                 np.int32(0)).compile(
+                                     kernels.compiler_options(kernels.chosen(inner.spec.cache.kernels)))
+        ready = jax.eval_shape(Simulator.prepared, inner)
+        needed = checks.memory(self._run, (ready.model, ready.weights, ready.prefix), scheduler.slots, devices.count)
         checks.check_memory(needed)
         self._look = _look.lower((guide, control), inner.spec.observers[-1], devices, shape, self._seed, np.int32(0),
                                  np.bool_(False)).compile()
