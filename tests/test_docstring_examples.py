@@ -11,9 +11,11 @@ import marsjax
 
 pytestmark = pytest.mark.quick
 
-SLOW = {"marsjax.agents.base", "marsjax.observers.base", "marsjax.sim.env", "marsjax.sim.initial.from_noise",
+SLOW = {"marsjax.agents.base", "marsjax.observers.base", "marsjax.observers.features", "marsjax.sim.control.run",
+        "marsjax.sim.env", "marsjax.sim.initial.from_noise",
         "marsjax.sim.initial.from_orders", "marsjax.sim.initial.state", "marsjax.sim.replayed", "marsjax.sim.result",
-        "marsjax.sim.rollout", "marsjax.studies.futures", "marsjax.studies.rollout_summary", "marsjax.testing"}
+        "marsjax.sim.rollout", "marsjax.studies.control", "marsjax.studies.futures",
+        "marsjax.studies.rollout_summary", "marsjax.testing"}
 """Modules whose examples compile rollouts."""
 CALLED = [
     "agents.base.Agent", "agents.base.Latency", "agents.immediate.Immediate", "agents.metered.Metered",
@@ -24,11 +26,15 @@ CALLED = [
     "data.sources.open_days", "market.book.submit", "market.book.view", "market.exchange.submit",
     "market.orders.cancel_order", "market.orders.from_columns", "market.orders.limit_order",
     "market.orders.market_order", "observers.bars.MinuteBarObserver", "observers.base.Observer",
-    "observers.trace.TraceObserver", "sim.frames.Fees", "sim.initial.from_noise.noise",
+    "observers.features.FeatureObserver", "observers.trace.TraceObserver", "sim.control.guides.CurveGuide",
+    "sim.control.guides.TargetGuide", "sim.control.run.controlled", "sim.control.scenarios.of", "sim.frames.Fees",
+    "sim.initial.from_noise.noise",
     "sim.initial.from_orders.after_orders", "sim.initial.from_orders.from_feed", "sim.initial.state.resize",
     "sim.replayed.replay_day", "sim.resume.Saving", "sim.rollout.RolloutProgress",
-    "studies.executions.metered_strategy", "studies.futures.FuturesSpec", "studies.order_model.PreparedModel",
-    "studies.rollout_summary.labels", "testing.check_agent", "testing.random_orders", "testing.random_start",
+    "studies.control.study", "studies.executions.metered_strategy", "studies.futures.FuturesSpec",
+    "studies.order_model.PreparedModel",
+    "studies.rollout_summary.labels", "studies.scenario_text.guide",
+    "testing.check_agent", "testing.random_orders", "testing.random_start",
     "testing.tiny_market", "testing.tiny_model", "tokens.bins.fit"]
 """Beside those of `marsjax.__all__`, what users of the library call themselves."""
 

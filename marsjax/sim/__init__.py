@@ -6,6 +6,7 @@ What a user needs, each imported when it is first used:
   `RolloutSpec`: how many futures, how long, under which numbers.
   `Hooks`, `Saving`: progress, trace and the state on disk, between the chunks of a rollout.
   `Rollout`: what it came to.
+  `control`: the same futures given a scenario or a curve of prices (`control.controlled`).
   `Environment`, `Outside`: the same engine with orders from outside (module `env`).
   `replay`: given orders through the exchange, and what happens as it happens (`replay.replay`).
   `replay_day`, `Replayed`: a day whole, and its tables.
@@ -20,6 +21,7 @@ How it works, for those who change it:
   `event_queue`: which event of a trajectory is next, and what an agent sees and sends at it.
   `scheduler`: more trajectories than run at a time.
   `devices`: trajectories shared out over devices.
+  `outcomes`: what rollouts keep on the host while they run.
   `checks`: what is checked before a rollout runs.
   `resume`, `saved_states`: the state of a rollout, and of any run, on disk.
 """
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Environment", "Fees", "Hooks", "Outside", "Replayed", "Rollout", "RolloutSpec", "Saving", "SimState",
-    "SimulationSpec", "Simulator", "Start", "checks", "devices", "env", "event_loop", "event_queue", "initial",
-    "refusals", "replay", "replay_day", "resume", "rollout", "saved_states", "scheduler", "state", "step",
+    "SimulationSpec", "Simulator", "Start", "checks", "control", "devices", "env", "event_loop", "event_queue",
+    "initial", "outcomes", "refusals", "replay", "replay_day", "resume", "rollout", "saved_states", "scheduler",
+    "state", "step",
 ]  # fmt: skip
 
 # Where the records are; the other public names are modules.

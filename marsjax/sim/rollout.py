@@ -14,24 +14,22 @@ from jax.sharding import SingleDeviceSharding
 
 from marsjax.core import kernels
 from marsjax.core.errors import InputError
-from marsjax.core.records import Array, Market, Time
-from marsjax.core.specs import MarketSpec
-from marsjax.market import book as books
+from marsjax.core.records import Time
 from marsjax.observers.bars import MinuteBarObserver
+from marsjax.observers.base import Observer
 from marsjax.observers.trace import Log, TraceObserver
-from marsjax.sim import checks, resume
+from marsjax.sim import checks, outcomes, resume
 from marsjax.sim import step as sim_step
 from marsjax.sim.checks import Memory
 from marsjax.sim.devices import Devices
 from marsjax.sim.frames import Before
 from marsjax.sim.initial import Start
-from marsjax.sim.result import Rollout, SoFar, Trace
+from marsjax.sim.result import Rollout, SoFar
 from marsjax.sim.resume import Done, Resumable, Saving
-from marsjax.sim.scheduler import NOBODY, Given, Scheduler
+from marsjax.sim.scheduler import Given, Scheduler
 from marsjax.sim.simulator import Simulator
-from marsjax.sim.specs import RolloutSpec, SimulationSpec
+from marsjax.sim.specs import RolloutSpec
 from marsjax.sim.state import End, SimState
-from marsjax.tokens.encoding import TokenState
 
 _PART = 64
 """Steps of a compiled call after which it looks whether a trajectory has not ended: a GPU's host waits for that."""
@@ -114,7 +112,7 @@ def rollout(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_star
       ({'TIME': 4}, {}, (4, 1))
     """
     spec = sized(simulator, spec, hooks)
-    inner, scheduler = _scheduled(simulator, start, spec, agent_starts, hooks)
+    inner, scheduler = scheduled(simulator, start, spec, agent_starts, hooks)
     if hooks.saving and scheduler.slots != spec.trajectories:
         raise InputError(f"rollout: slots, devices: expected all {spec.trajectories} trajectories at once with "
                          f"`saving`, as many on each device, got {scheduler.slots} slots on "
@@ -130,7 +128,7 @@ def memory(simulator: Simulator, start: Start, spec: RolloutSpec, *, agent_start
     None where the compiler does not say. Errors are those of `rollout`, but for MemoryError.
     """
     spec = sized(simulator, spec, hooks)
-    inner, scheduler = _scheduled(simulator, start, spec, agent_starts, hooks)
+    inner, scheduler = scheduled(simulator, start, spec, agent_starts, hooks)
     arrays, structure = jax.tree.flatten(inner)
     return _compiled(structure, spec, scheduler, arrays, scheduler.shape())[1]
 
@@ -143,14 +141,18 @@ def sized(simulator: Simulator, spec: RolloutSpec, hooks: Hooks) -> RolloutSpec:
     return dataclasses.replace(spec, chunk_steps=64 if traced else kernels.chosen(simulator.spec.kernels).steps)
 
 
-def _scheduled(simulator: Simulator, start: Start, spec: RolloutSpec, agent_starts: Sequence[tuple[Any, Time]],
-               hooks: Hooks) -> tuple[Simulator, Scheduler]:
-    """The simulator with the rollout's own observers on its devices, and its trajectories; all is checked."""
+def scheduled(simulator: Simulator, start: Start, spec: RolloutSpec, agent_starts: Sequence[tuple[Any, Time]],
+              hooks: Hooks, further: Sequence[Observer] = ()) -> tuple[Simulator, Scheduler]:
+    """The simulator with the rollout's own observers on its devices, and its trajectories; all is checked.
+
+    `further` observers come last. Errors are those of `rollout`.
+    """
     devices = Devices.of(spec.devices)
     starts, every = _starts(start, spec.trajectories)
     until = checks.ends(simulator.spec, every, spec.minutes)
     checks.check_weights(simulator.model)
-    inner = devices.on_each(_observed(simulator, spec, hooks))
+    inner = _observed(simulator, spec, hooks)
+    inner = devices.on_each(inner.replace(observers=(*inner.spec.observers, *further)))
     checks.check_agents(inner.spec, every, agent_starts)
     numbers = np.asarray(spec.first + np.arange(spec.trajectories) if spec.numbers is None else spec.numbers, np.int32)
     slots = -(-spec.running // devices.count) * devices.count
@@ -183,22 +185,22 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
     if hooks.on_memory and needed:
         hooks.on_memory(needed)
     state, done = _first_state(scheduler, shape, states, _identity(inner, spec, scheduler) if states else {})
-    ledgers, mids, counts = _every(scheduler.given, (
-        starts.market.ledgers, _mid_twice(simulator.spec.market, starts.market),
-        _counts(starts.market, starts.token_state)))
-    keeper = _Keeper(simulator.spec, is_whole=not done.steps)
-    clock = _Clock(time.perf_counter() - began)
+    ledgers, mids, counts = outcomes.every(scheduler.given, (
+        starts.market.ledgers, outcomes.mid_twice_of(simulator.spec.market, starts.market),
+        outcomes.counts_of(starts.market, starts.token_state)))
+    keeper = outcomes.Keeper(simulator.spec, is_whole=not done.steps)
+    clock = outcomes.RunClock(time.perf_counter() - began)
     goes_on = scheduler.goes_on(np.asarray(state.end))
     while goes_on:
         state, active = run(arrays, state, seed)
         # Together: one after the other, each would wait for a transfer of its own.
         made, end, at = jax.device_get((active, state.end, state.time))
-        dropped = _traced(scheduler, state.observed[-1], hooks.on_trace) if hooks.on_trace else 0
+        dropped = outcomes.traced(scheduler, state.observed[-1], hooks.on_trace) if hooks.on_trace else 0
         done = Done(done.steps + spec.chunk_steps, done.decided + int(made.sum()), done.dropped + dropped)
         goes_on = scheduler.goes_on(end)
         keeper.keep(scheduler, state)
         if hooks.on_chunk:
-            so_far = functools.partial(_so_far, scheduler, state, len(simulator.spec.observers), mids)
+            so_far = functools.partial(outcomes.so_far, scheduler, state, len(simulator.spec.observers), mids)
             hooks.on_chunk(RolloutProgress(done.steps, *scheduler.progress(end, at), done.decided, clock.run_s, so_far))
         if states and goes_on and clock.since_save_s >= states.every_s:
             states.save(done, state)
@@ -206,27 +208,8 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
         state = scheduler.change(state, end)
     state = scheduler.result(state)
     kept = (Before(ledgers, mids), keeper.trace(scheduler))
-    return _outcome(simulator, state, kept, counts, done.dropped + keeper.dropped,
-                    (done.steps, clock.compile_s, clock.run_s))
-
-
-class _Clock:
-    """Seconds of a rollout: compiling and beginning, running, and since the last save."""
-
-    def __init__(self, compile_s: float) -> None:
-        self.compile_s, self._began = compile_s, time.perf_counter()
-        self._saved = self._began
-
-    @property
-    def run_s(self) -> float:
-        return time.perf_counter() - self._began
-
-    @property
-    def since_save_s(self) -> float:
-        return time.perf_counter() - self._saved
-
-    def saved(self) -> None:
-        self._saved = time.perf_counter()
+    return outcomes.of_ended(simulator, state, kept, counts, done.dropped + keeper.dropped,
+                             (done.steps, clock.compile_s, clock.run_s))
 
 
 def _observed(simulator: Simulator, spec: RolloutSpec, hooks: Hooks) -> Simulator:
@@ -246,18 +229,7 @@ def _starts(start: Start, trajectories: int) -> tuple[Start, Start]:
         raise InputError(f"rollout: expected one start, or one for each of {trajectories} trajectories, got "
                          f"{shape[0]}")
     starts = jax.tree.map(np.asarray, start)
-    return starts, starts if shape else _repeated(starts, trajectories)
-
-
-def _repeated(tree: Any, count: int) -> Any:
-    """The arrays `count` times, as views."""
-    return jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), tree)
-
-
-def _every(given: Given, tree: Any) -> Any:
-    """What was made of the starts, of each of the trajectories [B, ...], on the host."""
-    found = jax.tree.map(np.asarray, tree)
-    return _repeated(found, len(given.number)) if given.is_one else found
+    return starts, starts if shape else outcomes.repeated(starts, trajectories)
 
 
 def _first_state(scheduler: Scheduler, shape: SimState, states: Resumable | None, identity: dict[str, Any]
@@ -281,7 +253,7 @@ def _identity(simulator: Simulator, spec: RolloutSpec, scheduler: Scheduler) -> 
             "numbers": np.asarray(given.number).tolist(),
             "model_spec": repr(simulator.model.spec), "model": _digest(simulator.model),
             "table": _digest(simulator.table), "draws": _digest(simulator.draws),
-            "start": _digest(_every(given, given.starts)),
+            "start": _digest(outcomes.every(given, given.starts)),
             "until": _digest(given.until), "agent_starts": _digest(given.agent_starts)}
 
 
@@ -293,84 +265,6 @@ def _digest(tree: Any) -> str:
         total.update(f"{array.dtype}{array.shape}".encode())
         total.update(array.view(np.uint8).tobytes() if array.size else b"")
     return total.hexdigest()
-
-
-class _Keeper:
-    """Keeps the events of the user's own `TraceObserver` on the host."""
-
-    def __init__(self, spec: SimulationSpec, is_whole: bool) -> None:
-        self._at = next((place for place, observer in enumerate(spec.observers) if isinstance(observer, TraceObserver)),
-                        None)
-        self._is_whole = is_whole
-        self._chunks: list[tuple[np.ndarray, Log]] = []
-        self.dropped: np.ndarray | int = 0
-
-    def keep(self, scheduler: Scheduler, state: SimState) -> None:
-        if self._at is not None:
-            log = state.observed[self._at]
-            self.dropped = self.dropped + _traced(scheduler, log, lambda *chunk: self._chunks.append(chunk))
-
-    def trace(self, scheduler: Scheduler) -> Trace:
-        if self._at is None:
-            return Trace()
-        missing = ""
-        if not self._is_whole:
-            missing = "the run was taken up from a saved state; take the trace by hooks.on_trace, into files"
-        elif np.any(self.dropped):
-            missing = (f"{int(np.sum(self.dropped))} events found no room: give TraceObserver a larger room, or set "
-                       "fewer RolloutSpec.chunk_steps")
-        starts = scheduler.given.starts
-        return Trace(tuple(self._chunks), missing, _every(scheduler.given, (starts.market.book, starts.time)))
-
-
-def _so_far(scheduler: Scheduler, state: SimState, bars: int, mids: np.ndarray) -> SoFar:
-    """Of all trajectories; `bars` is the place of the minute bars among what is observed, `mids` those at the start."""
-    def chosen(state: SimState) -> Any:
-        return state.observed[bars], state.time, state.until, state.end, state.agent_states
-
-    kept, at, until, end, agents = scheduler.so_far(state, chosen)
-    return SoFar.of(kept, mids, dataclasses.replace(state, time=at, until=until, end=end, agent_states=agents))
-
-
-def _traced(scheduler: Scheduler, log: Any, on_trace: Callable[[np.ndarray, Log], None]) -> np.ndarray:
-    """Hands the events of a chunk over; how many found no room, int32 [B]."""
-    log = jax.tree.map(np.asarray, log)
-    taken, dropped = scheduler.who != NOBODY, np.zeros(scheduler.count, np.int32)
-    dropped[scheduler.who[taken]] = log.dropped[taken]
-    on_trace(scheduler.who.copy(), log)
-    return dropped
-
-
-def _outcome(simulator: Simulator, state: SimState, kept: tuple[Before, Trace], counts: tuple[np.ndarray, ...],
-             dropped: np.ndarray, spent: tuple[int, float, float]) -> Rollout:
-    """What trajectories came to that have ended, with what they had and their counts before, and the kept events."""
-    spec = simulator.spec
-    status, truncated, clipped = (
-        now - then for now, then in zip(jax.tree.map(np.asarray, _counts(state.market, state.token_state)), counts,
-                                        strict=True))
-    bars = jax.tree.map(np.asarray, state.observed[len(spec.observers)])
-    observed = tuple(jax.vmap(observer.end)(own, state.market, state.view, state.time)
-                     for observer, own in zip(spec.observers, state.observed, strict=False))
-    refreshes = 0 if state.cache is None else state.cache.refreshes
-    exceeded = {"truncated_lists": truncated, "clipped_seconds": clipped, "early_refreshes": np.asarray(refreshes),
-                "trace_dropped": dropped}
-    steps, compile_s, run_s = spent
-    return Rollout(dataclasses.replace(state, observed=observed), bars, kept[0].mid_twice, status, exceeded, spec,
-                   *kept, steps=steps, compile_s=compile_s, run_s=run_s)
-
-
-def _counts(market: Market, token_state: TokenState) -> tuple[Array, Array, Array]:
-    """What `Rollout.status` and `exceeded` count, since the market opened."""
-    return market.counters.status, market.counters.truncated_lists, token_state.clipped
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _mid_twice(spec: MarketSpec, market: Market) -> jax.Array:
-    """Twice the float mid, int32, of a market, or [B] of markets [B]."""
-    def of_one(market: Market) -> jax.Array:
-        return jnp.asarray(books.view(spec, market.book).mid_price_twice)
-
-    return jax.vmap(of_one)(market) if market.book.volume.ndim > 2 else of_one(market)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)

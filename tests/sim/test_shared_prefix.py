@@ -102,7 +102,7 @@ def test_a_shared_prefix_beside_another_agent() -> None:
 def test_many_starts_have_nothing_in_common() -> None:
     simulator, start = given(SHARED)
     starts = jax.tree.map(lambda x: np.stack([x] * 2), start)
-    inner, _ = rollout._scheduled(simulator, starts, RolloutSpec(trajectories=2, minutes=1), (), rollout.NO_HOOKS)
+    inner, _ = rollout.scheduled(simulator, starts, RolloutSpec(trajectories=2, minutes=1), (), rollout.NO_HOOKS)
     assert inner.prefix is None
 
 

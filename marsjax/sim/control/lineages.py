@@ -1,0 +1,97 @@
+"""What controlled futures came from, and what they came to."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from marsjax.observers.features import Features
+from marsjax.observers.trace import Log
+from marsjax.sim.result import Rollout, Trace
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ControlledRollout:
+    """Futures under control; I intervals of B trajectories in islands.
+
+    All trajectories of the result have the same weight. What is said of a trajectory, its bars, accounts and orders
+    among it, is of its whole past, whatever places that was at.
+    """
+
+    rollout: Rollout
+    features: Features
+    """NumPy float32 [I, B], of the trajectories that are left."""
+    ancestors: np.ndarray
+    """int32 [I, B], the place among the B that what goes on at a place after an interval was at before."""
+    ess: np.ndarray
+    """float32 [I, islands], effective sample size over the trajectories of an island, before it was resampled."""
+    distinct: np.ndarray
+    """int32 [I, islands], trajectories of the start that still have descendants."""
+    resampled: np.ndarray
+    """bool [I, islands]."""
+    log_evidence: np.ndarray
+    """float32 [islands], the log of the mean weight of futures that are left alone, as the island estimates it: how
+    much of what the model writes by itself fits the guide. 0: all of it."""
+    every_s: int
+    """Seconds of an interval."""
+    decisions: int
+    """That were simulated, those of trajectories that were written over among them."""
+
+    @classmethod
+    def of(cls, rollout: Rollout, looks: Any, ancestors: np.ndarray, every_s: int, decisions: int
+           ) -> "ControlledRollout":
+        """From a rollout and the looks at it, with an axis of I intervals in front."""
+        islands = looks.ess.shape[1]
+        at = places(ancestors)
+        features = jax.tree.map(lambda x: np.take_along_axis(x, at, axis=1), looks.seen)
+        return cls(rollout, features, ancestors, looks.ess, distinct(ancestors, islands), looks.resampled,
+                   looks.log_mean_weight.sum(axis=0), every_s, decisions)
+
+
+def of_islands(source: np.ndarray, islands: int) -> np.ndarray:
+    """Places among all, int32 [I, B], of those within islands."""
+    batch = source.shape[1]
+    first = np.arange(batch) // (batch // islands) * (batch // islands)
+    return np.asarray(source + first, np.int32)
+
+
+def places(ancestors: np.ndarray) -> np.ndarray:
+    """int [I, B], the place at which each of the trajectories that are left was in each interval.
+
+    Examples:
+      >>> places(np.array([[0, 0, 2], [0, 1, 1]])).tolist()
+      [[0, 0, 0], [0, 1, 1]]
+    """
+    found = np.empty(ancestors.shape, np.int64)
+    at = np.arange(ancestors.shape[1])
+    for interval in range(len(ancestors) - 1, -1, -1):
+        at = ancestors[interval][at]
+        found[interval] = at
+    return found
+
+
+def distinct(ancestors: np.ndarray, islands: int) -> np.ndarray:
+    """int32 [I, islands], how many of the first places the trajectories at the end of each interval come from.
+
+    Examples:
+      >>> distinct(np.array([[0, 0, 2, 3], [1, 1, 2, 3]]), islands=2).tolist()
+      [[1, 2], [1, 2]]
+    """
+    first, counts = np.arange(ancestors.shape[1]), []
+    for of_interval in ancestors:
+        first = first[of_interval]
+        counts.append([len(np.unique(part)) for part in np.split(first, islands)])
+    return np.array(counts, np.int32)
+
+
+def of_chunks(chunks: Iterable[tuple[np.ndarray, Log]], at: np.ndarray) -> Iterator[tuple[np.ndarray, Log]]:
+    """Chunks of events by place as those of the trajectories that are left, which were at places `at` [chunks, B]."""
+    for (who, log), rows in zip(chunks, at, strict=True):
+        yield np.arange(len(who)), jax.tree.map(lambda x, rows=rows: np.asarray(x)[rows], log)
+
+
+def of_trace(trace: Trace, at: np.ndarray) -> Trace:
+    """`of_chunks` of a whole trace."""
+    return dataclasses.replace(trace, chunks=tuple(of_chunks(trace.chunks, at))) if trace.chunks else trace

@@ -1,0 +1,315 @@
+"""Controlled rollouts: trajectories that fit a guide take the places of those that do not, interval by interval.
+
+This is sequential Monte Carlo. A trajectory pauses before its first decision at or after the end of an interval. Once
+all have paused or ended, each is scored by what it did (`observers.features`), its score adds to its log-weight, and
+an island whose weights have become too uneven is resampled: whole states are copied. What comes out are futures of the
+order model, given the guide: nothing in them is bent, the unlikely ones are chosen.
+
+Draws stay keyed by the place: (seed, its number, when it was last resampled, step). Copies of one trajectory part at
+their next order, no draw is made twice, and `SimState.step` is the number of decisions of the trajectory, by which
+contexts are refreshed.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax.core import kernels, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array, Time
+from marsjax.core.times import SECOND_NS
+from marsjax.observers.features import FeatureObserver, Features
+from marsjax.observers.trace import Log, TraceObserver
+from marsjax.sim import checks, outcomes
+from marsjax.sim import step as sim_step
+from marsjax.sim.control import guides, lineages, resampling
+from marsjax.sim.control.guides import Guide
+from marsjax.sim.control.lineages import ControlledRollout
+from marsjax.sim.control.spec import ControlSpec
+from marsjax.sim.devices import Devices
+from marsjax.sim.frames import Before
+from marsjax.sim.initial import Start
+from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress, scheduled, sized
+from marsjax.sim.scheduler import Scheduler
+from marsjax.sim.simulator import Simulator
+from marsjax.sim.specs import RolloutSpec
+from marsjax.sim.state import LOST, End, SimState
+
+_EPOCHS = 2**32 - 1
+"""A trajectory's key of an epoch is folded from here downwards; its decisions and agents are keyed by smaller numbers.
+"""
+_FOREVER_S = 2**30
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Carried:
+    """B trajectories under control, each with [B]."""
+
+    state: SimState
+    log_weight: Array
+    """float32, since its island was last resampled."""
+    epoch: Array
+    """int32, 1 + the interval at whose end its island was last resampled; 0 before that."""
+    origin: Time
+    """Its start."""
+
+
+class Looked(NamedTuple):
+    """What a look at all trajectories came to; I islands."""
+
+    seen: Features
+    """[B], of the interval that has ended."""
+    source: Array
+    """int32 [B], the place within its island that a trajectory was copied from."""
+    ess: Array
+    """float32 [I]."""
+    resampled: Array
+    """bool [I]."""
+    log_mean_weight: Array
+    """float32 [I], of an island that was resampled, or at the end; else 0."""
+
+
+def controlled(simulator: Simulator, start: Start, spec: RolloutSpec, control: ControlSpec, guide: Guide, *,
+               agent_starts: Sequence[tuple[Any, Time]] = (), hooks: Hooks = NO_HOOKS) -> ControlledRollout:
+    """Futures that fit a guide.
+
+    Args:
+      simulator: as of `rollout`.
+      start: one state for all trajectories, or [B, ...], which must be the same within each island.
+      spec: as of `rollout`; all trajectories run at once. No result depends on `chunk_steps`.
+      control: how often they are looked at, and among which they are resampled.
+      guide: what is wanted.
+      agent_starts: as of `rollout`, the same within each island.
+      hooks: as of `rollout`; `on_trace` is called when all is over, with the events of the trajectories that are left.
+
+    Raises:
+      InputError: as `rollout`; a guide of another number of intervals, trajectories that do not make whole islands,
+        starts that differ within one, fewer slots than trajectories, `Hooks.saving`, a way that is not there yet.
+      MemoryError: as `rollout`.
+
+    Examples:
+      >>> from marsjax import RolloutSpec, Simulator, testing
+      >>> from marsjax.sim.control import ControlSpec, CurveGuide, controlled
+      >>> model, market = testing.tiny_model(), testing.tiny_market()
+      >>> start, guide = testing.random_start(market, model), CurveGuide((-10.0, -20.0), scale_bp=5.0)
+      >>> run = controlled(Simulator.of(model, market), start, RolloutSpec(trajectories=32, minutes=1),
+      ...                  ControlSpec(every_s=30, island=16), guide)
+      >>> run.features.return_bp.shape, run.ess.shape, run.rollout.ended
+      ((2, 32), (2, 2), {'TIME': 32})
+    """
+    _check(spec, control, hooks)
+    spec = sized(simulator, spec, hooks)
+    observer = FeatureObserver(simulator.spec.market.tick)
+    inner, scheduler = scheduled(simulator, start, spec, agent_starts, hooks, [observer])
+    begins, ends = times.to_ns(scheduler.given.starts.time), times.to_ns(scheduler.given.until)
+    intervals = max(-(-int((ends - begins).max()) // (control.every_s * SECOND_NS)), 1)
+    _check_islands(scheduler, control)
+    guides.check(guide, intervals)
+    return _Run(simulator, inner, spec, scheduler, control, guide, hooks).outcome(intervals)
+
+
+def _check(spec: RolloutSpec, control: ControlSpec, hooks: Hooks) -> None:
+    if control.way != "resample":
+        raise InputError(f"ControlSpec.way: expected resample, got {control.way!r}: an order-batch model and its "
+                         "ensemble are not part of this version")
+    if hooks.saving:
+        raise InputError("controlled: Hooks.saving: expected None, as the states of controlled futures cannot be saved")
+    if spec.running < spec.trajectories:
+        raise InputError(f"controlled: RolloutSpec.slots: expected None, or all {spec.trajectories} trajectories, "
+                         f"which run at once, got {spec.slots}")
+
+
+def _check_islands(scheduler: Scheduler, control: ControlSpec) -> None:
+    """InputError unless trajectories come out even, and those of an island can take each other's places."""
+    count, devices = scheduler.count, scheduler.devices.count
+    island = control.island or count
+    if count % island or (count // island) % devices:
+        on = f" that {devices} devices share evenly" if devices > 1 else ""
+        raise InputError(f"ControlSpec.island: expected {count} trajectories to make whole islands{on}, got "
+                         f"{control.island} in each (0: all in one)")
+    own = (scheduler.given.agent_starts, None if scheduler.given.is_one else scheduler.given.starts)
+    for leaf in jax.tree.leaves(own):
+        rows = np.asarray(leaf).reshape(count // island, island, -1)
+        if not (rows == rows[:, :1]).all():
+            raise InputError("controlled: expected the same start, and the same starts of agents, for all trajectories "
+                             f"of an island, as they take each other's places, got others within one of {island}")
+
+
+class _Run:
+    """A controlled rollout on the host; `inner` has the rollout's own observers."""
+
+    def __init__(self, simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: Scheduler,
+                 control: ControlSpec, guide: Guide, hooks: Hooks) -> None:
+        began = time.perf_counter()
+        self._simulator, self._spec, self._scheduler, self._hooks = simulator, spec, scheduler, hooks
+        self._control, self._seed = control, np.uint32(spec.seed)
+        self._arrays, structure = jax.tree.flatten(inner)
+        starts, devices = scheduler.given.starts, scheduler.devices
+        shape = jax.eval_shape(functools.partial(_carried, devices), scheduler.shape())
+        shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=devices.apart), shape)
+        self._run = _chunk.lower(structure, spec.chunk_steps, devices, self._arrays, shape, self._seed,
+                                 np.int32(0)).compile(
+                                     kernels.compiler_options(kernels.chosen(inner.spec.cache.kernels)))
+        ready = jax.eval_shape(Simulator.prepared, inner)
+        needed = checks.memory(self._run, (ready.model, ready.weights, ready.prefix), scheduler.slots, devices.count)
+        checks.check_memory(needed)
+        self._look = _look.lower((guide, control), inner.spec.observers[-1], devices, shape, self._seed, np.int32(0),
+                                 np.bool_(False)).compile()
+        if hooks.on_memory and needed:
+            hooks.on_memory(needed)
+        self._before = outcomes.every(scheduler.given, (
+            starts.market.ledgers, outcomes.mid_twice_of(simulator.spec.market, starts.market),
+            outcomes.counts_of(starts.market, starts.token_state)))
+        self._keeper = outcomes.Keeper(simulator.spec, is_whole=True)
+        self._chunks: list[tuple[np.ndarray, Log]] = []
+        self._carried = _carried(devices, scheduler.begin())
+        self._clock = outcomes.RunClock(time.perf_counter() - began)
+        self._steps = self._decided = 0
+        self._dropped: Any = np.zeros(scheduler.count, np.int32)
+
+    def outcome(self, intervals: int) -> ControlledRollout:
+        """Runs all intervals."""
+        looks, of_chunks = [], []
+        for interval in range(intervals):
+            is_last = interval == intervals - 1
+            of_chunks += [interval] * self._until(_FOREVER_S if is_last else (interval + 1) * self._control.every_s)
+            self._carried, looked = self._look(self._carried, self._seed, np.int32(interval), np.bool_(is_last))
+            looks.append(jax.device_get(looked))
+        looks = jax.tree.map(lambda *x: np.stack(x), *looks)
+        ancestors = lineages.of_islands(looks.source, looks.ess.shape[1])
+        places = lineages.places(ancestors)
+        ledgers, mids, counts = self._before
+        trace = lineages.of_trace(self._keeper.trace(self._scheduler), places[of_chunks])
+        if self._hooks.on_trace:
+            for who, log in lineages.of_chunks(self._chunks, places[of_chunks]):
+                self._hooks.on_trace(who, log)
+        rollout = outcomes.of_ended(self._simulator, self._carried.state, (Before(ledgers, mids), trace), counts,
+                                    self._dropped + self._keeper.dropped,
+                                    (self._steps, self._clock.compile_s, self._clock.run_s))
+        return ControlledRollout.of(rollout, looks, ancestors, self._control.every_s, self._decided)
+
+    def _until(self, passed_s: int) -> int:
+        """To the end of an interval, seconds since the start; how many compiled calls that took."""
+        goes_on, chunks = True, 0
+        while goes_on:
+            self._carried, *found = self._run(self._arrays, self._carried, self._seed, np.int32(passed_s))
+            state, chunks = self._carried.state, chunks + 1
+            made, steps, more, end, at = jax.device_get((*found, state.end, state.time))
+            goes_on = bool(more.any())
+            self._steps, self._decided = self._steps + int(steps.max()), self._decided + int(made.sum())
+            if self._hooks.on_trace:
+                self._dropped = self._dropped + outcomes.traced(
+                    self._scheduler, state.observed[-2], lambda *chunk: self._chunks.append(chunk))
+            self._keeper.keep(self._scheduler, state)
+            if self._hooks.on_chunk:
+                so_far = functools.partial(outcomes.so_far, self._scheduler, state,
+                                           len(self._simulator.spec.observers), self._before[1])
+                self._hooks.on_chunk(RolloutProgress(self._steps, *self._scheduler.progress(end, at), self._decided,
+                                                     self._clock.run_s, so_far))
+        return chunks
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _carried(devices: Devices, state: SimState) -> Carried:
+    """Trajectories at their starts."""
+    def begun(state: SimState) -> Carried:
+        zero = jnp.zeros_like(state.step)
+        return Carried(state, zero.astype(jnp.float32), zero, jax.tree.map(jnp.copy, state.time))
+
+    found: Carried = devices.on_its_own(begun, (False,))(state)
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _chunk(structure: jax.tree_util.PyTreeDef, most: int, devices: Devices, arrays: list[jax.Array], carried: Carried,
+           seed: jax.Array, passed_s: jax.Array) -> tuple[Carried, jax.Array, jax.Array, jax.Array]:
+    """Decisions of all trajectories that are not `passed_s` seconds from their starts, `most` of each.
+
+    Of each device: decisions made, steps, and whether a trajectory is not there yet. `structure` and `arrays` are
+    those of a `Simulator`.
+    """
+    found: tuple[Carried, jax.Array, jax.Array, jax.Array] = devices.on_its_own(
+        functools.partial(_steps, structure, most), (True, False, True, True))(arrays, carried, seed, passed_s)
+    return found
+
+
+def _steps(structure: jax.tree_util.PyTreeDef, most: int, arrays: list[jax.Array], carried: Carried, seed: jax.Array,
+           passed_s: jax.Array) -> tuple[Carried, jax.Array, jax.Array, jax.Array]:
+    """`_chunk` of the trajectories of one device."""
+    given: Simulator = jax.tree.unflatten(structure, arrays)
+    simulator, state = given.prepared(), carried.state
+    keys = keys_of(seed, state.trajectory, carried.epoch)
+    ends = Time(carried.origin.s + passed_s, carried.origin.ns)
+    state = dataclasses.replace(state, observed=tuple(
+        observer.emptied(kept) if isinstance(observer, TraceObserver) else kept
+        for observer, kept in zip(simulator.spec.observers, state.observed, strict=True)))
+
+    def asked(state: SimState) -> jax.Array:
+        return jnp.asarray((state.end == End.RUNNING) & times.before(state.time, ends))
+
+    def one(carry: tuple[SimState, jax.Array, jax.Array]) -> tuple[SimState, jax.Array, jax.Array]:
+        state, made, count = carry
+        state, decision = sim_step.step(simulator, state, sim_step.draw_from(keys, state.step), asked(state))
+        return state, made + decision.active, count + 1
+
+    state, made, count = jax.lax.while_loop(lambda carry: jnp.any(asked(carry[0])) & (carry[2] < most), one,
+                                            (state, jnp.zeros_like(state.step), jnp.int32(0)))
+    more = jnp.any(asked(state))
+    return (dataclasses.replace(carried, state=state), jnp.sum(made, dtype=jnp.int32)[None], count[None], more[None])
+
+
+def keys_of(seed: Array, trajectory: Array, epoch: Array) -> jax.Array:
+    """Typed keys [B] of trajectories [B] in their epochs [B]: those of a plain rollout in epoch 0."""
+    def one(number: Array, epoch: Array) -> jax.Array:
+        first = sim_step.key_of(seed, number)
+        later = jax.random.fold_in(first, jnp.uint32(_EPOCHS) - jnp.asarray(epoch).astype(jnp.uint32))
+        data = jnp.where(epoch > 0, jax.random.key_data(later), jax.random.key_data(first))
+        return jax.random.wrap_key_data(data, impl="threefry2x32")
+
+    return jax.vmap(one)(trajectory, epoch)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def _look(wanted: tuple[Guide, ControlSpec], observer: FeatureObserver, devices: Devices, carried: Carried,
+          seed: jax.Array, interval: jax.Array, is_last: jax.Array) -> tuple[Carried, Looked]:
+    """The trajectories after the end of an interval, resampled where that is due."""
+    look = functools.partial(_look_at, *wanted, observer)
+    found: tuple[Carried, Looked] = devices.on_its_own(look, (False, True, True, True))(
+        carried, seed, interval, is_last)
+    return found
+
+
+def _look_at(guide: Guide, control: ControlSpec, observer: FeatureObserver, carried: Carried, seed: jax.Array,
+             interval: jax.Array, is_last: jax.Array) -> tuple[Carried, Looked]:
+    """`_look` at the trajectories of one device."""
+    state, batch = carried.state, carried.epoch.shape[0]
+    island = control.island or batch
+    shape = (batch // island, island)
+    seen, places = observer.of(state.observed[-1]), jnp.broadcast_to(jnp.arange(island, dtype=jnp.int32), shape)
+    weight, epoch = jnp.asarray(carried.log_weight), jnp.asarray(carried.epoch)
+    goes_on = jnp.zeros(shape[0], bool)
+    if control.strength > 0:
+        lost = jnp.isin(state.end, jnp.array(LOST))
+        weight += jnp.where(lost, -jnp.inf, control.strength * guides.usable(guide.score(interval, seen)))
+    weighed = resampling.weigh(weight.reshape(shape))
+    mean = weighed.log_mean
+    if control.strength > 0:
+        goes_on = ~weighed.is_even & (is_last | (weighed.ess < control.resample_below))
+        uniform = resampling.uniform(seed, interval, state.trajectory.reshape(shape)[:, 0])
+        chosen = resampling.ancestors(resampling.offspring(weighed.weight, uniform))
+        places = jnp.where(goes_on[:, None], chosen, places)
+        source = (places + island * jnp.arange(shape[0], dtype=jnp.int32)[:, None]).reshape(-1)
+        # The number stays at its place: copies have the draws of their own places.
+        state = dataclasses.replace(resampling.copied(state, source), trajectory=state.trajectory)
+        ends = jnp.repeat(goes_on, island)
+        weight, epoch = jnp.where(ends, 0.0, weight), jnp.where(ends, interval + 1, epoch)
+    observed = (*state.observed[:-1], observer.emptied(state.observed[-1]))
+    after = Carried(dataclasses.replace(state, observed=observed), weight, epoch, carried.origin)
+    return after, Looked(seen, places.reshape(-1), weighed.ess, goes_on, jnp.where(goes_on | is_last, mean, 0.0))

@@ -1,0 +1,73 @@
+"""Studies of controlled futures: the fit is what a plain loop says, and tables hold every interval."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+
+from marsjax import testing
+from marsjax.sim.control import ControlSpec, CurveGuide, Target, TargetGuide
+from marsjax.studies import control, scenario_text
+from marsjax.studies.control import ControlledMarket, ControlStudy
+from marsjax.studies.futures import FuturesSpec
+from marsjax.studies.order_model import prepare
+
+pytestmark = pytest.mark.quick
+
+CONTROL = ControlSpec(every_s=25, island=8, resample_below=1.0)
+START_NS = 36_000 * 10**9
+
+
+@functools.cache
+def found() -> ControlStudy:
+    model, market = testing.tiny_model(), testing.tiny_market()
+    at = ControlledMarket(prepare(model), market, testing.random_start(market, model))
+    return control.study(at, FuturesSpec(16, minutes=1, seed=1, devices=1), CONTROL,
+                         lambda normal: scenario_text.guide("drop 20bp, volume twice", 1, CONTROL, normal))
+
+
+def test_a_study_has_both_runs_of_the_same_numbers_and_a_guide_of_what_is_usual() -> None:
+    assert isinstance(found().guide, TargetGuide) and not found().free.resampled.any()
+    assert found().guide.targets[1].values == pytest.approx(2 * found().free.features.volume.mean(axis=1))
+    assert found().guide.targets[0].values == pytest.approx([-20 * 25 / 60, -20 * 50 / 60, -20])
+    assert found().controlled.rollout.mid_twice_start.tolist() == found().free.rollout.mid_twice_start.tolist()
+    assert np.array_equal(found().controlled.rollout.state.trajectory, found().free.rollout.state.trajectory)
+
+
+def test_the_fit_is_that_of_a_plain_loop() -> None:
+    curve = np.array([-5.0, math.nan, -15.0])
+    volume = Target("volume", (math.nan, 900.0, 800.0), 9.0)
+    guide = TargetGuide((Target("return_bp", tuple(curve.tolist()), 1.0), volume))
+    run = found().controlled
+    fit = control.fit(run, guide)
+    correlations, squares, ends, volumes = [], [], [], []
+    for b in range(16):
+        own = [0.0, float(run.features.return_bp[0, b]), float(run.features.return_bp[2, b])]
+        if np.std(own):
+            correlations.append(np.corrcoef(own, [0.0, -5.0, -15.0])[0, 1])
+        squares += [(own[1] + 5) ** 2, (own[2] + 15) ** 2]
+        ends.append(abs(own[2] + 15))
+        volumes += [(float(run.features.volume[1, b]) - 900) ** 2, (float(run.features.volume[2, b]) - 800) ** 2]
+    assert fit.correlation == pytest.approx(np.mean(correlations), abs=1e-5)
+    assert fit.rmse_bp == fit.rmse["return_bp"] == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-5)
+    assert fit.terminal_error_bp == pytest.approx(np.mean(ends), rel=1e-5)
+    assert fit.share_near == np.mean(np.array(ends) <= 5)
+    assert fit.rmse["volume"] == pytest.approx(math.sqrt(np.mean(volumes)), rel=1e-5)
+    only_volume = control.fit(run, TargetGuide(guide.targets[1:]))
+    assert math.isnan(only_volume.rmse_bp) and only_volume.rmse == {"volume": fit.rmse["volume"]}
+    assert math.isnan(control.fit(run, CurveGuide((math.nan,) * 3)).share_near)
+
+
+def test_tables_have_a_row_for_each_interval_and_end_with_the_futures() -> None:
+    table = control.feature_table(found(), START_NS)
+    assert len(table) == 3 * 8 and table["time_ns"].unique().tolist() == [START_NS + s * 10**9 for s in (25, 50, 60)]
+    row = table[(table["feature"] == "volume") & (table["interval"] == 1)].iloc[0]
+    values = found().controlled.features.volume[1]
+    assert row["mean"] == pytest.approx(values.mean()) and row["low"] == pytest.approx(np.percentile(values, 5))
+    assert row["free_high"] == pytest.approx(np.percentile(found().free.features.volume[1], 95))
+    assert row["wanted"] == pytest.approx(found().guide.targets[1].values[1])
+    islands = control.island_table(found().controlled, START_NS)
+    assert islands[["interval", "island"]].to_numpy().tolist() == [[k, i] for k in range(3) for i in range(2)]
+    assert islands["distinct"].tolist() == found().controlled.distinct.ravel().tolist()
+    assert islands["clock"].iloc[-1] == "10:01:00.000000000"
