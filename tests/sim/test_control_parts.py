@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
 from marsjax.core.errors import InputError
@@ -26,6 +26,7 @@ def features(count: int, **given: Any) -> Features:
 
 
 @KEEP
+@example([0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 1.0], 1 - 2**-24)
 @given(WEIGHTS, some.floats(0, 1, exclude_max=True, width=32))
 def test_offspring_are_all_of_an_island_in_proportion_to_weight(weights: list[float], uniform: float) -> None:
     weight = np.array([weights, weights[::-1]]) / sum(weights)
