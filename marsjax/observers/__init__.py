@@ -3,13 +3,15 @@
   `Observer`: the members that an observer must have: `begin`, `update`, `end`. Start here for one of your own.
   `Bars`, `MinuteBarObserver`: minute bars, added up on the device; every rollout keeps them.
   `Log`, `TraceObserver`: every order of a stretch of steps, until the host takes it.
+  `OrderImages`, `OrderImageObserver`: the orders of each interval as an image of counts.
   `market_tables`: orders and what came of them as tables of one form; `trace_tables`: those of a trace.
 """
 
 from marsjax.observers import market_tables, trace_tables
 from marsjax.observers.bars import Bars, MinuteBarObserver
 from marsjax.observers.base import Observer
+from marsjax.observers.order_images import OrderImageObserver, OrderImages
 from marsjax.observers.trace import Log, TraceObserver
 
-__all__ = ["Bars", "Log", "MinuteBarObserver", "Observer", "TraceObserver", "market_tables",
-           "trace_tables"]
+__all__ = ["Bars", "Log", "MinuteBarObserver", "Observer", "OrderImageObserver", "OrderImages", "TraceObserver",
+           "market_tables", "trace_tables"]

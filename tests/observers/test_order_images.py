@@ -9,11 +9,13 @@ import pytest
 
 import marsjax
 from marsjax import RolloutSpec, Simulator, testing
-from marsjax.core import int64, order_images, times
+from marsjax.core import order_images, times
 from marsjax.core.errors import InputError
 from marsjax.core.order_images import OrderBatchSpec
 from marsjax.core.records import Kind
+from marsjax.market import book, exchange
 from marsjax.observers.order_images import OrderImageObserver
+from marsjax.observers.trace import TraceObserver
 from marsjax.sim.rollout import Hooks
 from marsjax.training.order_batch import data
 
@@ -38,10 +40,9 @@ def slow(spec: OrderBatchSpec, orders: list[tuple[int, int, int, int, int, int]]
 def random_rows(count: int = 300) -> list[tuple[int, int, int, int, int, int]]:
     rng = np.random.default_rng(0)
     mids = 2 * 100_000 + 100 * rng.integers(-5, 6, (count, 2))
-    return [(int(i), int(kind), 100_000 + 100 * int(away), int(volume), int(before), int(first)) for i, kind, away, volume,
-            (before, first) in zip(np.sort(rng.integers(0, 3, count)), rng.integers(0, 3, count),
-                                   rng.integers(-8, 9, count), rng.choice([100, 101, 500, 900], count), mids,
-                                   strict=True)]
+    columns = (np.sort(rng.integers(0, 3, count)), rng.integers(0, 3, count),
+               100_000 + 100 * rng.integers(-8, 9, count), rng.choice([100, 101, 500, 900], count), *mids.T)
+    return [tuple(row) for row in np.stack(columns, axis=1).tolist()]
 
 
 def test_recorded_orders_lie_where_a_slow_copy_puts_them() -> None:
@@ -76,8 +77,7 @@ def test_an_order_without_a_mid_or_of_no_kind_has_no_place() -> None:
 
 @pytest.fixture(scope="module")
 def rolled() -> tuple[OrderImageObserver, list[data.SeenOrders], object, int]:
-    """Four futures of a minute: the observer, their orders as the trace has them, its states, and the time of the start.
-    """
+    """Four futures of a minute: the observer, their orders as the trace has them, its states, the time of the start."""
     model, market = testing.tiny_model(), testing.tiny_market()
     observer = OrderImageObserver(SPEC, market.tick, keep=INTERVALS)
     start = testing.random_start(market, model)
@@ -107,7 +107,7 @@ def test_images_of_a_rollout_are_those_of_its_trace(rolled: tuple) -> None:
 
 
 def test_the_last_images_before_an_earlier_interval_come_first_from_what_was_before_the_start(rolled: tuple) -> None:
-    observer, seen, states, begin_ns = rolled
+    observer, _, states, _ = rolled
     state = jax.tree.map(lambda x: x[0], states)
     found = observer.last(state, jnp.int32(3))
     assert found.known == 3 and not found.images[:-3].any() and found.images[-3:].any(axis=(1, 2, 3)).all()
@@ -126,9 +126,6 @@ def test_the_last_images_before_an_earlier_interval_come_first_from_what_was_bef
 def test_an_interval_without_orders_is_empty_and_the_next_one_begins_at_its_own_mid() -> None:
     market = testing.tiny_market()
     observer = OrderImageObserver(SPEC, market.tick, keep=3)
-    from marsjax.market import book, exchange
-    from marsjax.observers.trace import TraceObserver
-
     opened = exchange.open_market(market)
     view = book.view(market, opened.book)
     template = jax.tree.map(lambda x: x[0], TraceObserver(market, 1).begin(opened, view, times.of_ns(0)).events)
@@ -157,4 +154,3 @@ def test_an_interval_without_orders_is_empty_and_the_next_one_begins_at_its_own_
 def test_a_wrong_size_is_named(values: dict, match: str) -> None:
     with pytest.raises(InputError, match=match):
         OrderBatchSpec(**values)
-    assert int64 is not None

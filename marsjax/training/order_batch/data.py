@@ -95,11 +95,15 @@ def fitted_edges(seen: Sequence[SeenOrders], slots: int) -> tuple[int, ...]:
     most = min(max(len(day.volume) for day in seen), _PER_DAY)
     at = np.linspace(0, 1, most)
     values = np.concatenate([np.quantile(day.volume, at, method="nearest") for day in seen if len(day.volume)])
-    found = tuple(int(edge) for edge in np.unique(bins.fit(values, slots).edges[1:-1]))
-    if len(found) < slots - 1:
-        raise InputError(f"order batches: expected orders of at least {slots} volumes that differ, for as many rows "
-                         f"(volume_slots), got edges {found}")
-    return found
+    try:
+        edges = np.unique(bins.fit(values, slots).edges[1:-1])
+    except InputError as error:
+        raise InputError(f"order batches: {slots} rows (volume_slots) are too many for the volumes of these orders: "
+                         f"{error}") from error
+    if len(edges) < slots - 1:
+        raise InputError(f"order batches: {slots} rows (volume_slots) are too many for the volumes of these orders, "
+                         f"which have {len(edges)} edges")
+    return tuple(int(edge) for edge in edges)
 
 
 def minutes(spec: OrderBatchSpec, seen: SeenOrders, tick: int, period_ns: tuple[int, int], source: str,
