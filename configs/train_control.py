@@ -56,14 +56,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.code_dim = 8  # numbers of a code's vector
     config.tokenizer_width = 64
     config.tokenizer_blocks = 2  # on each side
-    config.tokenizer_steps = 4000
+    config.tokenizer_steps = 3000
     config.tokenizer_rate = 2e-3  # peak of the learning rate
 
     config.batches = 16  # minutes that the batch model sees
     config.layers = 2
     config.width = 64
     config.heads = 4
-    config.batch_steps = 2000
-    config.batch_rate = 1e-3  # peak of the learning rate
+    config.batch_steps = 1200
+    config.batch_rate = 2e-3  # peak of the learning rate
     config.seed = 0
     return config

@@ -21,7 +21,7 @@ from marsjax.training.order_batch.codebook import CodebookTraining
 
 
 def main(config: ConfigDict) -> int:
-    """Trains, evaluates and writes."""
+    """Trains, evaluates and writes; returns 0, or INCOMPLETE where orders were refused that a right reading lets in."""
     began = time.perf_counter()
     training = training_of(config)
     feeds = markets.open_feeds(config)
@@ -31,6 +31,7 @@ def main(config: ConfigDict) -> int:
         prepared = setup.load_order_model(config)
         print(order_model.headline(prepared, config.model), flush=True)
         trained = order_batch_training.train(training, prepared, market, feeds, lambda line: print(line, flush=True))
+        refused = {name: markets.refused(name, each) for name, each in trained.refused.items()}
         names = ", ".join(feed.name for feed in feeds)
         about = {"source": f"trained on {names}", "marsjax": marsjax.__version__, **trained.report}
         place = folder / "checkpoint"
@@ -43,9 +44,10 @@ def main(config: ConfigDict) -> int:
         order_batch.save(place, trained.batches, json.loads(json.dumps(about)))
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in trained.rows),
                                               encoding="utf-8")
-        write_json(folder / "report.json", {**trained.report, **setup.about(config, prepared)})
+        write_json(folder / "report.json", {**trained.report, **setup.about(config, prepared),
+                                            "feeds": {name: record for name, (record, _) in refused.items()}})
     print(f"{time.perf_counter() - began:.0f} s; {run_folder.told(output)}")
-    return 0
+    return launcher.finish([problem for _, lost in refused.values() for problem in lost])
 
 
 def training_of(config: ConfigDict) -> OrderBatchTraining:

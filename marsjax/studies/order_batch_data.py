@@ -14,6 +14,7 @@ from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed
 from marsjax.observers.trace import Log
 from marsjax.sim.initial import Start
+from marsjax.sim.refusals import Refusals
 from marsjax.studies import futures, own_futures, session_times, starts
 from marsjax.studies.checks import check_numbers
 from marsjax.studies.futures import FuturesSpec
@@ -45,12 +46,16 @@ class OwnMinutes:
                       every_minutes=(1, limits.MINUTES), seed=(0, limits.SEED))
 
 
-def day_parts(market: MarketSpec, feeds: Sequence[DayFeed]) -> list[DayPart]:
-    """The periods of continuous trading of days, replayed; errors are those of `training.days.replay_days`."""
+def day_parts(market: MarketSpec, feeds: Sequence[DayFeed]) -> tuple[list[DayPart], dict[str, Refusals]]:
+    """The periods of continuous trading of days, replayed, and what was refused of each day by its name.
+
+    Errors are those of `training.days.replay_days`.
+    """
     replayed = days.replay_days(market, [feed.read() for feed in feeds], [feed.name for feed in feeds])
-    return [DayPart(seen, period.start_ns, period.end_ns, market.tick, feed.name)
-            for feed, seen in zip(feeds, map(data.of_day, replayed), strict=True)
-            for period in session_times.continuous(session_times.hours(market.session, feed))]
+    parts = [DayPart(seen, period.start_ns, period.end_ns, market.tick, feed.name)
+             for feed, seen in zip(feeds, map(data.of_day, replayed), strict=True)
+             for period in session_times.continuous(session_times.hours(market.session, feed))]
+    return parts, {day.name: day.refused for day in replayed}
 
 
 def of_futures(prepared: PreparedModel, market: MarketSpec, feeds: Sequence[DayFeed], images: OrderBatchSpec,
@@ -58,10 +63,11 @@ def of_futures(prepared: PreparedModel, market: MarketSpec, feeds: Sequence[DayF
     """Intervals of futures that an order model writes from states of days before a time, a run for each.
 
     The states are `own.every_minutes` apart, from so long after the beginning of a period on; of their books the best
-    orders are kept. InputError where there is none.
+    orders are kept. Futures of different days share their draws. InputError where there is no state.
     """
     found: list[Minutes] = []
-    for place, feed in enumerate(feeds):
+    spec = FuturesSpec(own.trajectories, own.minutes, own.seed)
+    for feed in feeds:
         step = own.every_minutes * MINUTE_NS
         times_ns = [time for period in session_times.continuous(session_times.hours(market.session, feed))
                     for time in range(period.start_ns + step, min(period.end_ns, until_ns) - MINUTE_NS + 1, step)]
@@ -71,7 +77,6 @@ def of_futures(prepared: PreparedModel, market: MarketSpec, feeds: Sequence[DayF
                   for start in starts.states_of_feed(market, prepared, feed, times_ns, on_host=True).starts]
         ready = [start for start in states if int(start.count) == prepared.model.spec.context_length]
         if ready:
-            spec = FuturesSpec(own.trajectories, own.minutes, own.seed + place)
             found += _of_starts(prepared, market, images, spec, ready, f"{feed.name} future")
     if not found:
         raise InputError("order batches: expected a state with orders before it to write futures from, got none; take "

@@ -14,6 +14,7 @@ from marsjax.core.specs import MarketSpec
 from marsjax.data.feed import DayFeed
 from marsjax.model.order_batch.proposals import OrderBatches
 from marsjax.model.order_batch.specs import BatchModelSpec, TokenizerSpec
+from marsjax.sim.refusals import Refusals
 from marsjax.studies import order_batch_data
 from marsjax.studies.order_batch_data import OwnMinutes
 from marsjax.studies.order_model import PreparedModel
@@ -102,6 +103,8 @@ class TrainedBatches(NamedTuple):
     """Counts of minutes, seconds, and what `training.order_batch.report` says, of minutes held out."""
     rows: list[dict[str, Any]]
     """A row of each look, by its `part`."""
+    refused: dict[str, Refusals]
+    """Of the orders of each day, by its name."""
 
 
 def train(training: OrderBatchTraining, prepared: PreparedModel, market: MarketSpec, feeds: Sequence[DayFeed],
@@ -118,7 +121,7 @@ def train(training: OrderBatchTraining, prepared: PreparedModel, market: MarketS
     Errors are those of `order_batch_data`; InputError where a part of the days is too short, or a loss is no number.
     """
     began = time.perf_counter()
-    parts = order_batch_data.day_parts(market, feeds)
+    parts, refused = order_batch_data.day_parts(market, feeds)
     early = [data.until(part.seen, training.held_from_ns) for part in parts]
     images = training.sizes.images(data.fitted_edges(early, training.sizes.volume_slots))
     found = data.split(images, parts, training.validation_from_ns, training.held_from_ns, training.phases)
@@ -128,11 +131,14 @@ def train(training: OrderBatchTraining, prepared: PreparedModel, market: MarketS
         prepared, market, feeds, images, training.own, training.validation_from_ns)
     if own:
         on_stage(f"{_count(own):,} minutes of the order model's own futures; {time.perf_counter() - began:.0f} s")
-    return _fitted(training, found, own, images, began, on_stage)
+    batches_of, told, rows = _fitted(training, found, own, images, on_stage)
+    return TrainedBatches(batches_of, {**told, "seconds": round(time.perf_counter() - began, 1)}, rows, refused)
 
 
 def _fitted(training: OrderBatchTraining, found: BatchData, own: Sequence[Minutes], images: OrderBatchSpec,
-            began: float, on_stage: OnStage) -> TrainedBatches:
+            on_stage: OnStage) -> tuple[OrderBatches, dict[str, Any], list[dict[str, Any]]]:
+    """The parts, the report, and a row of each look."""
+    began = time.perf_counter()
     book_key, model_key = jax.random.split(jax.random.key(training.seed))
     of_book, of_model = training.sizes.specs(images.volume_edges)
     learnt = (*found.training, *own)
@@ -151,9 +157,9 @@ def _fitted(training: OrderBatchTraining, found: BatchData, own: Sequence[Minute
     read = reading.fitted(tokenizer, learnt, found.validation)
     told["readout"] = reading.explained(tokenizer, read, found.held_out)
     told |= {"minutes": {"training": _count(found.training), "own": _count(own), "validation": _count(found.validation),
-                         "held_out": _count(found.held_out)}, "seconds": round(time.perf_counter() - began, 1)}
+                         "held_out": _count(found.held_out)}}
     rows = [{"part": part, **row} for part, some in (("tokenizer", book_rows), ("batches", model_rows)) for row in some]
-    return TrainedBatches(OrderBatches(tokenizer, model, read), told, rows)
+    return OrderBatches(tokenizer, model, read), told, rows
 
 
 def _count(runs: Sequence[Minutes]) -> int:

@@ -35,10 +35,10 @@ class BatchTraining:
       32
     """
 
-    steps: int = 2000
+    steps: int = 1200
     batch: int = 32
     """Windows a step."""
-    peak_rate: float = 1e-3
+    peak_rate: float = 2e-3
     decay: float = 0.3
     """Of the weights, AdamW."""
     clip: float = 1.0

@@ -31,7 +31,7 @@ class CodebookTraining:
       64
     """
 
-    steps: int = 4000
+    steps: int = 3000
     batch: int = 64
     """Images a step."""
     peak_rate: float = 2e-3
