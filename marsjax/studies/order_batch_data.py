@@ -96,6 +96,8 @@ def _of_starts(prepared: PreparedModel, market: MarketSpec, images: OrderBatchSp
     futures.simulate(prepared, market, spec, states, on_trace=on_trace)
     found = []
     for number, part in enumerate(parts):
+        if not part:  # it ended before its first order
+            continue
         time = states[number // spec.trajectories].time
         begin_ns = int(time.s) * SECOND_NS + int(time.ns)
         seen = SeenOrders(*(np.concatenate(x) for x in zip(*part, strict=True)))

@@ -47,6 +47,14 @@ def test_what_is_read_is_what_was_written_and_the_order_model_is_as_it_was(folde
     assert load_order_model(folder).spec == testing.tiny_model().spec
 
 
+def test_the_default_order_model_has_one_that_fits_its_context_of_minutes() -> None:
+    found, about = order_batch.load()
+    assert about["batches"]["model"] < about["batches"]["by_place"] < about["batches"]["even"]
+    images = np.zeros((1, found.model.spec.batches, *found.tokenizer.spec.images.shape), np.uint8)
+    quiet = found.readout(found.tokenizer.decode(found.tokenizer.encode(images)))[0, 0]
+    assert quiet[READ.index("orders")] < 60  # of a minute without orders, by the nearest codes
+
+
 def test_a_checkpoint_without_one_says_how_to_make_it(tmp_path: Path) -> None:
     model = testing.tiny_model()
     checkpoint_folder.save(tmp_path / "plain", model.model, model.converters, model.about)
