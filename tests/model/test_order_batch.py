@@ -96,6 +96,7 @@ def test_a_trajectory_draws_the_same_in_other_company(model: BatchModel) -> None
     np.testing.assert_array_equal(model.sample(history[2:], np.full(2, 2), key[2:], 3), whole[2:])
 
 
+@pytest.mark.slow
 def test_draws_follow_the_law(model: BatchModel) -> None:
     """Of the first code of a minute: frequencies of many draws, against its chances."""
     count, history = 4000, np.zeros((1, MODEL.batches, MODEL.places), int)
