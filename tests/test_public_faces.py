@@ -14,11 +14,12 @@ import marsjax
 
 ROOT = pathlib.Path(__file__).parent.parent
 ROOMS = ["marsjax", "marsjax.analysis.lob_bench", "marsjax.experiments.pages", "marsjax.experiments.service",
-         "marsjax.sim.initial", "marsjax.studies.fleet", "marsjax.studies.service",
+         "marsjax.model.order_batch", "marsjax.sim.initial", "marsjax.studies.fleet", "marsjax.studies.service",
+         "marsjax.training.order_batch",
          *sorted(f"marsjax.{x.name}" for x in pkgutil.iter_modules(marsjax.__path__) if x.ispkg)]
 LAZY = ["marsjax.analysis", "marsjax.analysis.lob_bench", "marsjax.data", "marsjax.experiments",
         "marsjax.experiments.pages", "marsjax.experiments.service", "marsjax.sim", "marsjax.studies",
-        "marsjax.studies.fleet", "marsjax.studies.service", "marsjax.training"]
+        "marsjax.studies.fleet", "marsjax.studies.service", "marsjax.training", "marsjax.training.order_batch"]
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -3,6 +3,7 @@
   `load`: the front door: a name, a folder or a repository -> `LoadedModel`. Start here.
   `folder`: checkpoints of marsjax: weights (Orbax), sizes, bins and origin in one folder; `save` and `restore`.
   `importer`: a published model with its bins -> `Checkpoint`; settles what its files leave open.
+  `order_batch`: the order-batch model in a checkpoint's folder `control`.
   `manifest`: the hashes of a folder's files, written and checked.
   `safetensors`: the published files of a model, read and written.
   `tensor_files`: the tensors in them, of one file or of shards.
@@ -24,6 +25,7 @@ from marsjax.checkpoint import (
     importer,
     load,
     manifest,
+    order_batch,
     pickle,
     safetensors,
     tensor_files,
@@ -34,5 +36,5 @@ from marsjax.checkpoint.load import LoadedModel, load_order_model
 
 __all__ = [
     "Checkpoint", "LoadedModel", "converter_files", "downloads", "folder", "hub", "importer", "load",
-    "load_order_model", "manifest", "pickle", "safetensors", "tensor_files", "validation",
+    "load_order_model", "manifest", "order_batch", "pickle", "safetensors", "tensor_files", "validation",
 ]  # fmt: skip

@@ -5,6 +5,7 @@
     params/         Orbax, readable on other devices and meshes than it was written on
     converters/     one .npz a quantity (`converter_files.save`), where there are any
     days/           days that the model has written, to start from (`data.made_days`), where there are any
+    control/        models beside it by which its futures are controlled (`order_batch`), where there are any
     manifest.json   the SHA-256 of each of these files (`manifest`); folders of older versions have none
 
 Who changes a file on purpose writes the manifest anew: `seal`.
@@ -40,6 +41,7 @@ ABOUT = "about.json"
 PARAMS = "params"
 CONVERTERS = "converters"
 DAYS = "days"
+CONTROL = "control"
 TOKEN_CONVERTERS = ("lob-volume", "order-interval", "order-volume", "pred-order-volume", "price-level")
 """What order tokens are made with; published models have converters of further quantities."""
 _FORMAT = "marsjax checkpoint 2"
@@ -137,7 +139,7 @@ def write(folder: pathlib.Path, model: OrderModel, converters: Mapping[str, Conv
 
 def seal(folder: str | os.PathLike[str]) -> None:
     """Writes the manifest of a checkpoint, with the hashes that its files have now."""
-    manifest.write(pathlib.Path(folder), (SPEC, ABOUT, PARAMS, CONVERTERS, DAYS))
+    manifest.write(pathlib.Path(folder), (SPEC, ABOUT, PARAMS, CONVERTERS, DAYS, CONTROL))
 
 
 def restore(folder: str | os.PathLike[str],

@@ -4,6 +4,7 @@ Modules:
   `int64`: exact 64-bit integers in two 32-bit words.
   `times`: exact times of day and durations.
   `sessions`: the phases of the trading day.
+  `order_images`: the orders of an interval as an image of counts.
   `kernels`: which of several ways to one result a program takes.
   `files`: files from outside, read with care.
   `locks`: a file by which one process at a time uses a folder.
@@ -34,15 +35,17 @@ Specs, frozen and hashable:
   `MarketSpec`: sizes and units of a market; `AuctionRule` and `Units` are fields of it.
   `Session`, `Period`: the trading day; `chinese_session` and `continuous_session` make two.
   `TokenSpec`, `ModelSpec`: sizes of the order tokens and of the order model.
+  `OrderBatchSpec`: sizes of such images.
   `ComputeSpec`, `CacheSpec`: how the order model computes and remembers.
   `Kernels`: which ways are taken; `CPU`, `GPU` and `ACCELERATOR` are three.
 Errors:
   `InputError`: what came from outside does not fit.
 """
 
-from marsjax.core import files, int64, kernels, locks, sessions, times
+from marsjax.core import files, int64, kernels, locks, order_images, sessions, times
 from marsjax.core.errors import InputError
 from marsjax.core.kernels import ACCELERATOR, CPU, GPU, Kernels
+from marsjax.core.order_images import OrderBatchSpec
 from marsjax.core.records import (
     EMPTY_PRICE,
     MAX_PRICE,
@@ -74,7 +77,8 @@ from marsjax.core.specs import AuctionRule, CacheSpec, ComputeSpec, MarketSpec, 
 __all__ = [
     "ACCELERATOR", "CPU", "EMPTY_PRICE", "GPU", "MAX_PRICE", "MAX_VOLUME", "NO_ACCOUNT", "NO_ID", "NO_PRICE",
     "AuctionRule", "Book", "BookView", "CacheSpec", "ComputeSpec", "Condition", "Conservation", "Counters",
-    "InputError", "Int64", "Kernels", "Kind", "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "Period",
-    "Phase", "Report", "Session", "Side", "Status", "Time", "Token", "TokenSpec", "Trades", "Uncross", "Units",
-    "chinese_session", "continuous_session", "files", "int64", "kernels", "locks", "sessions", "times",
+    "InputError", "Int64", "Kernels", "Kind", "Ledgers", "Market", "MarketSpec", "ModelSpec", "Order", "OrderBatchSpec",
+    "Period", "Phase", "Report", "Session", "Side", "Status", "Time", "Token", "TokenSpec", "Trades", "Uncross",
+    "Units", "chinese_session", "continuous_session", "files", "int64", "kernels", "locks", "order_images",
+    "sessions", "times",
 ]  # fmt: skip

@@ -36,6 +36,7 @@ MARKETS = (
 MODELS = (
     Program("prepare", "days of orders made ready to be trained on, however many"),
     Program("train", "an order model from days of orders"),
+    Program("train_control", "what controls its futures, from days and from its own futures"),
     Program("import_checkpoint", "a published order model as a checkpoint of marsjax"),
     Program("context_length", "what a model's predictions lose with shorter contexts"))
 HOUSE = (
@@ -72,9 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def usage() -> str:
     """What there is, in a screen."""
     lines = [f"marsjax {__version__}: whole financial markets on one accelerator", "",
-             "  marsjax PROGRAM --config=NAME[:ARGUMENT] [--config.KEY=VALUE ...]"]
+             "  marsjax PROGRAM --config=NAME[:ARGUMENT] [--config.KEY=VALUE ...]", ""]
     for title, group in GROUPS.items():
-        lines += ["", f"{title}:", *(f"  {program.name:<18} {program.purpose}" for program in group)]
+        lines += [f"{title}:", *(f"  {program.name:<18} {program.purpose}" for program in group)]
     return "\n".join([*lines, "", "start with:  marsjax forecast --config=forecast (all keys: --config=forecast:help)"])
 
 

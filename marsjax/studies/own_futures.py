@@ -68,7 +68,7 @@ def beginnings(market: MarketSpec, model: LoadedModel, feed: DayFeed, after: np.
         if (np.asarray(encoding.to_array(model.spec.tokens, start.window)) != after[count - length : count]).any():
             raise InputError(f"own futures: {feed.name}: the tokens before {session_times.spell(time)} are not those "
                              "of the day, whose orders may have accounts: train without them (config.futures_rounds 0)")
-        found.append(Beginning(feed.symbol, _best(start), came, end))
+        found.append(Beginning(feed.symbol, best_orders(start), came, end))
     return found
 
 
@@ -95,7 +95,7 @@ def _times(period: Period, every_ns: int, until_ns: int) -> range:
     return range(period.start_ns + every_ns, min(period.end_ns, until_ns) - every_ns + 1, every_ns)
 
 
-def _best(start: Start) -> Start:
+def best_orders(start: Start) -> Start:
     """The state with the best orders of its book."""
     book = start.market.book
     cut = {name: np.asarray(getattr(book, name))[..., :_DEPTH] for name in ("price", "volume", "order_id", "account")}

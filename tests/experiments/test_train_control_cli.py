@@ -1,0 +1,74 @@
+"""The program that trains an order-batch model: from a file of orders to a checkpoint with `control/`; its errors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import marsjax
+from marsjax import testing
+from marsjax.checkpoint import folder as checkpoint_folder
+from marsjax.checkpoint import order_batch
+from marsjax.core.errors import InputError
+from marsjax.experiments import config as configs
+from marsjax.experiments import train_control
+from tests.training import short_day
+
+pytestmark = pytest.mark.quick
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"validation_from": "09:33:00", "held_from": "09:33:45", "capacity": 256, "phases": 2, "own_trajectories": 2,
+         "own_minutes": 1, "own_every_minutes": 1, "price_slots": 8, "volume_slots": 4, "every_s": 5, "codes": 8,
+         "code_dim": 4, "tokenizer_width": 8, "tokenizer_blocks": 1, "tokenizer_steps": 20, "batches": 3, "layers": 1,
+         "width": 8, "heads": 2, "batch_steps": 10}
+
+
+def config(folder: Path, output: str = "out", **values: Any) -> ConfigDict:
+    """Of a training on a short day beside a tiny order model, both in a folder."""
+    orders = short_day.write(folder)
+    model = testing.tiny_model()
+    if not (folder / "model").exists():
+        checkpoint_folder.save(folder / "model", model.model, model.converters, model.about)
+    found = configs.load(ROOT / "configs" / "train_control.py",
+                         f"csv,file={orders},output={folder / output},model={folder / 'model'}")
+    with found.unlocked():
+        found.update({**SIZES, **values})
+    return found
+
+
+@pytest.mark.slow
+def test_a_training_writes_a_checkpoint_that_proposes_and_again_the_same(tmp_path: Path,
+                                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_control.main(config(tmp_path)) == 0
+    said = capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["minutes"]["own"] == 2 * 12 * 2 and "48 minutes of the order model's own futures" in said
+    assert 0 < report["batches"]["model"] and set(report["readout"]) == {"all", "within"}
+    found, about = order_batch.load(tmp_path / "out" / "checkpoint")
+    assert about["source"] == "trained on noise_1" and found.tokenizer.spec.images.every_s == 5
+    assert marsjax.load_order_model(tmp_path / "out" / "checkpoint").spec == testing.tiny_model().spec
+    images = np.zeros((2, 3, *found.tokenizer.spec.images.shape), np.uint8)
+    proposed = found.propose(images, np.array([0, 3]), jax.random.split(jax.random.key(0), 2), 4)
+    assert np.isfinite(proposed.read).all() and proposed.codes.shape == (2, 4, 4)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["part"] for row in rows] == ["tokenizer", "batches"]
+    train_control.main(config(tmp_path, "again"))
+    again, _ = order_batch.load(tmp_path / "again" / "checkpoint")
+    for first, second in zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("values", "match"), [
+    ({"codes": 0}, "codes: expected at least 1"), ({"compress": 3}, "compress: expected a divisor"),
+    ({"own_trajectories": -1}, "config.own_trajectories"), ({"own_minutes": 0}, "config.own_minutes"),
+    ({"tokenizer_steps": 0}, "config.tokenizer_steps"), ({"tokenizer_rate": 0.0}, "config.tokenizer_rate"),
+    ({"batch_rate": -1.0}, "config.batch_rate"), ({"batch_steps": 0}, "config.batch_steps"),
+    ({"phases": 0}, "config.phases"), ({"held_from": "09:00:00"}, "validation_from"),
+    ({"held_from": "soon"}, "config.held_from")])
+def test_a_wrong_key_is_named(tmp_path: Path, values: dict[str, Any], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        train_control.training_of(config(tmp_path, **values))
