@@ -25,6 +25,7 @@ class Program(NamedTuple):
 
 ANALYSES = (
     Program("forecast", "futures of a market from one state, as a distribution and a fan chart"),
+    Program("control", "futures that follow a scenario or a curve, while orders still react"),
     Program("market_impact", "what an execution does to the price, and how that decays"),
     Program("stylized_facts", "Cont's eleven facts of futures, or of days"),
     Program("realism", "futures against the minutes that really followed"),
@@ -71,11 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """What there is, in a screen."""
-    lines = [f"marsjax {__version__}: whole financial markets on one accelerator", "",
+    lines = [f"marsjax {__version__}: whole financial markets on one accelerator",
              "  marsjax PROGRAM --config=NAME[:ARGUMENT] [--config.KEY=VALUE ...]"]
     for title, group in GROUPS.items():
         lines += ["", f"{title}:", *(f"  {program.name:<18} {program.purpose}" for program in group)]
-    return "\n".join([*lines, "", "start with:  marsjax forecast --config=forecast (all keys: --config=forecast:help)"])
+    return "\n".join([*lines, "start with:  marsjax forecast --config=forecast (all keys: --config=forecast:help)"])
 
 
 if __name__ == "__main__":
