@@ -50,14 +50,16 @@ IGNORED = FEED_IGNORED | dict.fromkeys(made_days.NAMES, (*FEED_ARGUMENTS, "time"
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of controlled futures; see the top of the file for `arg`."""
     chosen = parse_arg(arg, (*made_days.NAMES, "noise", *sources.names()), IGNORED, **FEED_ARGUMENTS, time="",
-                       scenario="", strength=30.0, text="", curve="", replay=False, execute="", model="default",
+                       scenario="", strength=0.0, text="", curve="", replay=False, execute="", model="default",
                        trajectories=128, minutes=5, seed=0, output="")
     is_noise = chosen.mode == "noise"
     config = ConfigDict()
     add_feed(config, chosen, chosen.mode)
     config.time = chosen.time or "10:30:00"  # of the start in a real day
     config.scenario = chosen.scenario  # drop, rise, reversal, calm, burst or illiquid; empty: drop, if nothing else is
-    config.strength = chosen.strength  # of the scenario, basis points; of calm, burst and illiquid 30 is the usual one
+    # Of the scenario: basis points of drop, rise and reversal, 30 unless given; of the others a multiple of what is
+    # usual: calm 0.5, burst 1.2, illiquid 0.9.
+    config.strength = chosen.strength
     config.text = chosen.text  # a scenario in words, as: drop 0.2% in 3 minutes, then recover half
     config.curve = chosen.curve  # a CSV with the columns minute and return_bp, or minute and price
     config.replay = chosen.replay  # whether the target is the mid of the real day after the start
@@ -67,9 +69,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.output = chosen.output  # a new folder; empty: runs/control_SOURCE, numbered where that is taken
     config.overwrite = False  # whether an earlier output of marsjax is replaced
     config.picture = True  # control.png
+    config.realism = True  # whether orders are kept, for realism.csv; without them it is of intervals alone
 
     config.every_s = 60  # seconds between two times of control
-    config.scale_bp = 3.0  # basis points off the target that halve a future's chance, about; of price targets
+    config.scale_bp = 2.5  # of targets of prices: a future so far off has .6 of the weight of one on the target
     config.island = 0  # futures among which copies are made, each island apart from the others; 0: all
     config.resample_below = 0.5  # effective share of the weights below which copies are made
     config.way = "resample"  # resample, batch or both; the last two need a batch model beside the order model
