@@ -29,7 +29,7 @@ from marsjax.studies.executions import StrategySpec
 from marsjax.studies.forecasts import ForecastStart
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.session_times import check_time
+from marsjax.studies.session_times import check_time, spell
 
 
 def main(config: ConfigDict) -> int:
@@ -97,7 +97,7 @@ def _written(config: ConfigDict, folder: Path, made: _Made) -> tuple[dict[str, A
     record = control_report.record(found) | {"realism": cost.to_dict("records")}
     said = control_report.lines(found, cost)
     if config.picture:
-        title = f"{at.name}, order model {Path(config.model).name}: {made.wanted.words}"
+        title = f"{at.name} from {spell(at.time_ns)}, order model {Path(config.model).name}: {made.wanted.words}"
         control_report.picture(found, at, config.minutes, title).savefig(folder / "control.png", dpi=110)
     counts = [count for count in config.counts if count]
     if len(config.strengths) > 1 or counts:

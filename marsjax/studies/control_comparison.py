@@ -126,7 +126,7 @@ def compare(at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Gu
       guide: what is wanted, or what makes it of the features of the uncontrolled futures.
       start_ns: time of the start, nanoseconds since midnight.
       execution: who trades in the third kind.
-      keeps_orders: whether all orders are kept, for what control costs in realism.
+      keeps_orders: whether all orders of the first two kinds are kept, for what control costs in realism.
       watch: who is told; each kind is a start of its own.
     """
     count = 2 + (execution is not None)
@@ -135,7 +135,9 @@ def compare(at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Gu
         def kind(number: int, name: str, where: ControlledMarket, how: ControlSpec, guide: Guide) -> Kind:
             progress.begin(number, 1)
             watch.begin(number, 1)
-            return _kind(name, where, spec, how, guide, watch.with_bar(progress), watch, keeps_orders)
+            # Of an execution none are kept: a trace has room for the order model's own, one a step.
+            return _kind(name, where, spec, how, guide, watch.with_bar(progress), watch,
+                         keeps_orders and not where.agents)
 
         free = kind(0, UNCONTROLLED, at, dataclasses.replace(how, strength=0.0), nothing)
         made: Guide = guide if hasattr(guide, "score") else guide(free.run.features)  # type: ignore[operator]

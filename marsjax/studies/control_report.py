@@ -24,7 +24,7 @@ _BP = 1e4
 _QUANTITIES = {"move_bp": "move of the mid, basis points", "volatility_bp": "volatility, basis points",
                "volume": "shares traded", "imbalance": "bought less sold, share of what traded",
                "spread_ticks": "spread, ticks", "depth": "shares in the book", "orders": "orders"}
-_SHOWN = 3
+_SHOWN = 2
 """Quantities of the largest fall that the text names."""
 
 
@@ -179,8 +179,10 @@ def _cost(table: pd.DataFrame) -> list[str]:
     known = table.dropna(subset=["similarity"]).sort_values("less", ascending=False)
     if not len(known):
         return []
+    of = known["quantity"].str.split(": ").str[0]
+    shares = [f"{name}s {part['similarity'].mean():.2f} of {part['ceiling'].mean():.2f}"
+              for name, part in known.groupby(of, sort=False)]
     worst = ", ".join(f"{row.quantity} {row.similarity:.2f} of {row.ceiling:.2f}" for row in
                       known.head(_SHOWN).itertuples())
-    similarity, ceiling = known["similarity"].mean(), known["ceiling"].mean()
-    return [f"realism: similarity to uncontrolled futures {similarity:.3f}, of {ceiling:.3f} that they have among "
-            f"themselves, means over {len(known)} quantities; least alike: {worst}"]
+    return [f"similarity to uncontrolled futures, of what these have among themselves: {', '.join(sorted(shares))}; "
+            f"least: {worst}"]
