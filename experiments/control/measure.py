@@ -152,8 +152,8 @@ def stretch(day: Day, begin: int) -> dict[str, Any]:
 
 def scenario(day: Day, name: str) -> dict[str, Any]:
     """Futures from 14:00 left alone, and controlled."""
-    nothing = Features(*(0.0 for _ in Features._fields))
-    guide = dataclasses.replace(scenarios.of(name, 30.0, MINUTES, nothing), scale_bp=SCALE_BP)
+    nothing = Features(*(np.zeros(MINUTES) for _ in Features._fields))
+    guide = scenarios.of(name, 30.0, MINUTES, nothing)
     made = control_comparison.compare(day.place(FIRST_NS), day.spec, ControlSpec(), guide, FIRST_NS)
     rows = control_report.realism(made, 0).drop(columns="said").to_dict("records")
     return {"day": day.feed.name, "what": name, "kinds": {kind.name: facts(kind, guide) for kind in made.kinds},
