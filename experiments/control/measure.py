@@ -39,7 +39,7 @@ from marsjax.studies import (
     starts,
 )
 from marsjax.studies.control import ControlledMarket
-from marsjax.studies.control_comparison import ControlledExecution, Kind
+from marsjax.studies.control_comparison import ControlledExecution, FuturesKind
 from marsjax.studies.executions import StrategySpec
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
@@ -104,14 +104,14 @@ def mids_every(events: OrderEvents, begin: int) -> np.ndarray:
     return mids[np.searchsorted(events.time_ns, grid, side="right")]
 
 
-def fine_correlation(kind: Kind, real: np.ndarray, begin: int) -> float:
+def fine_correlation(kind: FuturesKind, real: np.ndarray, begin: int) -> float:
     """Mean correlation of futures with what came, every ten seconds."""
     found = [np.corrcoef(mids, real)[0, 1] for events in kind.events if events is not None
              if np.ptp(mids := mids_every(events, begin)) > 0]
     return float(np.mean(found)) if found else float("nan")
 
 
-def likeness(day: Day, kind: Kind, begin: int) -> dict[str, float]:
+def likeness(day: Day, kind: FuturesKind, begin: int) -> dict[str, float]:
     """Similarity of a kind's orders to those that came, over bins of the day's orders before 14:00."""
     before = quantities.of_orders(day.events.between(0, FIRST_NS))
     came = quantities.of_orders(day.events.between(begin, begin + MINUTES * MINUTE_NS))
@@ -125,7 +125,7 @@ def likeness(day: Day, kind: Kind, begin: int) -> dict[str, float]:
     return found
 
 
-def facts(kind: Kind, guide: Guide) -> dict[str, Any]:
+def facts(kind: FuturesKind, guide: Guide) -> dict[str, Any]:
     """Fit, ancestors and speed."""
     fit = control.fit(kind.run, guide)
     return {name: getattr(fit, name) for name in ("correlation", "rmse_bp", "terminal_error_bp", "share_near")} | {

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.experiments import control_target, launcher, markets, run_folder, setup, table_files
-from marsjax.experiments.control_target import Wanted
+from marsjax.experiments.control_target import ControlTarget
 from marsjax.experiments.markets import Where
 from marsjax.experiments.run_folder import write_json
 from marsjax.sim.control import ControlSpec
@@ -78,7 +78,7 @@ class _Made(NamedTuple):
     place: control.ControlledMarket
     spec: FuturesSpec
     how: ControlSpec
-    wanted: Wanted
+    wanted: ControlTarget
     found: Comparison
     at: ForecastStart
 

@@ -25,7 +25,7 @@ _BP = 1e4
 _SOURCES = ("scenario", "text", "curve", "replay")
 
 
-class Wanted(NamedTuple):
+class ControlTarget(NamedTuple):
     """What the futures are to do."""
 
     words: str
@@ -51,32 +51,33 @@ def check(config: ConfigDict, how: ControlSpec) -> None:
             of_scenario(config.scenario or "drop", config.strength, config.minutes, how, config.scale_bp)
 
 
-def wanted(config: ConfigDict, how: ControlSpec, at: ForecastStart) -> Wanted:
+def wanted(config: ConfigDict, how: ControlSpec, at: ForecastStart) -> ControlTarget:
     """The target that a config names, of futures of a start; errors as of `check`, and InputError without a mid."""
     if config.text:
         return of_text(config.text, config.minutes, how, config.scale_bp)
     if config.curve:
         curve = control_curve.read(config.curve, config.minutes).at(_end_minutes(config, how))
-        return Wanted(f"as {config.curve}", lambda normal: CurveGuide(curve, config.scale_bp))
+        return ControlTarget(f"as {config.curve}", lambda normal: CurveGuide(curve, config.scale_bp))
     if config.replay:
         curve = _what_came(at, _end_minutes(config, how))
-        return Wanted(f"as it came, {curve[-1]:+.1f} bp at the end", lambda normal: CurveGuide(curve, config.scale_bp))
+        words = f"as it came, {curve[-1]:+.1f} bp at the end"
+        return ControlTarget(words, lambda normal: CurveGuide(curve, config.scale_bp))
     return of_scenario(config.scenario or "drop", config.strength, config.minutes, how, config.scale_bp)
 
 
-def of_scenario(name: str, strength: float, minutes: int, how: ControlSpec, scale_bp: float) -> Wanted:
+def of_scenario(name: str, strength: float, minutes: int, how: ControlSpec, scale_bp: float) -> ControlTarget:
     """A scenario by name (`sim.control.scenarios`), of a strength; 0: the usual one. InputError where it is none."""
     strength, intervals = strength or _USUAL.get(name, _USUAL_BP), how.intervals(minutes)
     anything = Features(*(np.ones(intervals) for _ in Features._fields))
     scenarios.of(name, strength, intervals, anything)
     words = f"{name}, {strength:g} times the usual" if name in _USUAL else f"{name} of {strength:g} bp"
-    return Wanted(words, lambda normal: _scaled(scenarios.of(name, strength, intervals, normal), scale_bp))
+    return ControlTarget(words, lambda normal: _scaled(scenarios.of(name, strength, intervals, normal), scale_bp))
 
 
-def of_text(text: str, minutes: int, how: ControlSpec, scale_bp: float) -> Wanted:
+def of_text(text: str, minutes: int, how: ControlSpec, scale_bp: float) -> ControlTarget:
     """A scenario in words (`studies.scenario_text`); InputError names the word that does not fit."""
     scenario_text.read(text).curve_bp(np.array([minutes * 60.0]), minutes * 60.0)
-    return Wanted(text, lambda normal: _scaled(scenario_text.guide(text, minutes, how, normal), scale_bp))
+    return ControlTarget(text, lambda normal: _scaled(scenario_text.guide(text, minutes, how, normal), scale_bp))
 
 
 def _end_minutes(config: ConfigDict, how: ControlSpec) -> np.ndarray:

@@ -47,7 +47,7 @@ class ControlledExecution:
                              f"{self.ratio!r}")
 
 
-class Kind(NamedTuple):
+class FuturesKind(NamedTuple):
     """Futures of one kind."""
 
     name: str
@@ -77,9 +77,9 @@ class Comparison(NamedTuple):
     """Futures of the same start and numbers, of each kind."""
 
     guide: Guide
-    free: Kind
-    controlled: Kind
-    executed: Kind | None
+    free: FuturesKind
+    controlled: FuturesKind
+    executed: FuturesKind | None
     """With an execution, if one was asked for."""
     shares: int
     """Of the execution's target, 0 without one."""
@@ -87,7 +87,7 @@ class Comparison(NamedTuple):
     """int64 [B], shares that it traded in each future; of none where there is none."""
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[FuturesKind, ...]:
         """All of them, uncontrolled ones first."""
         return (self.free, self.controlled) if self.executed is None else (self.free, self.controlled, self.executed)
 
@@ -132,7 +132,7 @@ def compare(at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Gu
     count = 2 + (execution is not None)
     nothing = CurveGuide((float("nan"),) * how.intervals(spec.minutes))
     with FuturesProgress(count, spec.minutes) as progress:
-        def kind(number: int, name: str, where: ControlledMarket, how: ControlSpec, guide: Guide) -> Kind:
+        def kind(number: int, name: str, where: ControlledMarket, how: ControlSpec, guide: Guide) -> FuturesKind:
             progress.begin(number, 1)
             watch.begin(number, 1)
             # Of an execution none are kept: a trace has room for the order model's own, one a step.
@@ -152,7 +152,7 @@ def compare(at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Gu
 
 
 def _kind(name: str, at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Guide,
-          told: Callable[[RolloutProgress], None], watch: Watching, keeps_orders: bool) -> Kind:
+          told: Callable[[RolloutProgress], None], watch: Watching, keeps_orders: bool) -> FuturesKind:
     orders = _Orders()
 
     def on_chunk(progress: RolloutProgress) -> None:
@@ -161,10 +161,10 @@ def _kind(name: str, at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, 
 
     hooks = Hooks(on_chunk, orders if keeps_orders else None, on_memory=watch.on_memory)
     run = control.simulate(at, spec, how, guide, hooks=hooks)
-    return Kind(name, run, orders.events(run) if keeps_orders else [])
+    return FuturesKind(name, run, orders.events(run) if keeps_orders else [])
 
 
-def _shares(free: Kind, execution: ControlledExecution) -> int:
+def _shares(free: FuturesKind, execution: ControlledExecution) -> int:
     volume = int64.to_numpy(free.run.rollout.bars.volume)[~free.is_lost].sum(axis=1)
     mean = float(volume.mean()) if len(volume) else 0.0
     shares = int(mean * execution.ratio) // executions.LOT * executions.LOT

@@ -16,7 +16,7 @@ from marsjax.core.times import SECOND_NS
 from marsjax.observers import market_tables
 from marsjax.sim.control import ControlledRollout, guides
 from marsjax.studies import control, forecasts
-from marsjax.studies.control_comparison import Comparison, Kind, Point
+from marsjax.studies.control_comparison import Comparison, FuturesKind, Point
 from marsjax.studies.forecasts import ForecastStart
 from marsjax.studies.session_times import MINUTE_NS
 
@@ -60,7 +60,7 @@ def wanted_bp(found: Comparison) -> np.ndarray:
     return guides.wanted(found.guide).get("return_bp", nothing)
 
 
-def distinct(kind: Kind) -> np.ndarray:
+def distinct(kind: FuturesKind) -> np.ndarray:
     """Share of the futures that have descendants after each interval, float64 [I], mean over islands."""
     count, islands = kind.run.ancestors.shape[1], kind.run.distinct.shape[1]
     return kind.run.distinct.mean(axis=1) * islands / count
@@ -89,7 +89,7 @@ def sweep_table(found: Comparison, points: Sequence[Point]) -> pd.DataFrame:
     """A row a run of a sweep: the fit, and what was left."""
     rows = []
     for point in points:
-        kind = Kind("", point.run, [])
+        kind = FuturesKind("", point.run, [])
         rows.append({"strength": point.strength, "trajectories": point.trajectories,
                      **_fit(point.run, found.guide), **_left(kind), **_speed(point.run)})
     return pd.DataFrame(rows)
@@ -111,11 +111,11 @@ def picture(found: Comparison, at: ForecastStart, minutes: int, title: str) -> F
         distinct(held), others), title)
 
 
-def _kept(kind: Kind, name: str) -> np.ndarray:
+def _kept(kind: FuturesKind, name: str) -> np.ndarray:
     return np.asarray(getattr(kind.run.features, name), np.float64)[:, ~kind.is_lost]
 
 
-def _returns(kind: Kind) -> np.ndarray:
+def _returns(kind: FuturesKind) -> np.ndarray:
     """Basis points by minute, [B, M + 1]; NaN of lost futures."""
     run = kind.run.rollout
     mids = forecast.mids_of_bars(run.bars, run.mid_twice_start)
@@ -124,7 +124,7 @@ def _returns(kind: Kind) -> np.ndarray:
 
 def record(found: Comparison) -> dict[str, Any]:
     """Plain numbers for a file: the guide, and by kind the fit, what control left, and the speed."""
-    def of(kind: Kind) -> dict[str, Any]:
+    def of(kind: FuturesKind) -> dict[str, Any]:
         return {"fit": _fit(kind.run, found.guide), "left": _left(kind), "speed": _speed(kind.run)}
 
     execution = {"target": found.shares, "done_mean": float(found.done.mean())} if found.executed else None
@@ -138,7 +138,7 @@ def _fit(run: ControlledRollout, guide: guides.Guide) -> dict[str, Any]:
         f"rmse_{name}": value for name, value in found["rmse"].items() if name != "return_bp"}
 
 
-def _left(kind: Kind) -> dict[str, Any]:
+def _left(kind: FuturesKind) -> dict[str, Any]:
     """What control left of the futures."""
     run = kind.run
     return {"ancestors": int(run.distinct[-1].sum()), "least_ess": float(run.ess.mean(axis=1).min()),

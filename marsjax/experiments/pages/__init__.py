@@ -1,4 +1,4 @@
-"""The dashboard: pages in a browser that run forecasts, control, executions and reports of stylized facts, by Streamlit.
+"""The dashboard: pages in a browser that run forecasts, control, executions and reports of stylized facts (Streamlit).
 
 `python -m marsjax.experiments.dashboard` starts it. The public names are modules, each imported when it is first used;
 Streamlit, which is an extra, is imported by the script alone and handed to the pages.

@@ -11,7 +11,7 @@ from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
 from marsjax.core.specs import MarketSpec
 from marsjax.experiments import control_target
-from marsjax.experiments.control_target import Wanted
+from marsjax.experiments.control_target import ControlTarget
 from marsjax.experiments.pages import where
 from marsjax.experiments.pages.files import csv, pngs, zipped
 from marsjax.experiments.pages.jobs import Job
@@ -54,14 +54,14 @@ class ControlAsk:
         _ = self.wanted
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> ControlTarget:
         """What the futures are to do."""
         if self.scenario == WORDS:
             return control_target.of_text(self.text, self.futures.minutes, self.control, SCALE_BP)
         return control_target.of_scenario(self.scenario, self.strength, self.futures.minutes, self.control, SCALE_BP)
 
 
-class Setting(NamedTuple):
+class ControlSetting(NamedTuple):
     """Where the futures start, and what is shown of it."""
 
     at: ForecastStart
@@ -78,7 +78,7 @@ class Setting(NamedTuple):
 class ControlFilling(NamedTuple):
     """Futures that still run, as they are before those that do not fit are written over."""
 
-    setting: Setting
+    setting: ControlSetting
     found: SoFar
 
     def figure(self) -> Figure:
@@ -109,7 +109,7 @@ def run(shop: Workshop, ask: ControlAsk, job: Job[ControlResult]) -> ControlResu
         minutes = ask.futures.minutes
         place = where.place(shop, prepared, ask.model, ask.where, minutes, futures.ACCOUNT + 1)
         at = forecasts.read_start(place.market, prepared, place.feed, place.time_ns, 0)
-        setting = Setting(at, place.market, minutes, ask.wanted.words)
+        setting = ControlSetting(at, place.market, minutes, ask.wanted.words)
         notes = [line] if (line := at.refused.line()) else []
         found = control_comparison.compare(
             control.ControlledMarket(prepared, place.market, at.start), ask.futures, ask.control, ask.wanted.guide,
@@ -118,7 +118,8 @@ def run(shop: Workshop, ask: ControlAsk, job: Job[ControlResult]) -> ControlResu
         return _result(shop, ask, setting, found, notes)
 
 
-def _result(shop: Workshop, ask: ControlAsk, setting: Setting, found: Comparison, notes: list[str]) -> ControlResult:
+def _result(shop: Workshop, ask: ControlAsk, setting: ControlSetting, found: Comparison, notes: list[str]
+            ) -> ControlResult:
     at, market = setting.at, setting.market
     runs = [kind.run.rollout for kind in found.kinds]
     summary = rollout_summary.summarize(runs, [at.start] * len(runs))
