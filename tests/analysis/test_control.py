@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from marsjax.analysis import control_plots, control_realism
+from marsjax.analysis import control_fit, control_plots, control_realism
 from marsjax.analysis.control_plots import Control, Fan, Quantity
 from marsjax.core.errors import InputError
 
@@ -72,3 +72,21 @@ def test_futures_are_as_alike_as_themselves_and_less_where_they_differ() -> None
     assert "no values" in other["said"]["none"] and np.isnan(other["similarity"]["none"])
     (line,) = control_realism.lines(moved.reset_index())
     assert line.split()[0] == "spread" and "ceiling" in line
+
+
+def test_the_fit_of_intervals_is_that_of_the_paths_up_to_them() -> None:
+    rng = np.random.default_rng(3)
+    found, wanted = np.cumsum(rng.normal(-5, 4, (4, 20)), axis=0), np.array([-5.0, -10.0, np.nan, -20.0])
+    found[:, 7] = 0.0  # moves nowhere: it has no correlation
+    table = control_fit.table(found, wanted)
+    assert tuple(table) == control_fit.COLUMNS and table["interval"].tolist() == [1, 2, 3, 4]
+    paths, curve = np.vstack([np.zeros(20), found[[0, 1, 3]]]), np.array([0.0, -5.0, -10.0, -20.0])
+    each = [np.corrcoef(path, curve)[0, 1] for path in np.delete(paths, 7, axis=1).T]
+    assert table["correlation"].iloc[-1] == pytest.approx(np.mean(each))
+    off = np.abs(found[3] + 20)
+    assert table["near"].iloc[-1] == (off <= 5).mean() and table["error_bp"].iloc[-1] == pytest.approx(off.mean())
+    assert table["rmse_bp"].iloc[-1] == pytest.approx(np.sqrt((off**2).mean()))
+    assert np.isnan(table["near"][2]) and table["mean_bp"][2] == pytest.approx(found[2].mean())
+    assert control_fit.table(found[:, :0], wanted)["mean_bp"].isna().all()
+    with pytest.raises(InputError, match="a target"):
+        control_fit.table(found, wanted[:2])
