@@ -70,8 +70,10 @@ def fans(shown: Control, title: str) -> Figure:
         raise InputError("fans: expected futures of one kind at least, got none")
     figure = Figure(figsize=(3.6 * len(shown.fans) + 4.0, 7.6 if shown.others else 4.8), layout="constrained")
     figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
-    top, below = figure.subfigures(2, 1, height_ratios=(3, 2)) if shown.others else (figure, None)
-    panels = top.subplots(1, len(shown.fans) + 1, width_ratios=(*[2.2] * len(shown.fans), 1.3))
+    parts: Sequence[Figure | SubFigure] = [figure]
+    if shown.others:
+        parts = np.asarray(figure.subfigures(2, 1, height_ratios=(3, 2))).tolist()
+    panels = parts[0].subplots(1, len(shown.fans) + 1, width_ratios=(*[2.2] * len(shown.fans), 1.3))
     limits = _limits(shown)
     for number, (axes, fan) in enumerate(zip(panels, shown.fans, strict=False)):
         _fan(axes, shown, fan, limits)
@@ -80,8 +82,8 @@ def fans(shown: Control, title: str) -> Figure:
         else:
             axes.set_ylabel("mid against the start, basis points")
     _left(panels[-1], shown)
-    if below is not None:
-        _others(below, shown)
+    if shown.others:
+        _others(parts[1], shown)
     figure.draw_without_rendering()  # the room of the axes must be known
     for axes, fan in zip(panels, shown.fans, strict=False):
         name_ends(axes, axes.get_xlim()[1], _ends(shown, fan))
@@ -147,7 +149,7 @@ def _left(axes: Axes, shown: Control) -> None:
     axes.legend(fontsize="x-small", frameon=False)
 
 
-def _others(figure: SubFigure, shown: Control) -> None:
+def _others(figure: Figure | SubFigure, shown: Control) -> None:
     panels = figure.subplots(1, len(shown.others), squeeze=False)[0]
     for axes, quantity in zip(panels, shown.others, strict=True):
         for number, (values, color) in enumerate(zip(quantity.fans, _colors(len(quantity.fans)), strict=True)):
