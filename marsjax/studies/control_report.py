@@ -163,9 +163,8 @@ def lines(found: Comparison, realism: pd.DataFrame) -> list[str]:
                     f"{fit['terminal_error_bp']:>20.1f}  {fit['share_near']:>11.0%}  {left['ancestors']:>9}  "
                     f"{speed['decisions_per_s']:>8,.0f}")
     left = facts[found.controlled.name]["left"]
-    chance = float(np.exp(left["log_evidence"]))
-    text.append(f"effective sample size {left['least_ess']:.0%} at least; weighted by the guide, {chance:.2g} of what "
-                "the model writes by itself fits")
+    text.append(f"effective sample size {left['least_ess']:.0%} at least; of what the model writes by itself, weighted "
+                f"by the guide, one future in {np.exp(-left['log_evidence']):,.0f} fits")
     rest = [f"{name.removeprefix('rmse_')} {value:.3g}" for name, value in facts[found.controlled.name]["fit"].items()
             if name.startswith("rmse_") and name != "rmse_bp"]
     text += [f"root mean square off the target: {', '.join(rest)}"] if rest else []
