@@ -22,7 +22,7 @@ from tests import published
 from tests.helpers import fixture_folder
 
 FOLDER = Path(__file__).parents[1] / "colab"
-NAMES = ("market_impact", "own_agent", "own_data", "published_checkpoint", "quickstart", "stylized_facts")
+NAMES = ("control", "market_impact", "own_agent", "own_data", "published_checkpoint", "quickstart", "stylized_facts")
 SAMPLED = "sampled"
 """Tag of cells whose figures may differ on another kind of processor."""
 MOST_BYTES, MOST_PICTURE = 300_000, 90_000
@@ -165,6 +165,19 @@ def check_quickstart(content: dict[str, Any]) -> None:
     assert "500 of 1000 books traded" in said(content, "book")
 
 
+def check_control(content: dict[str, Any]) -> None:
+    # Kind, interval, wanted, mean, error, share within 5 bp, effective share, share with descendants.
+    rows = [line.split()[1:] for line in said(content, "compare").splitlines()[1:11]]
+    free, held = ([[float(x) for x in row[1:]] for row in rows if row[0] == kind]
+                  for kind in ("uncontrolled", "controlled"))
+    assert len(free) == len(held) == 5 and all(row[-1] == 1 for row in free)
+    assert all(mine[3] < other[3] and mine[4] >= other[4] for mine, other in zip(held, free, strict=True))
+    left = [row[-1] for row in held]
+    assert left == sorted(left, reverse=True) and 0 < left[-1] < 0.5
+    apart = eval(said(content, "islands"))
+    assert len(apart["ancestors"]) == 4 and all(1 <= each <= 16 for each in apart["ancestors"])
+
+
 def check_market_impact(content: dict[str, Any]) -> None:
     # Of each size: target, lost, then a mean with its interval for every column.
     rows = [re.findall(r"[-+\d.e]+", line.replace("[", " ")) for line in said(content, "report").splitlines()[1:4]]
@@ -201,9 +214,9 @@ def check_published_checkpoint(content: dict[str, Any]) -> None:
     assert "the same model: True" in said(content, "keep")
 
 
-CHECKS = {"market_impact": check_market_impact, "own_agent": check_own_agent, "own_data": check_own_data,
-          "published_checkpoint": check_published_checkpoint, "quickstart": check_quickstart,
-          "stylized_facts": check_stylized_facts}
+CHECKS = {"control": check_control, "market_impact": check_market_impact, "own_agent": check_own_agent,
+          "own_data": check_own_data, "published_checkpoint": check_published_checkpoint,
+          "quickstart": check_quickstart, "stylized_facts": check_stylized_facts}
 
 
 @each

@@ -92,6 +92,13 @@ def test_the_tour_rolls_out_eight_futures(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+def test_controlled_futures_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    names, said = run_page("how_to/control.md", tmp_path, monkeypatch, capsys)
+    assert said[0] == blocks(DOCS / "how_to/control.md")[0].rsplit("\n# ", 1)[1] and names["run"].ess.shape == (2, 1)
+
+
+@pytest.mark.slow
 def test_rollouts_in_python_and_books_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                             capsys: pytest.CaptureFixture[str]) -> None:
     names, said = run_page("how_to/rollouts.md", tmp_path, monkeypatch, capsys)

@@ -13,6 +13,9 @@ Forecasts:
   `forecast_baselines`: forecasts that need no order model.
   `forecast_scores`, `evaluation_table`: scores with standard errors; the table of an evaluation.
   `forecast_plots`, `label_plots`: their figures.
+Control:
+  `control_fit`, `control_plots`: how well futures fit a curve; controlled ones beside uncontrolled ones, a figure.
+  `control_realism`: what control costs in realism.
 Market impact:
   `impact`, `impact_report`, `impact_plots`: costs and impact of executions; a study in groups; its figures.
   `impact_so_far`: a study that still runs, cut to what its rollouts have simulated.
@@ -29,10 +32,10 @@ Stylized facts:
 import importlib
 from types import ModuleType
 
-__all__ = ["bars", "day", "depth_plots", "evaluation_table", "fact_plots", "figure_style", "fills", "forecast",
-           "forecast_baselines", "forecast_plots", "forecast_report", "forecast_scores", "impact",
-           "impact_plots", "impact_report", "impact_so_far", "intervals", "label_plots", "lob_bench",
-           "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
+__all__ = ["bars", "control_fit", "control_plots", "control_realism", "day", "depth_plots", "evaluation_table",
+           "fact_plots", "figure_style", "fills", "forecast", "forecast_baselines", "forecast_plots", "forecast_report",
+           "forecast_scores", "impact", "impact_plots", "impact_report", "impact_so_far", "intervals", "label_plots",
+           "lob_bench", "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
            "realism_report", "realism_table", "rollout_info", "stylized_facts", "verdicts"]
 
 

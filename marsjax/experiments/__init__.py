@@ -3,6 +3,7 @@
 The public names are modules, each imported when it is first used.
 Programs, each with a config of its name in configs/:
   `forecast`, `forecast_evaluation`: forecasts by rollouts, and the evaluation of many (an argument of the same config).
+  `control`: futures that follow a target, beside uncontrolled ones.
   `market_impact`: what an execution does to the price.
   `realism`: rollouts against the real minutes that they begin with.
   `fleet`: forecasts, market impact or realism of many states, on many machines.
@@ -24,6 +25,7 @@ What they share:
   `config`, `config_parts`, `config_help`: config files, the keys that several share, and what `:help` prints.
   `setup`, `markets`: a config as specs and an order model; as feeds and their markets.
   `fleet_work`, `fleet_summary`: what a fleet's worker does, and the tables of all its states.
+  `control_target`, `control_curve`: what controlled futures are to do; a price curve from a CSV file.
   `run_folder`, `replay_writer`: files of a run, of a replayed market.
   `table_files`, `trace_files`, `csv_text`: tables of a run, the trace of a run, the text of either.
 """
@@ -33,11 +35,11 @@ from types import ModuleType
 
 from marsjax.experiments import interrupts
 
-__all__ = ["benchmark", "command", "config", "config_help", "config_parts", "context_length", "csv_text", "dashboard",
-           "doctor", "download", "fleet", "fleet_summary", "fleet_work", "forecast", "forecast_evaluation",
-           "import_checkpoint", "interrupts", "launcher", "make_day", "market_impact", "markets", "pages", "prepare",
-           "realism", "replay", "replay_writer", "run_folder", "serve", "service", "setup", "simulate",
-           "stylized_facts", "table_files", "trace_files", "train"]
+__all__ = ["benchmark", "command", "config", "config_help", "config_parts", "context_length", "control",
+           "control_curve", "control_target", "csv_text", "dashboard", "doctor", "download", "fleet", "fleet_summary",
+           "fleet_work", "forecast", "forecast_evaluation", "import_checkpoint", "interrupts", "launcher", "make_day",
+           "market_impact", "markets", "pages", "prepare", "realism", "replay", "replay_writer", "run_folder", "serve",
+           "service", "setup", "simulate", "stylized_facts", "table_files", "trace_files", "train"]
 
 if interrupts.is_program():  # before the imports of the program, which take seconds
     interrupts.install(is_first=True)

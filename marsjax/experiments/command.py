@@ -25,6 +25,7 @@ class Program(NamedTuple):
 
 ANALYSES = (
     Program("forecast", "futures of a market from one state, as a distribution and a fan chart"),
+    Program("control", "futures that follow a scenario or a curve, while orders still react"),
     Program("market_impact", "what an execution does to the price, and how that decays"),
     Program("stylized_facts", "Cont's eleven facts of futures, or of days"),
     Program("realism", "futures against the minutes that really followed"),

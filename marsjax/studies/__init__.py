@@ -15,6 +15,7 @@ Futures:
   `forecasts`, `forecast_evaluation`: one forecast; forecasts of many times of a day against what came.
   `executions`: the same markets with and without an execution.
   `control`: controlled futures beside those that are left alone; `scenario_text`: what is wanted of them, in words.
+  `control_comparison`, `control_report`: the same with orders and an execution; as tables, a picture and text.
   `kept_traces`: orders, trades and books of some futures, kept while they are made.
   `realism`: orders of rollouts beside those of the real minutes.
   `lob_bench`: the same, or two feeds, with the books around the orders, for the statistics of LOB-Bench.
@@ -37,8 +38,9 @@ import importlib
 from types import ModuleType
 
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
-           "control", "executions", "fleet", "forecast_evaluation", "forecasts", "futures", "kept_traces", "lob_bench",
-           "made_days", "model_training", "noise_bars", "order_batch_data", "order_batch_training", "order_model",
+           "control", "control_comparison", "control_report", "executions", "fleet", "forecast_evaluation", "forecasts",
+           "futures", "kept_traces", "lob_bench", "made_days", "model_training", "noise_bars", "order_batch_data",
+           "order_batch_training", "order_model",
            "own_futures", "places", "progress", "realism", "rollout_summary", "scenario_text", "self_test", "service",
            "session_times", "starts", "token_shards", "worker_processes"]
 

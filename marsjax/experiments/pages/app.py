@@ -9,7 +9,8 @@ from marsjax.experiments.pages.settings import Settings
 from marsjax.experiments.pages.workshop import Workshop
 
 _PAGES = {"home": ("Home", ":material/home:"), "forecast": ("Forecast", ":material/show_chart:"),
-          "impact": ("Market impact", ":material/moving:"), "facts": ("Stylized facts", ":material/fact_check:")}
+          "control": ("Control", ":material/alt_route:"), "impact": ("Market impact", ":material/moving:"),
+          "facts": ("Stylized facts", ":material/fact_check:")}
 
 
 def main(st: Any, words: list[str]) -> None:

@@ -9,6 +9,7 @@ from marsjax.studies import order_model
 _PAGES = {
     "Forecast": "From a state of a market, many futures; their fan while it fills, the probabilities of down, flat and "
                 "up, and the book of single ones through time.",
+    "Control": "Futures that follow a scenario or a sentence, beside as many that are left alone.",
     "Market impact": "The same markets with and without an execution: what it got done, what the price did, and how "
                      "that grows with the size.",
     "Stylized facts": "Cont's eleven facts of returns: which of them the model's markets show, with intervals.",

@@ -22,6 +22,7 @@ _NAMES = {
     "ForecastAsk.adapt_steps": "Adaptation steps", "LabelSpec.minutes": "Total minutes",
     "ExecutionSpec.ratios": "Volume ratios", "ExecutionSpec.after_minutes": "Minutes after it",
     "ExecutionSpec.sides": "Side", "NoiseMarket.seed": "Seed of the noise agent", "StrategySpec.strategy": "Strategy",
+    "ControlSpec.every_s": "Seconds between looks", "ControlSpec.island": "Island", "ControlSpec.strength": "Weight",
     "FactsAsk.minutes": "Total minutes", "FactsAsk.days": "Days", "FactsAsk.resamples": "Resamples",
 }
 """What the pages call the fields that errors name."""

@@ -1,0 +1,147 @@
+"""Controlled futures, from what a page asks for to pictures, tables and files."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import pandas as pd
+from matplotlib.figure import Figure
+
+from marsjax.core.errors import InputError
+from marsjax.core.json_text import json_text_of
+from marsjax.core.specs import MarketSpec
+from marsjax.experiments import control_target
+from marsjax.experiments.control_target import ControlTarget
+from marsjax.experiments.pages import where
+from marsjax.experiments.pages.files import csv, pngs, zipped
+from marsjax.experiments.pages.jobs import Job
+from marsjax.experiments.pages.where import WhereAsk
+from marsjax.experiments.pages.workshop import Workshop
+from marsjax.observers.market_tables import CURRENCY
+from marsjax.sim.control import ControlSpec
+from marsjax.sim.result import SoFar
+from marsjax.studies import control, control_comparison, control_report, forecasts, futures, rollout_summary
+from marsjax.studies.control_comparison import Comparison
+from marsjax.studies.forecasts import ForecastStart
+from marsjax.studies.futures import FuturesSpec
+
+SCALE_BP = 2.5
+WORDS = "in words"
+"""Beside the names of scenarios: a sentence says what is wanted."""
+_FLAT = 5e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlAsk:
+    """What a page asks for; InputError for a number or word that cannot be."""
+
+    model: str
+    device: str
+    where: WhereAsk
+    futures: FuturesSpec
+    control: ControlSpec
+    scenario: str
+    """A name of `sim.control.scenarios`, or WORDS."""
+    strength: float = 0.0
+    """Of the scenario; 0: the usual one."""
+    text: str = ""
+    """With WORDS: the sentence."""
+
+    def __post_init__(self) -> None:
+        if self.control.island and self.futures.trajectories % self.control.island:
+            raise InputError(f"ControlSpec.island: expected a number that divides the rollouts, "
+                             f"{self.futures.trajectories}, got {self.control.island}")
+        _ = self.wanted
+
+    @property
+    def wanted(self) -> ControlTarget:
+        """What the futures are to do."""
+        if self.scenario == WORDS:
+            return control_target.of_text(self.text, self.futures.minutes, self.control, SCALE_BP)
+        return control_target.of_scenario(self.scenario, self.strength, self.futures.minutes, self.control, SCALE_BP)
+
+
+class ControlSetting(NamedTuple):
+    """Where the futures start, and what is shown of it."""
+
+    at: ForecastStart
+    market: MarketSpec
+    minutes: int
+    wanted: str
+
+    @property
+    def title(self) -> str:
+        """Of the pictures."""
+        return f"{self.at.name}: {self.wanted}"
+
+
+class ControlFilling(NamedTuple):
+    """Futures that still run, as they are before those that do not fit are written over."""
+
+    setting: ControlSetting
+    found: SoFar
+
+    def figure(self) -> Figure:
+        """Their fan as far as it has come."""
+        return forecasts.fan(self.setting.at, self.found, self.setting.minutes, _FLAT, self.setting.title,
+                             float(self.setting.market.units.price))
+
+
+class ControlResult(NamedTuple):
+    """What a page shows, and gives away."""
+
+    summary: str
+    table: pd.DataFrame
+    """A row a kind of futures, in words."""
+    said: list[str]
+    """What else there is to say, in lines."""
+    notes: list[str]
+    picture: bytes
+    files: dict[str, bytes]
+
+
+def run(shop: Workshop, ask: ControlAsk, job: Job[ControlResult]) -> ControlResult:
+    """Both kinds of futures; StoppedError where they were stopped, InputError, OSError."""
+    with jax.default_device(shop.devices[ask.device]):
+        job.say(f"loading the model {ask.model}")
+        prepared = shop.model(ask.model, ask.device)
+        job.say("reading the orders before the start")
+        minutes = ask.futures.minutes
+        place = where.place(shop, prepared, ask.model, ask.where, minutes, futures.ACCOUNT + 1)
+        at = forecasts.read_start(place.market, prepared, place.feed, place.time_ns, 0)
+        setting = ControlSetting(at, place.market, minutes, ask.wanted.words)
+        notes = [line] if (line := at.refused.line()) else []
+        found = control_comparison.compare(
+            control.ControlledMarket(prepared, place.market, at.start), ask.futures, ask.control, ask.wanted.guide,
+            at.time_ns, keeps_orders=False, watch=job.watch(2, lambda so_far: ControlFilling(setting, so_far)))
+        job.said, job.share = "drawing", 1.0
+        return _result(shop, ask, setting, found, notes)
+
+
+def _result(shop: Workshop, ask: ControlAsk, setting: ControlSetting, found: Comparison, notes: list[str]
+            ) -> ControlResult:
+    at, market = setting.at, setting.market
+    runs = [kind.run.rollout for kind in found.kinds]
+    summary = rollout_summary.summarize(runs, [at.start] * len(runs))
+    cost = control_report.realism(found, ask.futures.seed)
+    picture = pngs({"control": lambda: control_report.picture(found, at, setting.minutes, setting.title)})["control"]
+    record = control_report.record(found)
+    files = {"intervals.csv": csv(control_report.intervals(found, market, at.time_ns, setting.minutes)),
+             "minutes.csv.gz": zipped(control_report.minutes(found, market, at.time_ns, CURRENCY)),
+             "realism.csv": csv(cost), "control.png": picture,
+             "results.json": json_text_of(record | {
+                 "wanted": setting.wanted, "rollouts": summary, "asked": dataclasses.asdict(ask),
+                 **shop.about(ask.model, ask.device)}).encode()}
+    said = (f"{summary['trajectories']:,} futures, {summary['orders']:,} orders ({summary['run_s']:.1f} s; compiled in "
+            f"{summary['compile_s']:.1f} s)")
+    return ControlResult(said, _table(record), control_report.lines(found, cost)[1 + len(found.kinds):],
+                         notes + rollout_summary.problems(summary), picture, files)
+
+
+def _table(record: dict[str, Any]) -> pd.DataFrame:
+    """The fit of each kind, in words."""
+    return pd.DataFrame([{
+        "Futures": name, "Correlation": f"{kind['fit']['correlation']:.2f}",
+        "RMSE, bp": f"{kind['fit']['rmse_bp']:.1f}", "Error at the end, bp": f"{kind['fit']['terminal_error_bp']:.1f}",
+        f"Within {control.NEAR_BP:g} bp": f"{kind['fit']['share_near']:.0%}",
+        "Ancestors at the start": kind["left"]["ancestors"]} for name, kind in record["kinds"].items()])

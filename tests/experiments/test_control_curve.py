@@ -1,0 +1,48 @@
+"""Curves from files: what they mean, and errors that name the line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marsjax.core.errors import InputError
+from marsjax.experiments import control_curve
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "curve.csv"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_returns_and_prices_are_one_curve(tmp_path: Path) -> None:
+    ends = np.array([1.0, 2.0, 2.5])
+    of_returns = control_curve.read(written(tmp_path, "minute,return_bp\n2,-20\n4,-40\n"), 2.5).at(ends)
+    of_prices = control_curve.read(written(tmp_path, "price, minute\n50,0\n49.9,2\n49.8,4\n"), 2.5).at(ends)
+    assert of_returns == (-10, -20, -25) and of_prices == pytest.approx(of_returns)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("", "line 1: expected the columns minute and return_bp"),
+    ("minute,volume\n1,2\n", "got 'minute,volume'"),
+    ("minute,return_bp\n", "expected a row for a minute at least"),
+    ("minute,return_bp\n1,a lot\n", "line 2, column return_bp: expected a number, got 'a lot'"),
+    ("minute,return_bp\n1,nan\n", "line 2, column return_bp: expected a number"),
+    ("minute,return_bp\n1,2,3\n", "line 2: expected 2 fields"),
+    ("minute,return_bp\n2,1\n2,1\n", "row 2, column minute: expected minutes from 0 on that rise, got 2"),
+    ("minute,return_bp\n-1,1\n", "row 1, column minute"),
+    ("minute,return_bp\n3,1\n", "its last minute is 3, expected 5 at least: add rows, or set minutes=3"),
+    ("minute,return_bp\n0,1\n9,1\n", "expected 0 at minute 0"),
+    ("minute,price\n1,50\n9,51\n", "expected prices above 0 from minute 0 on"),
+    ("minute,price\n0,50\n9,-1\n", "got -1 at least"),
+])
+def test_what_is_no_curve_is_named(tmp_path: Path, text: str, expected: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(InputError) as error:
+        control_curve.read(path, 5)
+    assert str(error.value).startswith(path) and expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        control_curve.read(str(tmp_path / "none.csv"), 5)
