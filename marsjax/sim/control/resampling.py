@@ -60,8 +60,8 @@ def offspring(weight: Array, uniform: Array) -> jax.Array:
     count = weight.shape[1]
     reached = jnp.ceil(jnp.cumsum(weight, axis=1) * count - jnp.asarray(uniform)[:, None])
     # The last one with weight reaches all; rounding may leave its sum short of that.
-    yet = jnp.cumsum(weight[:, ::-1] > 0, axis=1)[:, ::-1]
-    reached = jnp.where(yet <= 1, count, jnp.clip(reached, 0, count))
+    later = jnp.cumsum(weight[:, ::-1] > 0, axis=1)[:, ::-1] - (weight > 0)
+    reached = jnp.where(later == 0, count, jnp.clip(reached, 0, count))
     reached = jax.lax.cummax(reached, axis=1).astype(jnp.int32)
     found = jnp.where(weight > 0, jnp.diff(reached, axis=1, prepend=0), 0)
     # What rounding leaves over or takes too much of is a place or so: the heaviest has it.
