@@ -92,6 +92,14 @@ def test_the_tour_rolls_out_eight_futures(tmp_path: Path, monkeypatch: pytest.Mo
     assert said[0].startswith("{'TIME': 8}") and names["run"].bars.mid_twice_last.shape == (8, 1)
 
 
+def test_a_scenario_in_words_becomes_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    names, said = run_page("how_to/scenario_words.md", tmp_path, monkeypatch, capsys)
+    assert [line.split()[0] for line in said[0].splitlines()] == ["return_bp", "volume"]
+    curve, volume = (target.values for target in names["guide"].targets)
+    assert curve[2:] == pytest.approx((-50, -37.5, -25)) and volume == (2e4,) * 5
+
+
 @pytest.mark.slow
 def test_controlled_futures_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                       capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from marsjax.core import times
+from marsjax.core.sessions import continuous_session
+from marsjax.data import sources
 from marsjax.experiments import control as experiment
+from marsjax.sim import replay_day
 from tests.experiments.conftest import Launch, Ran
 from tests.experiments.synthetic_day import write_traded_day
 
@@ -87,10 +91,14 @@ def test_a_real_day_is_replayed_and_the_curve_is_what_came(run: Run, tmp_path: P
               "--config.tables=parquet", "--config.realism=false")
     assert ran.code == 0, ran.err
     facts, table = results(), pd.read_parquet("out/intervals.parquet")
-    orders = pd.read_csv("orders.csv")
-    assert len(orders) and facts["wanted"].startswith("as it came, ")
     held = table[table["kind"] == "controlled"]
-    assert np.isfinite(held["wanted_bp"]).all() and held["wanted_bp"].abs().max() > 0
+    # The mids of a replay of the same file, after the last order up to each end.
+    (feed,) = sources.open_days("csv", "orders.csv")
+    seen = replay_day(feed, feed.venue.market(capacity=128, session=continuous_session())).orders(prices="integer")
+    last = np.searchsorted(seen["time_ns"], [times.of_clock("09:33:00"), *held["time_ns"]], side="right") - 1
+    mids = ((seen["ask"] + seen["bid"]) / 2).to_numpy(float)[last]
+    np.testing.assert_allclose(held["wanted_bp"], 1e4 * (mids[1:] / mids[0] - 1))
+    assert np.ptp(mids) > 0 and facts["wanted"] == f"as it came, {held['wanted_bp'].iloc[-1]:+.1f} bp at the end"
     assert facts["guide"]["return_bp"] == pytest.approx(held["wanted_bp"].tolist())
     assert set(pd.read_parquet("out/realism.parquet")["quantity"].str.split(":").str[0]) == {"interval"}
     again = run("csv,file=orders.csv,curve=curve.csv,time=09:33:00", "--config.overwrite=true",
