@@ -14,7 +14,6 @@ import types
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import marsjax
@@ -105,15 +104,6 @@ def test_controlled_futures_in_python(tmp_path: Path, monkeypatch: pytest.Monkey
                                       capsys: pytest.CaptureFixture[str]) -> None:
     names, said = run_page("how_to/control.md", tmp_path, monkeypatch, capsys)
     assert said[0] == blocks(DOCS / "how_to/control.md")[0].rsplit("\n# ", 1)[1] and names["run"].ess.shape == (2, 1)
-
-
-def test_a_scenario_in_words_becomes_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                             capsys: pytest.CaptureFixture[str]) -> None:
-    names, said = run_page("how_to/scenario_words.md", tmp_path, monkeypatch, capsys)
-    lines = dict(line.split(" ", 1) for line in said[0].splitlines())
-    drop, volume = (np.array(re.findall(r"-?\d+\.?\d*|nan", lines[name]), float) for name in ("return_bp", "volume"))
-    np.testing.assert_allclose(drop[[2, -1]], [-50, -25], rtol=1e-6)
-    np.testing.assert_allclose(volume, 2 * names["usual"].volume)
 
 
 @pytest.mark.slow
