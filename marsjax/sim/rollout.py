@@ -192,11 +192,12 @@ def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: S
     clock = outcomes.RunClock(time.perf_counter() - began)
     goes_on = scheduler.goes_on(np.asarray(state.end))
     while goes_on:
-        state, active = run(arrays, state, seed)
+        state, counted = run(arrays, state, seed)
         # Together: one after the other, each would wait for a transfer of its own.
-        made, end, at = jax.device_get((active, state.end, state.time))
+        counted, end, at = jax.device_get((counted, state.end, state.time))
         dropped = outcomes.traced(scheduler, state.observed[-1], hooks.on_trace) if hooks.on_trace else 0
-        done = Done(done.steps + spec.chunk_steps, done.decided + int(made.sum()), done.dropped + dropped)
+        done = Done(done.steps + int(counted[:, 1].max()), done.decided + int(counted[:, 0].sum()),
+                    done.dropped + dropped)
         goes_on = scheduler.goes_on(end)
         keeper.keep(scheduler, state)
         if hooks.on_chunk:
@@ -270,9 +271,10 @@ def _digest(tree: Any) -> str:
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def _chunk(structure: jax.tree_util.PyTreeDef, count: int, devices: Devices, arrays: list[jax.Array], state: SimState,
            seed: jax.Array) -> tuple[SimState, jax.Array]:
-    """`count` decisions of every trajectory, or all it has left, and how many each device made.
+    """`count` decisions of every trajectory, or all it has left; how many each of D devices made, in how many steps.
 
-    Contexts are updated in place in the carry. `structure` and `arrays` are those of a `Simulator`.
+    The latter are int32 [D, 2]. Contexts are updated in place in the carry. `structure` and `arrays` are those of a
+    `Simulator`.
     """
     steps = functools.partial(_steps, structure, count)
     found: tuple[SimState, jax.Array] = devices.on_its_own(steps, (True, False, True))(arrays, state, seed)
@@ -305,8 +307,9 @@ def _steps(structure: jax.tree_util.PyTreeDef, count: int, arrays: list[jax.Arra
         for observer, kept in zip(simulator.spec.observers, state.observed, strict=True)))
     # Counted by trajectory and added up at the end: a sum over the batch in every step slows what it is fused with.
     first = state, jnp.zeros_like(state.step)
+    none = jnp.zeros_like(state.step[0])
     if part == count:
-        (state, made), _ = jax.lax.scan(one, first, length=count)
+        (state, made), steps = one_part((first, none))
     else:
-        (state, made), _ = jax.lax.while_loop(goes_on, one_part, (first, jnp.zeros_like(state.step[0])))
-    return state, jnp.sum(made, dtype=jnp.int32)[None]
+        (state, made), steps = jax.lax.while_loop(goes_on, one_part, (first, none))
+    return state, jnp.stack([jnp.sum(made, dtype=jnp.int32), steps])[None]

@@ -91,8 +91,8 @@ class RolloutSpec:
     result depends on it where `Kernels.rows` is set, as on a CPU. On an accelerator another number of them is another
     compiled program, which may round the model's floating-point work differently."""
     chunk_steps: int = 0
-    """Decisions of a compiled call, at most: it ends with its last trajectory. 0: `Kernels.steps` of the device, 64
-    with a trace. No result depends on it."""
+    """Decisions of a compiled call. Of several times 64 it ends with those 64 in which its last trajectory ends. 0:
+    `Kernels.steps` of the device, 64 with a trace. No result depends on it."""
     nearest_minutes: bool = False
     """Whether bars round order times to the nearest minute (`MinuteBarObserver`), which makes one bar more, the first
     and the last of half a minute."""

@@ -99,6 +99,9 @@ def test_a_trajectory_alone_and_in_other_chunks_equals_itself_in_a_batch(numbers
     for number in numbers:
         alone = run(trajectories=1, first=number, chunk_steps=512)
         chex.assert_trees_all_equal(states(alone), [x[number : number + 1] for x in states(whole())])
+        # A call of several times 64 steps ends with its last trajectory, and says how many it made.
+        decided = int(np.asarray(alone.state.step)[0])
+        assert alone.steps == -(-decided // 64) * 64 < 512
 
 
 def traced_chunk(simulator: Simulator) -> Any:
