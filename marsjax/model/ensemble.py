@@ -1,0 +1,201 @@
+"""The order model told what the orders of an interval are to be: its hidden states, changed by the codes of a batch.
+
+An order batch is the orders of one interval, written as C codes. `Ensemble.prepared` reads them once an interval;
+`change` then changes the hidden state of each prediction by attention to what was read. The order model's head is linear
+without a bias, so that the logits move by what the head makes of the change: logits(h + c) = logits(h) + logits(c).
+The last weight starts at 0, and with it the change: an ensemble that has learnt nothing leaves every draw as it is, to
+the bit.
+
+The layers are the order model's own (`layers.DecoderLayer`): one in which the codes see each other, then some in which
+a hidden state asks and the codes answer.
+"""
+
+import dataclasses
+import math
+import operator
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from marsjax.core import kernels, limits
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array
+from marsjax.core.specs import CacheSpec, ComputeSpec
+from marsjax.model.blocks import Part, in_blocks
+from marsjax.model.layers import FLOAT32, DecoderLayer, RmsNorm, Weight, attend, dense, layer_of
+
+_MOST = 2**16
+"""Of each size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleSpec:
+    """Sizes of an ensemble.
+
+    Examples:
+      >>> EnsembleSpec(hidden=32, places=16, codes=256).width
+      32
+    """
+
+    hidden: int
+    """Width of the order model's hidden states, d."""
+    places: int
+    """Codes of a batch, C."""
+    codes: int
+    """Values that a code may have, N."""
+    width: int = 32
+    """Of the ensemble's own states, w."""
+    heads: int = 4
+    layers: int = 2
+    """In which a hidden state asks the codes, L."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "places", "codes", "width", "heads", "layers"):
+            limits.check_whole(f"EnsembleSpec.{name}", getattr(self, name), 1, _MOST)
+        if self.width % self.heads:
+            raise InputError(f"EnsembleSpec.width: expected a multiple of heads={self.heads}, got {self.width}")
+
+
+class ReadBatch(NamedTuple):
+    """The batches of B trajectories as an ensemble has read them."""
+
+    keys: Array
+    """[B, L, h, C, k], k = w / h."""
+    values: Array
+    """[B, L, h, C, k]."""
+    strength: Array
+    """float32 [B], what the change is multiplied by; 0: nothing is told, and nothing changes."""
+
+
+class Ensemble(nnx.Module):
+    """The ensemble of given sizes and weights."""
+
+    code: Weight
+    """[N, w]."""
+    place: Weight
+    """[C, w]."""
+    reader: DecoderLayer
+    """One layer, in which the codes of a batch see each other."""
+    entry: Weight
+    """[d, w]."""
+    layers: DecoderLayer
+    """L layers, stacked: queries are of hidden states, keys and values of codes."""
+    norm: RmsNorm
+    """[w]."""
+    exit: Weight
+    """[w, d]; 0 at first."""
+
+    def __init__(self, spec: EnsembleSpec, weights: Mapping[str, Array], compute: ComputeSpec = FLOAT32) -> None:
+        """Takes every array of `weights`, by the names and in the shapes of `shapes(spec)`."""
+        self.spec, self.compute = spec, compute
+        self.code, self.place, self.entry, self.exit = (
+            nnx.Param(weights[name]) for name in ("code", "place", "entry", "exit"))
+        self.reader, self.layers = (DecoderLayer({
+            name.removeprefix(f"{part}."): x for name, x in weights.items() if name.startswith(f"{part}.")}, compute)
+            for part in ("reader", "layers"))
+        self.norm = RmsNorm(weights["norm"])
+
+    def weights(self) -> dict[str, Array]:
+        """Every weight by its name, such as `layers.qkv`: the names and the order of `shapes`."""
+        parts = {name: operator.attrgetter(name)(self) for name in shapes(self.spec)}
+        return {name: (part if isinstance(part, nnx.Param) else part.weight)[...] for name, part in parts.items()}
+
+    def prepared(self, codes: Array, strength: Array | float = 1.0) -> ReadBatch:
+        """What hidden states are changed by until the next batch.
+
+        Args:
+          codes: int32 [B, C], in [0, N).
+          strength: [B], or one for all: 1 as the ensemble was trained, 0 nothing.
+        """
+        codes = jnp.asarray(codes)
+        x, reader = jnp.asarray(self.code[...])[codes] + self.place[...], layer_of(self.reader, 0)
+        query, key, value = reader.project(x)
+        every = np.ones((codes.shape[-1],) * 2, bool)
+        x = reader.after_attention(x, attend(query, *(jnp.swapaxes(y, -3, -2) for y in (key, value)), every,
+                                             self.compute))
+        found = [layer_of(self.layers, number).project(x, slice(1, 3)) for number in range(self.spec.layers)]
+        keys, values = (jnp.stack([jnp.swapaxes(each, -3, -2) for each in part], axis=-4)
+                        for part in zip(*found, strict=True))
+        return ReadBatch(keys, values, jnp.broadcast_to(jnp.asarray(strength, jnp.float32), codes.shape[:-1]))
+
+    def nothing(self, batch: int) -> ReadBatch:
+        """What tells `batch` trajectories nothing; zeros."""
+        of = self.spec
+        slots = jnp.zeros((batch, of.layers, of.heads, of.places, of.width // of.heads), self.compute.dtype)
+        return ReadBatch(slots, slots, jnp.zeros(batch, jnp.float32))
+
+    def __call__(self, hidden: jax.Array, read: ReadBatch) -> jax.Array:
+        """Hidden states [..., d], changed, with a read batch [..., L, h, C, k] for each of them."""
+        x = dense(hidden, self.entry[...], self.compute)[..., None, :]
+        every = np.ones((1, self.spec.places), bool)
+        for number in range(self.spec.layers):
+            layer = layer_of(self.layers, number)
+            (query,) = layer.project(x, slice(0, 1))
+            keys, values = (jnp.asarray(part)[..., number, :, :, :] for part in (read.keys, read.values))
+            x = layer.after_attention(x, attend(query, keys, values, every, self.compute))
+        change = dense(self.norm(x[..., 0, :]), self.exit[...], self.compute)
+        return hidden + (jnp.asarray(read.strength)[..., None] * change).astype(hidden.dtype)
+
+
+def change(ensemble: Ensemble, cache: CacheSpec, hidden: jax.Array, read: ReadBatch) -> jax.Array:
+    """Hidden states [B, d] as their read batches change them; bitwise the same for a row in any batch on a CPU."""
+    def block(part: Part) -> jax.Array:
+        return ensemble(part(hidden), jax.tree.map(part, read))
+
+    changed: jax.Array = in_blocks(block, kernels.chosen(cache.kernels).rows, hidden.shape[0])
+    return changed
+
+
+class _Fresh(NamedTuple):
+    """How one weight starts: normal(scale), or, without a scale, filled with one number."""
+
+    shape: tuple[int, ...]
+    scale: float = 0.0
+    fill: float = 0.0
+
+
+def _plan(spec: EnsembleSpec) -> dict[str, _Fresh]:
+    """How every weight starts, by its name."""
+    d, w, h, k = spec.hidden, spec.width, spec.heads, spec.width // spec.heads
+
+    def layer(part: str, n: int) -> dict[str, _Fresh]:
+        into = 1 / math.sqrt(2 * n)
+        return {f"{part}.attention_norm": _Fresh((n, w), fill=1),
+                f"{part}.qkv": _Fresh((n, w, 3, h, k), 1 / math.sqrt(w)),
+                f"{part}.out": _Fresh((n, h, k, w), into / math.sqrt(w)), f"{part}.mlp_norm": _Fresh((n, w), fill=1),
+                f"{part}.gate_up": _Fresh((n, w, 2, 4 * w), 1 / math.sqrt(w)),
+                f"{part}.down": _Fresh((n, 4 * w, w), into / math.sqrt(4 * w))}
+
+    return {"code": _Fresh((spec.codes, w), 1), "place": _Fresh((spec.places, w), 1), **layer("reader", 1),
+            "entry": _Fresh((d, w), 1 / math.sqrt(d)), **layer("layers", spec.layers), "norm": _Fresh((w,), fill=1),
+            "exit": _Fresh((w, d))}
+
+
+def shapes(spec: EnsembleSpec) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight of an ensemble, by its name."""
+    return {name: fresh.shape for name, fresh in _plan(spec).items()}
+
+
+def init(spec: EnsembleSpec, key: jax.Array, codebook: Array | None = None) -> Ensemble:
+    """An ensemble with fresh weights, which changes nothing.
+
+    `codebook` [N, n] are vectors of the codes: with them codes that are alike start alike.
+    """
+    plan = _plan(spec)
+    keys = dict(zip(plan, jax.random.split(key, len(plan)), strict=True))
+    weights = {name: fresh.scale * jax.random.normal(keys[name], fresh.shape) if fresh.scale
+               else jnp.full(fresh.shape, fresh.fill) for name, fresh in plan.items()}
+    if codebook is not None:
+        codebook = jnp.asarray(codebook, jnp.float32)
+        if codebook.ndim != 2 or codebook.shape[0] != spec.codes:
+            raise InputError(f"ensemble: expected a codebook of {spec.codes} vectors, got one of shape "
+                             f"{codebook.shape}")
+        size = jnp.sqrt(jnp.mean(jnp.square(codebook - codebook.mean(axis=0)))) + 1e-6
+        even = (codebook - codebook.mean(axis=0)) / size
+        weights["code"] = even @ jax.random.normal(keys["code"], (codebook.shape[1], spec.width)) / math.sqrt(
+            codebook.shape[1])
+    return Ensemble(spec, weights)
