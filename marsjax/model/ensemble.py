@@ -188,7 +188,7 @@ def init(spec: EnsembleSpec, key: jax.Array, codebook: Array | None = None) -> E
     plan = _plan(spec)
     keys = dict(zip(plan, jax.random.split(key, len(plan)), strict=True))
     weights = {name: fresh.scale * jax.random.normal(keys[name], fresh.shape) if fresh.scale
-               else jnp.full(fresh.shape, fresh.fill) for name, fresh in plan.items()}
+               else jnp.full(fresh.shape, fresh.fill, jnp.float32) for name, fresh in plan.items()}
     if codebook is not None:
         codebook = jnp.asarray(codebook, jnp.float32)
         if codebook.ndim != 2 or codebook.shape[0] != spec.codes:

@@ -1,0 +1,217 @@
+"""From days and the codes of their order batches to an ensemble (`model.ensemble`): the order model itself stays as it is.
+
+The loss is that of each next order, given the codes of the interval in which it came: what an order model can learn
+from being told the whole interval at once. The hidden states before the orders are those of the order model, made once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from marsjax.core.errors import InputError
+from marsjax.core.records import Array
+from marsjax.model import row_head
+from marsjax.model.ensemble import Ensemble
+from marsjax.model.llama import OrderModel
+from marsjax.model.row_head import RowHead
+from marsjax.tokens import encoding
+from marsjax.training import evaluate, loop
+from marsjax.training.loop import TrainingProgress, TrainSpec
+from marsjax.training.split import Span
+
+NO_BATCH = -1
+"""Stands for the batch of an order that lies in no interval with a batch."""
+UNDECAYED = ("norm",)
+"""Parts of names of weights that are not to be pulled to 0."""
+_TOGETHER = 2048
+"""Orders whose losses are measured at a time."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ToldSpan:
+    """A span of a day, and the batches that its orders are a part of."""
+
+    span: Span
+    batch: np.ndarray
+    """int32 [N], of each order of the span: its row of `codes`, never falling, or NO_BATCH."""
+    codes: np.ndarray
+    """int32 [M, C]."""
+
+    def __post_init__(self) -> None:
+        batch = np.asarray(self.batch)
+        if len(batch) != self.span.count:
+            raise InputError(f"{self.span.name}: expected the batch of each of {self.span.count} orders, got "
+                             f"{len(batch)}")
+        there = batch[batch != NO_BATCH]
+        if there.size and (there.min() < 0 or there.max() >= len(self.codes) or (np.diff(there) < 0).any()):
+            raise InputError(f"{self.span.name}: expected batches of 0 to {len(self.codes) - 1} that never fall, got "
+                             f"{there.min()} to {there.max()}")
+
+
+class Told(NamedTuple):
+    """What an ensemble is trained or measured on: N orders of M batches, the orders of each one after the other."""
+
+    hidden: Array
+    """float32 [N, d], of the order model, before each order."""
+    label: Array
+    """int32 [N], the order's class."""
+    batch: Array
+    """int32 [N]."""
+    codes: Array
+    """int32 [M, C]."""
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Orders of each batch, int64 [M]."""
+        return np.bincount(np.asarray(self.batch), minlength=len(self.codes))
+
+
+def told(model: OrderModel, spans: Sequence[ToldSpan]) -> Told:
+    """The orders of some spans, without those in no batch, NumPy arrays; InputError where none is left."""
+    found, passed = [], 0
+    for each in spans:
+        hidden, label = evaluate.states(model, [each.span])
+        kept = each.batch != NO_BATCH
+        found.append((hidden[kept], label[kept], each.batch[kept] + passed))
+        passed += len(each.codes)
+    if not sum(len(label) for _, label, _ in found):
+        raise InputError("ensemble: expected orders that lie in batches, got none")
+    hidden, label, batch = (np.concatenate(x) for x in zip(*found, strict=True))
+    return Told(hidden, label, batch.astype(np.int32), np.concatenate([each.codes for each in spans]))
+
+
+def nats(model: OrderModel, hidden: Array, label: Array) -> jax.Array:
+    """Negative log-probability, float32 [...], of classes int32 [...] at hidden states [..., d] of an order model."""
+    head, label = model.head, jnp.asarray(label)
+    if not isinstance(head, RowHead):
+        return optax.softmax_cross_entropy_with_integer_labels(head(jnp.asarray(hidden)), label)
+    scores = row_head.scores(head.tables(), jnp.asarray(hidden), head.compute)
+    return row_head.log_partition(scores) - row_head.of_class(scores, encoding.unpack(model.spec.tokens, label))
+
+
+@dataclasses.dataclass(frozen=True)
+class EnsembleTraining:
+    """How an ensemble is trained."""
+
+    train: TrainSpec = TrainSpec(steps=1500, batch=64, length=64, peak_rate=3e-3, decay=0.3, undecayed=UNDECAYED,
+                                 average=0.99)
+    """Of a step `batch` batches, and `length` orders of each, both drawn so that every order is as likely."""
+    code_dropout: float = 0.2
+    """Share of codes that a step exchanges for those of other batches."""
+    every: int = 50
+    """Steps between two looks at the validation part."""
+    patience: int = 8
+    """Looks without a new best after which the training ends; 0: none."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.code_dropout < 1:
+            raise InputError(f"EnsembleTraining.code_dropout: expected at least 0 and below 1, got {self.code_dropout}")
+        for name, low in (("every", 1), ("patience", 0)):
+            if getattr(self, name) < low:
+                raise InputError(f"EnsembleTraining.{name}: expected at least {low}, got {getattr(self, name)}")
+
+
+def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts: tuple[Told, Told], key: jax.Array,
+        on_row: Callable[[dict[str, float]], None] | None = None) -> tuple[Ensemble, list[dict[str, float]]]:
+    """The ensemble of the lowest loss on the validation part.
+
+    Args:
+      training: how.
+      model: the order model, which stays as it is.
+      ensemble: to start from.
+      parts: what is trained on, and what decides when to stop.
+      key: of all draws.
+      on_row: called with each new row.
+
+    Returns it, and a row of each look: step, loss and validation_loss in nats an order. The first is that of the
+    ensemble to start from.
+    """
+    given, counts = jax.tree.map(jnp.asarray, parts[0]), parts[0].counts
+    firsts = np.cumsum(counts) - counts
+    table = (jnp.asarray(firsts, jnp.int32), jnp.asarray(counts, jnp.int32))
+    progress = loop.begin(training.train, ensemble)
+    best = ensemble
+    curve = [{"step": 0, "loss": float("nan"), "validation_loss": float(losses(model, ensemble, parts[1]).mean())}]
+    while int(progress.step) < training.train.steps:
+        count = min(training.every, training.train.steps - int(progress.step))
+        progress, trained = _steps(training, count, model, progress, (given, table), key)
+        row = {"step": int(progress.step), "loss": float(jnp.mean(trained)),
+               "validation_loss": float(losses(model, progress.average, parts[1]).mean())}
+        if not np.isfinite(row["loss"]):
+            raise InputError(f"ensemble: the loss before step {row['step']} is no finite number; lower the rate "
+                             f"(peak_rate={training.train.peak_rate})")
+        curve.append(row)
+        if on_row:
+            on_row(row)
+        since = len(curve) - 1 - int(np.argmin([each["validation_loss"] for each in curve]))
+        if since == 0:
+            best = jax.tree.map(jnp.copy, progress.average)  # the loop gives its own arrays away
+        if training.patience and since >= training.patience:
+            break
+    return best, curve
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
+def _steps(training: EnsembleTraining, count: int, model: OrderModel, progress: TrainingProgress[Ensemble],
+           data: tuple[Told, tuple[jax.Array, jax.Array]], key: jax.Array
+           ) -> tuple[TrainingProgress[Ensemble], jax.Array]:
+    """`count` steps, and the loss of each."""
+    train, (given, (firsts, counts)) = training.train, data
+
+    def one(now: TrainingProgress[Ensemble], _: None) -> tuple[TrainingProgress[Ensemble], jax.Array]:
+        of_batch, of_order, of_swap, of_other = jax.random.split(jax.random.fold_in(key, now.step), 4)
+        # The batch of an order drawn evenly: a batch is as likely as it has orders.
+        batch = jnp.asarray(given.batch)[jax.random.randint(of_batch, (train.batch,), 0, len(given.batch))]
+        share = jax.random.uniform(of_order, (train.batch, train.length))
+        row = firsts[batch][:, None] + (share * counts[batch][:, None]).astype(jnp.int32)
+        row = jnp.minimum(row, (firsts + counts)[batch][:, None] - 1)
+        codes = jnp.asarray(given.codes)[batch]
+        other = jax.random.permutation(of_other, codes, axis=0, independent=True)
+        codes = jnp.where(jax.random.bernoulli(of_swap, training.code_dropout, codes.shape), other, codes)
+        hidden, label = jnp.asarray(given.hidden)[row], jnp.asarray(given.label)[row]
+
+        def loss(ensemble: Ensemble) -> jax.Array:
+            read = jax.tree.map(lambda x: x[:, None], ensemble.prepared(codes))
+            return jnp.mean(nats(model, ensemble(hidden, read), label))
+
+        value, gradient = jax.value_and_grad(loss)(now.params)
+        return loop.stepped(train, now, gradient), value
+
+    return jax.lax.scan(one, progress, None, length=count)
+
+
+def changed(ensemble: Ensemble, of: Told, codes: Array | None = None, strength: float = 1.0) -> np.ndarray:
+    """Hidden states [N, d] of orders told their batches, or told other `codes` [M, C] in place of them."""
+    codes = of.codes if codes is None else codes
+    pad = -len(of.label) % _TOGETHER
+    hidden, batch = (np.pad(x, [(0, pad)] + [(0, 0)] * (np.ndim(x) - 1)).reshape(-1, _TOGETHER, *np.shape(x)[1:])
+                     for x in (of.hidden, of.batch))
+    found = np.asarray(_changed(ensemble, (hidden, batch), jnp.asarray(codes), jnp.float32(strength)))
+    return found.reshape(-1, found.shape[-1])[: len(of.label)]
+
+
+@jax.jit
+def _changed(ensemble: Ensemble, parts: tuple[jax.Array, jax.Array], codes: jax.Array, strength: jax.Array
+             ) -> jax.Array:
+    read = ensemble.prepared(codes, strength)
+    return jax.lax.map(lambda x: ensemble(x[0], jax.tree.map(lambda of: jnp.asarray(of)[x[1]], read)), parts)
+
+
+def losses(model: OrderModel, ensemble: Ensemble, of: Told) -> np.ndarray:
+    """Nats of every order told its batch, float32 [N]."""
+    hidden = changed(ensemble, of)
+    pad = -len(hidden) % _TOGETHER
+    parts = (np.pad(hidden, ((0, pad), (0, 0))).reshape(-1, _TOGETHER, hidden.shape[-1]),
+             np.pad(of.label, (0, pad)).reshape(-1, _TOGETHER))
+    return np.asarray(_nats(model, parts)).reshape(-1)[: len(hidden)]
+
+
+@jax.jit
+def _nats(model: OrderModel, parts: tuple[jax.Array, jax.Array]) -> jax.Array:
+    return jax.lax.map(lambda x: nats(model, *x), parts)
