@@ -1,10 +1,10 @@
 """The order model told what the orders of an interval are to be: its hidden states, changed by the codes of a batch.
 
 An order batch is the orders of one interval, written as C codes. `Ensemble.prepared` reads them once an interval;
-`change` then changes the hidden state of each prediction by attention to what was read. The order model's head is linear
-without a bias, so that the logits move by what the head makes of the change: logits(h + c) = logits(h) + logits(c).
-The last weight starts at 0, and with it the change: an ensemble that has learnt nothing leaves every draw as it is, to
-the bit.
+`change` then changes the hidden state of each prediction: by a shift, the same for all orders of the interval, and by
+attention to what was read. The order model's head is linear without a bias, so that the logits move by what the head
+makes of the change: logits(h + c) = logits(h) + logits(c). The last weights start at 0, and with them the change: an
+ensemble that has learnt nothing leaves every draw as it is, to the bit.
 
 The layers are the order model's own (`layers.DecoderLayer`): one in which the codes see each other, then some in which
 a hidden state asks and the codes answer.
@@ -67,6 +67,8 @@ class ReadBatch(NamedTuple):
     """[B, L, h, C, k], k = w / h."""
     values: Array
     """[B, L, h, C, k]."""
+    shift: Array
+    """[B, d], the part of the change that is the same for all hidden states."""
     strength: Array
     """float32 [B], what the change is multiplied by; 0: nothing is told, and nothing changes."""
 
@@ -80,6 +82,10 @@ class Ensemble(nnx.Module):
     """[C, w]."""
     reader: DecoderLayer
     """One layer, in which the codes of a batch see each other."""
+    reader_norm: RmsNorm
+    """[w]."""
+    shift: Weight
+    """[C, w, d], from what was read to the shift; 0 at first."""
     entry: Weight
     """[d, w]."""
     layers: DecoderLayer
@@ -92,12 +98,12 @@ class Ensemble(nnx.Module):
     def __init__(self, spec: EnsembleSpec, weights: Mapping[str, Array], compute: ComputeSpec = FLOAT32) -> None:
         """Takes every array of `weights`, by the names and in the shapes of `shapes(spec)`."""
         self.spec, self.compute = spec, compute
-        self.code, self.place, self.entry, self.exit = (
-            nnx.Param(weights[name]) for name in ("code", "place", "entry", "exit"))
+        self.code, self.place, self.shift, self.entry, self.exit = (
+            nnx.Param(weights[name]) for name in ("code", "place", "shift", "entry", "exit"))
         self.reader, self.layers = (DecoderLayer({
             name.removeprefix(f"{part}."): x for name, x in weights.items() if name.startswith(f"{part}.")}, compute)
             for part in ("reader", "layers"))
-        self.norm = RmsNorm(weights["norm"])
+        self.reader_norm, self.norm = RmsNorm(weights["reader_norm"]), RmsNorm(weights["norm"])
 
     def weights(self) -> dict[str, Array]:
         """Every weight by its name, such as `layers.qkv`: the names and the order of `shapes`."""
@@ -111,22 +117,34 @@ class Ensemble(nnx.Module):
           codes: int32 [B, C], in [0, N).
           strength: [B], or one for all: 1 as the ensemble was trained, 0 nothing.
         """
+        x = self._read(codes)
+        found = [layer_of(self.layers, number).project(x, slice(1, 3)) for number in range(self.spec.layers)]
+        keys, values = (jnp.stack([jnp.swapaxes(each, -3, -2) for each in part], axis=-4)
+                        for part in zip(*found, strict=True))
+        return ReadBatch(keys, values, self._shift(x), jnp.broadcast_to(jnp.float32(strength), x.shape[:-2]))
+
+    def shifts(self, codes: Array) -> jax.Array:
+        """The shifts [..., d] of codes int32 [..., C] alone."""
+        return self._shift(self._read(codes))
+
+    def _read(self, codes: Array) -> jax.Array:
+        """What is read of codes [..., C], [..., C, w]."""
         codes = jnp.asarray(codes)
         x, reader = jnp.asarray(self.code[...])[codes] + self.place[...], layer_of(self.reader, 0)
         query, key, value = reader.project(x)
         every = np.ones((codes.shape[-1],) * 2, bool)
-        x = reader.after_attention(x, attend(query, *(jnp.swapaxes(y, -3, -2) for y in (key, value)), every,
-                                             self.compute))
-        found = [layer_of(self.layers, number).project(x, slice(1, 3)) for number in range(self.spec.layers)]
-        keys, values = (jnp.stack([jnp.swapaxes(each, -3, -2) for each in part], axis=-4)
-                        for part in zip(*found, strict=True))
-        return ReadBatch(keys, values, jnp.broadcast_to(jnp.asarray(strength, jnp.float32), codes.shape[:-1]))
+        mixed = attend(query, *(jnp.swapaxes(y, -3, -2) for y in (key, value)), every, self.compute)
+        return reader.after_attention(x, mixed)
+
+    def _shift(self, x: jax.Array) -> jax.Array:
+        flat = self.reader_norm(x).reshape(*x.shape[:-2], -1)
+        return dense(flat, jnp.asarray(self.shift[...]).reshape(flat.shape[-1], -1), self.compute)
 
     def nothing(self, batch: int) -> ReadBatch:
         """What tells `batch` trajectories nothing; zeros."""
         of = self.spec
         slots = jnp.zeros((batch, of.layers, of.heads, of.places, of.width // of.heads), self.compute.dtype)
-        return ReadBatch(slots, slots, jnp.zeros(batch, jnp.float32))
+        return ReadBatch(slots, slots, jnp.zeros((batch, of.hidden), self.compute.dtype), jnp.zeros(batch, jnp.float32))
 
     def __call__(self, hidden: jax.Array, read: ReadBatch) -> jax.Array:
         """Hidden states [..., d], changed, with a read batch [..., L, h, C, k] for each of them."""
@@ -137,7 +155,7 @@ class Ensemble(nnx.Module):
             (query,) = layer.project(x, slice(0, 1))
             keys, values = (jnp.asarray(part)[..., number, :, :, :] for part in (read.keys, read.values))
             x = layer.after_attention(x, attend(query, keys, values, every, self.compute))
-        change = dense(self.norm(x[..., 0, :]), self.exit[...], self.compute)
+        change = read.shift + dense(self.norm(x[..., 0, :]), self.exit[...], self.compute)
         return hidden + (jnp.asarray(read.strength)[..., None] * change).astype(hidden.dtype)
 
 
@@ -171,7 +189,7 @@ def _plan(spec: EnsembleSpec) -> dict[str, _Fresh]:
                 f"{part}.down": _Fresh((n, 4 * w, w), into / math.sqrt(4 * w))}
 
     return {"code": _Fresh((spec.codes, w), 1), "place": _Fresh((spec.places, w), 1), **layer("reader", 1),
-            "entry": _Fresh((d, w), 1 / math.sqrt(d)), **layer("layers", spec.layers), "norm": _Fresh((w,), fill=1),
+            "reader_norm": _Fresh((w,), fill=1), "shift": _Fresh((spec.places, w, d)), "entry": _Fresh((d, w), 1 / math.sqrt(d)), **layer("layers", spec.layers), "norm": _Fresh((w,), fill=1),
             "exit": _Fresh((w, d))}
 
 

@@ -2,12 +2,15 @@
 
 The loss is that of each next order, given the codes of the interval in which it came: what an order model can learn
 from being told the whole interval at once. The hidden states before the orders are those of the order model, made once.
+
+Orders say little one by one, and much by what those of an interval have in common. So the shift is learnt first, from
+sums over intervals (`Pulls`), for which no head is computed; then all weights, order by order.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,19 +98,55 @@ def nats(model: OrderModel, hidden: Array, label: Array) -> jax.Array:
     return row_head.log_partition(scores) - row_head.of_class(scores, encoding.unpack(model.spec.tokens, label))
 
 
+class Pulls(NamedTuple):
+    """Which way the orders of M intervals pull the hidden states before them, and how much a change of these costs.
+
+    Where a change c is small, the nats of the orders of interval m change by count[m] c' cost c / 2 - pull[m]' c.
+    """
+
+    pull: Array
+    """float32 [M, d], the sum over an interval's orders of minus the gradient of their nats."""
+    count: Array
+    """float32 [M], orders."""
+    cost: Array
+    """float32 [d, d], the mean over all orders of the products of these gradients, which is the mean of the second
+    derivatives of the nats where the order model's law is the true one."""
+
+
+def pulls(model: OrderModel, of: Told) -> Pulls:
+    """Of told orders, on the host."""
+    found = []
+    for rows in np.array_split(np.arange(len(of.label)), -(-len(of.label) // _TOGETHER)):
+        pad = _TOGETHER - len(rows)
+        gradient = _gradients(model, np.pad(of.hidden[rows], ((0, pad), (0, 0))), np.pad(of.label[rows], (0, pad)))
+        found.append(-np.asarray(gradient)[: len(rows)])
+    each = np.concatenate(found)
+    pull = np.zeros((len(of.codes), each.shape[1]), np.float32)
+    np.add.at(pull, of.batch, each)
+    return Pulls(pull, of.counts.astype(np.float32), each.T @ each / len(each))
+
+
+@jax.jit
+def _gradients(model: OrderModel, hidden: jax.Array, label: jax.Array) -> jax.Array:
+    return jax.grad(lambda at: jnp.sum(nats(model, at, label)))(hidden)
+
+
 @dataclasses.dataclass(frozen=True)
 class EnsembleTraining:
-    """How an ensemble is trained."""
+    """How an ensemble is trained: first its shift alone, by `Pulls`, then all of it, by the nats of orders."""
 
-    train: TrainSpec = TrainSpec(steps=1500, batch=64, length=64, peak_rate=3e-3, decay=0.3, undecayed=UNDECAYED,
-                                 average=0.99)
-    """Of a step `batch` batches, and `length` orders of each, both drawn so that every order is as likely."""
-    code_dropout: float = 0.2
-    """Share of codes that a step exchanges for those of other batches."""
+    shift: TrainSpec = TrainSpec(steps=300, batch=512, length=1, peak_rate=2e-3, warmup=50, decay=3.0,
+                                 undecayed=UNDECAYED, average=0.98)
+    """Of a step `batch` intervals, drawn evenly, with all of their orders."""
+    whole: TrainSpec = TrainSpec(steps=200, batch=128, length=16, peak_rate=5e-4, warmup=50, decay=3.0,
+                                 undecayed=UNDECAYED, average=0.98)
+    """Of a step `batch` intervals and `length` orders of each, so that every order is as likely."""
+    code_dropout: float = 0.5
+    """Share of codes that a step exchanges for those of other intervals."""
     every: int = 50
     """Steps between two looks at the validation part."""
-    patience: int = 8
-    """Looks without a new best after which the training ends; 0: none."""
+    patience: int = 4
+    """Looks without a new best after which a stage ends; 0: none."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.code_dropout < 1:
@@ -117,8 +156,13 @@ class EnsembleTraining:
                 raise InputError(f"EnsembleTraining.{name}: expected at least {low}, got {getattr(self, name)}")
 
 
+Row = dict[str, Any]
+Steps = Callable[[TrainingProgress[Ensemble], int], tuple[TrainingProgress[Ensemble], jax.Array]]
+"""So many steps, and the loss of each."""
+
+
 def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts: tuple[Told, Told], key: jax.Array,
-        on_row: Callable[[dict[str, float]], None] | None = None) -> tuple[Ensemble, list[dict[str, float]]]:
+        on_row: Callable[[Row], None] = lambda row: None) -> tuple[Ensemble, list[Row]]:
     """The ensemble of the lowest loss on the validation part.
 
     Args:
@@ -129,27 +173,42 @@ def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts
       key: of all draws.
       on_row: called with each new row.
 
-    Returns it, and a row of each look: step, loss and validation_loss in nats an order. The first is that of the
-    ensemble to start from.
+    Returns it, and a row of each look: part (shift or whole), step, loss, and validation_loss in nats an order. The
+    loss of the shift is the gain that `Pulls` foretell, with a minus. The first row of a part is that of the ensemble
+    that it starts from.
     """
-    given, counts = jax.tree.map(jnp.asarray, parts[0]), parts[0].counts
-    firsts = np.cumsum(counts) - counts
-    table = (jnp.asarray(firsts, jnp.int32), jnp.asarray(counts, jnp.int32))
-    progress = loop.begin(training.train, ensemble)
-    best = ensemble
-    curve = [{"step": 0, "loss": float("nan"), "validation_loss": float(losses(model, ensemble, parts[1]).mean())}]
-    while int(progress.step) < training.train.steps:
-        count = min(training.every, training.train.steps - int(progress.step))
-        progress, trained = _steps(training, count, model, progress, (given, table), key)
-        row = {"step": int(progress.step), "loss": float(jnp.mean(trained)),
-               "validation_loss": float(losses(model, progress.average, parts[1]).mean())}
-        if not np.isfinite(row["loss"]):
-            raise InputError(f"ensemble: the loss before step {row['step']} is no finite number; lower the rate "
-                             f"(peak_rate={training.train.peak_rate})")
-        curve.append(row)
-        if on_row:
-            on_row(row)
-        since = len(curve) - 1 - int(np.argmin([each["validation_loss"] for each in curve]))
+    given = jax.tree.map(jnp.asarray, parts[0])
+    pulled, counts = jax.tree.map(jnp.asarray, pulls(model, parts[0])), parts[0].counts
+    bounds = (jnp.asarray(np.cumsum(counts) - counts, jnp.int32), jnp.asarray(counts, jnp.int32))
+    full = jnp.asarray(np.flatnonzero(counts))
+    keys = jax.random.split(key)
+    stages: dict[str, tuple[TrainSpec, Steps]] = {
+        "shift": (training.shift, lambda progress, count: _shift_steps(
+            training, count, progress, (pulled, given.codes, full), keys[0])),
+        "whole": (training.whole, lambda progress, count: _steps(
+            training, count, model, progress, (given, bounds), keys[1]))}
+    curve: list[Row] = []
+    for name, (train, steps) in stages.items():
+        ensemble, rows = _descended(training, train, steps, ensemble, lambda of: float(
+            np.mean(losses(model, of, parts[1]), dtype=np.float64)), lambda row, name=name: on_row({"part": name, **row}))
+        curve += [{"part": name, **row} for row in rows]
+    return ensemble, curve
+
+
+def _descended(training: EnsembleTraining, train: TrainSpec, steps: Steps, ensemble: Ensemble,
+               measure: Callable[[Ensemble], float], on_row: Callable[[Row], None]) -> tuple[Ensemble, list[Row]]:
+    """The best ensemble of one stage, and its rows."""
+    progress, best = loop.begin(train, ensemble), ensemble
+    curve: list[Row] = [{"step": 0, "loss": None, "validation_loss": measure(ensemble)}]
+    while int(progress.step) < train.steps:
+        progress, trained = steps(progress, min(training.every, train.steps - int(progress.step)))
+        loss = float(jnp.mean(trained))
+        if not np.isfinite(loss):
+            raise InputError(f"ensemble: the loss before step {int(progress.step)} is no finite number; lower the rate "
+                             f"(peak_rate={train.peak_rate})")
+        curve.append({"step": int(progress.step), "loss": loss, "validation_loss": measure(progress.average)})
+        on_row(curve[-1])
+        since = len(curve) - 1 - int(np.argmin([row["validation_loss"] for row in curve]))
         if since == 0:
             best = jax.tree.map(jnp.copy, progress.average)  # the loop gives its own arrays away
         if training.patience and since >= training.patience:
@@ -157,23 +216,53 @@ def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts
     return best, curve
 
 
+def _exchanged(share: float, codes: jax.Array, key: jax.Array) -> jax.Array:
+    """Codes [B, C], a share of which is exchanged for those of others of the batch at the same place."""
+    of_swap, of_other = jax.random.split(key)
+    other = jax.random.permutation(of_other, codes, axis=0, independent=True)
+    return jnp.where(jax.random.bernoulli(of_swap, share, codes.shape), other, codes)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _shift_steps(training: EnsembleTraining, count: int, progress: TrainingProgress[Ensemble],
+                 data: tuple[Pulls, jax.Array, jax.Array], key: jax.Array
+                 ) -> tuple[TrainingProgress[Ensemble], jax.Array]:
+    """`count` steps of the shift alone, on intervals `full` that have orders."""
+    train, (pulled, every_codes, full) = training.shift, data
+    total = jnp.mean(jnp.asarray(pulled.count)[full])
+
+    def one(now: TrainingProgress[Ensemble], _: None) -> tuple[TrainingProgress[Ensemble], jax.Array]:
+        of_batch, of_swap = jax.random.split(jax.random.fold_in(key, now.step))
+        batch = full[jax.random.randint(of_batch, (train.batch,), 0, len(full))]
+        codes = _exchanged(training.code_dropout, every_codes[batch], of_swap)
+        pull, orders = jnp.asarray(pulled.pull)[batch], jnp.asarray(pulled.count)[batch]
+
+        def loss(ensemble: Ensemble) -> jax.Array:
+            shift = ensemble.shifts(codes)
+            costs = orders / 2 * jnp.einsum("bd,de,be->b", shift, pulled.cost, shift)
+            return jnp.mean(costs - jnp.sum(pull * shift, axis=-1)) / total
+
+        value, gradient = jax.value_and_grad(loss)(now.params)
+        return loop.stepped(train, now, gradient), value
+
+    return jax.lax.scan(one, progress, None, length=count)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _steps(training: EnsembleTraining, count: int, model: OrderModel, progress: TrainingProgress[Ensemble],
            data: tuple[Told, tuple[jax.Array, jax.Array]], key: jax.Array
            ) -> tuple[TrainingProgress[Ensemble], jax.Array]:
-    """`count` steps, and the loss of each."""
-    train, (given, (firsts, counts)) = training.train, data
+    """`count` steps of the whole, and the loss of each."""
+    train, (given, (firsts, counts)) = training.whole, data
 
     def one(now: TrainingProgress[Ensemble], _: None) -> tuple[TrainingProgress[Ensemble], jax.Array]:
-        of_batch, of_order, of_swap, of_other = jax.random.split(jax.random.fold_in(key, now.step), 4)
+        of_batch, of_order, of_swap = jax.random.split(jax.random.fold_in(key, now.step), 3)
         # The batch of an order drawn evenly: a batch is as likely as it has orders.
         batch = jnp.asarray(given.batch)[jax.random.randint(of_batch, (train.batch,), 0, len(given.batch))]
         share = jax.random.uniform(of_order, (train.batch, train.length))
         row = firsts[batch][:, None] + (share * counts[batch][:, None]).astype(jnp.int32)
         row = jnp.minimum(row, (firsts + counts)[batch][:, None] - 1)
-        codes = jnp.asarray(given.codes)[batch]
-        other = jax.random.permutation(of_other, codes, axis=0, independent=True)
-        codes = jnp.where(jax.random.bernoulli(of_swap, training.code_dropout, codes.shape), other, codes)
+        codes = _exchanged(training.code_dropout, jnp.asarray(given.codes)[batch], of_swap)
         hidden, label = jnp.asarray(given.hidden)[row], jnp.asarray(given.label)[row]
 
         def loss(ensemble: Ensemble) -> jax.Array:

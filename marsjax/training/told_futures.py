@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from marsjax.core import times
+from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Time
 from marsjax.model import kv_cache
 from marsjax.observers.order_images import OrderImageObserver
@@ -54,7 +55,7 @@ def roll(simulator: Simulator, starts: Start, trajectory: np.ndarray, seed: int,
     """
     observer = simulator.spec.observers[-1]
     if not isinstance(observer, OrderImageObserver):
-        raise ValueError(f"told futures: expected an OrderImageObserver as the last observer, got {observer!r}")
+        raise InputError(f"told futures: expected an OrderImageObserver as the last observer, got {observer!r}")
     state = jax.jit(sim_step.begin)(simulator, starts, jnp.asarray(trajectory), (), until)
     parts: list[Decided] = []
     while bool((np.asarray(state.end) == End.RUNNING).any()):
@@ -66,7 +67,8 @@ def roll(simulator: Simulator, starts: Start, trajectory: np.ndarray, seed: int,
     images = jax.device_get(jax.jit(jax.vmap(observer.last, (0, None)))(state.observed[-1], jnp.int32(count))).images
     codes = np.asarray(encode(images[:, -count:].reshape(-1, *images.shape[2:])))
     kept = (interval >= 0) & (interval < length[:, None])
-    batch = interval + count * np.arange(len(length))[:, None]
+    batch = interval.astype(np.int64) + count * np.arange(len(length))[:, None]
+    # Orders are sent in order of time, so that those of an interval lie one after the other.
     return Told(hidden[kept], drawn[kept], batch[kept].astype(np.int32), codes)
 
 
