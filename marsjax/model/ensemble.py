@@ -27,6 +27,8 @@ from marsjax.core.records import Array
 from marsjax.core.specs import CacheSpec, ComputeSpec
 from marsjax.model.blocks import Part, in_blocks
 from marsjax.model.layers import FLOAT32, DecoderLayer, RmsNorm, Weight, attend, dense, layer_of
+from marsjax.model.order_batch import fresh
+from marsjax.model.order_batch.fresh import FreshWeight
 
 _MOST = 2**16
 """Of each size."""
@@ -98,8 +100,9 @@ class Ensemble(nnx.Module):
     def __init__(self, spec: EnsembleSpec, weights: Mapping[str, Array], compute: ComputeSpec = FLOAT32) -> None:
         """Takes every array of `weights`, by the names and in the shapes of `shapes(spec)`."""
         self.spec, self.compute = spec, compute
-        self.code, self.place, self.shift, self.entry, self.exit = (
-            nnx.Param(weights[name]) for name in ("code", "place", "shift", "entry", "exit"))
+        self.code, self.place = nnx.Param(weights["code"]), nnx.Param(weights["place"])
+        self.shift, self.entry = nnx.Param(weights["shift"]), nnx.Param(weights["entry"])
+        self.exit = nnx.Param(weights["exit"])
         self.reader, self.layers = (DecoderLayer({
             name.removeprefix(f"{part}."): x for name, x in weights.items() if name.startswith(f"{part}.")}, compute)
             for part in ("reader", "layers"))
@@ -133,7 +136,7 @@ class Ensemble(nnx.Module):
         x, reader = jnp.asarray(self.code[...])[codes] + self.place[...], layer_of(self.reader, 0)
         query, key, value = reader.project(x)
         every = np.ones((codes.shape[-1],) * 2, bool)
-        mixed = attend(query, *(jnp.swapaxes(y, -3, -2) for y in (key, value)), every, self.compute)
+        mixed = attend(query, jnp.swapaxes(key, -3, -2), jnp.swapaxes(value, -3, -2), every, self.compute)
         return reader.after_attention(x, mixed)
 
     def _shift(self, x: jax.Array) -> jax.Array:
@@ -168,34 +171,27 @@ def change(ensemble: Ensemble, cache: CacheSpec, hidden: jax.Array, read: ReadBa
     return changed
 
 
-class _Fresh(NamedTuple):
-    """How one weight starts: normal(scale), or, without a scale, filled with one number."""
-
-    shape: tuple[int, ...]
-    scale: float = 0.0
-    fill: float = 0.0
-
-
-def _plan(spec: EnsembleSpec) -> dict[str, _Fresh]:
+def _plan(spec: EnsembleSpec) -> dict[str, FreshWeight]:
     """How every weight starts, by its name."""
     d, w, h, k = spec.hidden, spec.width, spec.heads, spec.width // spec.heads
 
-    def layer(part: str, n: int) -> dict[str, _Fresh]:
+    def layer(part: str, n: int) -> dict[str, FreshWeight]:
         into = 1 / math.sqrt(2 * n)
-        return {f"{part}.attention_norm": _Fresh((n, w), fill=1),
-                f"{part}.qkv": _Fresh((n, w, 3, h, k), 1 / math.sqrt(w)),
-                f"{part}.out": _Fresh((n, h, k, w), into / math.sqrt(w)), f"{part}.mlp_norm": _Fresh((n, w), fill=1),
-                f"{part}.gate_up": _Fresh((n, w, 2, 4 * w), 1 / math.sqrt(w)),
-                f"{part}.down": _Fresh((n, 4 * w, w), into / math.sqrt(4 * w))}
+        return {f"{part}.attention_norm": FreshWeight((n, w), fill=1),
+                f"{part}.qkv": FreshWeight((n, w, 3, h, k), 1 / math.sqrt(w)),
+                f"{part}.out": FreshWeight((n, h, k, w), into / math.sqrt(w)), f"{part}.mlp_norm": FreshWeight((n, w), fill=1),
+                f"{part}.gate_up": FreshWeight((n, w, 2, 4 * w), 1 / math.sqrt(w)),
+                f"{part}.down": FreshWeight((n, 4 * w, w), into / math.sqrt(4 * w))}
 
-    return {"code": _Fresh((spec.codes, w), 1), "place": _Fresh((spec.places, w), 1), **layer("reader", 1),
-            "reader_norm": _Fresh((w,), fill=1), "shift": _Fresh((spec.places, w, d)), "entry": _Fresh((d, w), 1 / math.sqrt(d)), **layer("layers", spec.layers), "norm": _Fresh((w,), fill=1),
-            "exit": _Fresh((w, d))}
+    return {"code": FreshWeight((spec.codes, w), 1), "place": FreshWeight((spec.places, w), 1), **layer("reader", 1),
+            "reader_norm": FreshWeight((w,), fill=1), "shift": FreshWeight((spec.places, w, d)),
+            "entry": FreshWeight((d, w), 1 / math.sqrt(d)), **layer("layers", spec.layers),
+            "norm": FreshWeight((w,), fill=1), "exit": FreshWeight((w, d))}
 
 
 def shapes(spec: EnsembleSpec) -> dict[str, tuple[int, ...]]:
     """The shape of every weight of an ensemble, by its name."""
-    return {name: fresh.shape for name, fresh in _plan(spec).items()}
+    return {name: one.shape for name, one in _plan(spec).items()}
 
 
 def init(spec: EnsembleSpec, key: jax.Array, codebook: Array | None = None) -> Ensemble:
@@ -203,10 +199,7 @@ def init(spec: EnsembleSpec, key: jax.Array, codebook: Array | None = None) -> E
 
     `codebook` [N, n] are vectors of the codes: with them codes that are alike start alike.
     """
-    plan = _plan(spec)
-    keys = dict(zip(plan, jax.random.split(key, len(plan)), strict=True))
-    weights = {name: fresh.scale * jax.random.normal(keys[name], fresh.shape) if fresh.scale
-               else jnp.full(fresh.shape, fresh.fill, jnp.float32) for name, fresh in plan.items()}
+    weights = dict(fresh.drawn(_plan(spec), key))
     if codebook is not None:
         codebook = jnp.asarray(codebook, jnp.float32)
         if codebook.ndim != 2 or codebook.shape[0] != spec.codes:
@@ -214,6 +207,7 @@ def init(spec: EnsembleSpec, key: jax.Array, codebook: Array | None = None) -> E
                              f"{codebook.shape}")
         size = jnp.sqrt(jnp.mean(jnp.square(codebook - codebook.mean(axis=0)))) + 1e-6
         even = (codebook - codebook.mean(axis=0)) / size
-        weights["code"] = even @ jax.random.normal(keys["code"], (codebook.shape[1], spec.width)) / math.sqrt(
-            codebook.shape[1])
+        numbers = codebook.shape[1]
+        wide = jax.random.normal(jax.random.fold_in(key, 0), (numbers, spec.width))
+        weights["code"] = even @ wide / math.sqrt(numbers)
     return Ensemble(spec, weights)

@@ -46,8 +46,8 @@ class Simulator:
     """What the contexts of all trajectories begin with (`step.shared_prefix`, `CacheSpec.prefix`); None where they have
     nothing in common, or each reads its own copy."""
     ensemble: Ensemble | None = None
-    """By which trajectories are told of the orders to come (`SimState.guide`); None: they are told nothing. Trajectories
-    begin with nothing told, and are then those without an ensemble."""
+    """By which trajectories are told of the orders to come (`SimState.guide`); None: they never are. They begin with
+    nothing told, and are then those without an ensemble."""
 
     @classmethod
     def of(cls, loaded: LoadedModel, market: MarketSpec, *, agents: Sequence[Agent] = (),

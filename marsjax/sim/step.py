@@ -156,8 +156,8 @@ def step(simulator: Simulator, state: SimState, words: Draws, asked: Array | Non
     is_last = decision.active & ~decision.sent
     number, guide = state.step + 1, state.guide
     state = dataclasses.replace(
-        state, guide=NOT_CARRIED, end=jnp.where(is_last, jnp.int32(End.TIME), end), step=jnp.where(asked, number, state.step),
-        time=times.select(decision.sent, decision.planned.time, state.time))
+        state, guide=NOT_CARRIED, end=jnp.where(is_last, jnp.int32(End.TIME), end),
+        step=jnp.where(asked, number, state.step), time=times.select(decision.sent, decision.planned.time, state.time))
     refresh = jnp.where(asked, number, NO_REFRESH)
     if spec.agents:
         if words.agents is None:

@@ -1,4 +1,4 @@
-"""From days and the codes of their order batches to an ensemble (`model.ensemble`): the order model itself stays as it is.
+"""From days and the codes of their order batches to an ensemble (`model.ensemble`); the order model stays as it is.
 
 The loss is that of each next order, given the codes of the interval in which it came: what an order model can learn
 from being told the whole interval at once. The hidden states before the orders are those of the order model, made once.
@@ -9,7 +9,7 @@ sums over intervals (`Pulls`), for which no head is computed; then all weights, 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,10 @@ NO_BATCH = -1
 """Stands for the batch of an order that lies in no interval with a batch."""
 UNDECAYED = ("norm",)
 """Parts of names of weights that are not to be pulled to 0."""
+_SHIFT = TrainSpec(steps=300, batch=512, length=1, peak_rate=2e-3, warmup=50, decay=3.0, undecayed=UNDECAYED,
+                   average=0.98)
+_WHOLE = TrainSpec(steps=200, batch=128, length=16, peak_rate=5e-4, warmup=50, decay=3.0, undecayed=UNDECAYED,
+                   average=0.98)
 _TOGETHER = 2048
 """Orders whose losses are measured at a time."""
 
@@ -57,7 +61,7 @@ class ToldSpan:
                              f"{there.min()} to {there.max()}")
 
 
-class Told(NamedTuple):
+class ToldOrders(NamedTuple):
     """What an ensemble is trained or measured on: N orders of M batches, the orders of each one after the other."""
 
     hidden: Array
@@ -75,7 +79,7 @@ class Told(NamedTuple):
         return np.bincount(np.asarray(self.batch), minlength=len(self.codes))
 
 
-def told(model: OrderModel, spans: Sequence[ToldSpan]) -> Told:
+def told(model: OrderModel, spans: Sequence[ToldSpan]) -> ToldOrders:
     """The orders of some spans, without those in no batch, NumPy arrays; InputError where none is left."""
     found, passed = [], 0
     for each in spans:
@@ -86,7 +90,7 @@ def told(model: OrderModel, spans: Sequence[ToldSpan]) -> Told:
     if not sum(len(label) for _, label, _ in found):
         raise InputError("ensemble: expected orders that lie in batches, got none")
     hidden, label, batch = (np.concatenate(x) for x in zip(*found, strict=True))
-    return Told(hidden, label, batch.astype(np.int32), np.concatenate([each.codes for each in spans]))
+    return ToldOrders(hidden, label, batch.astype(np.int32), np.concatenate([each.codes for each in spans]))
 
 
 def nats(model: OrderModel, hidden: Array, label: Array) -> jax.Array:
@@ -101,19 +105,19 @@ def nats(model: OrderModel, hidden: Array, label: Array) -> jax.Array:
 class Pulls(NamedTuple):
     """Which way the orders of M intervals pull the hidden states before them, and how much a change of these costs.
 
-    Where a change c is small, the nats of the orders of interval m change by count[m] c' cost c / 2 - pull[m]' c.
+    Where a change c is small, the nats of the orders of interval m change by orders[m] c' cost c / 2 - pull[m]' c.
     """
 
     pull: Array
     """float32 [M, d], the sum over an interval's orders of minus the gradient of their nats."""
-    count: Array
-    """float32 [M], orders."""
+    orders: Array
+    """float32 [M], how many there are."""
     cost: Array
     """float32 [d, d], the mean over all orders of the products of these gradients, which is the mean of the second
     derivatives of the nats where the order model's law is the true one."""
 
 
-def pulls(model: OrderModel, of: Told) -> Pulls:
+def pulls(model: OrderModel, of: ToldOrders) -> Pulls:
     """Of told orders, on the host."""
     found = []
     for rows in np.array_split(np.arange(len(of.label)), -(-len(of.label) // _TOGETHER)):
@@ -135,11 +139,9 @@ def _gradients(model: OrderModel, hidden: jax.Array, label: jax.Array) -> jax.Ar
 class EnsembleTraining:
     """How an ensemble is trained: first its shift alone, by `Pulls`, then all of it, by the nats of orders."""
 
-    shift: TrainSpec = TrainSpec(steps=300, batch=512, length=1, peak_rate=2e-3, warmup=50, decay=3.0,
-                                 undecayed=UNDECAYED, average=0.98)
+    shift: TrainSpec = _SHIFT
     """Of a step `batch` intervals, drawn evenly, with all of their orders."""
-    whole: TrainSpec = TrainSpec(steps=200, batch=128, length=16, peak_rate=5e-4, warmup=50, decay=3.0,
-                                 undecayed=UNDECAYED, average=0.98)
+    whole: TrainSpec = _WHOLE
     """Of a step `batch` intervals and `length` orders of each, so that every order is as likely."""
     code_dropout: float = 0.5
     """Share of codes that a step exchanges for those of other intervals."""
@@ -161,8 +163,8 @@ Steps = Callable[[TrainingProgress[Ensemble], int], tuple[TrainingProgress[Ensem
 """So many steps, and the loss of each."""
 
 
-def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts: tuple[Told, Told], key: jax.Array,
-        on_row: Callable[[Row], None] = lambda row: None) -> tuple[Ensemble, list[Row]]:
+def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts: tuple[ToldOrders, ToldOrders],
+        key: jax.Array, on_row: Callable[[Row], None] = lambda row: None) -> tuple[Ensemble, list[Row]]:
     """The ensemble of the lowest loss on the validation part.
 
     Args:
@@ -187,19 +189,26 @@ def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts
             training, count, progress, (pulled, given.codes, full), keys[0])),
         "whole": (training.whole, lambda progress, count: _steps(
             training, count, model, progress, (given, bounds), keys[1]))}
+
+    def measure(of: Ensemble) -> float:
+        return float(np.mean(losses(model, of, parts[1]), dtype=np.float64))
+
     curve: list[Row] = []
+    best = ensemble
     for name, (train, steps) in stages.items():
-        ensemble, rows = _descended(training, train, steps, ensemble, lambda of: float(
-            np.mean(losses(model, of, parts[1]), dtype=np.float64)), lambda row, name=name: on_row({"part": name, **row}))
-        curve += [{"part": name, **row} for row in rows]
-    return ensemble, curve
+        for found, row in _descended(training, train, steps, best, measure):
+            best = found
+            curve.append({"part": name, **row})
+            on_row(curve[-1])
+    return best, curve
 
 
 def _descended(training: EnsembleTraining, train: TrainSpec, steps: Steps, ensemble: Ensemble,
-               measure: Callable[[Ensemble], float], on_row: Callable[[Row], None]) -> tuple[Ensemble, list[Row]]:
-    """The best ensemble of one stage, and its rows."""
+               measure: Callable[[Ensemble], float]) -> Iterator[tuple[Ensemble, Row]]:
+    """The best ensemble so far of one stage, and the row, at each look."""
     progress, best = loop.begin(train, ensemble), ensemble
     curve: list[Row] = [{"step": 0, "loss": None, "validation_loss": measure(ensemble)}]
+    yield best, curve[-1]
     while int(progress.step) < train.steps:
         progress, trained = steps(progress, min(training.every, train.steps - int(progress.step)))
         loss = float(jnp.mean(trained))
@@ -207,13 +216,12 @@ def _descended(training: EnsembleTraining, train: TrainSpec, steps: Steps, ensem
             raise InputError(f"ensemble: the loss before step {int(progress.step)} is no finite number; lower the rate "
                              f"(peak_rate={train.peak_rate})")
         curve.append({"step": int(progress.step), "loss": loss, "validation_loss": measure(progress.average)})
-        on_row(curve[-1])
         since = len(curve) - 1 - int(np.argmin([row["validation_loss"] for row in curve]))
         if since == 0:
             best = jax.tree.map(jnp.copy, progress.average)  # the loop gives its own arrays away
+        yield best, curve[-1]
         if training.patience and since >= training.patience:
             break
-    return best, curve
 
 
 def _exchanged(share: float, codes: jax.Array, key: jax.Array) -> jax.Array:
@@ -229,13 +237,13 @@ def _shift_steps(training: EnsembleTraining, count: int, progress: TrainingProgr
                  ) -> tuple[TrainingProgress[Ensemble], jax.Array]:
     """`count` steps of the shift alone, on intervals `full` that have orders."""
     train, (pulled, every_codes, full) = training.shift, data
-    total = jnp.mean(jnp.asarray(pulled.count)[full])
+    total = jnp.mean(jnp.asarray(pulled.orders)[full])
 
     def one(now: TrainingProgress[Ensemble], _: None) -> tuple[TrainingProgress[Ensemble], jax.Array]:
         of_batch, of_swap = jax.random.split(jax.random.fold_in(key, now.step))
         batch = full[jax.random.randint(of_batch, (train.batch,), 0, len(full))]
         codes = _exchanged(training.code_dropout, every_codes[batch], of_swap)
-        pull, orders = jnp.asarray(pulled.pull)[batch], jnp.asarray(pulled.count)[batch]
+        pull, orders = jnp.asarray(pulled.pull)[batch], jnp.asarray(pulled.orders)[batch]
 
         def loss(ensemble: Ensemble) -> jax.Array:
             shift = ensemble.shifts(codes)
@@ -250,7 +258,7 @@ def _shift_steps(training: EnsembleTraining, count: int, progress: TrainingProgr
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _steps(training: EnsembleTraining, count: int, model: OrderModel, progress: TrainingProgress[Ensemble],
-           data: tuple[Told, tuple[jax.Array, jax.Array]], key: jax.Array
+           data: tuple[ToldOrders, tuple[jax.Array, jax.Array]], key: jax.Array
            ) -> tuple[TrainingProgress[Ensemble], jax.Array]:
     """`count` steps of the whole, and the loss of each."""
     train, (given, (firsts, counts)) = training.whole, data
@@ -275,7 +283,7 @@ def _steps(training: EnsembleTraining, count: int, model: OrderModel, progress: 
     return jax.lax.scan(one, progress, None, length=count)
 
 
-def changed(ensemble: Ensemble, of: Told, codes: Array | None = None, strength: float = 1.0) -> np.ndarray:
+def changed(ensemble: Ensemble, of: ToldOrders, codes: Array | None = None, strength: float = 1.0) -> np.ndarray:
     """Hidden states [N, d] of orders told their batches, or told other `codes` [M, C] in place of them."""
     codes = of.codes if codes is None else codes
     pad = -len(of.label) % _TOGETHER
@@ -292,7 +300,7 @@ def _changed(ensemble: Ensemble, parts: tuple[jax.Array, jax.Array], codes: jax.
     return jax.lax.map(lambda x: ensemble(x[0], jax.tree.map(lambda of: jnp.asarray(of)[x[1]], read)), parts)
 
 
-def losses(model: OrderModel, ensemble: Ensemble, of: Told) -> np.ndarray:
+def losses(model: OrderModel, ensemble: Ensemble, of: ToldOrders) -> np.ndarray:
     """Nats of every order told its batch, float32 [N]."""
     hidden = changed(ensemble, of)
     pad = -len(hidden) % _TOGETHER

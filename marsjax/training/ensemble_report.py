@@ -15,7 +15,7 @@ from marsjax.model.ensemble import Ensemble
 from marsjax.model.llama import OrderModel
 from marsjax.training import ensemble as training
 from marsjax.training import evaluate
-from marsjax.training.ensemble import Told
+from marsjax.training.ensemble import ToldOrders
 
 BLOCK = 5
 """Intervals of a moving block."""
@@ -29,7 +29,7 @@ class Gain(NamedTuple):
     """Its standard error."""
 
 
-def measured(model: OrderModel, ensemble: Ensemble, of: Told, codes: Mapping[str, Array], strength: float = 1.0
+def measured(model: OrderModel, ensemble: Ensemble, of: ToldOrders, codes: Mapping[str, Array], strength: float = 1.0
              ) -> dict[str, dict[str, Gain]]:
     """The gains over the order model alone, by the name of the codes and by `evaluate.FIELDS`.
 

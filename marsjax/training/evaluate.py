@@ -49,7 +49,7 @@ def states(model: OrderModel, spans: Sequence[Span]) -> tuple[np.ndarray, np.nda
         full = np.pad(part, ((0, _TOGETHER - len(part)), (0, 0), (0, 0)))
         hidden = np.asarray(_hidden(model, full))[: len(part)]
         found.append(hidden[chosen.scored[start : start + _TOGETHER]])
-    return np.concatenate(found), chosen.features[:, 1:, 0][chosen.scored]
+    return np.concatenate(found), np.asarray(chosen.features)[:, 1:, 0][chosen.scored]
 
 
 @jax.jit

@@ -61,7 +61,7 @@ def test_a_checkpoint_without_one_says_how_to_make_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("format", "other", "format: expected 'marsjax ensemble 1', got 'other'"),
-    ("sizes", {"width": 8}, "sizes: expected the keys codes, .* got width"),
+    ("sizes", {"width": 8}, "sizes: expected the keys codes, .* got 'width'"),
     ("about", [], "about, trained_with: expected two objects")])
 def test_a_damaged_record_is_named(place: Path, key: str, value: object, message: str) -> None:
     path = place / folder.CONTROL / ensemble_files.SPEC
@@ -83,7 +83,7 @@ def test_weights_that_do_not_fit_or_are_cut_off_are_named(place: Path) -> None:
     weights.write_bytes(whole)
     record.write_text(text.replace('"codes": 8', '"codes": 9'))
     folder.seal(place)
-    with pytest.raises(ValueError, match=r"code: ensemble\.json asks for \(\(9, 8\), 'float32'\), stored is \(\(8, 8\)"):
+    with pytest.raises(ValueError, match=r"'code': ensemble\.json asks for \(\(9, 8\), .* stored is \(\(8, 8\)"):
         ensemble_files.load(place)
 
 

@@ -73,7 +73,8 @@ def test_it_is_its_slow_copy(learnt: Ensemble, hidden: jax.Array, codes: jax.Arr
 def test_what_has_learnt_nothing_or_is_told_nothing_changes_no_bit(learnt: Ensemble, hidden: jax.Array,
                                                                    codes: jax.Array) -> None:
     fresh = ensemble.init(SPEC, jax.random.key(4))
-    for of, read in ((fresh, fresh.prepared(codes)), (learnt, learnt.prepared(codes, 0.0)), (learnt, learnt.nothing(7))):
+    pairs = (fresh, fresh.prepared(codes)), (learnt, learnt.prepared(codes, 0.0)), (learnt, learnt.nothing(7))
+    for of, read in pairs:
         np.testing.assert_array_equal(of(hidden, read), hidden)
     nothing, some = learnt.nothing(7), learnt.prepared(codes)
     assert [(x.shape, x.dtype) for x in nothing] == [(x.shape, x.dtype) for x in some]
@@ -99,8 +100,8 @@ def test_a_row_has_the_same_bits_in_any_batch(learnt: Ensemble, hidden: jax.Arra
     read = learnt.prepared(codes)
     whole = run(learnt, cache, hidden, read)
     for rows in (slice(0, 3), slice(2, 7), slice(6, 7)):
-        np.testing.assert_array_equal(run(learnt, cache, hidden[rows], jax.tree.map(lambda x, rows=rows: x[rows], read)),
-                                      whole[rows])
+        some = jax.tree.map(lambda x, rows=rows: x[rows], read)
+        np.testing.assert_array_equal(run(learnt, cache, hidden[rows], some), whole[rows])
 
 
 def test_it_matters_which_code_is_where(learnt: Ensemble, hidden: jax.Array) -> None:

@@ -21,7 +21,7 @@ from marsjax.sim import step as sim_step
 from marsjax.sim.initial import Start
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.state import End, SimState
-from marsjax.training.ensemble import Told
+from marsjax.training.ensemble import ToldOrders
 
 _CHUNK = 64
 """Decisions of a compiled call."""
@@ -39,7 +39,7 @@ class Decided(NamedTuple):
 
 
 def roll(simulator: Simulator, starts: Start, trajectory: np.ndarray, seed: int, until: Time,
-         encode: Callable[[Array], Array]) -> Told:
+         encode: Callable[[Array], Array]) -> ToldOrders:
     """Futures of starts [B, ...], each up to `until` [B], and the codes of their intervals.
 
     Args:
@@ -53,9 +53,7 @@ def roll(simulator: Simulator, starts: Start, trajectory: np.ndarray, seed: int,
 
     Orders of intervals that end after `until` are left out.
     """
-    observer = simulator.spec.observers[-1]
-    if not isinstance(observer, OrderImageObserver):
-        raise InputError(f"told futures: expected an OrderImageObserver as the last observer, got {observer!r}")
+    observer = _observer(simulator)
     state = jax.jit(sim_step.begin)(simulator, starts, jnp.asarray(trajectory), (), until)
     parts: list[Decided] = []
     while bool((np.asarray(state.end) == End.RUNNING).any()):
@@ -69,18 +67,25 @@ def roll(simulator: Simulator, starts: Start, trajectory: np.ndarray, seed: int,
     kept = (interval >= 0) & (interval < length[:, None])
     batch = interval.astype(np.int64) + count * np.arange(len(length))[:, None]
     # Orders are sent in order of time, so that those of an interval lie one after the other.
-    return Told(hidden[kept], drawn[kept], batch[kept].astype(np.int32), codes)
+    return ToldOrders(hidden[kept], drawn[kept], batch[kept].astype(np.int32), codes)
+
+
+def _observer(simulator: Simulator) -> OrderImageObserver:
+    observer = simulator.spec.observers[-1]
+    if not isinstance(observer, OrderImageObserver):
+        raise InputError(f"told futures: expected an OrderImageObserver as the last observer, got {observer!r}")
+    return observer
 
 
 @functools.partial(jax.jit, donate_argnums=1)
 def _chunk(given: Simulator, state: SimState, began: Time, seed: jax.Array) -> tuple[SimState, Decided]:
-    simulator, observer = given.prepared(), given.spec.observers[-1]
+    simulator, every_s = given.prepared(), _observer(given).spec.every_s
 
     def one(state: SimState, _: None) -> tuple[SimState, Decided]:
         hidden = kv_cache.predict(simulator.model, simulator.spec.cache, state.cache, simulator.prefix)
         state, decision = sim_step.step(simulator, state, sim_step.draw(seed, state.trajectory, state.step))
         passed = times.subtract(decision.planned.time, began)
-        interval = jnp.where(decision.sent, jnp.asarray(passed.s) // observer.spec.every_s, -1)
+        interval = jnp.where(decision.sent, jnp.asarray(passed.s) // every_s, -1)
         return state, Decided(hidden, decision.token, interval)
 
     found: Any = jax.lax.scan(one, state, None, length=_CHUNK)
