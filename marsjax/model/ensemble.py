@@ -179,7 +179,8 @@ def _plan(spec: EnsembleSpec) -> dict[str, FreshWeight]:
         into = 1 / math.sqrt(2 * n)
         return {f"{part}.attention_norm": FreshWeight((n, w), fill=1),
                 f"{part}.qkv": FreshWeight((n, w, 3, h, k), 1 / math.sqrt(w)),
-                f"{part}.out": FreshWeight((n, h, k, w), into / math.sqrt(w)), f"{part}.mlp_norm": FreshWeight((n, w), fill=1),
+                f"{part}.out": FreshWeight((n, h, k, w), into / math.sqrt(w)),
+                f"{part}.mlp_norm": FreshWeight((n, w), fill=1),
                 f"{part}.gate_up": FreshWeight((n, w, 2, 4 * w), 1 / math.sqrt(w)),
                 f"{part}.down": FreshWeight((n, 4 * w, w), into / math.sqrt(4 * w))}
 

@@ -71,9 +71,10 @@ def roll(simulator: Simulator, starts: Start, trajectory: np.ndarray, seed: int,
 
 
 def _observer(simulator: Simulator) -> OrderImageObserver:
-    observer = simulator.spec.observers[-1]
+    observer = simulator.spec.observers[-1] if simulator.spec.observers else None
     if not isinstance(observer, OrderImageObserver):
-        raise InputError(f"told futures: expected an OrderImageObserver as the last observer, got {observer!r}")
+        raise InputError("told futures: expected an OrderImageObserver as the last observer, got "
+                         f"{observer or 'no observer'}")
     return observer
 
 
