@@ -4,6 +4,7 @@
   `folder`: checkpoints of marsjax: weights (Orbax), sizes, bins and origin in one folder; `save` and `restore`.
   `importer`: a published model with its bins -> `Checkpoint`; settles what its files leave open.
   `order_batch`: the order-batch model in a checkpoint's folder `control`.
+  `ensemble`: the ensemble there.
   `manifest`: the hashes of a folder's files, written and checked.
   `safetensors`: the published files of a model, read and written.
   `tensor_files`: the tensors in them, of one file or of shards.
@@ -20,6 +21,7 @@
 from marsjax.checkpoint import (
     converter_files,
     downloads,
+    ensemble,
     folder,
     hub,
     importer,
@@ -35,6 +37,6 @@ from marsjax.checkpoint.folder import Checkpoint
 from marsjax.checkpoint.load import LoadedModel, load_order_model
 
 __all__ = [
-    "Checkpoint", "LoadedModel", "converter_files", "downloads", "folder", "hub", "importer", "load",
+    "Checkpoint", "LoadedModel", "converter_files", "downloads", "ensemble", "folder", "hub", "importer", "load",
     "load_order_model", "manifest", "order_batch", "pickle", "safetensors", "tensor_files", "validation",
 ]  # fmt: skip

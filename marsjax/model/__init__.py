@@ -10,12 +10,13 @@
   `row_head`: a head of few rows, whose sums are those of the classes, and its draw.
   `order_batch`: a minute of orders as codes, and the law of the next minute.
   `head_kernel`: head and draw of a GPU, in kernels that keep the logits on chip.
+  `ensemble`: hidden states changed by what the orders of an interval are to be.
   `OrderModel`: the model of given sizes and weights.
   `init`: a model with fresh weights.
 """
 
-from marsjax.model import head_kernel, kv_cache, layers, llama, order_batch, prefix, row_head, sampling
+from marsjax.model import ensemble, head_kernel, kv_cache, layers, llama, order_batch, prefix, row_head, sampling
 from marsjax.model.llama import OrderModel, init
 
-__all__ = ["OrderModel", "head_kernel", "init", "kv_cache", "layers", "llama", "order_batch", "prefix", "row_head",
-           "sampling"]
+__all__ = ["OrderModel", "ensemble", "head_kernel", "init", "kv_cache", "layers", "llama", "order_batch", "prefix",
+           "row_head", "sampling"]

@@ -16,6 +16,7 @@ from marsjax.core.records import Time
 from marsjax.core.sessions import Phase
 from marsjax.core.times import SECOND_NS
 from marsjax.market import book as books
+from marsjax.model.ensemble import Ensemble
 from marsjax.model.llama import OrderModel
 from marsjax.observers.bars import MINUTE_S
 from marsjax.sim.initial import Start
@@ -46,15 +47,23 @@ def ends(spec: SimulationSpec, starts: Start, minutes: int) -> Time:
     return jax.tree.map(jnp.asarray, times.from_ns(found))
 
 
-def check_weights(model: OrderModel) -> None:
-    """InputError that names the first weight that is no finite number."""
+def check_weights(model: OrderModel, ensemble: Ensemble | None = None) -> None:
+    """InputError that names the first weight that is no finite number, or where an ensemble is for another model."""
     for name, is_finite in _finite(model).items():
         if not is_finite:
             raise InputError(f"rollout: weights.{name}: expected finite numbers")
+    if ensemble is None:
+        return
+    if ensemble.spec.hidden != model.spec.embed_dim:
+        raise InputError(f"rollout: ensemble: expected one for hidden states of {model.spec.embed_dim} (embed_dim of "
+                         f"the order model), got one for {ensemble.spec.hidden}; train it with this model")
+    for name, is_finite in _finite(ensemble).items():
+        if not is_finite:
+            raise InputError(f"rollout: ensemble: weights.{name}: expected finite numbers")
 
 
 @jax.jit
-def _finite(model: OrderModel) -> dict[str, jax.Array]:
+def _finite(model: OrderModel | Ensemble) -> dict[str, jax.Array]:
     return {name: jnp.all(jnp.isfinite(jnp.asarray(x))) for name, x in model.weights().items()}
 
 

@@ -150,7 +150,7 @@ def scheduled(simulator: Simulator, start: Start, spec: RolloutSpec, agent_start
     devices = Devices.of(spec.devices)
     starts, every = _starts(start, spec.trajectories)
     until = checks.ends(simulator.spec, every, spec.minutes)
-    checks.check_weights(simulator.model)
+    checks.check_weights(simulator.model, simulator.ensemble)
     inner = _observed(simulator, spec, hooks)
     inner = devices.on_each(inner.replace(observers=(*inner.spec.observers, *further)))
     checks.check_agents(inner.spec, every, agent_starts)
@@ -170,7 +170,8 @@ def _compiled(structure: jax.tree_util.PyTreeDef, spec: RolloutSpec, scheduler: 
         kernels.compiler_options(kernels.chosen(simulator.spec.cache.kernels)))
     # What a chunk makes of the model stands beside it.
     ready = jax.eval_shape(Simulator.prepared, simulator)
-    return run, checks.memory(run, (ready.model, ready.weights, ready.prefix), scheduler.slots, devices.count)
+    fixed = (ready.model, ready.weights, ready.prefix, ready.ensemble)
+    return run, checks.memory(run, fixed, scheduler.slots, devices.count)
 
 
 def _run(simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: Scheduler, hooks: Hooks,
@@ -255,7 +256,8 @@ def _identity(simulator: Simulator, spec: RolloutSpec, scheduler: Scheduler) -> 
             "model_spec": repr(simulator.model.spec), "model": _digest(simulator.model),
             "table": _digest(simulator.table), "draws": _digest(simulator.draws),
             "start": _digest(outcomes.every(given, given.starts)),
-            "until": _digest(given.until), "agent_starts": _digest(given.agent_starts)}
+            "until": _digest(given.until), "agent_starts": _digest(given.agent_starts),
+            **({"ensemble": _digest(simulator.ensemble)} if simulator.ensemble else {})}
 
 
 def _digest(tree: Any) -> str:

@@ -22,7 +22,7 @@ from marsjax.sim.devices import Devices
 from marsjax.sim.initial import Start
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.specs import SimulationSpec
-from marsjax.sim.state import End, SimState
+from marsjax.sim.state import NOT_CARRIED, End, SimState
 
 NOBODY = -1
 """Stands for the trajectory of a slot that has none."""
@@ -191,7 +191,7 @@ def _take(devices: Devices, spec: SimulationSpec, state: SimState, places: Array
         return some
 
     found: SimState = devices.on_its_own(taken, (False, False))(
-        dataclasses.replace(state, cache=cache, observed=observed), places)
+        dataclasses.replace(state, cache=cache, observed=observed, guide=NOT_CARRIED), places)
     return found
 
 

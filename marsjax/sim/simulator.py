@@ -11,6 +11,7 @@ from marsjax.core import kernels as ways
 from marsjax.core.kernels import Kernels
 from marsjax.core.specs import CacheSpec, MarketSpec
 from marsjax.model import head_kernel, kv_cache
+from marsjax.model.ensemble import Ensemble
 from marsjax.model.llama import OrderModel
 from marsjax.model.prefix import Prefix
 from marsjax.observers.base import Observer
@@ -44,6 +45,9 @@ class Simulator:
     prefix: Prefix | None = None
     """What the contexts of all trajectories begin with (`step.shared_prefix`, `CacheSpec.prefix`); None where they have
     nothing in common, or each reads its own copy."""
+    ensemble: Ensemble | None = None
+    """By which trajectories are told of the orders to come (`SimState.guide`); None: they never are. They begin with
+    nothing told, and are then those without an ensemble."""
 
     @classmethod
     def of(cls, loaded: LoadedModel, market: MarketSpec, *, agents: Sequence[Agent] = (),

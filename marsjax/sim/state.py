@@ -8,10 +8,11 @@ import jax
 
 from marsjax.core.records import Array, BookView, Market, Order, Time, Token
 from marsjax.model import kv_cache
+from marsjax.model.ensemble import ReadBatch
 from marsjax.tokens.encoding import TokenState
 
 NOT_CARRIED: Any = None
-"""Stands for contexts that are kept apart."""
+"""Stands for contexts, and what they are told, that are kept apart."""
 NO_NUMBER = -1
 """The event number of a place that holds no order in flight."""
 
@@ -105,6 +106,9 @@ class SimState:
     """By the background agent."""
     tie: Array
     """uint32, its random word; the last bit decides between two prices to cancel at."""
+    guide: ReadBatch | None = None
+    """What the order model is told of the orders to come, with `Simulator.ensemble`, else None; NOT_CARRIED, as the
+    contexts are."""
 
 
 class NewTokens(NamedTuple):

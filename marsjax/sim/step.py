@@ -19,6 +19,7 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import Array, BookView, Order, Time
 from marsjax.market import book as books
 from marsjax.market import orders as make
+from marsjax.model import ensemble as ensembles
 from marsjax.model import kv_cache
 from marsjax.model.prefix import Prefix
 from marsjax.sim import event_loop, event_queue
@@ -105,7 +106,7 @@ def begin(simulator: Simulator, start: Start, trajectory: Array, agent_starts: S
         start.market, view, start.token_state, cache, agents, observed, time=start.time, until=until, step=zero,
         trajectory=jnp.asarray(trajectory, jnp.int32), end=zero + End.RUNNING, number=zero + 1 + len(agents),
         phase=zero + BackgroundPhase.DECIDE, own_number=zero, planned=jax.tree.map(every, make.no_order()),
-        tie=zero.astype(jnp.uint32))
+        tie=zero.astype(jnp.uint32), guide=None if simulator.ensemble is None else simulator.ensemble.nothing(batch))
     return jax.tree.map(jnp.asarray, state)
 
 
@@ -153,17 +154,18 @@ def step(simulator: Simulator, state: SimState, words: Draws, asked: Array | Non
     asked = state.end == End.RUNNING if asked is None else asked
     decision, end = decide(simulator, state, words, asked)
     is_last = decision.active & ~decision.sent
-    number = state.step + 1
+    number, guide = state.step + 1, state.guide
     state = dataclasses.replace(
-        state, end=jnp.where(is_last, jnp.int32(End.TIME), end), step=jnp.where(asked, number, state.step),
-        time=times.select(decision.sent, decision.planned.time, state.time))
+        state, guide=NOT_CARRIED, end=jnp.where(is_last, jnp.int32(End.TIME), end),
+        step=jnp.where(asked, number, state.step), time=times.select(decision.sent, decision.planned.time, state.time))
     refresh = jnp.where(asked, number, NO_REFRESH)
     if spec.agents:
         if words.agents is None:
             raise InputError("step: expected Draws.agents, keys for the agents' draws, got None")
         state = _planned(state, decision, words, asked)
         alive = ~jnp.isin(state.end, jnp.array(LOST))
-        return event_loop.until_decision(simulator, state, alive, words.agents, refresh, pauses), decision
+        state = event_loop.until_decision(simulator, state, alive, words.agents, refresh, pauses)
+        return dataclasses.replace(state, guide=guide), decision
 
     # With no one else to act the planned order is all that happens.
     def one(state: SimState, made: event_loop.NewTokens, decision: Decision) -> tuple[SimState, event_loop.NewTokens]:
@@ -172,7 +174,7 @@ def step(simulator: Simulator, state: SimState, words: Draws, asked: Array | Non
     after, made = jax.vmap(one)(dataclasses.replace(state, cache=NOT_CARRIED, tie=words.tie),
                                 event_loop.no_tokens(asked.shape[0], 1), decision)
     cache = event_loop.append(simulator, state.cache, made, refresh)
-    return dataclasses.replace(after, cache=cache, tie=state.tie), decision
+    return dataclasses.replace(after, cache=cache, tie=state.tie, guide=guide), decision
 
 
 def _planned(state: SimState, decision: Decision, words: Draws, asked: Array) -> SimState:
@@ -190,6 +192,8 @@ def decide(simulator: Simulator, state: SimState, words: Draws, asked: Array) ->
     """What the background agent plans in trajectories that are asked, bool [B], and the trajectories' `End` then."""
     spec = simulator.spec
     hidden = kv_cache.predict(simulator.model, spec.cache, state.cache, simulator.prefix)
+    if simulator.ensemble is not None and state.guide is not None:
+        hidden = ensembles.change(simulator.ensemble, spec.cache, hidden, state.guide)
     sampled, finite = kv_cache.sample(simulator.model, spec.cache, hidden, words.token, spec.temperature,
                                       simulator.weights)
     token = jnp.where(words.given_token == NO_TOKEN, sampled, words.given_token)

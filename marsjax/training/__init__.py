@@ -16,6 +16,7 @@
   `structured`: an order model with few weights, for few data, that becomes an ordinary one.
   `state`: the state of a training on disk.
   `order_batch`: an order-batch model, from images of minutes.
+  `ensemble`: the order model told its minutes; `ensemble_report`: what that gains.
   `evaluate`: losses of a model on parts of days, by field of the order.
   `baselines`: what a model is compared with: frequencies, and a Markov chain.
   `report`: losses beside the baselines, a picture of the curve, the card of a checkpoint.
@@ -27,8 +28,9 @@ import importlib
 from types import ModuleType
 
 __all__ = [
-    "adapt", "baselines", "converters", "day_shard", "days", "evaluate", "fit", "flows", "gaps", "loop", "loss",
-    "order_batch", "own_futures", "prepare", "report", "split", "state", "statistics", "stored", "stream", "structured",
+    "adapt", "baselines", "converters", "day_shard", "days", "ensemble", "ensemble_report", "evaluate", "fit", "flows",
+    "gaps", "loop", "loss", "order_batch", "own_futures", "prepare", "report", "split", "state", "statistics", "stored",
+    "stream", "structured",
 ]  # fmt: skip
 
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from marsjax.core.records import Array
 from marsjax.core.specs import TokenSpec
 from marsjax.model.llama import OrderModel
 from marsjax.tokens import encoding
-from marsjax.training.split import Span, Windows, windows
+from marsjax.training.split import Span, windows
 
 FIELDS = ("order", "type", "price", "volume", "interval")
 """The whole order (its joint class), and its parts."""
@@ -25,27 +26,30 @@ def losses(model: OrderModel, spans: Sequence[Span]) -> dict[str, np.ndarray]:
     A field's loss is that of its marginal law: the sum of the joint law over all classes with that type (or bin).
     Contexts are half a window of the model and more, up to a whole one.
     """
-    spec = model.spec
-    chosen = windows(spans, spec.context_length, max(spec.context_length // 2, 1))
-    states = _states(model, chosen)
-    label = chosen.features[:, 1:, 0][chosen.scored]
+    return losses_at(model, *states(model, spans))
+
+
+def losses_at(model: OrderModel, hidden: Array, label: Array) -> dict[str, np.ndarray]:
+    """Nats of classes int32 [N] at hidden states [N, d] by `FIELDS`, float32 [N] each."""
     count = len(label)
     pad = -count % _ROWS
-    parts = (jnp.pad(jnp.asarray(states), ((0, pad), (0, 0))).reshape(-1, _ROWS, spec.embed_dim),
+    parts = (jnp.pad(jnp.asarray(hidden), ((0, pad), (0, 0))).reshape(-1, _ROWS, model.spec.embed_dim),
              jnp.pad(jnp.asarray(label), (0, pad)).reshape(-1, _ROWS))
     found = _field_losses(model, parts)
     return {name: np.asarray(x).reshape(-1)[:count] for name, x in zip(FIELDS, found, strict=True)}
 
 
-def _states(model: OrderModel, chosen: Windows) -> np.ndarray:
-    """Hidden states of the scored predictions, [N, d]."""
+def states(model: OrderModel, spans: Sequence[Span]) -> tuple[np.ndarray, np.ndarray]:
+    """Hidden states [N, d] before every order in the spans, and the orders' classes, int32 [N]; contexts as above."""
+    length = model.spec.context_length
+    chosen = windows(spans, length, max(length // 2, 1))
     found = []
     for start in range(0, len(chosen.scored), _TOGETHER):
         part = chosen.features[start : start + _TOGETHER, :-1]
         full = np.pad(part, ((0, _TOGETHER - len(part)), (0, 0), (0, 0)))
-        states = np.asarray(_hidden(model, full))[: len(part)]
-        found.append(states[chosen.scored[start : start + _TOGETHER]])
-    return np.concatenate(found)
+        hidden = np.asarray(_hidden(model, full))[: len(part)]
+        found.append(hidden[chosen.scored[start : start + _TOGETHER]])
+    return np.concatenate(found), np.asarray(chosen.features)[:, 1:, 0][chosen.scored]
 
 
 @jax.jit

@@ -264,9 +264,14 @@ def _updated(train: TrainSpec, objective: Objective, now: TrainingProgress[Weigh
         return jax.value_and_grad(lambda weights: jnp.mean(objective(weights, features, part_key)))(now.params)
 
     value, gradient = _accumulated(train, of_part, parts, jax.random.fold_in(key, now.step))
+    return stepped(train, now, gradient), value
+
+
+def stepped(train: TrainSpec, now: TrainingProgress[Weights], gradient: Weights) -> TrainingProgress[Weights]:
+    """A run after a step along a gradient."""
     updates, state = optimizer(train).update(gradient, now.optimizer, now.params)
     params = optax.apply_updates(now.params, updates)
-    return TrainingProgress(params, _averaged(train, now, params), state, now.step + 1), value
+    return TrainingProgress(params, _averaged(train, now, params), state, now.step + 1)
 
 
 def _accumulated(train: TrainSpec, of_part: Callable[[jax.Array, jax.Array], Any], parts: jax.Array, key: jax.Array

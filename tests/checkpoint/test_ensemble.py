@@ -1,0 +1,93 @@
+"""The files of an ensemble beside a checkpoint: what is written is read, and damage or other models are named."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from marsjax import testing
+from marsjax.checkpoint import ensemble as ensemble_files
+from marsjax.checkpoint import folder
+from marsjax.model import ensemble
+from marsjax.model.ensemble import Ensemble, EnsembleSpec
+from marsjax.model.order_batch import tokenizer
+from marsjax.model.order_batch.specs import TokenizerSpec
+
+SPEC = EnsembleSpec(hidden=4, places=16, codes=8, width=8, heads=2)
+
+
+@pytest.fixture(scope="module")
+def of() -> dict[str, str]:
+    book = tokenizer.init(TokenizerSpec(codes=8), jax.random.key(0))
+    return ensemble_files.trained_with(testing.tiny_model().model, book)
+
+
+@pytest.fixture
+def place(tmp_path: Path, of: dict[str, str]) -> Path:
+    model = testing.tiny_model()
+    folder.save(tmp_path / "mine", model.model, model.converters, model.about)
+    ensemble_files.save(tmp_path / "mine", ensemble.init(SPEC, jax.random.key(0)), of, {"gain": 0.5})
+    return tmp_path / "mine"
+
+
+def test_what_is_written_is_read(place: Path, of: dict[str, str]) -> None:
+    found, about = ensemble_files.load(place, of)
+    expected = ensemble.init(SPEC, jax.random.key(0)).weights()
+    assert found.spec == SPEC and about == {"gain": 0.5}
+    assert list(found.weights()) == list(expected)
+    for name, x in found.weights().items():
+        np.testing.assert_array_equal(x, expected[name])
+    folder.restore(place)
+
+
+def test_other_models_are_told_apart(place: Path, of: dict[str, str]) -> None:
+    other = ensemble_files.trained_with(testing.tiny_model(seed=1).model,
+                                        tokenizer.init(TokenizerSpec(codes=8), jax.random.key(0)))
+    assert other["order_model"] != of["order_model"] and other["tokenizer"] == of["tokenizer"]
+    with pytest.raises(ValueError, match=r"ensemble\.json: trained_with\.order_model: expected .* train the ensemble"):
+        ensemble_files.load(place, other)
+
+
+def test_a_checkpoint_without_one_says_how_to_make_it(tmp_path: Path) -> None:
+    model = testing.tiny_model()
+    folder.save(tmp_path / "bare", model.model, model.converters, model.about)
+    with pytest.raises(FileNotFoundError, match=r"ensemble\.json is missing.* `marsjax train_control`"):
+        ensemble_files.load(tmp_path / "bare")
+    with pytest.raises(FileNotFoundError, match="no checkpoint of marsjax to put an ensemble into"):
+        ensemble_files.save(tmp_path, ensemble.init(SPEC, jax.random.key(0)), {}, {})
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("format", "other", "format: expected 'marsjax ensemble 1', got 'other'"),
+    ("sizes", {"width": 8}, "sizes: expected the keys codes, .* got 'width'"),
+    ("about", [], "about, trained_with: expected two objects")])
+def test_a_damaged_record_is_named(place: Path, key: str, value: object, message: str) -> None:
+    path = place / folder.CONTROL / ensemble_files.SPEC
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(ValueError, match="SHA-256"):
+        ensemble_files.load(place)
+    folder.seal(place)
+    with pytest.raises(ValueError, match=message):
+        ensemble_files.load(place)
+
+
+def test_weights_that_do_not_fit_or_are_cut_off_are_named(place: Path) -> None:
+    record, weights = (place / folder.CONTROL / name for name in (ensemble_files.SPEC, ensemble_files.WEIGHTS))
+    whole, text = weights.read_bytes(), record.read_text()
+    weights.write_bytes(whole[:-8])
+    folder.seal(place)
+    with pytest.raises(ValueError, match=r"ensemble\.safetensors: not a whole safetensors file"):
+        ensemble_files.load(place)
+    weights.write_bytes(whole)
+    record.write_text(text.replace('"codes": 8', '"codes": 9'))
+    folder.seal(place)
+    with pytest.raises(ValueError, match=r"'code': ensemble\.json asks for \(\(9, 8\), .* stored is \(\(8, 8\)"):
+        ensemble_files.load(place)
+
+
+def test_a_weight_that_is_no_number_is_not_written(place: Path) -> None:
+    weights = {**ensemble.init(SPEC, jax.random.key(0)).weights(), "norm": np.full(8, np.nan, np.float32)}
+    with pytest.raises(ValueError, match="norm: expected finite numbers"):
+        ensemble_files.save(place, Ensemble(SPEC, weights), {}, {})
