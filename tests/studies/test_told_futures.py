@@ -21,6 +21,7 @@ def orders_of(images: np.ndarray) -> np.ndarray:
     return np.asarray(images, np.int32).sum(axis=(1, 2, 3))[:, None] // 2
 
 
+@pytest.mark.slow
 def test_orders_lie_in_the_intervals_of_their_images() -> None:
     model, market = testing.tiny_model(), testing.tiny_market()
     start = testing.random_start(market, model)
