@@ -29,7 +29,7 @@ _LEAST = 16
 
 
 class PrefixCut(NamedTuple):
-    """How the kernel is cut, all powers of two; no result but for rounding depends on it. Not yet measured."""
+    """How the kernel is cut, all powers of two; no result but for rounding depends on it."""
 
     rows: int = 16
     """Queries of a program."""
