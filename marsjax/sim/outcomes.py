@@ -79,11 +79,18 @@ class Keeper:
         missing = ""
         if not self._is_whole:
             missing = "the run was taken up from a saved state; take the trace by hooks.on_trace, into files"
-        elif np.any(self.dropped):
-            missing = (f"{int(np.sum(self.dropped))} events found no room: give TraceObserver a larger room, or set "
-                       "fewer RolloutSpec.chunk_steps")
+        else:
+            missing = without_room(self.dropped)
         starts = scheduler.given.starts
         return Trace(tuple(self._chunks), missing, every(scheduler.given, (starts.market.book, starts.time)))
+
+
+def without_room(dropped: np.ndarray | int) -> str:
+    """What a trace lacks of which so many events found no room, by trajectory; empty for nothing."""
+    if not np.any(dropped):
+        return ""
+    return (f"{int(np.sum(dropped))} events found no room: give TraceObserver a larger room, or set fewer "
+            "RolloutSpec.chunk_steps")
 
 
 def so_far(scheduler: Scheduler, state: SimState, bars: int, mids: np.ndarray) -> SoFar:

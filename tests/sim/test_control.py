@@ -280,6 +280,19 @@ def test_hooks_hear_of_a_controlled_rollout_and_its_trace_is_that_of_the_tables(
     chex.assert_trees_all_equal(hooked.features, chosen().features)
 
 
+def test_events_that_find_no_room_are_counted_along_lineages() -> None:
+    small = Simulator.of(MODEL, MARKET, observers=[TraceObserver(MARKET, room=20)])
+    found = controlled(small, start(), RolloutSpec(8, minutes=1, seed=3, chunk_steps=64),
+                       dataclasses.replace(CONTROL, island=8), CURVE)
+    logs = [log for _, log in found.rollout.trace.chunks]
+    lost = sum(np.asarray(log.dropped) for log in logs)
+    assert lost.any() and found.rollout.exceeded["trace_dropped"].tolist() == lost.tolist()
+    assert found.rollout.trace.missing.startswith(f"{lost.sum()} events")
+    kept = sum(np.asarray(log.count) for log in logs)
+    # Every decision but the last, whose order would have come too late, is an event.
+    assert (kept + lost + 1).tolist() == np.asarray(found.rollout.state.step).tolist()
+
+
 @pytest.mark.slow
 def test_islands_may_start_from_states_of_their_own_and_agents_from_theirs() -> None:
     def of(*seeds: int) -> Start:

@@ -13,7 +13,9 @@ from hypothesis import strategies as some
 
 from marsjax.core.errors import InputError
 from marsjax.observers.features import Features
+from marsjax.observers.trace import Log
 from marsjax.sim.control import CurveGuide, Target, TargetGuide, guides, lineages, nearest, resampling, scenarios
+from marsjax.sim.result import Trace
 
 USUAL = Features(0.0, 0.0, 4.0, 1e4, 0.0, 2.0, 5e4, 120.0)
 WEIGHTS = some.lists(some.one_of(some.just(0.0), some.floats(1e-6, 1e6)), min_size=7, max_size=7).filter(any)
@@ -91,6 +93,19 @@ def test_lineages_are_those_of_following_each_trajectory_back() -> None:
             at = ancestors[interval, at]
             assert places[interval, last] == at
     assert lineages.distinct(ancestors, 1)[-1, 0] == len(set(places[0].tolist()))
+
+
+def test_events_without_room_are_those_of_the_trajectories_that_are_left() -> None:
+    def log(*dropped: int) -> Log:
+        none = np.zeros(2, np.int32)
+        return Log(none, np.array(dropped, np.int32), none, none, None)  # type: ignore[arg-type]
+
+    chunks, at = tuple((np.arange(2), log(*dropped)) for dropped in ((3, 0), (0, 5))), np.array([[1, 1], [0, 1]])
+    assert lineages.dropped(chunks, at).tolist() == [0, 5] and lineages.dropped((), at).tolist() == [0, 0]
+    assert lineages.of_trace(Trace(chunks), at).missing.startswith("5 events found no room")
+    # Place 0 lost three events; those who are left all come from place 1.
+    assert lineages.of_trace(Trace(chunks[:1], "3 events found no room"), at[:1]).missing == ""
+    assert lineages.of_trace(Trace(), at) == Trace()
 
 
 def test_scores_are_squares_of_distances_in_scales_and_nothing_where_nothing_is_wanted() -> None:

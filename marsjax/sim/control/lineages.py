@@ -1,7 +1,7 @@
 """What controlled futures came from, and what they came to."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import numpy as np
 
 from marsjax.observers.features import Features
 from marsjax.observers.trace import Log
+from marsjax.sim import outcomes
 from marsjax.sim.result import Rollout, Trace
 
 
@@ -93,5 +94,16 @@ def of_chunks(chunks: Iterable[tuple[np.ndarray, Log]], at: np.ndarray) -> Itera
 
 
 def of_trace(trace: Trace, at: np.ndarray) -> Trace:
-    """`of_chunks` of a whole trace."""
-    return dataclasses.replace(trace, chunks=tuple(of_chunks(trace.chunks, at))) if trace.chunks else trace
+    """`of_chunks` of a whole trace, which lacks what the trajectories that are left lack."""
+    if not trace.chunks:
+        return trace
+    missing = outcomes.without_room(dropped(trace.chunks, at))
+    return dataclasses.replace(trace, chunks=tuple(of_chunks(trace.chunks, at)), missing=missing)
+
+
+def dropped(chunks: Sequence[tuple[np.ndarray, Log]], at: np.ndarray) -> np.ndarray:
+    """Events of the trajectories that are left that found no room in chunks by place, int32 [B]; `at` [chunks, B]."""
+    found = np.zeros(at.shape[1], np.int32)
+    for (_, log), rows in zip(chunks, at, strict=bool(chunks)):
+        found += np.asarray(log.dropped)[rows]
+    return found

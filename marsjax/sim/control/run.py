@@ -172,7 +172,6 @@ class _Run:
         self._carried = _carried(devices, scheduler.begin())
         self._clock = outcomes.RunClock(time.perf_counter() - began)
         self._steps = self._decided = 0
-        self._dropped: Any = np.zeros(scheduler.count, np.int32)
 
     def outcome(self, intervals: int) -> ControlledRollout:
         """Runs all intervals."""
@@ -186,13 +185,15 @@ class _Run:
         ancestors = lineages.of_islands(looks.source, looks.ess.shape[1])
         places = lineages.places(ancestors)
         ledgers, mids, counts = self._before
-        trace = lineages.of_trace(self._keeper.trace(self._scheduler), places[of_chunks])
+        kept, at = self._keeper.trace(self._scheduler), places[of_chunks]
+        trace, dropped = lineages.of_trace(kept, at), lineages.dropped(kept.chunks, at)
         if self._hooks.on_trace:
-            for who, log in lineages.of_chunks(self._chunks, places[of_chunks]):
+            dropped += lineages.dropped(self._chunks, at)
+            for who, log in lineages.of_chunks(self._chunks, at):
                 self._hooks.on_trace(who, log)
         rollout = outcomes.of_ended(self._simulator, self._carried.state, (Before(ledgers, mids), trace), counts,
-                                    self._dropped + self._keeper.dropped,
-                                    (self._steps, self._clock.compile_s, self._clock.run_s))
+                                    dropped, (self._steps, self._clock.compile_s,
+                                              self._clock.run_s))
         return ControlledRollout.of(rollout, looks, ancestors, self._control.every_s, self._decided)
 
     def _until(self, passed_s: int) -> int:
@@ -205,8 +206,7 @@ class _Run:
             goes_on = bool(more.any())
             self._steps, self._decided = self._steps + int(steps.max()), self._decided + int(made.sum())
             if self._hooks.on_trace:
-                self._dropped = self._dropped + outcomes.traced(
-                    self._scheduler, state.observed[-2], lambda *chunk: self._chunks.append(chunk))
+                outcomes.traced(self._scheduler, state.observed[-2], lambda *chunk: self._chunks.append(chunk))
             self._keeper.keep(self._scheduler, state)
             if self._hooks.on_chunk:
                 so_far = functools.partial(outcomes.so_far, self._scheduler, state,
