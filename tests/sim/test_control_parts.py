@@ -37,6 +37,20 @@ def test_offspring_are_all_of_an_island_in_proportion_to_weight(weights: list[fl
     assert (np.abs(found - 7 * weight) < 1 + 1e-4).all()
 
 
+def test_a_large_island_is_the_same_alone_and_beside_others() -> None:
+    """XLA adds up long rows in an order that depends on how many rows there are."""
+    random, weigh, offspring = np.random.default_rng(0), jax.jit(resampling.weigh), jax.jit(resampling.offspring)
+    for _ in range(5):
+        logs = (-0.5 * random.normal(0, 2, (4, 2048)) ** 2).astype(np.float32)
+        uniform = random.random(4).astype(np.float32)
+        every = weigh(logs)
+        counts = np.asarray(offspring(every.weight, uniform))
+        for i in range(4):
+            alone = weigh(logs[i : i + 1])
+            assert all(np.array_equal(x[0], y[i]) for x, y in zip(alone, every, strict=True))
+            assert np.array_equal(offspring(alone.weight, uniform[i : i + 1])[0], counts[i])
+
+
 def test_offspring_are_in_the_mean_what_weights_say() -> None:
     weight = np.random.default_rng(0).dirichlet(np.ones(7)).astype(np.float32)
     uniform = ((np.arange(4000) + 0.5) / 4000).astype(np.float32)

@@ -1,6 +1,7 @@
 """Which trajectories of an island go on, and in whose places: systematic resampling of weighted futures.
 
-All functions are of I islands of n trajectories, arrays [I, n]. A trajectory that goes on stays at its place, and only
+All functions are of I islands of n trajectories, arrays [I, n], and what becomes of an island does not depend on the
+others: sums are taken of one island at a time, as XLA adds up [I, n] in an order that depends on I. A trajectory that goes on stays at its place, and only
 the others are written over: the copies of a state are as few as they can be, and made in place.
 """
 
@@ -33,15 +34,17 @@ class Weighed(NamedTuple):
 
 def weigh(log_weights: Array) -> Weighed:
     """Weights of log-weights, which may be -inf."""
-    log_weights = jnp.asarray(log_weights, jnp.float32)
-    highest = jnp.max(log_weights, axis=1, keepdims=True)
-    is_there = highest > -jnp.inf
-    raw = jnp.where(is_there, jnp.exp(log_weights - jnp.where(is_there, highest, 0.0)), 0.0)
-    total, squares = jnp.sum(raw, axis=1), jnp.sum(raw * raw, axis=1)
-    ess = total * total / (jnp.maximum(squares, jnp.float32(1e-30)) * log_weights.shape[1])
-    weight = raw / jnp.maximum(total, jnp.float32(1e-30))[:, None]
-    log_mean = highest[:, 0] + jnp.log(jnp.maximum(total, jnp.float32(1e-30)) / log_weights.shape[1])
-    return Weighed(weight, ess, jnp.all(log_weights == log_weights[:, :1], axis=1), log_mean)
+    def of_island(log_weights: jax.Array) -> Weighed:
+        count, highest = len(log_weights), jnp.max(log_weights)
+        is_there = highest > -jnp.inf
+        raw = jnp.where(is_there, jnp.exp(log_weights - jnp.where(is_there, highest, 0.0)), 0.0)
+        total, squares = jnp.sum(raw), jnp.sum(raw * raw)
+        ess = total * total / (jnp.maximum(squares, jnp.float32(1e-30)) * count)
+        total = jnp.maximum(total, jnp.float32(1e-30))
+        return Weighed(raw / total, ess, jnp.all(log_weights == log_weights[0]), highest + jnp.log(total / count))
+
+    found: Weighed = jax.lax.map(of_island, jnp.asarray(log_weights, jnp.float32))
+    return found
 
 
 def uniform(seed: Array, interval: Array, number: Array) -> jax.Array:
@@ -56,18 +59,21 @@ def offspring(weight: Array, uniform: Array) -> jax.Array:
 
     One without weight becomes none. `uniform` is [I], of [0, 1).
     """
-    weight = jnp.asarray(weight)
-    count = weight.shape[1]
-    reached = jnp.ceil(jnp.cumsum(weight, axis=1) * count - jnp.asarray(uniform)[:, None])
-    # The last one with weight reaches all; rounding may leave its sum short of that.
-    later = jnp.cumsum(weight[:, ::-1] > 0, axis=1)[:, ::-1] - (weight > 0)
-    reached = jnp.where(later == 0, count, jnp.clip(reached, 0, count))
-    reached = jax.lax.cummax(reached, axis=1).astype(jnp.int32)
-    found = jnp.where(weight > 0, jnp.diff(reached, axis=1, prepend=0), 0)
-    # What rounding leaves over or takes too much of is a place or so: the heaviest has it.
-    left = count - jnp.sum(found, axis=1, keepdims=True)
-    is_heaviest = jnp.arange(count) == jnp.argmax(weight, axis=1)[:, None]
-    return jnp.where(is_heaviest, found + left, found)
+    def of_island(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+        weight, uniform = given
+        count = len(weight)
+        reached = jnp.ceil(jnp.cumsum(weight) * count - uniform)
+        # The last one with weight reaches all; rounding may leave its sum short of that.
+        later = jnp.cumsum(weight[::-1] > 0)[::-1] - (weight > 0)
+        reached = jnp.where(later == 0, count, jnp.clip(reached, 0, count))
+        reached = jax.lax.cummax(reached).astype(jnp.int32)
+        found = jnp.where(weight > 0, jnp.diff(reached, prepend=0), 0)
+        # What rounding leaves over or takes too much of is a place or so: the heaviest has it.
+        left = count - jnp.sum(found)
+        return jnp.where(jnp.arange(count) == jnp.argmax(weight), found + left, found)
+
+    found: jax.Array = jax.lax.map(of_island, (jnp.asarray(weight), jnp.asarray(uniform)))
+    return found
 
 
 def ancestors(count: Array) -> jax.Array:
