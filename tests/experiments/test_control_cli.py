@@ -129,7 +129,7 @@ def _curve(held: pd.DataFrame) -> bool:
     ("noise", ("--config.island=5",), "config.island: expected a number that divides config.trajectories, 32, got 5"),
     ("noise", ("--config.strengths=",), "config.strengths: expected a number at least, got none"),
     ("noise", ("--config.strengths=0,1",), "config.strengths: expected the first one above 0"),
-    ("noise", ("--config.strengths=1,-2",), "config.strength: expected a finite number of at least 0, got -2.0"),
+    ("noise", ("--config.strengths=1,-2",), "config.strength: expected 0, or 1e-06 to 1e+06, got -2.0"),
     ("noise", ("--config.counts=-1",), "config.counts: expected at least 0, got -1"),
     ("noise", ("--config.island=8", "--config.counts=12"), "config.counts: expected multiples of config.island, 8"),
     ("noise", ("--config.resample_below=2",), "config.resample_below: expected 0 to 1, got 2.0"),

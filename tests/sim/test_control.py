@@ -244,8 +244,9 @@ def test_a_lost_trajectory_has_no_weight_and_its_place_goes_to_another() -> None
 
     def looked(*ends: End) -> Any:
         ended = dataclasses.replace(state, end=jnp.array(ends, jnp.int32), observed=(kept,))
-        carried = control_run.Carried(ended, jnp.zeros(4), jnp.zeros(4, jnp.int32), state.time)
-        return look(carried, jnp.uint32(0), jnp.int32(0), jnp.bool_(True))
+        origin = jax.tree.map(lambda x: jnp.repeat(jnp.asarray(x), 4), start().time)
+        carried = control_run.Carried(ended, jnp.zeros(4), jnp.zeros(4, jnp.int32), origin)
+        return look(carried, jnp.uint32(0), jnp.int32(0))
 
     after, found = looked(End.TIME, End.NO_MID, End.TIME, End.NOT_FINITE)
     assert sorted(np.asarray(found.source).tolist()) == [0, 0, 2, 2] and float(found.ess[0]) == pytest.approx(0.5)
@@ -313,6 +314,41 @@ def test_islands_may_start_from_states_of_their_own_and_agents_from_theirs() -> 
         controlled(simulator(True), start(), spec, control, guide, agent_starts=[targets])
 
 
+@dataclasses.dataclass(frozen=True)
+class Busy:
+    def score(self, interval: Any, seen: Features) -> Any:
+        return -0.5 * ((seen.volume - 3_000) / 1_500) ** 2
+
+
+def test_an_island_whose_time_is_over_first_is_the_same_alone() -> None:
+    """The second island starts 20 s later, and all end at one time: it has two intervals of the three."""
+    late = testing.random_start(MARKET, MODEL, time_ns=36_020 * 10**9)
+    every: Start = jax.tree.map(lambda x, y: np.stack([np.asarray(x)] * 4 + [np.asarray(y)] * 4), start(), late)
+    bare = Simulator.of(MODEL, MARKET, end_ns=36_060 * 10**9)
+    spec, control = RolloutSpec(8, minutes=1, seed=3), ControlSpec(every_s=20, island=4, resample_below=1.0)
+    both = controlled(bare, every, spec, control, Busy())
+    alone = controlled(bare, late, dataclasses.replace(spec, trajectories=4, first=4), control, Busy())
+    assert len(both.ess) == 3 and len(alone.ess) == 2 and alone.resampled.any()
+    chex.assert_trees_all_equal(states(alone.rollout), [x[4:] for x in states(both.rollout)])
+    assert (alone.ancestors + 4).tolist() == both.ancestors[:2, 4:].tolist() and alone.ess[:, 0].tolist() == both.ess[
+        :2, 1].tolist()
+    assert alone.log_evidence[0] == both.log_evidence[1] and np.isnan(both.ess[2, 1]) and np.isfinite(both.ess[:, 0]).all()
+    assert both.ancestors[2, 4:].tolist() == [4, 5, 6, 7] and not both.resampled[2, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Endless:
+    def score(self, interval: Any, seen: Features) -> Any:
+        return jnp.where(seen.return_bp < 0, jnp.inf, jnp.where(seen.return_bp > 100, -jnp.inf, 0.0))
+
+
+def test_scores_without_bounds_are_weights_all_the_same() -> None:
+    found = run(Endless(), ControlSpec(every_s=60, island=ISLAND, strength=1e6))
+    falls = free().features.return_bp[-1] < 0
+    assert falls[found.ancestors[0]].all() and np.isfinite(found.log_evidence).all()
+    assert found.ess[0] == pytest.approx(falls.reshape(2, -1).mean(axis=1))
+
+
 @pytest.mark.parametrize(("changes", "match"), [
     ({"control": ControlSpec(every_s=20, way="batch")}, "way: expected resample"),
     ({"control": ControlSpec(every_s=20, island=5)}, "whole islands"),
@@ -333,7 +369,8 @@ def test_what_does_not_fit_is_refused_at_the_door(changes: dict[str, Any], match
 
 @pytest.mark.parametrize(("changes", "match"), [
     ({"every_s": 0}, "every_s"), ({"every_s": 1.5}, "every_s"), ({"island": -1}, "island"),
-    ({"strength": math.nan}, "strength"), ({"resample_below": 1.1}, "resample_below"), ({"way": "none"}, "way"),
+    ({"strength": math.nan}, "strength"), ({"strength": 1e-7}, "strength"), ({"strength": 1e39}, "strength"),
+    ({"strength": -1.0}, "strength"), ({"resample_below": 1.1}, "resample_below"), ({"way": "none"}, "way"),
     ({"candidates": 0}, "candidates")])
 def test_a_spec_says_which_number_is_out_of_range(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=f"ControlSpec.{match}"):

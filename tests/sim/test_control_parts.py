@@ -136,6 +136,13 @@ def test_scores_are_squares_of_distances_in_scales_and_nothing_where_nothing_is_
     assert guides.wanted(both)["volume"].tolist() == [100.0, 100.0]
 
 
+def test_scores_that_are_no_number_or_too_large_are_made_usable() -> None:
+    found = np.asarray(guides.usable(np.array([math.nan, -math.inf, math.inf, -3e38, 2.0], np.float32)))
+    most = np.float32(guides.MOST)
+    assert found.tolist() == [-math.inf, -math.inf, most, -most, 2.0]
+    assert np.isfinite(np.float32(1e6) * most * np.float32(1e6)), "the strongest control of a million intervals"
+
+
 def test_the_nearest_candidate_is_the_best_by_its_guide_with_the_price_it_leads_to() -> None:
     random = np.random.default_rng(3)
     guide = TargetGuide((Target("return_bp", (5.0, -20.0), 2.0), Target("volume", (1e3, 2e3), 300.0)))

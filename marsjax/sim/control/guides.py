@@ -13,6 +13,9 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import Array
 from marsjax.observers.features import BASIS_POINTS, Features
 
+MOST = 1e25
+"""Scores go so far from 0: sums of them, times any strength, are finite float32."""
+
 
 class Guide(Protocol):
     """What is wanted of controlled futures. A frozen, hashable record with one pure function.
@@ -30,7 +33,8 @@ class Guide(Protocol):
     """
 
     def score(self, interval: Array, seen: Features) -> Array:
-        """Log-weights, float32 [B]: 0 fits, -d^2 / 2 is d scales off; -inf or NaN is out of the question.
+        """Log-weights, float32 [B]: 0 fits, -d^2 / 2 is d scales off; -inf or NaN is out of the question. Others
+        count as at most MOST off 0.
 
         Args:
           interval: int32 [], its number, from 0 on.
@@ -162,9 +166,10 @@ def nearest(guide: Guide, interval: Array, seen: Features, predicted: Features) 
 
 
 def usable(scores: Array) -> jax.Array:
-    """Log-weights, float32, with -inf for those that are no number."""
+    """Log-weights, float32, with -inf for those that are no number, and all others within MOST of 0."""
     scores = jnp.asarray(scores, jnp.float32)
-    return jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+    is_out = jnp.isnan(scores) | (scores == -jnp.inf)
+    return jnp.where(is_out, -jnp.inf, jnp.clip(scores, -MOST, MOST))
 
 
 def checked_values(name: str, values: tuple[float, ...]) -> tuple[float, ...]:

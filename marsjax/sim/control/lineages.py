@@ -23,11 +23,12 @@ class ControlledRollout:
 
     rollout: Rollout
     features: Features
-    """NumPy float32 [I, B], of the trajectories that are left."""
+    """NumPy float32 [I, B], of the trajectories that are left; nothing happens in intervals after the end of one."""
     ancestors: np.ndarray
     """int32 [I, B], the place among the B that what goes on at a place after an interval was at before."""
     ess: np.ndarray
-    """float32 [I, islands], effective sample size over the trajectories of an island, before it was resampled."""
+    """float32 [I, islands], effective sample size over the trajectories of an island, before it was resampled; NaN of
+    intervals that begin at the end of its time or later, which are not looked at."""
     distinct: np.ndarray
     """int32 [I, islands], trajectories of the start that still have descendants."""
     resampled: np.ndarray

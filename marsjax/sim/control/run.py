@@ -44,7 +44,6 @@ from marsjax.sim.state import LOST, End, SimState
 _EPOCHS = 2**32 - 1
 """A trajectory's key of an epoch is folded from here downwards; its decisions and agents are keyed by smaller numbers.
 """
-_FOREVER_S = 2**30
 
 
 @jax.tree_util.register_dataclass
@@ -69,11 +68,11 @@ class Looked(NamedTuple):
     source: Array
     """int32 [B], the place within its island that a trajectory was copied from."""
     ess: Array
-    """float32 [I]."""
+    """float32 [I], NaN of an island whose time was over before the interval."""
     resampled: Array
     """bool [I]."""
     log_mean_weight: Array
-    """float32 [I], of an island that was resampled, or at the end; else 0."""
+    """float32 [I], of an island that was resampled, or at its end; else 0."""
 
 
 def controlled(simulator: Simulator, start: Start, spec: RolloutSpec, control: ControlSpec, guide: Guide, *,
@@ -160,8 +159,8 @@ class _Run:
         ready = jax.eval_shape(Simulator.prepared, inner)
         needed = checks.memory(self._run, (ready.model, ready.weights, ready.prefix), scheduler.slots, devices.count)
         checks.check_memory(needed)
-        self._look = _look.lower((guide, control), inner.spec.observers[-1], devices, shape, self._seed, np.int32(0),
-                                 np.bool_(False)).compile()
+        self._look = _look.lower((guide, control), inner.spec.observers[-1], devices, shape, self._seed,
+                                 np.int32(0)).compile()
         if hooks.on_memory and needed:
             hooks.on_memory(needed)
         self._before = outcomes.every(scheduler.given, (
@@ -177,9 +176,8 @@ class _Run:
         """Runs all intervals."""
         looks, of_chunks = [], []
         for interval in range(intervals):
-            is_last = interval == intervals - 1
-            of_chunks += [interval] * self._until(_FOREVER_S if is_last else (interval + 1) * self._control.every_s)
-            self._carried, looked = self._look(self._carried, self._seed, np.int32(interval), np.bool_(is_last))
+            of_chunks += [interval] * self._until((interval + 1) * self._control.every_s)
+            self._carried, looked = self._look(self._carried, self._seed, np.int32(interval))
             looks.append(jax.device_get(looked))
         looks = jax.tree.map(lambda *x: np.stack(x), *looks)
         ancestors = lineages.of_islands(looks.source, looks.ess.shape[1])
@@ -232,7 +230,7 @@ def _chunk(structure: jax.tree_util.PyTreeDef, most: int, devices: Devices, arra
            seed: jax.Array, passed_s: jax.Array) -> tuple[Carried, jax.Array, jax.Array, jax.Array]:
     """Decisions of all trajectories that are not `passed_s` seconds from their starts, `most` of each.
 
-    Of each device: decisions made, steps, and whether a trajectory is not there yet. `structure` and `arrays` are
+    Those whose time is over by then go on to their ends. Of each device: decisions made, steps, and whether a trajectory is not there yet. `structure` and `arrays` are
     those of a `Simulator`.
     """
     found: tuple[Carried, jax.Array, jax.Array, jax.Array] = devices.on_its_own(
@@ -252,7 +250,8 @@ def _steps(structure: jax.tree_util.PyTreeDef, most: int, arrays: list[jax.Array
         for observer, kept in zip(simulator.spec.observers, state.observed, strict=True)))
 
     def asked(state: SimState) -> jax.Array:
-        return jnp.asarray((state.end == End.RUNNING) & times.before(state.time, ends))
+        is_before = times.before(state.time, ends) | ~times.before(ends, state.until)
+        return jnp.asarray((state.end == End.RUNNING) & is_before)
 
     def one(carry: tuple[SimState, jax.Array, jax.Array]) -> tuple[SimState, jax.Array, jax.Array]:
         state, made, count = carry
@@ -278,30 +277,32 @@ def keys_of(seed: Array, trajectory: Array, epoch: Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
 def _look(wanted: tuple[Guide, ControlSpec], observer: FeatureObserver, devices: Devices, carried: Carried,
-          seed: jax.Array, interval: jax.Array, is_last: jax.Array) -> tuple[Carried, Looked]:
+          seed: jax.Array, interval: jax.Array) -> tuple[Carried, Looked]:
     """The trajectories after the end of an interval, resampled where that is due."""
     look = functools.partial(_look_at, *wanted, observer)
-    found: tuple[Carried, Looked] = devices.on_its_own(look, (False, True, True, True))(
-        carried, seed, interval, is_last)
+    found: tuple[Carried, Looked] = devices.on_its_own(look, (False, True, True))(carried, seed, interval)
     return found
 
 
 def _look_at(guide: Guide, control: ControlSpec, observer: FeatureObserver, carried: Carried, seed: jax.Array,
-             interval: jax.Array, is_last: jax.Array) -> tuple[Carried, Looked]:
+             interval: jax.Array) -> tuple[Carried, Looked]:
     """`_look` at the trajectories of one device."""
     state, batch = carried.state, carried.epoch.shape[0]
     island = control.island or batch
     shape = (batch // island, island)
     seen, places = observer.of(state.observed[-1]), jnp.broadcast_to(jnp.arange(island, dtype=jnp.int32), shape)
     weight, epoch = jnp.asarray(carried.log_weight), jnp.asarray(carried.epoch)
+    begins, ends = (Time(carried.origin.s + (interval + later) * control.every_s, carried.origin.ns) for later in (0, 1))
+    # All of an island have one start and one end. An interval that begins after it is no part of its time.
+    is_over, is_last = (~times.before(at, state.until).reshape(shape)[:, 0] for at in (begins, ends))
     goes_on = jnp.zeros(shape[0], bool)
     if control.strength > 0:
         lost = jnp.isin(state.end, jnp.array(LOST))
-        weight += jnp.where(lost, -jnp.inf, control.strength * guides.usable(guide.score(interval, seen)))
+        score = jnp.where(lost, -jnp.inf, control.strength * guides.usable(guide.score(interval, seen)))
+        weight += jnp.where(jnp.repeat(is_over, island), 0.0, score)
     weighed = resampling.weigh(weight.reshape(shape))
-    mean = weighed.log_mean
     if control.strength > 0:
-        goes_on = ~weighed.is_even & (is_last | (weighed.ess < control.resample_below))
+        goes_on = ~is_over & ~weighed.is_even & (is_last | (weighed.ess < control.resample_below))
         uniform = resampling.uniform(seed, interval, state.trajectory.reshape(shape)[:, 0])
         chosen = resampling.ancestors(resampling.offspring(weighed.weight, uniform))
         places = jnp.where(goes_on[:, None], chosen, places)
@@ -312,4 +313,5 @@ def _look_at(guide: Guide, control: ControlSpec, observer: FeatureObserver, carr
         weight, epoch = jnp.where(ends, 0.0, weight), jnp.where(ends, interval + 1, epoch)
     observed = (*state.observed[:-1], observer.emptied(state.observed[-1]))
     after = Carried(dataclasses.replace(state, observed=observed), weight, epoch, carried.origin)
-    return after, Looked(seen, places.reshape(-1), weighed.ess, goes_on, jnp.where(goes_on | is_last, mean, 0.0))
+    mean = jnp.where(~is_over & (goes_on | is_last), weighed.log_mean, 0.0)
+    return after, Looked(seen, places.reshape(-1), jnp.where(is_over, jnp.nan, weighed.ess), goes_on, mean)

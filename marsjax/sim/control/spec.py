@@ -8,6 +8,7 @@ from marsjax.core.errors import InputError
 
 WAYS = ("resample", "batch", "both")
 _LONGEST_S = 3600
+_WEAKEST, _STRONGEST = 1e-6, 1e6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,8 @@ class ControlSpec:
     """Trajectories among which they are resampled; 0: all. Islands know nothing of each other: futures of different
     islands have no ancestor in common, and an island is the same alone and beside others."""
     strength: float = 1.0
-    """What a guide's scores are multiplied by; 0: futures are left alone, those of `rollout` to the bit."""
+    """What a guide's scores are multiplied by; 0: futures are left alone, those of `rollout` to the bit.
+    Otherwise 1e-6 to 1e6."""
     resample_below: float = 0.5
     """An island is resampled where its effective sample size, over the trajectories in it, is below this; 0: only at
     the end, 1: after each interval."""
@@ -39,8 +41,9 @@ class ControlSpec:
         limits.check_whole("ControlSpec.every_s", self.every_s, 1, _LONGEST_S)
         limits.check_whole("ControlSpec.island", self.island, 0, limits.TRAJECTORIES)
         limits.check_whole("ControlSpec.candidates", self.candidates, 1, limits.TRAJECTORIES)
-        if isinstance(self.strength, bool) or not 0 <= self.strength < math.inf:
-            raise InputError(f"ControlSpec.strength: expected a finite number of at least 0, got {self.strength!r}")
+        if isinstance(self.strength, bool) or not (self.strength == 0 or _WEAKEST <= self.strength <= _STRONGEST):
+            raise InputError(f"ControlSpec.strength: expected 0, or {_WEAKEST:g} to {_STRONGEST:g}, got "
+                             f"{self.strength!r}")
         if isinstance(self.resample_below, bool) or not 0 <= self.resample_below <= 1:
             raise InputError(f"ControlSpec.resample_below: expected 0 to 1, got {self.resample_below!r}")
         if self.way not in WAYS:
