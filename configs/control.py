@@ -75,8 +75,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.scale_bp = 2.5  # of targets of prices: a future so far off has .6 of the weight of one on the target
     config.island = 0  # futures among which copies are made, each island apart from the others; 0: all
     config.resample_below = 0.5  # effective share of the weights below which copies are made
-    config.way = "resample"  # resample, batch or both; the last two need a batch model beside the order model
-    config.candidates = 8  # batch and both: minutes that are proposed, of which the nearest is kept
+    config.way = "resample"  # resample; batch and both are not in this version yet
+    config.candidates = 8  # of batch and both, so not in this version yet: 8 alone is taken
     config.strengths = (1.0,)  # of the control: 0 none, 1 as the scale says; the first is shown, more make a sweep
     config.counts = (0,)  # numbers of futures of further runs of the sweep; 0: none
 

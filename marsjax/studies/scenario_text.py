@@ -44,6 +44,7 @@ _MARKS = {",": "a comma", ";": "a semicolon"}
 _BASIS_POINTS = {"%": 100.0, "bp": 1.0}
 _SECONDS = {"s": 1.0, "second": 1.0, "seconds": 1.0, "min": 60.0, "minute": 60.0, "minutes": 60.0}
 _MOST_BP, _MOST_TIMES, _MOST_WORDS = 5_000.0, 100.0, 1_000
+_ROUNDING_S = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +90,14 @@ class ScenarioWords:
         taken = sum(part.seconds or 0.0 for part in self.prices)
         open_parts = sum(part.seconds is None for part in self.prices)
         left = whole_s - taken
-        if left < 0 or (open_parts and left <= 0):
+        # Durations that add up but for rounding are as long as the future.
+        if left < -_ROUNDING_S or (open_parts and left <= _ROUNDING_S):
             raise InputError(f"scenario: expected moves of {whole_s:g} s together, the length of the futures"
                              f"{', with time for those without a duration' * bool(open_parts)}, got {taken:g} s")
-        lengths = [left / open_parts if part.seconds is None else part.seconds for part in self.prices]
+        lengths = [max(left, 0.0) / open_parts if part.seconds is None else part.seconds for part in self.prices]
         ends = np.concatenate([[0.0], np.cumsum(lengths)])
         found = np.interp(at_s, ends, [0.0, *(part.end_bp for part in self.prices)])
-        return np.where(at_s <= ends[-1] + 1e-6, found, np.nan)
+        return np.where(at_s <= ends[-1] + _ROUNDING_S, found, np.nan)
 
 
 def read(text: str) -> ScenarioWords:
@@ -158,8 +160,11 @@ def guide(text: str, minutes: float, control: ControlSpec, normal: Features) -> 
         middles = (np.concatenate([[0.0], ends[:-1]]) + ends) / 2
         inside = (middles >= part.from_s) & (middles <= (np.inf if part.to_s is None else part.to_s))
         wanted[part.feature][inside] = part.times * np.asarray(getattr(usual, part.feature))[inside]
-    missing = [name for name, values in {"return_bp": curve, **wanted}.items() if not np.isfinite(values).any()]
-    if missing := [name for name in missing if name != "return_bp" or found.prices]:
+    if found.prices and not np.isfinite(curve).any():
+        taken = sum(part.seconds or 0.0 for part in found.prices)
+        raise InputError(f"scenario: expected moves of prices of {ends[0]:g} s together, or more, to the end of the "
+                         f"first interval, got {taken:g} s: say how it goes on, as with hold, or look more often")
+    if missing := [name for name, values in wanted.items() if not np.isfinite(values).any()]:
         raise InputError(f"scenario: expected times that hold the middle of an interval of {control.every_s} s of the "
                          f"{minutes:g} minutes, got none for {', '.join(missing)}")
     line = scenarios.curve(curve)

@@ -184,6 +184,8 @@ def test_scenarios_by_name_are_curves_and_multiples_of_what_is_usual() -> None:
     (lambda: scenarios.of("burst", 2, 3, USUAL._replace(volume=0.0)), "volume"),
     (lambda: CurveGuide((), 1.0), "return_bp"), (lambda: CurveGuide((math.inf,), 1.0), "return_bp"),
     (lambda: CurveGuide((1.0,), 0.0), "scale_bp"), (lambda: Target("price", (1.0,), 1.0), "volatility_bp"),
+    (lambda: guides.check(None, 2), "score\\(interval, seen\\), got None"),  # type: ignore[arg-type]
+    (lambda: guides.check(Features, 2), "score"),  # type: ignore[arg-type]
     (lambda: TargetGuide(()), "one target or more"),
     (lambda: TargetGuide((Target("volume", (1.0,), 1.0), Target("depth", (1.0, 2.0), 1.0))), "number of intervals"),
 ])

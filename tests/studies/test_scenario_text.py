@@ -141,11 +141,26 @@ def test_a_scenario_of_prices_alone_is_a_curve_for_any_intervals() -> None:
     assert scenario_text.guide("hold", 2, ControlSpec(every_s=60), USUAL).return_bp == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("text", ["drop 1% in 10 s", "volume twice from 1 to 2 s",
+@pytest.mark.parametrize("text", ["volume twice from 1 to 2 s",
                                   "rise 1bp, volume half from 5 to 6 min"])
 def test_wishes_that_no_interval_sees_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="scenario: expected times that hold"):
         scenario_text.guide(text, 2, ControlSpec(every_s=60), USUAL)
+
+
+def test_prices_that_end_before_any_look_are_refused_with_how_long_they_are() -> None:
+    with pytest.raises(InputError, match="moves of prices of 60 s together, or more, .* got 45 s"):
+        scenario_text.guide("drop 10bp in 45 s, volume twice", 2, ControlSpec(every_s=60), USUAL)
+
+
+@KEEP
+@given(some.lists(some.integers(1, 600), min_size=2, max_size=8))
+def test_durations_that_add_up_but_for_rounding_are_the_whole_future(hundredths: list[int]) -> None:
+    last = -sum(hundredths) % 100 + 100
+    lengths = [*hundredths, last]
+    found = scenario_text.read(", ".join(f"rise 1bp in {length / 100} min" for length in lengths))
+    whole = 60.0 * (sum(lengths) // 100)
+    assert found.curve_bp(np.array([whole]), whole) == pytest.approx([len(lengths)])
 
 
 def test_no_number_is_lost_to_rounding_of_what_is_read() -> None:

@@ -133,6 +133,8 @@ def wanted(guide: Guide) -> dict[str, np.ndarray]:
 
 def check(guide: Guide, intervals: int) -> None:
     """InputError unless a guide gives log-weights for so many intervals, and can be an argument of compiled calls."""
+    if not callable(getattr(guide, "score", None)):
+        raise InputError(f"guide: expected a record with a function score(interval, seen), got {guide!r}")
     try:
         hash(guide)
     except TypeError as error:
