@@ -115,11 +115,11 @@ def _control(config: ConfigDict) -> ControlSpec:
         raise InputError("config.strengths: expected a number at least, got none")
     specs = [setup.spec_of(ControlSpec, config, strength=strength) for strength in config.strengths]
     if specs[0].way != "resample":
-        raise InputError(f"config.way: expected resample, got {specs[0].way!r}: futures that an order-batch model leads "
-                         "are not in this version yet")
+        raise InputError(f"config.way: expected resample, got {specs[0].way!r}: futures that an order-batch model "
+                         "leads are not in this version yet")
     if specs[0].candidates != ControlSpec.candidates:
-        raise InputError(f"config.candidates: expected {ControlSpec.candidates}, got {specs[0].candidates}: candidates "
-                         "of an order-batch model are not in this version yet")
+        raise InputError(f"config.candidates: expected {ControlSpec.candidates}, got {specs[0].candidates}: "
+                         "candidates of an order-batch model are not in this version yet")
     island = specs[0].island
     if island and config.trajectories % island:
         raise InputError(f"config.island: expected a number that divides config.trajectories, {config.trajectories}, "

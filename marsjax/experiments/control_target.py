@@ -68,16 +68,20 @@ def wanted(config: ConfigDict, how: ControlSpec, at: ForecastStart) -> ControlTa
 def of_scenario(name: str, strength: float, minutes: int, how: ControlSpec, scale_bp: float) -> ControlTarget:
     """A scenario by name (`sim.control.scenarios`), of a strength; 0: the usual one. InputError where it is none."""
     strength, intervals = strength or _USUAL.get(name, _USUAL_BP), how.intervals(minutes)
-    anything = Features(*(np.ones(intervals) for _ in Features._fields))
-    scenarios.of(name, strength, intervals, anything)
+    scenarios.of(name, strength, intervals, _anything(intervals))
     words = f"{name}, {strength:g} times the usual" if name in _USUAL else f"{name} of {strength:g} bp"
     return ControlTarget(words, lambda normal: _scaled(scenarios.of(name, strength, intervals, normal), scale_bp))
 
 
 def of_text(text: str, minutes: int, how: ControlSpec, scale_bp: float) -> ControlTarget:
     """A scenario in words (`studies.scenario_text`); InputError names the word that does not fit."""
-    scenario_text.read(text).curve_bp(np.array([minutes * 60.0]), minutes * 60.0)
+    scenario_text.guide(text, minutes, how, _anything(how.intervals(minutes)))
     return ControlTarget(text, lambda normal: _scaled(scenario_text.guide(text, minutes, how, normal), scale_bp))
+
+
+def _anything(intervals: int) -> Features:
+    """Something usual, to see that a target can be made at all."""
+    return Features(*(np.ones(intervals) for _ in Features._fields))
 
 
 def _end_minutes(config: ConfigDict, how: ControlSpec) -> np.ndarray:

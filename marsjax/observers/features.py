@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from marsjax.core import int64
 from marsjax.core.errors import InputError
-from marsjax.core.records import Array, BookView, Int64, Kind, Market, Status, Time
+from marsjax.core.records import EMPTY_PRICE, Array, BookView, Int64, Kind, Market, Status, Time
 from marsjax.market.process import Event
 
 BASIS_POINTS = 1e4
@@ -29,9 +29,11 @@ class Features(NamedTuple):
     imbalance: Array
     """Bought less sold by who came, over all that traded, -1 to 1; 0 where nothing did."""
     spread_ticks: Array
-    """Mean over the books of the interval, ticks: that at its beginning, and that after each order."""
+    """Mean over the books of the interval with both sides, ticks: that at its beginning, or the last such one before,
+    and those after its orders. A book with an empty side has no spread and is left out; 0 where there never was one."""
     depth: Array
-    """Mean over the same books, shares at the levels of a view, both sides together."""
+    """Mean over the book at the interval's beginning and those after its orders, shares at the levels of a view, both
+    sides together."""
     orders: Array
     """Accepted orders, each cancel of a cancel by price counted."""
 
@@ -54,15 +56,17 @@ class FeatureSums:
     sold: Int64
     """Likewise to sell."""
     spread: Array
-    """int32, of the book now, 1e-4 of the currency."""
+    """int32, of the last book with both sides, 1e-4 of the currency."""
     depth: Int64
     """Of the book now, shares."""
     spread_sum: Int64
-    """Over the books of the interval."""
+    """Over the books of the interval with both sides."""
     depth_sum: Int64
-    """Likewise."""
+    """Over all its books."""
     books: Array
     """int32, how many these are."""
+    spreads: Array
+    """int32, how many of them have both sides, with the one at the beginning of the interval, or before."""
     orders: Array
     """int32."""
 
@@ -95,9 +99,10 @@ class FeatureObserver:
         del market, time
         zero = jnp.zeros((), jnp.int32)
         none, mid, depth = int64.of_int32(zero), jnp.asarray(view.mid_price_twice, jnp.int32), _depth(view)
-        spread = jnp.asarray(view.spread, jnp.int32)
+        has_spread = _has_both(view).astype(jnp.int32)
+        spread = has_spread * view.spread
         return FeatureSums(mid, mid, mid, zero.astype(jnp.float32), none, none, spread, depth, int64.of_int32(spread),
-                           depth, zero + 1, zero)
+                           depth, zero + 1, has_spread, zero)
 
     def update(self, state: FeatureSums, event: Event) -> FeatureSums:
         """Adds an event."""
@@ -107,15 +112,16 @@ class FeatureObserver:
         traded = int64.only(is_new & (event.status == Status.ACCEPTED) & (event.order.kind != Kind.CANCEL),
                             event.trades.volume)
         is_buy = event.order.kind == Kind.BUY
-        spread = jnp.where(is_new, event.view.spread, state.spread)
+        has_spread = is_new & _has_both(event.view)
+        spread = jnp.where(has_spread, event.view.spread, state.spread)
         depth = int64.select(is_new, _depth(event.view), state.depth)
         return FeatureSums(
             mid, state.mid_twice_start, state.mid_twice_before, state.squares + move * move,
             int64.add(state.bought, int64.only(is_buy, traded)), int64.add(state.sold, int64.only(~is_buy, traded)),
             spread, depth,
-            int64.add(state.spread_sum, int64.only(is_new, int64.of_int32(spread))),
+            int64.add(state.spread_sum, int64.only(has_spread, int64.of_int32(spread))),
             int64.add(state.depth_sum, int64.only(is_new, depth)), state.books + is_new,
-            state.orders + jnp.where(is_new, event.orders, 0))
+            state.spreads + has_spread, state.orders + jnp.where(is_new, event.orders, 0))
 
     def end(self, state: FeatureSums, market: Market, view: BookView, time: Time) -> Features:
         """The features."""
@@ -129,7 +135,8 @@ class FeatureObserver:
         return Features(
             _basis_points(state.mid_twice, state.mid_twice_start),
             _basis_points(state.mid_twice, state.mid_twice_before), jnp.sqrt(state.squares), volume,
-            (bought - sold) / jnp.maximum(volume, 1), _float(state.spread_sum) / (self.tick * books),
+            (bought - sold) / jnp.maximum(volume, 1),
+            _float(state.spread_sum) / (self.tick * jnp.maximum(jnp.asarray(state.spreads, jnp.float32), 1)),
             _float(state.depth_sum) / books, jnp.asarray(state.orders, jnp.float32))
 
     def emptied(self, state: FeatureSums) -> FeatureSums:
@@ -137,13 +144,19 @@ class FeatureObserver:
         zero = jnp.zeros_like(state.orders)
         none = int64.of_int32(zero)
         return FeatureSums(state.mid_twice, state.mid_twice_start, state.mid_twice, jnp.zeros_like(state.squares), none,
-                           none, state.spread, state.depth, int64.of_int32(state.spread), state.depth, zero + 1, zero)
+                           none, state.spread, state.depth, int64.of_int32(state.spread), state.depth, zero + 1,
+                           jnp.minimum(state.spreads, 1), zero)
 
 
 def _basis_points(now: Array, before: Array) -> jax.Array:
     """The move from one mid to another, float32; 0 where there was none before."""
     base = jnp.maximum(before, 1).astype(jnp.float32)
     return jnp.where((before > 0) & (now > 0), BASIS_POINTS * (now - before).astype(jnp.float32) / base, 0.0)
+
+
+def _has_both(view: BookView) -> jax.Array:
+    """bool [], whether somebody sells and somebody buys."""
+    return jnp.asarray((view.ask_price[0] != EMPTY_PRICE) & (view.bid_price[0] != EMPTY_PRICE))
 
 
 def _depth(view: BookView) -> Int64:

@@ -33,7 +33,7 @@ _LOW, _HIGH = 5, 95
 """Percentiles of tables."""
 
 GuideOf = Callable[[Features], Guide]
-"""What makes a guide of what is usual: features float32 [I, B] of futures that are left alone."""
+"""What makes a guide of what is usual: features float32 [I, B] of futures that are left alone and are not lost."""
 
 
 class ControlledMarket(NamedTuple):
@@ -77,8 +77,9 @@ def simulate(at: ControlledMarket, spec: FuturesSpec, control: ControlSpec, guid
              hooks: Hooks = NO_HOOKS) -> ControlledRollout:
     """Controlled futures, `spec.trajectories` of `spec.minutes`, numbered from `first` on.
 
-    All run at once. Where a side of a book gets full, all are run again in twice the slots, unless the spec says how
-    many there are. Errors are those of `sim.control.controlled`; InputError where they do not fit the device.
+    All run at once. Where a side of a book gets full, be it of a future that is written over later, all are run again
+    in twice the slots, unless the spec says how many there are. Errors are those of `sim.control.controlled`;
+    InputError where they do not fit the device.
     """
     capacity = futures.first_capacity(spec, [at.start])
     rolled = RolloutSpec(spec.trajectories, spec.minutes, spec.seed, first, chunk_steps=spec.chunk_steps,
@@ -91,7 +92,7 @@ def simulate(at: ControlledMarket, spec: FuturesSpec, control: ControlSpec, guid
                              agent_starts=at.agent_starts, hooks=hooks)
         except MemoryError as error:
             raise InputError(f"trajectories: {error}") from error
-        more = futures.next_capacity(spec, capacity, run.rollout)
+        more = futures.larger(spec, capacity, run.full_books)
         if not more:
             return run
         capacity = more
@@ -129,9 +130,18 @@ def study(at: ControlledMarket, spec: FuturesSpec, control: ControlSpec, guide: 
             if number == 0:
                 runs.append(simulate(at, spec, dataclasses.replace(control, strength=0.0), nothing, first, hooks))
                 continue
-            made = guide if hasattr(guide, "score") else guide(runs[0].features)
+            made = guide_of(guide, runs[0])
             runs.append(simulate(at, spec, control, made, first, hooks))
     return ControlStudy(made, runs[1], runs[0])
+
+
+def guide_of(guide: Guide | GuideOf, free: ControlledRollout) -> Guide:
+    """A guide, made of what futures do that are left alone where it is not one yet; InputError where it is neither."""
+    if hasattr(guide, "score"):
+        return guide
+    if not callable(guide):
+        raise InputError(f"guide: expected a guide, or what makes one of features, got {guide!r}")
+    return guide(free.kept_features)
 
 
 def fit(run: ControlledRollout, guide: Guide) -> Fit:

@@ -140,7 +140,7 @@ def compare(at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Gu
                          keeps_orders and not where.agents)
 
         free = kind(0, UNCONTROLLED, at, dataclasses.replace(how, strength=0.0), nothing)
-        made: Guide = guide if hasattr(guide, "score") else guide(free.run.features)  # type: ignore[operator]
+        made = control.guide_of(guide, free.run)
         held = kind(1, CONTROLLED, at, how, made)
         if execution is None:
             return Comparison(made, free, held, None, 0, np.zeros(0, np.int64))

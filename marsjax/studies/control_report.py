@@ -142,7 +142,12 @@ def _left(kind: FuturesKind) -> dict[str, Any]:
     """What control left of the futures."""
     run = kind.run
     return {"ancestors": int(run.distinct[-1].sum()), "least_ess": float(run.ess.mean(axis=1).min()),
-            "resampled": int(run.resampled.any(axis=1).sum()), "log_evidence": float(np.mean(run.log_evidence))}
+            "resampled": int(run.resampled.any(axis=1).sum()), "log_evidence": evidence(run)}
+
+
+def evidence(run: ControlledRollout) -> float:
+    """Log of the mean weight of futures that are left alone, by all islands: the log of the mean of what each says."""
+    return float(np.logaddexp.reduce(run.log_evidence.astype(np.float64)) - np.log(len(run.log_evidence)))
 
 
 def _speed(run: ControlledRollout) -> dict[str, Any]:

@@ -209,9 +209,13 @@ def first_capacity(spec: FuturesSpec, starts: Sequence[Start]) -> int:
 
 def next_capacity(spec: FuturesSpec, capacity: int, run: Rollout) -> int | None:
     """Slots to repeat a run with in which a side was full; None if none was, or the spec says how many there are."""
-    if spec.rollout_capacity or capacity >= _MOST or not run.rejected.get(Status.SIDE_FULL.name):
+    return larger(spec, capacity, int((run.status[:, Status.SIDE_FULL] > 0).sum()))
+
+
+def larger(spec: FuturesSpec, capacity: int, books: int) -> int | None:
+    """`next_capacity` of a run in which a side of so many books was full."""
+    if spec.rollout_capacity or capacity >= _MOST or not books:
         return None
-    books = int((run.status[:, Status.SIDE_FULL] > 0).sum())
     logging.getLogger(__name__).warning("a side of %d books was full: again with %d slots a side", books,
                                         min(2 * capacity, _MOST))
     return min(2 * capacity, _MOST)

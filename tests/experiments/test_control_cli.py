@@ -123,6 +123,7 @@ def _curve(held: pd.DataFrame) -> bool:
     ("noise,scenario=calm,strength=2", (), "scenario calm: strength: expected a number below 1"),
     ("noise,scenario=drop,text=rise 5 bp", (), "config.scenario: expected one target, got scenario and text"),
     ("noise,text=drop 30 dollars", (), "config.text: scenario: word 3, 'dollars': expected % or bp"),
+    ("noise,text=drop 3bp in 9 s", (), "config.text: scenario: expected moves of prices of 20 s together, or more"),
     ("noise,curve=none.csv", (), "none.csv: no such file"),
     ("noise", ("--config.scale_bp=0",), "config.scale_bp: expected a finite number above 0, got 0.0"),
     ("noise", ("--config.every_s=0",), "config.every_s: expected at least 1, got 0"),

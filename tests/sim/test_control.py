@@ -20,6 +20,7 @@ from marsjax import testing
 from marsjax.agents.twap import Twap
 from marsjax.core import int64, times
 from marsjax.core.errors import InputError
+from marsjax.core.records import Status
 from marsjax.core.specs import CacheSpec
 from marsjax.market import exchange
 from marsjax.observers.features import FeatureObserver, Features
@@ -30,7 +31,7 @@ from marsjax.sim.control import ControlSpec, CurveGuide, controlled, lineages
 from marsjax.sim.control import run as control_run
 from marsjax.sim.control.guides import Target, TargetGuide
 from marsjax.sim.control.lineages import ControlledRollout
-from marsjax.sim.initial import Start
+from marsjax.sim.initial import Start, resize
 from marsjax.sim.rollout import Hooks
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.specs import RolloutSpec
@@ -197,6 +198,17 @@ def test_one_interval_with_a_hard_guide_is_a_choice_among_the_futures_left_alone
                                 [x[found.ancestors[0]] for x, skip in zip(plain, is_number, strict=True) if not skip])
 
 
+def test_a_full_side_is_counted_where_its_trajectory_is_written_over_too() -> None:
+    """In books with room for few orders more; those that follow this curve are not the ones that got full."""
+    small = dataclasses.replace(MARKET, capacity=46)
+    spec = RolloutSpec(ISLAND, minutes=1, seed=3)
+    plain, found = (controlled(Simulator.of(MODEL, small), resize(start(), 46), spec,
+                               dataclasses.replace(CONTROL, strength=strength), CURVE) for strength in (0.0, 1.0))
+    left = [int((each.rollout.status[:, Status.SIDE_FULL] > 0).sum()) for each in (plain, found)]
+    assert plain.full_books == left[0] > 0 and found.full_books > left[1] == 0
+    assert chosen().full_books == 0
+
+
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 def test_features_are_those_of_the_orders_of_each_interval(strength: float) -> None:
     """An interval's orders are those decided on before its end: the first after it was decided on in it."""
@@ -330,9 +342,9 @@ def test_an_island_whose_time_is_over_first_is_the_same_alone() -> None:
     alone = controlled(bare, late, dataclasses.replace(spec, trajectories=4, first=4), control, Busy())
     assert len(both.ess) == 3 and len(alone.ess) == 2 and alone.resampled.any()
     chex.assert_trees_all_equal(states(alone.rollout), [x[4:] for x in states(both.rollout)])
-    assert (alone.ancestors + 4).tolist() == both.ancestors[:2, 4:].tolist() and alone.ess[:, 0].tolist() == both.ess[
-        :2, 1].tolist()
-    assert alone.log_evidence[0] == both.log_evidence[1] and np.isnan(both.ess[2, 1]) and np.isfinite(both.ess[:, 0]).all()
+    assert (alone.ancestors + 4).tolist() == both.ancestors[:2, 4:].tolist()
+    assert alone.ess[:, 0].tolist() == both.ess[:2, 1].tolist() and alone.log_evidence[0] == both.log_evidence[1]
+    assert np.isnan(both.ess[2, 1]) and np.isfinite(both.ess[:, 0]).all()
     assert both.ancestors[2, 4:].tolist() == [4, 5, 6, 7] and not both.resampled[2, 1]
 
 

@@ -1,14 +1,18 @@
 """Studies of controlled futures: the fit is what a plain loop says, and tables hold every interval."""
 
+import dataclasses
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from marsjax import testing
-from marsjax.sim.control import ControlSpec, CurveGuide, Target, TargetGuide
-from marsjax.studies import control, scenario_text
+from marsjax.core.errors import InputError
+from marsjax.sim.control import ControlledRollout, ControlSpec, CurveGuide, Target, TargetGuide, scenarios
+from marsjax.sim.state import End
+from marsjax.studies import control, control_report, scenario_text
 from marsjax.studies.control import ControlledMarket, ControlStudy
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import prepare
@@ -33,6 +37,46 @@ def test_a_study_has_both_runs_of_the_same_numbers_and_a_guide_of_what_is_usual(
     assert found().guide.targets[0].values == pytest.approx([-20 * 25 / 60, -20 * 50 / 60, -20])
     assert found().controlled.rollout.mid_twice_start.tolist() == found().free.rollout.mid_twice_start.tolist()
     assert np.array_equal(found().controlled.rollout.state.trajectory, found().free.rollout.state.trajectory)
+
+
+def with_ends(run: ControlledRollout, ends: list[End]) -> ControlledRollout:
+    state = dataclasses.replace(run.rollout.state, end=np.array(ends, np.int32))
+    return dataclasses.replace(run, rollout=dataclasses.replace(run.rollout, state=state))
+
+
+def test_what_is_usual_is_of_futures_that_are_not_lost() -> None:
+    free = with_ends(found().free, [End.TIME, End.NO_MID, End.NOT_FINITE, End.TIME] * 4)
+    kept = np.arange(16)[np.arange(16) % 4 % 3 == 0]
+    made = control.guide_of(lambda normal: scenarios.of("burst", 2, 3, normal), free)
+    assert made.targets[0].values == pytest.approx(2 * free.features.volume[:, kept].mean(axis=1))
+    with pytest.raises(InputError, match="all of them are lost"):
+        control.guide_of(lambda normal: scenarios.of("burst", 2, 3, normal), with_ends(free, [End.NO_MID] * 16))
+    with pytest.raises(InputError, match="expected a guide, or what makes one of features, got None"):
+        control.guide_of(None, free)  # type: ignore[arg-type]
+
+
+def test_all_futures_run_again_in_larger_books_where_one_that_is_gone_was_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, market = testing.tiny_model(), testing.tiny_market()
+    at = ControlledMarket(prepare(model), market, testing.random_start(market, model))
+    tried = []
+
+    def controlled(simulator: Any, *given: Any, **others: Any) -> ControlledRollout:
+        tried.append(simulator.spec.market.capacity)
+        return dataclasses.replace(found().controlled, full_books=int(len(tried) == 1))
+
+    monkeypatch.setattr(control, "controlled", controlled)
+    assert not found().controlled.rollout.rejected
+    control.simulate(at, FuturesSpec(16, minutes=1), CONTROL, found().guide)
+    assert len(tried) == 2 and tried[1] == 2 * tried[0]
+    control.simulate(at, FuturesSpec(16, minutes=1, rollout_capacity=128), CONTROL, found().guide)
+    assert tried[2:] == [128]
+
+
+def test_the_evidence_of_islands_is_the_mean_of_weights_not_of_logs() -> None:
+    run = dataclasses.replace(found().controlled, log_evidence=np.log(np.array([0.5, 0.1, 1e-9], np.float32)))
+    assert math.exp(control_report.evidence(run)) == pytest.approx(0.6 / 3)
+    none = dataclasses.replace(run, log_evidence=np.array([-np.inf, 0.0], np.float32))
+    assert math.exp(control_report.evidence(none)) == pytest.approx(0.5)
 
 
 def test_the_fit_is_that_of_a_plain_loop() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
 from marsjax.core.errors import InputError
@@ -149,12 +149,13 @@ def test_wishes_that_no_interval_sees_are_refused(text: str) -> None:
 
 
 def test_prices_that_end_before_any_look_are_refused_with_how_long_they_are() -> None:
-    with pytest.raises(InputError, match="moves of prices of 60 s together, or more, .* got 45 s"):
+    with pytest.raises(InputError, match=r"moves of prices of 60 s together, or more, .* got 45 s"):
         scenario_text.guide("drop 10bp in 45 s, volume twice", 2, ControlSpec(every_s=60), USUAL)
 
 
 @KEEP
 @given(some.lists(some.integers(1, 600), min_size=2, max_size=8))
+@example([1, 427, 1, 1])
 def test_durations_that_add_up_but_for_rounding_are_the_whole_future(hundredths: list[int]) -> None:
     last = -sum(hundredths) % 100 + 100
     lengths = [*hundredths, last]

@@ -33,8 +33,9 @@ class Guide(Protocol):
     """
 
     def score(self, interval: Array, seen: Features) -> Array:
-        """Log-weights, float32 [B]: 0 fits, -d^2 / 2 is d scales off; -inf or NaN is out of the question. Others
-        count as at most MOST off 0.
+        """Log-weights, float32 [B]: 0 fits, -d^2 / 2 is d scales off; -inf or NaN is out of the question.
+
+        Others count as MOST off 0 at most.
 
         Args:
           interval: int32 [], its number, from 0 on.

@@ -11,6 +11,7 @@ from marsjax.observers.features import Features
 from marsjax.observers.trace import Log
 from marsjax.sim import outcomes
 from marsjax.sim.result import Rollout, Trace
+from marsjax.sim.state import LOST
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,16 +41,25 @@ class ControlledRollout:
     """Seconds of an interval."""
     decisions: int
     """That were simulated, those of trajectories that were written over among them."""
+    full_books: int
+    """Places at which a trajectory was in whose book a side had been full, one that was written over or not."""
+
+    @property
+    def kept_features(self) -> Features:
+        """The features of those that are not lost (`sim.state.LOST`), float32 [I, kept]: what futures usually do."""
+        kept = ~np.isin(np.asarray(self.rollout.state.end), LOST)
+        found: Features = jax.tree.map(lambda x: x[:, kept], self.features)
+        return found
 
     @classmethod
-    def of(cls, rollout: Rollout, looks: Any, ancestors: np.ndarray, every_s: int, decisions: int
+    def of(cls, rollout: Rollout, looks: Any, ancestors: np.ndarray, every_s: int, decisions: int, full_books: int
            ) -> "ControlledRollout":
         """From a rollout and the looks at it, with an axis of I intervals in front."""
         islands = looks.ess.shape[1]
         at = places(ancestors)
         features = jax.tree.map(lambda x: np.take_along_axis(x, at, axis=1), looks.seen)
         return cls(rollout, features, ancestors, looks.ess, distinct(ancestors, islands), looks.resampled,
-                   looks.log_mean_weight.sum(axis=0), every_s, decisions)
+                   looks.log_mean_weight.sum(axis=0), every_s, decisions, full_books)
 
 
 def of_islands(source: np.ndarray, islands: int) -> np.ndarray:

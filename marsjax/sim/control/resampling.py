@@ -1,8 +1,9 @@
 """Which trajectories of an island go on, and in whose places: systematic resampling of weighted futures.
 
 All functions are of I islands of n trajectories, arrays [I, n], and what becomes of an island does not depend on the
-others: sums are taken of one island at a time, as XLA adds up [I, n] in an order that depends on I. A trajectory that goes on stays at its place, and only
-the others are written over: the copies of a state are as few as they can be, and made in place.
+others: sums are taken of one island at a time, as XLA adds up [I, n] in an order that depends on I. A trajectory that
+goes on stays at its place, and only the others are written over: the copies of a state are as few as they can be, and
+made in place.
 """
 
 from typing import NamedTuple, TypeVar

@@ -22,7 +22,7 @@ import numpy as np
 
 from marsjax.core import kernels, times
 from marsjax.core.errors import InputError
-from marsjax.core.records import Array, Time
+from marsjax.core.records import Array, Status, Time
 from marsjax.core.times import SECOND_NS
 from marsjax.observers.features import FeatureObserver, Features
 from marsjax.observers.trace import Log, TraceObserver
@@ -73,6 +73,8 @@ class Looked(NamedTuple):
     """bool [I]."""
     log_mean_weight: Array
     """float32 [I], of an island that was resampled, or at its end; else 0."""
+    side_full: Array
+    """int32 [B], orders refused for want of room since the market opened, before anything was copied."""
 
 
 def controlled(simulator: Simulator, start: Start, spec: RolloutSpec, control: ControlSpec, guide: Guide, *,
@@ -192,7 +194,8 @@ class _Run:
         rollout = outcomes.of_ended(self._simulator, self._carried.state, (Before(ledgers, mids), trace), counts,
                                     dropped, (self._steps, self._clock.compile_s,
                                               self._clock.run_s))
-        return ControlledRollout.of(rollout, looks, ancestors, self._control.every_s, self._decided)
+        full_books = int((looks.side_full > counts[0][:, Status.SIDE_FULL]).any(axis=0).sum())
+        return ControlledRollout.of(rollout, looks, ancestors, self._control.every_s, self._decided, full_books)
 
     def _until(self, passed_s: int) -> int:
         """To the end of an interval, seconds since the start; how many compiled calls that took."""
@@ -230,8 +233,8 @@ def _chunk(structure: jax.tree_util.PyTreeDef, most: int, devices: Devices, arra
            seed: jax.Array, passed_s: jax.Array) -> tuple[Carried, jax.Array, jax.Array, jax.Array]:
     """Decisions of all trajectories that are not `passed_s` seconds from their starts, `most` of each.
 
-    Those whose time is over by then go on to their ends. Of each device: decisions made, steps, and whether a trajectory is not there yet. `structure` and `arrays` are
-    those of a `Simulator`.
+    Those whose time is over by then go on to their ends. Of each device: decisions made, steps, and whether a
+    trajectory is not there yet. `structure` and `arrays` are those of a `Simulator`.
     """
     found: tuple[Carried, jax.Array, jax.Array, jax.Array] = devices.on_its_own(
         functools.partial(_steps, structure, most), (True, False, True, True))(arrays, carried, seed, passed_s)
@@ -288,13 +291,14 @@ def _look_at(guide: Guide, control: ControlSpec, observer: FeatureObserver, carr
              interval: jax.Array) -> tuple[Carried, Looked]:
     """`_look` at the trajectories of one device."""
     state, batch = carried.state, carried.epoch.shape[0]
+    side_full = jnp.array(state.market.counters.status)[:, Status.SIDE_FULL]
     island = control.island or batch
     shape = (batch // island, island)
     seen, places = observer.of(state.observed[-1]), jnp.broadcast_to(jnp.arange(island, dtype=jnp.int32), shape)
     weight, epoch = jnp.asarray(carried.log_weight), jnp.asarray(carried.epoch)
-    begins, ends = (Time(carried.origin.s + (interval + later) * control.every_s, carried.origin.ns) for later in (0, 1))
+    bounds = [Time(carried.origin.s + (interval + later) * control.every_s, carried.origin.ns) for later in (0, 1)]
     # All of an island have one start and one end. An interval that begins after it is no part of its time.
-    is_over, is_last = (~times.before(at, state.until).reshape(shape)[:, 0] for at in (begins, ends))
+    is_over, is_last = (~jnp.asarray(times.before(at, state.until)).reshape(shape)[:, 0] for at in bounds)
     goes_on = jnp.zeros(shape[0], bool)
     if control.strength > 0:
         lost = jnp.isin(state.end, jnp.array(LOST))
@@ -314,4 +318,4 @@ def _look_at(guide: Guide, control: ControlSpec, observer: FeatureObserver, carr
     observed = (*state.observed[:-1], observer.emptied(state.observed[-1]))
     after = Carried(dataclasses.replace(state, observed=observed), weight, epoch, carried.origin)
     mean = jnp.where(~is_over & (goes_on | is_last), weighed.log_mean, 0.0)
-    return after, Looked(seen, places.reshape(-1), jnp.where(is_over, jnp.nan, weighed.ess), goes_on, mean)
+    return after, Looked(seen, places.reshape(-1), jnp.where(is_over, jnp.nan, weighed.ess), goes_on, mean, side_full)

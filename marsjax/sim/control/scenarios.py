@@ -33,7 +33,8 @@ def of(name: str, strength: float, intervals: int, normal: Features) -> Guide:
       name: as above.
       strength: basis points of drop, rise and reversal; of the others a multiple of what is usual.
       intervals: how many.
-      normal: what is usual: numbers, [I], or [I, B] of many futures, whose means are taken.
+      normal: what is usual: numbers, [I], or [I, B] of many futures (`ControlledRollout.kept_features`, without those
+        that are lost), whose means are taken.
 
     InputError for another name, or numbers out of range.
 
@@ -60,6 +61,8 @@ def usual(normal: Features, intervals: int) -> Features:
     found = []
     for name, value in zip(Features._fields, normal, strict=True):
         value = np.asarray(value, np.float64)
+        if value.ndim == 2 and not value.shape[1]:
+            raise InputError(f"normal.{name}: expected numbers of one future at least, got none: all of them are lost")
         value = value.mean(axis=1) if value.ndim == 2 else value
         if value.shape not in ((), (intervals,)) or not np.isfinite(value).all():
             raise InputError(f"normal.{name}: expected finite numbers, one or one for each of {intervals} intervals, "

@@ -35,8 +35,8 @@ class ControlSpec:
     """resample: trajectories that fit take the places of those that do not. batch (an order-batch model leads each one,
     with an ensemble) and both are not in this version yet, and are refused."""
     candidates: int = 8
-    """Batches of orders that the order-batch model proposes for an interval, of which the nearest is followed. Not in this
-    version yet: nothing reads it."""
+    """Batches of orders that the order-batch model proposes for an interval, of which the nearest is followed. Not in
+    this version yet: nothing reads it."""
 
     def __post_init__(self) -> None:
         limits.check_whole("ControlSpec.every_s", self.every_s, 1, _LONGEST_S)
