@@ -22,6 +22,10 @@ from marsjax.sim.control.guides import CurveGuide, Guide, Target, TargetGuide
 
 SCALE_BP = 2.5
 """Of curves, at least."""
+MOST_BP = 5_000.0
+"""How far from the start a price may be wanted, basis points."""
+MOST_TIMES = 100.0
+"""Largest multiple of what is usual."""
 _SHARE = 0.1
 """Scale of a feature over what is wanted of it."""
 
@@ -31,7 +35,8 @@ def of(name: str, strength: float, intervals: int, normal: Features) -> Guide:
 
     Args:
       name: as above.
-      strength: basis points of drop, rise and reversal; of the others a multiple of what is usual.
+      strength: basis points of drop, rise and reversal, at most MOST_BP; of the others a multiple of what is usual, at
+        most MOST_TIMES.
       intervals: how many.
       normal: what is usual: numbers, [I], or [I, B] of many futures, whose means are taken.
 
@@ -49,6 +54,9 @@ def of(name: str, strength: float, intervals: int, normal: Features) -> Guide:
     limits.check_whole("scenario: intervals", intervals, 1, limits.STEPS_OF_A_CALL)
     if isinstance(strength, bool) or not 0 < strength < math.inf:
         raise InputError(f"scenario {name}: strength: expected a finite number above 0, got {strength!r}")
+    most = MOST_BP if name in ("drop", "rise", "reversal") else MOST_TIMES
+    if strength > most:
+        raise InputError(f"scenario {name}: strength: expected at most {most:g}, got {strength!r}")
     if name in ("calm", "illiquid") and strength >= 1:
         raise InputError(f"scenario {name}: strength: expected a number below 1, a share of what is usual, got "
                          f"{strength!r}")
