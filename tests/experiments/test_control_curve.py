@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from marsjax.core.errors import InputError
-from marsjax.experiments import control_curve
+from marsjax.experiments import control_curve, control_target
+from marsjax.observers.features import Features
+from marsjax.sim.control import ControlSpec
 
 
 def written(folder: Path, text: str) -> str:
@@ -59,3 +61,9 @@ def test_what_is_no_curve_is_named(tmp_path: Path, text: str, expected: str) -> 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file"):
         control_curve.read(str(tmp_path / "none.csv"), 5)
+
+
+def test_a_scenario_and_the_same_in_words_are_one_curve() -> None:
+    how, usual = ControlSpec(every_s=240), Features(0.0, 0.0, 4.0, 1e4, 0.0, 2.0, 5e4, 120.0)
+    named = control_target.of_scenario("drop", 30.0, 5, how, 2.5).guide(usual)
+    assert named == control_target.of_text("drop 30 bp", 5, how, 2.5).guide(usual)
