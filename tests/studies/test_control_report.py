@@ -2,14 +2,16 @@
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from marsjax import testing
+from marsjax.core.times import SECOND_NS
 from marsjax.sim.control import ControlSpec, CurveGuide, Guide, Target, TargetGuide
-from marsjax.studies import control, control_report
+from marsjax.studies import control, control_comparison, control_report, futures
 from marsjax.studies.control import ControlledMarket, ControlStudy
 from marsjax.studies.control_comparison import Comparison, FuturesKind
 from marsjax.studies.futures import FuturesSpec
@@ -17,6 +19,7 @@ from marsjax.studies.order_model import prepare
 
 pytestmark = pytest.mark.quick
 
+HOW = ControlSpec(every_s=25, island=8)
 NO_REALISM = pd.DataFrame({"kind": [], "similarity": [], "less": []})
 
 
@@ -24,7 +27,7 @@ NO_REALISM = pd.DataFrame({"kind": [], "similarity": [], "less": []})
 def study() -> ControlStudy:
     model, market = testing.tiny_model(), testing.tiny_market()
     at = ControlledMarket(prepare(model), market, testing.random_start(market, model))
-    return control.study(at, FuturesSpec(16, minutes=1, seed=1, devices=1), ControlSpec(every_s=25, island=8),
+    return control.study(at, FuturesSpec(16, minutes=1, seed=1, devices=1), HOW,
                          CurveGuide((-5.0, -10.0, -20.0)))
 
 
@@ -64,3 +67,17 @@ def test_where_no_price_is_wanted_the_fit_is_that_of_the_features() -> None:
     assert shown["RMSE, bp"].tolist() == [f"{control.fit(kind.run, both).rmse_bp:.1f}" for kind in found.kinds]
     assert shown["correlation"].tolist() == ["-", "-"]  # with a level there is none
     assert {"RMSE, volume", "RMSE, orders"} < set(shown)
+
+
+@pytest.mark.slow
+def test_orders_are_those_of_the_last_run_where_books_were_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each kind is run twice, as if a side of a book had been full, in one chunk each time."""
+    again = itertools.cycle([True, False])
+    monkeypatch.setattr(futures, "next_capacity", lambda spec, capacity, run: capacity if next(again) else None)
+    model, market = testing.tiny_model(), testing.tiny_market()
+    at = ControlledMarket(prepare(model), market, testing.random_start(market, model))
+    spec = FuturesSpec(16, minutes=1, seed=1, chunk_steps=4096, devices=1)
+    found = control_comparison.compare(at, spec, ControlSpec(every_s=60), CurveGuide((-20.0,)), 36_000 * SECOND_NS)
+    for kind in found.kinds:
+        counts = [len(events.spread) for events in kind.events if events is not None]
+        assert counts == kind.run.features.orders.sum(axis=0).astype(int).tolist()
