@@ -160,7 +160,7 @@ def problems(found: Comparison) -> list[str]:
         without = int(np.isneginf(kind.run.log_evidence).sum())
         if without:
             said.append(f"{kind.name}: in {without} of {len(kind.run.log_evidence)} islands no future has any weight, "
-                        "so none was chosen: all are lost, or the guide says -inf of all")
+                        "so none was chosen: all are lost, or the guide scores none of them")
     return said
 
 
