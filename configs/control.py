@@ -21,7 +21,7 @@ execution trades in the controlled futures, too: a third kind, of the same targe
 
 Argument: the source first (default, quiet, busy, noise or a kind of feed), then `scenario`, `strength`, `text`,
 `curve`, `replay`, `execute`, `folder`, `file`, `symbol`, `date`, `time`, `model`, `trajectories`, `minutes`, `seed`,
-`output`. Exit code 3: written, but trajectories or orders were lost.
+`output`. Exit code 3: written, but trajectories or orders were lost, or no future of an island had any weight.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Trains the order-batch model beside an order model, by which futures are controlled: images, codes, batch model.
+"""Trains an order-batch model beside an order model: images of minutes, codes, batch model. No program reads it yet.
 
     python -m marsjax.experiments.train_control --config=configs/train_control.py:sse,folder=data/sse
 

@@ -2,8 +2,9 @@
 
 Similarity is 1 - total variation over bins of the uncontrolled futures' own quantiles (`analysis.realism`). It is to be
 read beside its ceiling, what as many futures drawn from the uncontrolled ones would get: few futures make any two
-samples differ. A target is a difference that was asked for: its own quantity is left out of no table, but it says
-nothing of the cost.
+samples differ. Those that are drawn are independent of one another, where controlled futures share ancestors, and so
+have fewer different minutes than their number says: a part of what they fall short of the ceiling is that alone. A
+target is a difference that was asked for: its own quantity is left out of no table, but it says nothing of the cost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ Values = Mapping[str, Sequence[np.ndarray]]
 
 def table(uncontrolled: Values, controlled: Values, seed: int = 0, resamples: int = RESAMPLES) -> pd.DataFrame:
     """A row a quantity that both have: similarity, ceiling with its low and high end, and `less`, by how much it falls.
+
+    The ceiling is of independent futures; controlled ones that share ancestors are below it for that alone.
 
     Args:
       uncontrolled: of some futures.

@@ -5,7 +5,7 @@
     params/         Orbax, readable on other devices and meshes than it was written on
     converters/     one .npz a quantity (`converter_files.save`), where there are any
     days/           days that the model has written, to start from (`data.made_days`), where there are any
-    control/        models beside it by which its futures are controlled (`order_batch`), where there are any
+    control/        models beside it by which its futures are to be controlled (`order_batch`), where there are any
     manifest.json   the SHA-256 of each of these files (`manifest`); folders of older versions have none
 
 Who changes a file on purpose writes the manifest anew: `seal`.

@@ -69,7 +69,7 @@ def main(config: ConfigDict) -> int:
     print("\n".join(said))
     print(f"{rollout_summary.summary_line(summary, total_s)}; "
           f"{run_folder.told(output, 'control.png', config.picture)}")
-    return launcher.finish(problems + rollout_summary.problems(summary))
+    return launcher.finish(problems + rollout_summary.problems(summary) + control_report.problems(found))
 
 
 class _Made(NamedTuple):

@@ -68,9 +68,11 @@ def wanted(config: ConfigDict, how: ControlSpec, at: ForecastStart) -> ControlTa
 def of_scenario(name: str, strength: float, minutes: int, how: ControlSpec, scale_bp: float) -> ControlTarget:
     """A scenario by name (`sim.control.scenarios`), of a strength; 0: the usual one. InputError where it is none."""
     strength, intervals = strength or _USUAL.get(name, _USUAL_BP), how.intervals(minutes)
-    scenarios.of(name, strength, intervals, _anything(intervals))
+    ends_s = _ends_s(minutes, how)
+    scenarios.of(name, strength, intervals, _anything(intervals), ends_s)
     words = f"{name}, {strength:g} times the usual" if name in _USUAL else f"{name} of {strength:g} bp"
-    return ControlTarget(words, lambda normal: _scaled(scenarios.of(name, strength, intervals, normal), scale_bp))
+    return ControlTarget(words, lambda normal: _scaled(scenarios.of(name, strength, intervals, normal, ends_s),
+                                                       scale_bp))
 
 
 def of_text(text: str, minutes: int, how: ControlSpec, scale_bp: float) -> ControlTarget:
@@ -86,8 +88,12 @@ def _anything(intervals: int) -> Features:
 
 def _end_minutes(config: ConfigDict, how: ControlSpec) -> np.ndarray:
     """When the intervals end, minutes after the start."""
-    ends = (np.arange(how.intervals(config.minutes)) + 1) * how.every_s / 60
-    return np.minimum(ends, config.minutes)
+    return _ends_s(config.minutes, how) / 60
+
+
+def _ends_s(minutes: int, how: ControlSpec) -> np.ndarray:
+    """When the intervals end, seconds after the start; the last one may be shorter than the others."""
+    return np.minimum((np.arange(how.intervals(minutes)) + 1.0) * how.every_s, minutes * 60.0)
 
 
 def _scaled(guide: Guide, scale_bp: float) -> Guide:

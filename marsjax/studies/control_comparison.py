@@ -96,13 +96,11 @@ class _Orders:
     """Keeps the orders of controlled futures, those of the last run where some had to be run again."""
 
     def __init__(self) -> None:
-        self._sent, self._steps = SentOrders(), 0
+        self._sent = SentOrders()
 
-    def chunk(self, progress: RolloutProgress) -> None:
-        """After a chunk: fewer steps than before are those of another run, in larger books."""
-        if progress.steps < self._steps:
-            self._sent = SentOrders()
-        self._steps = progress.steps
+    def chunk(self) -> None:
+        """After a chunk: orders are told of when a run is over, so those that are kept are of a run before this one."""
+        self._sent = SentOrders()
 
     def __call__(self, places: np.ndarray, log: Log) -> None:
         self._sent(places, log)
@@ -156,7 +154,7 @@ def _kind(name: str, at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, 
     orders = _Orders()
 
     def on_chunk(progress: RolloutProgress) -> None:
-        orders.chunk(progress)
+        orders.chunk()
         told(progress)
 
     hooks = Hooks(on_chunk, orders if keeps_orders else None, on_memory=watch.on_memory)

@@ -24,6 +24,8 @@ _BP = 1e4
 _QUANTITIES = {"move_bp": "move of the mid, basis points", "volatility_bp": "volatility, basis points",
                "volume": "shares traded", "imbalance": "bought less sold, share of what traded",
                "spread_ticks": "spread, ticks", "depth": "shares in the book", "orders": "orders"}
+_READABLE = 1e6
+"""Larger numbers than this are shown as powers of ten."""
 _SHOWN = 2
 """Quantities of the largest fall that the text names."""
 
@@ -156,26 +158,62 @@ def _speed(run: ControlledRollout) -> dict[str, Any]:
         run.decisions / max(seconds, 1e-9))}
 
 
+def problems(found: Comparison) -> list[str]:
+    """Why futures were not controlled, a line a kind: islands in which no future has any weight."""
+    said = []
+    for kind in found.kinds:
+        without = int(np.isneginf(kind.run.log_evidence).sum())
+        if without:
+            said.append(f"{kind.name}: in {without} of {len(kind.run.log_evidence)} islands no future has any weight, "
+                        "so none was chosen: all are lost, or the guide scores none of them")
+    return said
+
+
+def fit_table(found: Comparison) -> pd.DataFrame:
+    """The fit of each kind in words, a row a kind: of prices where the guide wants any, and of each other feature."""
+    kinds = record(found)["kinds"]
+    has_prices = np.isfinite(wanted_bp(found)).any()
+    return pd.DataFrame([{"futures": name} | (_of_prices(kind["fit"]) if has_prices else {}) | {
+        f"RMSE, {each.removeprefix('rmse_')}": _number(value, ".3g") for each, value in kind["fit"].items()
+        if each.startswith("rmse_") and each != "rmse_bp"} | {
+            "ancestors": f"{kind['left']['ancestors']}", "orders/s": f"{kind['speed']['decisions_per_s']:,.0f}"}
+        for name, kind in kinds.items()])
+
+
+def _of_prices(fit: dict[str, Any]) -> dict[str, str]:
+    return {"correlation": _number(fit["correlation"], ".2f"), "RMSE, bp": _number(fit["rmse_bp"], ".1f"),
+            "error at the end, bp": _number(fit["terminal_error_bp"], ".1f"),
+            f"within {control.NEAR_BP:g} bp": _number(fit["share_near"], ".0%")}
+
+
+def _number(value: float, form: str) -> str:
+    """As text; "-" where there is none."""
+    return format(value, form) if np.isfinite(value) else "-"
+
+
 def lines(found: Comparison, realism: pd.DataFrame) -> list[str]:
     """What came of it, as text: a row a kind, what control left, what it cost."""
-    facts = record(found)["kinds"]
-    name_width = max(len(name) for name in facts)
-    text = [f"{'':<{name_width}}  correlation  RMSE, bp  error at the end, bp  within {control.NEAR_BP:g} bp  "
-            "ancestors  orders/s"]
-    for name, fact in facts.items():
-        fit, left, speed = fact["fit"], fact["left"], fact["speed"]
-        text.append(f"{name:<{name_width}}  {fit['correlation']:>11.2f}  {fit['rmse_bp']:>8.1f}  "
-                    f"{fit['terminal_error_bp']:>20.1f}  {fit['share_near']:>11.0%}  {left['ancestors']:>9}  "
-                    f"{speed['decisions_per_s']:>8,.0f}")
-    left = facts[found.controlled.name]["left"]
+    table = fit_table(found)
+    columns = [["" if name == "futures" else name, *table[name]] for name in table]
+    widths = [max(map(len, column)) for column in columns]
+    text = ["  ".join(cell.rjust(width) if number else cell.ljust(width)
+                      for number, (cell, width) in enumerate(zip(row, widths, strict=True)))
+            for row in zip(*columns, strict=True)]
+    left = _left(found.controlled)
     text.append(f"effective sample size {left['least_ess']:.0%} at least; of what the model writes by itself, weighted "
-                f"by the guide, one future in {np.exp(-left['log_evidence']):,.0f} fits")
-    rest = [f"{name.removeprefix('rmse_')} {value:.3g}" for name, value in facts[found.controlled.name]["fit"].items()
-            if name.startswith("rmse_") and name != "rmse_bp"]
-    text += [f"root mean square off the target: {', '.join(rest)}"] if rest else []
+                f"by the guide, {_one_in(left['log_evidence'])}")
     if found.executed:
         text.append(f"the execution traded {found.done.mean():.0f} of {found.shares} shares")
     return text + _cost(realism[realism["kind"] == found.controlled.name])
+
+
+def _one_in(log_share: float) -> str:
+    """How many futures fit, of the log of their share; a share may be too small for a number."""
+    if log_share == -np.inf:
+        return "no future fits"
+    power = -log_share / np.log(10)
+    count = f"{10**power:,.0f}" if power <= np.log10(_READABLE) else f"10^{power:,.4g}"
+    return f"one future in {count} fits"
 
 
 def _cost(table: pd.DataFrame) -> list[str]:

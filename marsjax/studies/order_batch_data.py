@@ -52,7 +52,7 @@ def day_parts(market: MarketSpec, feeds: Sequence[DayFeed]) -> tuple[list[DayPar
     Errors are those of `training.days.replay_days`.
     """
     replayed = days.replay_days(market, [feed.read() for feed in feeds], [feed.name for feed in feeds])
-    parts = [DayPart(seen, period.start_ns, period.end_ns, market.tick, feed.name)
+    parts = [DayPart(seen, period.start_ns, period.end_ns + 1, market.tick, feed.name)
              for feed, seen in zip(feeds, map(data.of_day, replayed), strict=True)
              for period in session_times.continuous(session_times.hours(market.session, feed))]
     return parts, {day.name: day.refused for day in replayed}

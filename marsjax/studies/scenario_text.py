@@ -43,7 +43,7 @@ _SHARES = {"half": 0.5, "all": 1.0, "fully": 1.0}
 _MARKS = {",": "a comma", ";": "a semicolon"}
 _BASIS_POINTS = {"%": 100.0, "bp": 1.0}
 _SECONDS = {"s": 1.0, "second": 1.0, "seconds": 1.0, "min": 60.0, "minute": 60.0, "minutes": 60.0}
-_MOST_BP, _MOST_TIMES, _MOST_WORDS = 5_000.0, 100.0, 1_000
+_MOST_BP, _MOST_TIMES, _MOST_WORDS = scenarios.MOST_BP, scenarios.MOST_TIMES, 1_000
 _ROUNDING_S = 1e-6
 
 

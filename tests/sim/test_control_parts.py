@@ -169,6 +169,8 @@ def test_scenarios_by_name_are_curves_and_multiples_of_what_is_usual() -> None:
     assert values("drop", 40) == {"return_bp": [-10.0, -20.0, -30.0, -40.0]}
     assert values("rise", 40) == {"return_bp": [10.0, 20.0, 30.0, 40.0]}
     assert values("reversal", 40) == {"return_bp": [-20.0, -40.0, -20.0, 0.0]}
+    assert values("reversal", 40, 2) == {"return_bp": [-40.0, 0.0]}
+    assert values("reversal", 30, 5) == {"return_bp": pytest.approx([-15, -30, -20, -10, 0])}
     assert values("calm", 0.5) == {"volatility_bp": [2.0] * 4, "return_bp": [0.0] * 4}
     assert values("burst", 3) == {"volume": [3e4] * 4, "orders": [360.0] * 4}
     assert values("illiquid", 0.5) == {"depth": [2.5e4] * 4, "spread_ticks": [4.0] * 4}
@@ -176,10 +178,22 @@ def test_scenarios_by_name_are_curves_and_multiples_of_what_is_usual() -> None:
     assert scenarios.of("burst", 1, 2, by_interval).targets[1].values == (120.0, 240.0)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("drop", (-24, -30)), ("rise", (24, 30)), ("reversal", (-30, 0))])
+def test_scenarios_go_by_the_time_at_which_intervals_end(name: str, expected: tuple[float, float]) -> None:
+    """The last one of 240 s in 5 minutes has 60 s."""
+    guide = scenarios.of(name, 30, 2, USUAL, ends=np.array([240, 300]))
+    assert guides.wanted(guide)["return_bp"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("call", "match"), [
+    (lambda: scenarios.of("reversal", 30, 1, USUAL), "scenario reversal: intervals: expected 2 at least"),
+    (lambda: scenarios.of("drop", 30, 2, USUAL, ends=np.array([60, 60])), "ends: expected 2 numbers above 0 that rise"),
     (lambda: scenarios.of("crash", 1, 2, USUAL), "drop, rise, reversal"),
     (lambda: scenarios.of("drop", -1, 2, USUAL), "strength"), (lambda: scenarios.of("drop", 1, 0, USUAL), "intervals"),
     (lambda: scenarios.of("calm", 2, 2, USUAL), "below 1"),
+    (lambda: scenarios.of("drop", 10_000, 2, USUAL), "scenario drop: strength: expected at most 5000"),
+    (lambda: scenarios.of("rise", 5_001, 2, USUAL), "at most 5000"),
+    (lambda: scenarios.of("burst", 101, 2, USUAL), "at most 100"),
     (lambda: scenarios.of("burst", 2, 3, USUAL._replace(orders=np.ones(2))), "normal.orders"),
     (lambda: scenarios.of("burst", 2, 3, USUAL._replace(volume=0.0)), "volume"),
     (lambda: CurveGuide((), 1.0), "return_bp"), (lambda: CurveGuide((math.inf,), 1.0), "return_bp"),

@@ -121,6 +121,17 @@ def test_a_tokenizer_tells_kinds_of_images_apart_and_the_mean_image_does_not(
     assert 1.5 < told["perplexity"] <= BOOK.codes and told["error_buys"] < told["mean_image_error_buys"]
 
 
+def test_errors_of_images_are_those_of_logarithms_in_more_than_half_precision() -> None:
+    """NumPy's logarithm of bytes has three digits."""
+    images = np.random.default_rng(0).poisson(3.0, (30, *IMAGES.shape)).astype(np.uint8)
+    told = report.of_tokenizer(tokenizer.init(BOOK, jax.random.key(0)), runs_of(images[:20]), runs_of(images[20:]))
+    exact = np.log1p(images.astype(np.float64))
+    mean = exact[:20].mean(axis=0)
+    for place, name in enumerate(report.CHANNEL_NAMES):
+        assert told[f"zero_error_{name}"] == pytest.approx((exact[20:, place] ** 2).mean(), rel=1e-5)
+        assert told[f"mean_image_error_{name}"] == pytest.approx(((exact[20:] - mean)[:, place] ** 2).mean(), rel=1e-5)
+
+
 def test_codes_are_means_of_their_vectors_and_those_not_used_begin_anew() -> None:
     training = CodebookTraining(keep=0.0, restart_below=0.5)
     vectors = jnp.asarray(np.random.default_rng(0).normal(size=(50, 4)), jnp.float32)
@@ -175,6 +186,13 @@ def test_a_batch_model_learns_what_follows_what_and_the_baselines_do_not() -> No
     # Minutes that repeat are what the other baseline is good at.
     same = batches.windows([np.tile(run[:1], (20, 1)) for run in runs], MODEL.batches)
     assert report.of_batches(model, same, same, same)["last_repeated"] < 0.3
+
+
+def test_a_code_that_never_repeats_is_best_told_without_the_minute_before() -> None:
+    rng = np.random.default_rng(0)
+    never = batches.windows([(rng.integers(0, 6, 4) + np.arange(12)[:, None]) % 6 for _ in range(20)], MODEL.batches)
+    told = report.of_batches(batch_model.init(MODEL, jax.random.key(0)), never, never, never)
+    assert told["share_repeated"] == 0 and told["last_repeated"] == pytest.approx(told["by_place"])
 
 
 def test_costs_are_those_of_the_last_minute_of_each_window() -> None:

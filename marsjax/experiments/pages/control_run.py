@@ -1,7 +1,7 @@
 """Controlled futures, from what a page asks for to pictures, tables and files."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import pandas as pd
@@ -134,14 +134,11 @@ def _result(shop: Workshop, ask: ControlAsk, setting: ControlSetting, found: Com
                  **shop.about(ask.model, ask.device)}).encode()}
     said = (f"{summary['trajectories']:,} futures, {summary['orders']:,} orders ({summary['run_s']:.1f} s; compiled in "
             f"{summary['compile_s']:.1f} s)")
-    return ControlResult(said, _table(record), control_report.lines(found, cost)[1 + len(found.kinds):],
-                         notes + rollout_summary.problems(summary), picture, files)
+    table = control_report.fit_table(found).rename(columns=_capital)
+    return ControlResult(said, table, control_report.lines(found, cost)[1 + len(found.kinds):],
+                         notes + rollout_summary.problems(summary) + control_report.problems(found), picture, files)
 
 
-def _table(record: dict[str, Any]) -> pd.DataFrame:
-    """The fit of each kind, in words."""
-    return pd.DataFrame([{
-        "Futures": name, "Correlation": f"{kind['fit']['correlation']:.2f}",
-        "RMSE, bp": f"{kind['fit']['rmse_bp']:.1f}", "Error at the end, bp": f"{kind['fit']['terminal_error_bp']:.1f}",
-        f"Within {control.NEAR_BP:g} bp": f"{kind['fit']['share_near']:.0%}",
-        "Ancestors at the start": kind["left"]["ancestors"]} for name, kind in record["kinds"].items()])
+def _capital(name: str) -> str:
+    """With a capital letter at first, as of a heading."""
+    return name[:1].upper() + name[1:]

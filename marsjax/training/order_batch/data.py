@@ -173,6 +173,7 @@ class DayPart(NamedTuple):
     seen: SeenOrders
     begin_ns: int
     end_ns: int
+    """The first nanosecond that is no more in it, one after the last that `core.sessions.Period` names."""
     tick: int
     source: str
 

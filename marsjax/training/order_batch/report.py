@@ -11,7 +11,8 @@ from marsjax.training.order_batch.batches import BatchWindows
 from marsjax.training.order_batch.data import Minutes
 
 CHANNEL_NAMES = ("sells", "buys", "cancels")
-_SHARES = np.linspace(0.02, 0.9, 23)
+_SHARES = np.concatenate([[0.0], np.geomspace(1e-3, 0.9, 60)])
+"""Chances of a code to be that of the minute before; codes repeat seldom, so small ones lie close together."""
 
 
 def of_tokenizer(model: Tokenizer, training: Sequence[Minutes], held: Sequence[Minutes]) -> dict[str, float]:
@@ -22,14 +23,14 @@ def of_tokenizer(model: Tokenizer, training: Sequence[Minutes], held: Sequence[M
     log(1 + count) of a pixel, beside that of an image of zeros and of the mean image.
     """
     images, learnt = data.images(held), data.images(training)
-    mean, log_mean = learnt.mean(axis=0, dtype=np.float64), np.log1p(learnt).mean(axis=0)
+    mean, log_mean = learnt.mean(axis=0, dtype=np.float64), _log(learnt).mean(axis=0)
     codes = np.concatenate(batches.encoded(model, held))
     share = np.bincount(codes.reshape(-1), minlength=model.spec.codes) / codes.size
     found = {"codes_used": float((share > 0).mean()),
              "perplexity": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-12)))))}
     costs = codebook.nats(model, images)
     flat = np.asarray(codebook.poisson(images, np.log(mean + 1e-6)), np.float64).sum(axis=(2, 3)).mean(axis=0)
-    exact, told = np.log1p(images), np.log1p(reading.decoded(model, images))
+    exact, told = _log(images), _log(reading.decoded(model, images))
     for place, name in enumerate(CHANNEL_NAMES):
         found |= {f"nats_{name}": float(costs[place]), f"mean_image_nats_{name}": float(flat[place])}
         for kind, other in (("error", told), ("mean_image_error", log_mean[None]), ("zero_error", np.zeros(1))):
@@ -64,3 +65,8 @@ def of_batches(model: BatchModel, training: BatchWindows, validation: BatchWindo
     chosen = min(_SHARES, key=lambda share: repeated(validation, share))
     return {"model": float(batches.nats(model, held).mean()), "by_place": float(-np.log(by_place(held)).mean()),
             "last_repeated": repeated(held, chosen), "even": float(np.log(size)), "share_repeated": float(chosen)}
+
+
+def _log(counts: np.ndarray) -> np.ndarray:
+    """log(1 + count), float32: of counts in bytes NumPy's own choice would be float16."""
+    return np.log1p(counts, dtype=np.float32)
