@@ -122,6 +122,7 @@ def told(folder: pathlib.Path, devices: int) -> dict[str, Any]:
     return {**found, "used": [int(line) for line in ran.stderr.splitlines() if line.isdigit()]}
 
 
+@pytest.mark.slow
 def test_two_devices_make_what_one_does_and_ask_nothing_of_each_other(tmp_path: pathlib.Path) -> None:
     """In turns, so many that a device has empty places at the end, with an agent and a trace."""
     found = told(tmp_path, 2)
