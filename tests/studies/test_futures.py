@@ -53,6 +53,7 @@ def test_a_start_whose_book_gets_full_is_run_again_in_twice_the_slots(monkeypatc
         assert start.market.book.price.shape in ((2, capacity), (spec.trajectories, 2, capacity))
         rejected = {"SIDE_FULL": 3} if capacity < 600 else {}
         status = np.zeros((spec.trajectories, len(Status)), np.int32)
+        status[0, Status.SIDE_FULL] = rejected.get("SIDE_FULL", 0)
         result = types.SimpleNamespace(rejected=rejected, status=status, part=lambda which: result)
         return result
 
