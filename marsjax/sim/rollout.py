@@ -28,7 +28,7 @@ from marsjax.sim.result import Rollout, SoFar
 from marsjax.sim.resume import Done, Resumable, Saving
 from marsjax.sim.scheduler import Given, Scheduler
 from marsjax.sim.simulator import Simulator
-from marsjax.sim.specs import RolloutSpec
+from marsjax.sim.specs import RolloutSpec, SimulationSpec
 from marsjax.sim.state import End, SimState
 
 _PART = 64
@@ -141,6 +141,17 @@ def sized(simulator: Simulator, spec: RolloutSpec, hooks: Hooks) -> RolloutSpec:
     return dataclasses.replace(spec, chunk_steps=64 if traced else kernels.chosen(simulator.spec.kernels).steps)
 
 
+def compiler_options(spec: SimulationSpec, devices: Devices) -> dict[str, str | bool] | None:
+    """What the compiler of a chunk of steps is told (`Kernels.loops`).
+
+    With other agents, whose events are loops within loops, and on several devices no graph was tried: the host runs
+    the loops there.
+    """
+    if spec.agents or devices.count > 1:
+        return None
+    return kernels.compiler_options(kernels.chosen(spec.cache.kernels))
+
+
 def scheduled(simulator: Simulator, start: Start, spec: RolloutSpec, agent_starts: Sequence[tuple[Any, Time]],
               hooks: Hooks, further: Sequence[Observer] = ()) -> tuple[Simulator, Scheduler]:
     """The simulator with the rollout's own observers on its devices, and its trajectories; all is checked.
@@ -167,7 +178,7 @@ def _compiled(structure: jax.tree_util.PyTreeDef, spec: RolloutSpec, scheduler: 
     """The compiled `_chunk`, and what it needs; `structure` and `arrays` are those of a `Simulator`."""
     devices, simulator = scheduler.devices, jax.tree.unflatten(structure, arrays)
     run = _chunk.lower(structure, spec.chunk_steps, devices, arrays, shape, np.uint32(spec.seed)).compile(
-        kernels.compiler_options(kernels.chosen(simulator.spec.cache.kernels)))
+        compiler_options(simulator.spec, devices))
     # What a chunk makes of the model stands beside it.
     ready = jax.eval_shape(Simulator.prepared, simulator)
     fixed = (ready.model, ready.weights, ready.prefix, ready.ensemble)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import shutil
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from marsjax.agents.noise import NoiseSpec
+from marsjax.agents.twap import Twap
 from marsjax.checkpoint import converter_files
 from marsjax.core import int64, kernels, times
 from marsjax.core.records import Order, Status
@@ -143,6 +145,11 @@ def test_a_chunk_with_its_loops_in_a_graph_is_the_same(monkeypatch: pytest.Monke
     spec = dataclasses.replace(SPEC, cache=dataclasses.replace(SPEC.cache, kernels=ways))
     chex.assert_trees_all_equal(states(run(spec=spec)), states(whole()))
     assert ["WHILE" in options["xla_gpu_enable_command_buffer"] for of in given for options in of if options] == [True]
+    beside = dataclasses.replace(spec, agents=(Twap(target=100, start_ns=START_NS, total_seconds=45),),
+                                 market=dataclasses.replace(spec.market, accounts=3))
+    several = types.SimpleNamespace(count=2)
+    assert rollout.compiler_options(spec, Devices.of(1))
+    assert not rollout.compiler_options(beside, Devices.of(1)) and not rollout.compiler_options(spec, several)
 
 
 def test_a_single_layer_is_not_copied() -> None:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax.core import kernels, times
+from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Status, Time
 from marsjax.core.times import SECOND_NS
@@ -35,7 +35,7 @@ from marsjax.sim.control.spec import ControlSpec
 from marsjax.sim.devices import Devices
 from marsjax.sim.frames import Before
 from marsjax.sim.initial import Start
-from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress, scheduled, sized
+from marsjax.sim.rollout import NO_HOOKS, Hooks, RolloutProgress, compiler_options, scheduled, sized
 from marsjax.sim.scheduler import Scheduler
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.specs import RolloutSpec
@@ -156,8 +156,7 @@ class _Run:
         shape = jax.eval_shape(functools.partial(_carried, devices), scheduler.shape())
         shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=devices.apart), shape)
         self._run = _chunk.lower(structure, spec.chunk_steps, devices, self._arrays, shape, self._seed,
-                                 np.int32(0)).compile(
-                                     kernels.compiler_options(kernels.chosen(inner.spec.cache.kernels)))
+                                 np.int32(0)).compile(compiler_options(inner.spec, devices))
         ready = jax.eval_shape(Simulator.prepared, inner)
         needed = checks.memory(self._run, (ready.model, ready.weights, ready.prefix), scheduler.slots, devices.count)
         checks.check_memory(needed)
