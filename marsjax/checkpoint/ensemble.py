@@ -79,7 +79,7 @@ def load(source: str | os.PathLike[str] = DEFAULT, of: Mapping[str, str] | None 
     for name in (SPEC, WEIGHTS):
         if not (inside / name).is_file():
             raise FileNotFoundError(f"{inside / name} is missing: the checkpoint has no ensemble; train one with "
-                                    "`marsjax train_control`")
+                                    "experiments/ensemble/train.py of a checkout")
     listed = manifest.check(place)
     for name in (SPEC, WEIGHTS):
         if f"{checkpoint_folder.CONTROL}/{name}" not in listed:
