@@ -53,7 +53,7 @@ def test_other_models_are_told_apart(place: Path, of: dict[str, str]) -> None:
 def test_a_checkpoint_without_one_says_how_to_make_it(tmp_path: Path) -> None:
     model = testing.tiny_model()
     folder.save(tmp_path / "bare", model.model, model.converters, model.about)
-    with pytest.raises(FileNotFoundError, match=r"ensemble\.json is missing.* `marsjax train_control`"):
+    with pytest.raises(FileNotFoundError, match=r"ensemble\.json is missing.* experiments/ensemble/train\.py"):
         ensemble_files.load(tmp_path / "bare")
     with pytest.raises(FileNotFoundError, match="no checkpoint of marsjax to put an ensemble into"):
         ensemble_files.save(tmp_path, ensemble.init(SPEC, jax.random.key(0)), {}, {})
