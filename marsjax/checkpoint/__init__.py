@@ -4,7 +4,7 @@
   `folder`: checkpoints of marsjax: weights (Orbax), sizes, bins and origin in one folder; `save` and `restore`.
   `importer`: a published model with its bins -> `Checkpoint`; settles what its files leave open.
   `order_batch`: the order-batch model in a checkpoint's folder `control`.
-  `ensemble`: the ensemble there.
+  `ensemble`: the ensemble there. `control_files`: how the files of both are written and read.
   `manifest`: the hashes of a folder's files, written and checked.
   `safetensors`: the published files of a model, read and written.
   `tensor_files`: the tensors in them, of one file or of shards.
@@ -19,6 +19,7 @@
 """
 
 from marsjax.checkpoint import (
+    control_files,
     converter_files,
     downloads,
     ensemble,
@@ -37,6 +38,7 @@ from marsjax.checkpoint.folder import Checkpoint
 from marsjax.checkpoint.load import LoadedModel, load_order_model
 
 __all__ = [
-    "Checkpoint", "LoadedModel", "converter_files", "downloads", "ensemble", "folder", "hub", "importer", "load",
-    "load_order_model", "manifest", "order_batch", "pickle", "safetensors", "tensor_files", "validation",
+    "Checkpoint", "LoadedModel", "control_files", "converter_files", "downloads", "ensemble", "folder", "hub",
+    "importer", "load", "load_order_model", "manifest", "order_batch", "pickle", "safetensors", "tensor_files",
+    "validation",
 ]  # fmt: skip

@@ -5,20 +5,16 @@
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-from marsjax.checkpoint import folder as checkpoint_folder
-from marsjax.checkpoint import manifest
-from marsjax.checkpoint.load import DEFAULT, folder_of
-from marsjax.core import files
+from marsjax.checkpoint import control_files
+from marsjax.checkpoint.control_files import ControlFiles
+from marsjax.checkpoint.load import DEFAULT
 from marsjax.core.errors import InputError, brief
 from marsjax.core.records import Array
 from marsjax.model.order_batch import batch_model, readout, tokenizer
@@ -28,10 +24,7 @@ from marsjax.model.order_batch.readout import READ, Readout
 from marsjax.model.order_batch.specs import BatchModelSpec, OrderBatchSpec, TokenizerSpec
 from marsjax.model.order_batch.tokenizer import Tokenizer
 
-SPEC, WEIGHTS = "order_batch.json", "order_batch.safetensors"
-MOST_BYTES = 2**28
-"""Of the weights' file."""
-_FORMAT = "marsjax order batches 1"
+FILES = ControlFiles("order_batch", "marsjax order batches 1", "order-batch model", "`marsjax train_control`")
 
 
 def save(folder: str | os.PathLike[str], batches: OrderBatches, about: Mapping[str, Any]) -> None:
@@ -45,20 +38,11 @@ def save(folder: str | os.PathLike[str], batches: OrderBatches, about: Mapping[s
     Raises FileNotFoundError where there is no checkpoint; InputError where the parts do not fit one another, or a
     weight is not finite.
     """
-    place = pathlib.Path(folder)
-    if not checkpoint_folder.is_checkpoint(place):
-        raise FileNotFoundError(f"{place}: no checkpoint of marsjax to put an order-batch model into")
     batches.check()
     weights = {name: np.asarray(x, np.float32) for name, x in _weights(batches).items()}
-    _check(place, weights, batches.tokenizer.spec, batches.model.spec)
-    inside = place / checkpoint_folder.CONTROL
-    inside.mkdir(exist_ok=True)
+    control_files.check(pathlib.Path(folder), FILES, weights, _shapes(batches.tokenizer.spec, batches.model.spec))
     sizes = {"tokenizer": dataclasses.asdict(batches.tokenizer.spec), "model": dataclasses.asdict(batches.model.spec)}
-    record = {"format": _FORMAT, **sizes, "about": dict(about)}
-    (inside / SPEC).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (inside / WEIGHTS).write_bytes(safetensors.numpy.save({name: np.ascontiguousarray(x)
-                                                           for name, x in weights.items()}))
-    checkpoint_folder.seal(place)
+    control_files.write(folder, FILES, {**sizes, "about": dict(about)}, weights)
 
 
 def load(source: str | os.PathLike[str] = DEFAULT) -> tuple[OrderBatches, dict[str, Any]]:
@@ -70,25 +54,10 @@ def load(source: str | os.PathLike[str] = DEFAULT) -> tuple[OrderBatches, dict[s
     Raises FileNotFoundError where the checkpoint has none; InputError, which names file and key or tensor, where one of
     its files is damaged or does not fit the other.
     """
-    place = folder_of(source)
-    inside = place / checkpoint_folder.CONTROL
-    for name in (SPEC, WEIGHTS):
-        if not (inside / name).is_file():
-            raise FileNotFoundError(f"{inside / name} is missing: the checkpoint has no order-batch model; train one "
-                                    "with `marsjax train_control`")
-    listed = manifest.check(place)
-    for name in (SPEC, WEIGHTS):
-        if f"{checkpoint_folder.CONTROL}/{name}" not in listed:
-            raise InputError(f"{place / manifest.NAME}: expected the hash of {checkpoint_folder.CONTROL}/{name} too")
-    record = files.read_json(inside / SPEC)
-    if record.get("format") != _FORMAT:
-        raise InputError(f"{inside / SPEC}: format: expected {_FORMAT!r}, got {brief(record.get('format'))}")
-    mine, theirs = _specs(inside / SPEC, record)
-    try:
-        weights = safetensors.numpy.load(files.read_bytes(inside / WEIGHTS, MOST_BYTES))
-    except safetensors.SafetensorError as error:
-        raise InputError(f"{inside / WEIGHTS}: not a whole safetensors file: {brief(error, 120)}") from None
-    _check(inside / WEIGHTS, weights, mine, theirs)
+    inside, record, weights = control_files.read(source, FILES)
+    path = inside / FILES.spec
+    mine, theirs = _specs(path, record)
+    control_files.check(inside / FILES.weights, FILES, weights, _shapes(mine, theirs))
     parts = {part: {name.removeprefix(f"{part}."): x for name, x in weights.items() if name.startswith(f"{part}.")}
              for part in ("tokenizer", "model", "readout")}
     found = OrderBatches(Tokenizer(mine, parts["tokenizer"]), BatchModel(theirs, parts["model"]),
@@ -96,10 +65,10 @@ def load(source: str | os.PathLike[str] = DEFAULT) -> tuple[OrderBatches, dict[s
     try:
         found.check()
     except InputError as error:
-        raise InputError(f"{inside / SPEC}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
     about = record.get("about")
     if not isinstance(about, dict):
-        raise InputError(f"{inside / SPEC}: about: expected an object, got {brief(about)}")
+        raise InputError(f"{path}: about: expected an object, got {brief(about)}")
     return found, about
 
 
@@ -114,18 +83,6 @@ def _shapes(mine: TokenizerSpec, theirs: BatchModelSpec) -> dict[str, tuple[int,
         "tokenizer": tokenizer.shapes(mine), "model": batch_model.shapes(theirs),
         "readout": {"weight": (readout.input_count(mine.images), len(READ)), "bias": (len(READ),)}}
     return {f"{part}.{name}": shape for part, shapes in named.items() for name, shape in shapes.items()}
-
-
-def _check(where: pathlib.Path, weights: Mapping[str, np.ndarray], mine: TokenizerSpec, theirs: BatchModelSpec) -> None:
-    """InputError that names the first tensor that is not as the sizes ask for."""
-    expected = {name: (shape, "float32") for name, shape in _shapes(mine, theirs).items()}
-    found = {name: (tuple(x.shape), str(x.dtype)) for name, x in weights.items()}
-    for name in sorted(set(expected) | set(found)):
-        if expected.get(name) != found.get(name):
-            raise InputError(f"{where}: {brief(name)}: {SPEC} asks for {expected.get(name)}, stored is "
-                             f"{found.get(name)}")
-        if not np.isfinite(weights[name]).all():
-            raise InputError(f"{where}: {name}: expected finite numbers, found NaN or infinity")
 
 
 def _specs(path: pathlib.Path, record: Mapping[str, Any]) -> tuple[TokenizerSpec, BatchModelSpec]:
@@ -144,8 +101,4 @@ def _specs(path: pathlib.Path, record: Mapping[str, Any]) -> tuple[TokenizerSpec
 
 def _keys(path: pathlib.Path, key: str, value: Any, kind: type) -> dict[str, Any]:
     """A dictionary that has the fields of a record and no others; InputError names path and key."""
-    expected = {field.name for field in dataclasses.fields(kind)}
-    if not isinstance(value, dict) or set(value) != expected:
-        got = ", ".join(sorted(value)) if isinstance(value, dict) else value
-        raise InputError(f"{path}: {key}: expected the keys {', '.join(sorted(expected))}, got {brief(got, 120)}")
-    return value
+    return control_files.has_keys(path, key, value, {field.name for field in dataclasses.fields(kind)})

@@ -64,7 +64,7 @@ def test_a_checkpoint_without_one_says_how_to_make_it(tmp_path: Path) -> None:
     ("sizes", {"width": 8}, "sizes: expected the keys codes, .* got 'width'"),
     ("about", [], "about, trained_with: expected two objects")])
 def test_a_damaged_record_is_named(place: Path, key: str, value: object, message: str) -> None:
-    path = place / folder.CONTROL / ensemble_files.SPEC
+    path = place / folder.CONTROL / ensemble_files.FILES.spec
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(ValueError, match="SHA-256"):
         ensemble_files.load(place)
@@ -74,7 +74,8 @@ def test_a_damaged_record_is_named(place: Path, key: str, value: object, message
 
 
 def test_weights_that_do_not_fit_or_are_cut_off_are_named(place: Path) -> None:
-    record, weights = (place / folder.CONTROL / name for name in (ensemble_files.SPEC, ensemble_files.WEIGHTS))
+    names = ensemble_files.FILES.spec, ensemble_files.FILES.weights
+    record, weights = (place / folder.CONTROL / name for name in names)
     whole, text = weights.read_bytes(), record.read_text()
     weights.write_bytes(whole[:-8])
     folder.seal(place)

@@ -65,7 +65,7 @@ def test_a_checkpoint_without_one_says_how_to_make_it(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_is_found(folder: Path) -> None:
-    path = folder / "control" / order_batch.WEIGHTS
+    path = folder / "control" / order_batch.FILES.weights
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(bytes(data))
@@ -75,12 +75,12 @@ def test_a_flipped_bit_is_found(folder: Path) -> None:
 
 def changed(folder: Path, change: object) -> None:
     """Changes the record or the weights on purpose, with the hashes of what is there then."""
-    path = folder / "control" / order_batch.SPEC
+    path = folder / "control" / order_batch.FILES.spec
     record = json.loads(path.read_text())
-    weights = safetensors.numpy.load_file(folder / "control" / order_batch.WEIGHTS)
+    weights = safetensors.numpy.load_file(folder / "control" / order_batch.FILES.weights)
     change(record, weights)  # type: ignore[operator]
     path.write_text(json.dumps(record))
-    safetensors.numpy.save_file(weights, folder / "control" / order_batch.WEIGHTS)
+    safetensors.numpy.save_file(weights, folder / "control" / order_batch.FILES.weights)
     checkpoint_folder.seal(folder)
 
 
@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_named(folder: Path, change: object, match: str) ->
 
 
 def test_a_file_that_is_no_safetensors_is_named(folder: Path) -> None:
-    (folder / "control" / order_batch.WEIGHTS).write_bytes(b"\x80\x04K\x01." + b"\0" * 40)
+    (folder / "control" / order_batch.FILES.weights).write_bytes(b"\x80\x04K\x01." + b"\0" * 40)
     checkpoint_folder.seal(folder)
     with pytest.raises(InputError, match="not a whole safetensors file"):
         order_batch.load(folder)
