@@ -73,6 +73,15 @@ def test_a_damaged_record_is_named(place: Path, key: str, value: object, message
         ensemble_files.load(place)
 
 
+def test_files_that_the_manifest_does_not_vouch_for_are_refused(place: Path) -> None:
+    path = place / "manifest.json"
+    record = json.loads(path.read_text())
+    del record["sha256"]["control/ensemble.safetensors"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"manifest\.json: expected the hash of control/ensemble\.safetensors too"):
+        ensemble_files.load(place)
+
+
 def test_weights_that_do_not_fit_or_are_cut_off_are_named(place: Path) -> None:
     names = ensemble_files.FILES.spec, ensemble_files.FILES.weights
     record, weights = (place / folder.CONTROL / name for name in names)
