@@ -22,13 +22,11 @@ from marsjax.studies import (
     futures,
     order_model,
     rollout_summary,
-    starts,
 )
 from marsjax.studies.control_comparison import Comparison, ControlledExecution
 from marsjax.studies.executions import StrategySpec
 from marsjax.studies.forecasts import ForecastStart
 from marsjax.studies.futures import FuturesSpec
-from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import check_time, spell
 
 
@@ -50,7 +48,7 @@ def main(config: ConfigDict) -> int:
         print(order_model.headline(prepared, config.model), flush=True)
         if where.goes_on:
             prepared = setup.adapted(config, prepared, where.market, where.feeds[0], where.time_ns)
-        at = _start(config, prepared, where)
+        at = markets.start_of(config, prepared, where)
         _, problems = markets.refused(at.name, at.refused)
         facts = forecasts.describe(where.market, at)
         wanted = control_target.wanted(config, how, at)
@@ -157,16 +155,6 @@ def _where(config: ConfigDict, execution: ControlledExecution | None) -> Where:
     if config.replay and not where.goes_on:
         raise InputError(f"config.replay: expected a real day, of which it is known what came, got {config.source}")
     return where
-
-
-def _start(config: ConfigDict, prepared: PreparedModel, where: Where) -> ForecastStart:
-    """The state of the market, and what came after it in a real day."""
-    if where.feeds:
-        (feed,) = where.feeds
-    else:
-        (sent,) = starts.noise_orders(where.market, setup.noise_market(config))
-        feed = starts.feed_of("noise", sent)
-    return forecasts.read_start(where.market, prepared, feed, where.time_ns, config.minutes if where.goes_on else 0)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from marsjax.experiments.trace_files import TraceFiles
 from marsjax.sim.result import Rollout
 from marsjax.sim.resume import Saving
 from marsjax.sim.saved_states import SavedStates
-from marsjax.studies import forecasts, futures, order_model, rollout_summary, starts
+from marsjax.studies import forecasts, futures, order_model, rollout_summary
 from marsjax.studies.forecast_evaluation import LabelSpec, threshold
 from marsjax.studies.forecasts import ForecastStart
 from marsjax.studies.futures import FuturesSpec
@@ -45,7 +45,7 @@ def main(config: ConfigDict) -> int:
             print("save_folder: the model is not adapted, as a state is taken up by the same weights alone", flush=True)
         elif where.goes_on:
             prepared = setup.adapted(config, prepared, market, where.feeds[0], start_ns)
-        at = _start(config, prepared, where)
+        at = markets.start_of(config, prepared, where)
         refused, problems = markets.refused(at.name, at.refused)
         facts = forecasts.describe(market, at) | {"feed": refused}
         mid = facts["mid"] * float(market.units.price)
@@ -121,16 +121,6 @@ def _check_saving(config: ConfigDict) -> None:
             Saving(config.save_folder, config.save_every_s)
         with setup.named("config.save_folder"), SavedStates(config.save_folder):
             pass
-
-
-def _start(config: ConfigDict, prepared: PreparedModel, where: Where) -> ForecastStart:
-    """The state of the market, and what came after it in a real day."""
-    if where.feeds:
-        (feed,) = where.feeds
-    else:
-        (sent,) = starts.noise_orders(where.market, setup.noise_market(config))
-        feed = starts.feed_of("noise", sent)
-    return forecasts.read_start(where.market, prepared, feed, where.time_ns, config.minutes if where.goes_on else 0)
 
 
 if __name__ == "__main__":

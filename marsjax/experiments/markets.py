@@ -15,7 +15,9 @@ from marsjax.data.made_days import MadeDay
 from marsjax.experiments import setup
 from marsjax.experiments.config_parts import READER_KEYS
 from marsjax.sim.refusals import Refusals
-from marsjax.studies import places
+from marsjax.studies import forecasts, places, starts
+from marsjax.studies.forecasts import ForecastStart
+from marsjax.studies.order_model import PreparedModel
 
 FEED = "feed"
 """Value of a key that is to be as the feed says."""
@@ -187,3 +189,13 @@ def refused(name: str, refusals: Refusals) -> tuple[dict[str, Any], list[str]]:
     if line := refusals.line():
         print(f"{name}: {line}", flush=True)
     return refusals.record(), [f"{name}: {problem}" for problem in refusals.problems(KEYS)]
+
+
+def start_of(config: ConfigDict, prepared: PreparedModel, where: Where) -> ForecastStart:
+    """The state of the market, and what came after it in a real day."""
+    if where.feeds:
+        (feed,) = where.feeds
+    else:
+        (sent,) = starts.noise_orders(where.market, setup.noise_market(config))
+        feed = starts.feed_of("noise", sent)
+    return forecasts.read_start(where.market, prepared, feed, where.time_ns, config.minutes if where.goes_on else 0)
