@@ -38,7 +38,7 @@ def page(name: str, **settings: object) -> AppTest:
     ("control", "control_every", 0, "Seconds between looks: expected at least 1, got 0"),
     ("control", "control_island", 7, "Island: expected a number that divides the rollouts, 64, got 7"),
     ("control", "control_strength", -1.0, "scenario drop: strength: expected a finite number above 0, got -1.0"),
-    ("control", "control_weight", -1.0, "Weight: expected a finite number of at least 0, got -1.0"),
+    ("control", "control_weight", -1.0, "Weight: expected 0, or 1e-06 to 1e+06, got -1.0"),
     ("impact", "impact_after", -2, "Minutes after it: expected at least 0, got -2"),
     ("impact", "impact_rollouts", 0, "Rollouts: expected at least 1, got 0"),
     ("facts", "facts_minutes", 2, "Total minutes: expected at least 3, got 2"),
