@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """What there is, in a screen."""
-    lines = [f"marsjax {__version__}: whole financial markets on one accelerator", "",
+    lines = [f"marsjax {__version__}: whole financial markets on one accelerator",
              "  marsjax PROGRAM --config=NAME[:ARGUMENT] [--config.KEY=VALUE ...]", ""]
     for title, group in GROUPS.items():
         lines += [f"{title}:", *(f"  {program.name:<18} {program.purpose}" for program in group)]
