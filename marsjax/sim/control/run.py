@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax.core import times
+from marsjax.core import kernels, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Status, Time
 from marsjax.core.times import SECOND_NS
@@ -44,6 +44,8 @@ from marsjax.sim.state import LOST, End, SimState
 _EPOCHS = 2**32 - 1
 """A trajectory's key of an epoch is folded from here downwards; its decisions and agents are keyed by smaller numbers.
 """
+_Made = tuple[SimState, jax.Array, jax.Array]
+"""Trajectories, the decisions of each so far, and how many steps that took."""
 
 
 @jax.tree_util.register_dataclass
@@ -255,12 +257,15 @@ def _steps(structure: jax.tree_util.PyTreeDef, most: int, arrays: list[jax.Array
         is_before = times.before(state.time, ends) | ~times.before(ends, state.until)
         return jnp.asarray((state.end == End.RUNNING) & is_before)
 
-    def one(carry: tuple[SimState, jax.Array, jax.Array]) -> tuple[SimState, jax.Array, jax.Array]:
+    def one(carry: _Made, _: None) -> tuple[_Made, None]:
         state, made, count = carry
         state, decision = sim_step.step(simulator, state, sim_step.draw_from(keys, state.step), asked(state))
-        return state, made + decision.active, count + 1
+        return (state, made + decision.active, count + 1), None
 
-    state, made, count = jax.lax.while_loop(lambda carry: jnp.any(asked(carry[0])) & (carry[2] < most), one,
+    # A step of which nobody is asked changes nothing, so that the last part of an interval may be longer than it need.
+    part = min(kernels.chosen(simulator.spec.cache.kernels).steps_a_look, most)
+    state, made, count = jax.lax.while_loop(lambda carry: jnp.any(asked(carry[0])) & (carry[2] + part <= most),
+                                            lambda carry: jax.lax.scan(one, carry, length=part)[0],
                                             (state, jnp.zeros_like(state.step), jnp.int32(0)))
     more = jnp.any(asked(state))
     return (dataclasses.replace(carried, state=state), jnp.sum(made, dtype=jnp.int32)[None], count[None], more[None])
