@@ -109,6 +109,22 @@ def test_a_real_day_is_replayed_and_the_curve_is_what_came(run: Run, tmp_path: P
     np.testing.assert_allclose(same["mean_bp"], table["mean_bp"], rtol=1e-6)  # of one target come the same futures
 
 
+@pytest.mark.slow
+def test_led_futures_are_told_of_in_every_file(launch: Launch) -> None:
+    config = f"{ROOT / 'configs' / 'control.py'}:default,strength=20,trajectories=8,minutes=2,output=out"
+    ran = launch("control", experiment.main, f"--config={config}", "--config.way=both", "--config.candidates=3",
+                 "--config.told=0.5", "--config.strengths=1,0.5", "--config.picture=false")
+    assert ran.code == 0, ran.err
+    facts, table, sweep = results(), pd.read_csv("out/features.csv"), pd.read_csv("out/sweep.csv")
+    free, held = facts["kinds"].values()
+    assert free["told"] is None and set(held["told"]) == {"correlation", "slope", "told_bp", "came_bp"}
+    told = table[table["feature"] == "move_bp"]["told"]
+    assert held["told"]["told_bp"] == pytest.approx(told.mean(), rel=1e-3) and len(told) == 2
+    assert sweep["told_slope"][0] == pytest.approx(held["told"]["slope"], rel=1e-3)
+    assert "of what the model writes as it is led, weighted by the guide" in ran.out and "told moves of" in ran.out
+    assert facts["config"]["told"] == 0.5
+
+
 def _curve(held: pd.DataFrame) -> bool:
     """What was wanted, as a file of prices."""
     returns = [0.0, *held["wanted_bp"]]
@@ -135,9 +151,10 @@ def _curve(held: pd.DataFrame) -> bool:
     ("noise", ("--config.island=8", "--config.counts=12"), "config.counts: expected multiples of config.island, 8"),
     ("noise", ("--config.resample_below=2",), "config.resample_below: expected 0 to 1, got 2.0"),
     ("noise", ("--config.way=magic",), "config.way: expected resample, batch or both, got 'magic'"),
-    ("noise", ("--config.way=batch",), "config.way: expected resample, got 'batch': futures that an order-batch model"),
-    ("noise", ("--config.way=both",), "config.way: expected resample, got 'both'"),
-    ("noise", ("--config.candidates=4",), "config.candidates: expected 8, got 4: candidates of an order-batch model"),
+    ("noise", ("--config.way=batch",), "has no order-batch model; train one with `marsjax train_control`"),
+    ("noise", ("--config.way=both", "--config.candidates=0"), "config.candidates: expected at least 1, got 0"),
+    ("noise", ("--config.way=both", "--config.told=-1"), "config.told: expected 0 to 1000, got -1.0"),
+    ("noise", ("--config.way=batch", "--config.model=default"), "config.every_s: expected 60, the interval that"),
     ("noise,execute=all", (), "config.execute: expected twap, vwap, participation, immediate or nothing, got 'all'"),
     ("noise,execute=twap", ("--config.side=both",), "config.side: expected buy or sell, got 'both'"),
     ("noise,execute=twap", ("--config.ratio=0",), "config.ratio: expected a number above 0 (and below 100), got 0.0"),

@@ -369,7 +369,7 @@ def test_scores_without_bounds_are_weights_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(("changes", "match"), [
-    ({"control": ControlSpec(every_s=20, way="batch")}, "way: expected resample"),
+    ({"control": ControlSpec(every_s=20, way="batch")}, "way: expected resample, or the models"),
     ({"control": ControlSpec(every_s=20, island=5)}, "whole islands"),
     ({"control": ControlSpec(every_s=30)}, "expected one of 2 intervals"),
     ({"slots": 8}, "slots"), ({"hooks": Hooks(saving=rollout.Saving("nowhere"))}, "saving"),
@@ -390,7 +390,8 @@ def test_what_does_not_fit_is_refused_at_the_door(changes: dict[str, Any], match
     ({"every_s": 0}, "every_s"), ({"every_s": 1.5}, "every_s"), ({"island": -1}, "island"),
     ({"strength": math.nan}, "strength"), ({"strength": 1e-7}, "strength"), ({"strength": 1e39}, "strength"),
     ({"strength": -1.0}, "strength"), ({"resample_below": 1.1}, "resample_below"), ({"way": "none"}, "way"),
-    ({"candidates": 0}, "candidates")])
+    ({"candidates": 0}, "candidates"), ({"told": -1.0}, "told"), ({"told": math.nan}, "told"),
+    ({"told": 1001.0}, "told")])
 def test_a_spec_says_which_number_is_out_of_range(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=f"ControlSpec.{match}"):
         ControlSpec(**changes)
