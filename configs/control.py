@@ -80,6 +80,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.way = "resample"
     config.candidates = 8  # batch and both: batches of orders that are proposed for a minute, the nearest is told
     config.told = 1.0  # batch and both: how loudly the ensemble tells it, 1 as it was trained, 0 not at all
+    config.most_decisions = 10_000  # batch and both: of a future in a minute, beyond which the run is given up
     config.strengths = (1.0,)  # of the control: 0 none, 1 as the scale says; the first is shown, more make a sweep
     config.counts = (0,)  # numbers of futures of further runs of the sweep; 0: none
 

@@ -100,7 +100,7 @@ def controlled(simulator: Simulator, start: Start, spec: RolloutSpec, control: C
     Raises:
       InputError: as `rollout`; a guide of another number of intervals, trajectories that do not make whole islands,
         starts that differ within one, fewer slots than trajectories, `Hooks.saving`, a way without its models, models
-        that do not fit one another, the order model or the intervals.
+        that do not fit one another, the order model or the intervals, a led trajectory that sends too many orders.
       MemoryError: as `rollout`.
 
     Examples:
@@ -227,7 +227,7 @@ class _Run:
 
     def _until(self, passed_s: int) -> int:
         """To the end of an interval, seconds since the start; how many compiled calls that took."""
-        goes_on, chunks = True, 0
+        goes_on, chunks, before = True, 0, self._steps
         while goes_on:
             self._carried, *found = self._run(self._arrays, self._carried, self._seed, np.int32(passed_s))
             state, chunks = self._carried.state, chunks + 1
@@ -243,6 +243,10 @@ class _Run:
                                            len(self._simulator.spec.observers), self._before[1])
                 self._hooks.on_chunk(RolloutProgress(self._steps, *self._scheduler.progress(end, at), self._decided,
                                                      self._clock.run_s, so_far))
+            if self._lead and goes_on and self._steps - before > self._control.most_decisions:
+                raise InputError(f"ControlSpec.told: a future that was told with {self._control.told:g} made more than "
+                                 f"{self._control.most_decisions:,} decisions in an interval "
+                                 "(ControlSpec.most_decisions): tell it less loudly")
         return chunks
 
 

@@ -41,11 +41,15 @@ class ControlSpec:
     told: float = 1.0
     """What the ensemble's change of the order model is multiplied by, 0 to 1000; of batch and both. 1: as it was
     trained; above 1 it is told louder than that; 0: futures are those without being led, to the bit."""
+    most_decisions: int = 10_000
+    """Of a led trajectory in an interval: a run is given up where one makes more. One that is told too loudly may send
+    orders without end."""
 
     def __post_init__(self) -> None:
         limits.check_whole("ControlSpec.every_s", self.every_s, 1, _LONGEST_S)
         limits.check_whole("ControlSpec.island", self.island, 0, limits.TRAJECTORIES)
         limits.check_whole("ControlSpec.candidates", self.candidates, 1, limits.TRAJECTORIES)
+        limits.check_whole("ControlSpec.most_decisions", self.most_decisions, 1, limits.STEPS_OF_A_CALL)
         if isinstance(self.strength, bool) or not (self.strength == 0 or _WEAKEST <= self.strength <= _STRONGEST):
             raise InputError(f"ControlSpec.strength: expected 0, or {_WEAKEST:g} to {_STRONGEST:g}, got "
                              f"{self.strength!r}")
