@@ -66,8 +66,9 @@ def main() -> None:
 
 
 def led_ways(told: str, candidates: str) -> list[tuple[str, ControlSpec]]:
-    """The ways in which futures are led, by name; those of few candidates first."""
-    pairs = list(itertools.product(map(int, candidates.split(",")), (0.0, *map(float, told.split(",")))))
+    """The ways in which futures are led, by name; before all others those that are told nothing, of few candidates."""
+    counts = [int(count) for count in candidates.split(",")]
+    pairs = [(counts[0], 0.0), *itertools.product(counts, map(float, told.split(",")))]
     return [(f"{way}, told {loud:g}, {count} candidates",
              ControlSpec(way=way, told=loud, candidates=count, most_decisions=MOST_DECISIONS))
             for count, loud in pairs for way in ("batch", "both")]
@@ -100,7 +101,7 @@ def facts(found: FuturesKind, guide: Guide, free: FuturesKind) -> dict[str, Any]
     one that loses most.
     """
     run = found.run
-    done, table = control.done(run), control_realism.table(free.values(), found.values())
+    done, table = control.followed(run), control_realism.table(free.values(), found.values())
     less = dict(zip(table["quantity"], table["less"].round(4), strict=True))
     means = {f"less_{of}s": round(float(np.nanmean([value for name, value in less.items() if name.startswith(of)])), 4)
              for of in ("order", "interval")}

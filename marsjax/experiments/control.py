@@ -68,6 +68,7 @@ def main(config: ConfigDict) -> int:
         total_s = time.perf_counter() - began
         write_json(folder / "results.json", record | {
             "wanted": wanted.words, "start": facts, "rollouts": summary, "seconds": total_s,
+            "control_models": control_models.describe(models) if models else None,
             **setup.about(config, prepared)})
     print("\n".join(said))
     print(f"{rollout_summary.summary_line(summary, total_s)}; "

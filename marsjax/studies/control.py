@@ -162,7 +162,7 @@ def fit(run: ControlledRollout, guide: Guide) -> Fit:
                rmse["return_bp"], float(off.mean()), float((off <= NEAR_BP).mean()), rmse)
 
 
-class Done(NamedTuple):
+class Followed(NamedTuple):
     """How much of what led futures were told they did, over the intervals of those that are not lost."""
 
     correlation: float
@@ -175,7 +175,7 @@ class Done(NamedTuple):
     """Mean of those that came."""
 
 
-def done(run: ControlledRollout) -> Done | None:
+def followed(run: ControlledRollout) -> Followed | None:
     """How much of what futures were told they did; None where nothing was told."""
     if run.led is None:
         return None
@@ -184,10 +184,10 @@ def done(run: ControlledRollout) -> Done | None:
     is_there = np.isfinite(told)
     told, came = told[is_there], came[is_there]
     if not told.size:
-        return Done(np.nan, np.nan, np.nan, np.nan)
+        return Followed(np.nan, np.nan, np.nan, np.nan)
     both, own, others = ((a - a.mean()) @ (b - b.mean()) for a, b in ((told, came), (told, told), (came, came)))
-    return Done(float(both / np.sqrt(own * others)) if own * others > 0 else np.nan,
-                float(both / own) if own > 0 else np.nan, float(told.mean()), float(came.mean()))
+    return Followed(float(both / np.sqrt(own * others)) if own * others > 0 else np.nan,
+                    float(both / own) if own > 0 else np.nan, float(told.mean()), float(came.mean()))
 
 
 def feature_table(found: ControlStudy, start_ns: int) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed
 from marsjax.sim.control import ControlModels
-from marsjax.studies import session_times, starts
+from marsjax.studies import order_model, session_times, starts
 from marsjax.studies.order_model import PreparedModel
 from marsjax.training import days
 from marsjax.training.order_batch import data
@@ -29,6 +29,13 @@ def load(source: str, prepared: PreparedModel) -> tuple[ControlModels, dict[str,
     batches, of_batches = order_batch.load(source)
     found, of_ensemble = ensemble.load(source, ensemble.trained_with(prepared.model.model, batches.tokenizer))
     return ControlModels(batches, found), {"order_batch": of_batches, "ensemble": of_ensemble}
+
+
+def describe(models: ControlModels) -> dict[str, str]:
+    """Which models they were: a hash of the parameters of each."""
+    batches = models.batches
+    return {name: order_model.parameters_hash(model) for name, model in (
+        ("tokenizer", batches.tokenizer), ("batch_model", batches.model), ("ensemble", models.ensemble))}
 
 
 def with_past(models: ControlModels, market: MarketSpec, feed: DayFeed, time_ns: int) -> ControlModels:

@@ -127,7 +127,7 @@ def _returns(kind: FuturesKind) -> np.ndarray:
 def record(found: Comparison) -> dict[str, Any]:
     """Plain numbers for a file: the guide, and by kind the fit, what control left, the speed, and what was told."""
     def of(kind: FuturesKind) -> dict[str, Any]:
-        told = control.done(kind.run)
+        told = control.followed(kind.run)
         return {"fit": _fit(kind.run, found.guide), "left": _left(kind), "speed": _speed(kind.run),
                 "told": told._asdict() if told else None}
 
@@ -143,8 +143,8 @@ def _fit(run: ControlledRollout, guide: guides.Guide) -> dict[str, Any]:
 
 
 def _told(run: ControlledRollout) -> dict[str, float]:
-    """`control.done` as columns, none where nothing was told."""
-    told = control.done(run)
+    """`control.followed` as columns, none where nothing was told."""
+    told = control.followed(run)
     return {f"told_{name}": value for name, value in told._asdict().items()} if told else {}
 
 
@@ -213,7 +213,7 @@ def lines(found: Comparison, realism: pd.DataFrame) -> list[str]:
                       for number, (cell, width) in enumerate(zip(row, widths, strict=True)))
             for row in zip(*columns, strict=True)]
     left = _left(found.controlled)
-    told = control.done(found.controlled.run)
+    told = control.followed(found.controlled.run)
     of = "what the model writes by itself" if told is None else "what the model writes as it is led"
     if np.isnan(left["log_evidence"]):
         text.append("no future was chosen or dropped: all are independent of one another")

@@ -122,7 +122,7 @@ def test_led_futures_are_told_of_in_every_file(launch: Launch) -> None:
     assert held["told"]["told_bp"] == pytest.approx(told.mean(), rel=1e-3) and len(told) == 2
     assert sweep["told_slope"][0] == pytest.approx(held["told"]["slope"], rel=1e-3)
     assert "of what the model writes as it is led, weighted by the guide" in ran.out and "told moves of" in ran.out
-    assert facts["config"]["told"] == 0.5
+    assert facts["config"]["told"] == 0.5 and set(facts["control_models"]) == {"tokenizer", "batch_model", "ensemble"}
 
 
 def _curve(held: pd.DataFrame) -> bool:

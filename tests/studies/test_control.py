@@ -83,8 +83,8 @@ def test_how_much_is_done_is_the_line_through_what_was_told_and_what_came() -> N
     predicted = run.features._replace(move_bp=told)
     led = dataclasses.replace(run, led=Led(np.zeros((*told.shape, 4), np.int32), predicted),
                               features=run.features._replace(move_bp=came))
-    done, is_there = control.done(led), np.isfinite(told)
-    assert done is not None and control.done(run) is None
+    done, is_there = control.followed(led), np.isfinite(told)
+    assert done is not None and control.followed(run) is None
     line = np.polyfit(told[is_there], came[is_there], 1)
     assert done.slope == pytest.approx(line[0]) and done.told_bp == pytest.approx(told[is_there].mean())
     assert done.correlation == pytest.approx(np.corrcoef(told[is_there], came[is_there])[0, 1])

@@ -38,6 +38,9 @@ from marsjax.sim.state import End, SimState
 _FIRST_KEY = 2**32 - 2
 """Draws of candidates are keyed by it: trajectories have smaller numbers, and resampling has the larger one."""
 
+_CANDIDATES = 2**14
+"""That are drawn together at most, for the room that they take."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +102,8 @@ class Leader:
     control: ControlSpec
     images: OrderImageObserver
     features: FeatureObserver
-    rows: int | None
-    """Trajectories that are led together, `Kernels.rows`; None: all."""
+    rows: int
+    """Trajectories that are led together, which fixes the bits on a CPU."""
 
     @classmethod
     def of(cls, guide: Guide, control: ControlSpec, inner: Simulator) -> "Leader":
@@ -109,7 +112,8 @@ class Leader:
         if not isinstance(images, OrderImageObserver) or not isinstance(features, FeatureObserver):
             raise InputError(f"leading: expected observers of order images and features as the last two, got {images} "
                              f"and {features}")
-        return cls(guide, control, images, features, kernels.chosen(inner.spec.cache.kernels).rows)
+        most = max(_CANDIDATES // control.candidates, 1)
+        return cls(guide, control, images, features, min(kernels.chosen(inner.spec.cache.kernels).rows or most, most))
 
     def lead(self, models: ControlModels, state: SimState, seed: Array, interval: Array) -> tuple[SimState, Led]:
         """Trajectories at the beginning of an interval, int32 [], with what each is told of it."""

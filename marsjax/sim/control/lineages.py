@@ -30,7 +30,7 @@ class ControlledRollout:
     """int32 [I, B], the place among the B that what goes on at a place after an interval was at before."""
     ess: np.ndarray
     """float32 [I, islands], effective sample size over the trajectories of an island, before it was resampled; NaN of
-    intervals that begin at the end of its time or later, which are not looked at."""
+    intervals that begin at the end of its time or later, which are not looked at. 1 where none is resampled."""
     distinct: np.ndarray
     """int32 [I, islands], trajectories of the start that still have descendants."""
     resampled: np.ndarray
