@@ -105,7 +105,8 @@ def facts(found: FuturesKind, guide: Guide, free: FuturesKind) -> dict[str, Any]
     less = dict(zip(table["quantity"], table["less"].round(4), strict=True))
     means = {f"less_{of}s": round(float(np.nanmean([value for name, value in less.items() if name.startswith(of)])), 4)
              for of in ("order", "interval")}
-    return numbers(run, guide) | {
+    own = {name: None if value != value else value for name, value in numbers(run, guide).items()}  # NaN is no JSON
+    return own | {
         "lost": int(found.is_lost.sum()), "told": {key: round(value, 3) for key, value in done._asdict().items()}
         if done else None, "less": less, **means, "worst": max(less, key=lambda key: less[key]),
         "orders_a_minute": round(float(np.asarray(run.features.orders).mean()), 1),
