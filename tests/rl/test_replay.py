@@ -12,10 +12,11 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import NO_ID, Kind, Status
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed, FeedChunk
+from marsjax.market import exchange, orders
 from marsjax.rl import named
 from marsjax.rl.execution import Execution
 from marsjax.rl.passing import Stride
-from marsjax.rl.replay import LARGEST_ID, Recording, record
+from marsjax.rl.replay import LARGEST_ID, Recording, _of_what_is_left, record
 from marsjax.sim import replay
 from marsjax.sim.env import no_orders
 from tests.rl.markets import BEGIN_NS, END_NS, SPEC, STEPS, feed, messages, replay_env
@@ -109,3 +110,14 @@ def test_a_recording_says_how_much_it_holds() -> None:
     found = replay_env().default_params.background
     assert isinstance(found, Recording) and found.start_count == len(found.first) >= 2
     assert (np.asarray(found.first) + 5 * STEPS <= found.message_count).all()
+
+
+def test_a_message_cancels_no_more_than_a_learner_has_left_of_its_order() -> None:
+    market = exchange.open_market(SPEC)
+    book = dataclasses.replace(market.book, order_id=market.book.order_id.at[1, 0].set(7),
+                               volume=market.book.volume.at[1, 0].set(200))
+    market = dataclasses.replace(market, book=book)
+    for sent, volume in ((orders.cancel_order(1, 7, 300), 200), (orders.cancel_order(1, 7, 100), 100),
+                         (orders.cancel_order(1, 8, 300), 300), (orders.limit_order(Kind.BUY, 100_000, 300), 300)):
+        sent = dataclasses.replace(sent, cancel_side=jnp.int32(1))
+        assert int(_of_what_is_left(market, sent).volume) == volume
