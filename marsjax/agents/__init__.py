@@ -12,6 +12,10 @@ Executions of a number of shares:
   `Participation`: a fixed part of what others trade.
   `Immediate`: all at once.
   `Metered`: any agent, with its fills by minute.
+Manipulations, to learn how to find them:
+  `Spoofing`: large orders that are taken back before they trade; at several prices: layering.
+  `PumpAndDump`: buys until the price has risen, then sells.
+  `WashTrades`: trades with itself.
 Random orders, and the order model:
   `NoiseSpec`: what the noise agent draws from; module `noise` draws.
   `background`: an order of the order model's sampled token.
@@ -36,11 +40,14 @@ from marsjax.agents.immediate import Immediate
 from marsjax.agents.metered import Metered
 from marsjax.agents.noise import NoiseSpec
 from marsjax.agents.participation import Participation
+from marsjax.agents.pump import PumpAndDump
+from marsjax.agents.spoofing import Spoofing
 from marsjax.agents.twap import Twap
 from marsjax.agents.vwap import Vwap
+from marsjax.agents.wash import WashTrades
 
 __all__ = [
     "NO_LATENCY", "Account", "Action", "Agent", "AgentEvent", "Immediate", "Latency", "Metered", "NoiseSpec",
-    "Observation", "Participation", "Resting", "Twap", "Vwap", "background", "base", "check", "execution", "noise",
-    "quotes",
+    "Observation", "Participation", "PumpAndDump", "Resting", "Spoofing", "Twap", "Vwap", "WashTrades", "background",
+    "base", "check", "execution", "noise", "quotes",
 ]  # fmt: skip

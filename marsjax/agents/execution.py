@@ -121,7 +121,7 @@ def act(progress: ExecutionProgress, seen: Observation, due: Array, reach: int, 
       latency: of the agent.
     """
     side = jnp.where(progress.is_buy, Side.BID, Side.ASK)
-    cancels, taken_back, unsent = _cancel_all(seen, side, rows - 1)
+    cancels, taken_back, unsent = cancel_all(seen, side, rows - 1)
     freed = taken_back if latency == Latency() else 0
     missing = jnp.minimum(due, progress.target) - progress.completed - (progress.working - freed)
     best = other_side(seen, progress.is_buy)
@@ -134,13 +134,27 @@ def act(progress: ExecutionProgress, seen: Observation, due: Array, reach: int, 
                    jax.tree.map(lambda c, o: jnp.concatenate([c, o[None]]), cancels, order), unsent)
 
 
-def _cancel_all(seen: Observation, side: Array, room: int) -> tuple[Order, jax.Array, jax.Array]:
+def cancel_all(seen: Observation, side: Array, room: int) -> tuple[Order, jax.Array, jax.Array]:
     """Cancels [room] of the orders that rest, the shares of them, and how many orders there was no room for."""
     volume, order_id = (jnp.asarray(x)[side] for x in (seen.resting.volume, seen.resting.order_id))
+    return _cancels(volume, order_id, jnp.broadcast_to(side, volume.shape), room)
+
+
+def cancel_both(seen: Observation, room: int) -> tuple[Order, jax.Array, jax.Array]:
+    """`cancel_all` of both sides, asks first."""
+    volume, order_id = seen.resting.volume, seen.resting.order_id
+    side = jnp.broadcast_to(jnp.array([[Side.ASK], [Side.BID]], jnp.int32), volume.shape)
+    return _cancels(volume.reshape(-1), order_id.reshape(-1), side.reshape(-1), room)
+
+
+def _cancels(volume: jax.Array, order_id: jax.Array, side: jax.Array, room: int
+             ) -> tuple[Order, jax.Array, jax.Array]:
+    """As `cancel_all`, of slots [C]."""
     rank = jnp.cumsum(volume > 0, dtype=jnp.int32) - 1
     here = (rank == jnp.arange(room)[:, None]) & (volume > 0)
-    volume, order_id = (jnp.sum(jnp.where(here, x, 0), axis=1, dtype=jnp.int32) for x in (volume, order_id))
-    order = make.cancel_order(jnp.broadcast_to(side, (room,)), order_id, volume)
+    volume, order_id, side = (jnp.sum(jnp.where(here, x, 0), axis=1, dtype=jnp.int32)
+                              for x in (volume, order_id, side))
+    order = make.cancel_order(side, order_id, volume)
     cancels = dataclasses.replace(order, kind=jnp.where(volume > 0, order.kind, Kind.NONE).astype(jnp.int32))
     return cancels, jnp.sum(volume, dtype=jnp.int32), jnp.maximum(rank[-1] + 1 - room, 0)
 
