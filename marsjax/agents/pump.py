@@ -19,7 +19,6 @@ from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Kind, Side, Time
 from marsjax.core.specs import MarketSpec
 
-
 MOST_SECONDS = 2**15
 """From its first order to its end: products with it stay within 32 bits."""
 

@@ -76,7 +76,7 @@ class WashTrades:
     @property
     def lot(self) -> int:
         """Shares of one wake-up, where all trajectories have the record's own size."""
-        return int(_lot(self.size, self.total_seconds // self.interval_seconds))
+        return int(_lot(np.asarray(self.size), self.total_seconds // self.interval_seconds))
 
     @property
     def most_orders(self) -> int:
@@ -144,7 +144,7 @@ def _best(volume: int64.Int64) -> int64.Int64:
     return int64.Int64(jnp.asarray(volume.hi)[0], jnp.asarray(volume.lo)[0])
 
 
-def _lot(size: Array | int, rounds: int) -> Array:
+def _lot(size: Array, rounds: int) -> Array:
     """Of a wake-up, rounded up to whole lots."""
     of_all = rounds * LOT
-    return (size + of_all - 1) // of_all * LOT
+    return (size + (of_all - 1)) // of_all * LOT

@@ -114,17 +114,17 @@ def by_minute(events: OrderEvents, start_ns: int, minutes: int) -> list[dict[str
 
 def returns(events: OrderEvents, from_ns: np.ndarray, minutes: int) -> np.ndarray:
     """Log returns of the mid over the `minutes` after times [K], float64 [K]; NaN where a mid is missing."""
-    return np.log(_mids(events, np.asarray(from_ns) + minutes * MINUTE_NS) / _mids(events, np.asarray(from_ns)))
+    return np.log(mids(events, np.asarray(from_ns) + minutes * MINUTE_NS) / mids(events, np.asarray(from_ns)))
 
 
 def _log_returns(events: OrderEvents, times_ns: np.ndarray) -> np.ndarray:
     """Log returns [T - 1] between the mids at times [T]."""
-    return np.diff(np.log(_mids(events, times_ns)))
+    return np.diff(np.log(mids(events, times_ns)))
 
 
-def _mids(events: OrderEvents, times_ns: np.ndarray) -> np.ndarray:
+def mids(events: OrderEvents, times_ns: np.ndarray) -> np.ndarray:
     """The mids at times [T], float64; before the first order the mid is the one it found."""
     if not len(events.time_ns):
         return np.full(len(times_ns), np.nan)
-    mids = np.concatenate([events.mid_before[:1], events.mid_after]).astype(np.float64)
-    return np.asarray(mids[np.searchsorted(events.time_ns, times_ns, side="right")])
+    known = np.concatenate([events.mid_before[:1], events.mid_after]).astype(np.float64)
+    return np.asarray(known[np.searchsorted(events.time_ns, times_ns, side="right")])

@@ -1,0 +1,154 @@
+"""Figures of experiments/detection/README.md.
+
+    python experiments/detection/measure.py cases --day=default --out=experiments/detection/cases_default.csv
+    python experiments/detection/measure.py days --folder=data/sse --symbol=600761 --out=experiments/detection
+
+`cases`: manipulations in markets of the order model, which reacts to them, and how well detectors find them.
+`days`: a real day's hours from 13:00 on, clean ones and with manipulations put into the minutes after 14:00.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import numpy as np
+import pandas as pd
+
+import marsjax
+from marsjax.analysis import detection as tests
+from marsjax.analysis import interval_features, roc
+from marsjax.analysis.roc import Scores
+from marsjax.core import times
+from marsjax.data import sources
+from marsjax.studies import detection, futures, manipulated_day, manipulations, order_model, places
+from marsjax.studies.detection import WatchSpec
+from marsjax.studies.futures import FuturesSpec
+from marsjax.studies.manipulations import CasesSpec, Manipulation
+from marsjax.studies.realism import SentOrders
+from marsjax.studies.session_times import MINUTE_NS
+
+RATE = 0.05
+SIZES = {"default": {"spoofing": (5_000, 20_000), "layering": (5_000, 20_000), "pump": (1_000, 4_000),
+                     "wash": (3_000, 12_000)},
+         "quiet": {"spoofing": (50_000, 200_000), "layering": (50_000, 200_000), "pump": (10_000, 40_000),
+                   "wash": (30_000, 120_000)}}
+
+
+def cases(given: argparse.Namespace) -> None:
+    """Cases in a day of the model."""
+    prepared = order_model.prepare(marsjax.load_order_model("default"))
+    made = places.made_day("default", given.day)
+    market = places.market_of(prepared, made.feed.venue, manipulations.ACCOUNT + 1)
+    begins = [made.start_ns - minutes * MINUTE_NS for minutes in range(2 * given.starts, 0, -2)]
+    day = detection.read(market, prepared, made.feed, begins, given.minutes)
+    tables, shares = [], []
+    for kind, sizes in SIZES[given.day].items():
+        began = time.perf_counter()
+        spec = CasesSpec(Manipulation(kind, sizes[0], given.seconds), sizes, given.cases,
+                         FuturesSpec(given.trajectories, given.minutes, seed=given.seed))
+        found = manipulations.simulate(prepared, market, spec, day.starts, begins, [day.known] * len(begins))
+        for combination in tests.COMBINATIONS:
+            scores = manipulations.score(found, begins, combination)
+            rows = manipulations.table(found, scores, spec, RATE)
+            rows["combination"] = combination
+            tables.append(rows)
+            p = manipulations.p_values(found, combination)
+            for number, size in enumerate((0, *sizes)):
+                alarms = p[:, number] <= RATE
+                shares.append({"kind": kind, "size": size, "combination": combination,
+                               **tests.share(int(alarms.sum()), alarms.size)._asdict()})
+        pd.concat(tables).to_csv(given.out, index=False)
+        pd.DataFrame(shares).to_csv(str(given.out).replace(".csv", "_alarms.csv"), index=False)
+        print(f"{kind}: {time.perf_counter() - began:.0f} s", flush=True)
+        print(rows.drop(columns="combination").to_string(index=False), flush=True)
+    print(pd.DataFrame(shares).to_string(index=False))
+
+
+def days(given: argparse.Namespace) -> None:
+    """A real day."""
+    prepared = order_model.prepare(marsjax.load_order_model("default"))
+    feeds = sources.open_days("sse", given.folder, [given.symbol], given.date)
+    (feed,) = feeds
+    market = places.market_of(prepared, feed.venue, manipulations.ACCOUNT + 1)
+    spec = WatchSpec(given.minutes, times.of_clock("13:02:00"), times.of_clock("14:56:00"), times.of_clock("14:00:00"))
+    begins = spec.intervals(market)
+    began = time.perf_counter()
+    day = detection.read(market, prepared, feed, begins, given.minutes)
+    sent = SentOrders()
+    runs = futures.simulate(prepared, market, FuturesSpec(given.trajectories, given.minutes), day.starts, on_trace=sent)
+    found = detection.watched(day, runs, sent.by_trajectory(given.trajectories * len(begins)), given.minutes)
+    rows = detection.table(begins, found, spec)
+    name = f"{given.out}/{feed.name}"
+    rows.to_csv(f"{name}.csv", index=False)
+    tested = detection.day_test(rows, found, spec)
+    late = rows[~rows["is_clean"]]
+    said = {"intervals": len(late), "by_clean": int((late["p_clean"] <= RATE).sum()),
+            "by_futures": int((late["p_futures"] <= RATE).sum()), "attained": tested.attained,
+            "count_p": tested.count_p, "least_p": tested.least_p, "overlap": float(late["spread_overlap"].mean()),
+            "seconds": time.perf_counter() - began}
+    print(json.dumps(said), flush=True)
+    strange = put_into(given, prepared, market, feed, spec, day, found, rows)
+    strange.to_csv(f"{name}_manipulated.csv", index=False)
+    summary = areas(late, strange)
+    summary.to_csv(f"{name}_areas.csv", index=False)
+    print(summary.to_string(index=False))
+    pathlib.Path(f"{name}.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def put_into(given, prepared, market, feed, spec, day, found, rows) -> pd.DataFrame:
+    """Scores of intervals after 14:00 with a manipulation in them; before it the states are those of the clean day."""
+    late = np.flatnonzero(~rows["is_clean"].to_numpy())
+    chosen = late[np.linspace(0, len(late) - 1, given.cases).astype(int)]
+    mean = float(np.mean(interval_features.column(found.real, "traded_volume")))
+    made = []
+    for kind in manipulations.KINDS:
+        for share in (0.5, 2.0):
+            size = max(int(mean * share) // 1_000 * 1_000, 1_000)
+            for at in chosen:
+                begin = day.begins_ns[at]
+                case = manipulated_day.put_into(market, prepared, feed, Manipulation(kind, size, given.seconds),
+                                                begin + 10**9)
+                again = detection.read(market, prepared, case.injected.feed, [begin], given.minutes)
+                real = found.real.copy()
+                real[at] = interval_features.of_interval(again.events, begin, given.minutes)
+                changed = found._replace(real=real, spread_overlap=found.spread_overlap.copy())
+                changed.spread_overlap[at] = np.nan
+                row = detection.table(day.begins_ns, changed, spec).iloc[at]
+                made.append({"kind": kind, "share": share, "size": size,
+                             "move_bp": manipulated_day.move_bp(case, again.events), **row})
+                print(kind, share, row["clock"], made[-1]["move_bp"], row["p_clean"], flush=True)
+    return pd.DataFrame(made)
+
+
+def areas(clean: pd.DataFrame, strange: pd.DataFrame) -> pd.DataFrame:
+    """A row a kind, size and detector."""
+    made = []
+    for (kind, share), some in strange.groupby(["kind", "share"], sort=False):
+        for name, sign in (("p_clean", -1), ("distance", 1), ("volume_score", 1), ("cancel_score", 1)):
+            of = [Scores(sign * each[name].to_numpy(), each["time_ns"].to_numpy()) for each in (clean, some)]
+            made.append({"kind": kind, "share": share, "size": some["size"].iloc[0],
+                         "move_bp": some["move_bp"].abs().mean(), "detector": name,
+                         "alarms": int(some["alarm"].sum()), "cases": len(some),
+                         **roc.area(*of)._asdict()})
+    return pd.DataFrame(made)
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("cases", "days"))
+    parser.add_argument("--day", default="default")
+    parser.add_argument("--folder", default="data/sse")
+    parser.add_argument("--symbol", default="600761")
+    parser.add_argument("--date", default="")
+    parser.add_argument("--out", default="experiments/detection")
+    for name, number in (("starts", 6), ("cases", 8), ("trajectories", 64), ("minutes", 2), ("seconds", 60),
+                         ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=number)
+    given = parser.parse_args()
+    cases(given) if given.what == "cases" else days(given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""How far an interval of a market lies from others like it, as p-values that keep their rate of false alarms.
+
+An interval is numbers [F] (`interval_features`). It is ranked within a pool: the futures that an order model wrote from
+the state before it, or intervals that are known to be clean. Distances are taken in the pool with the interval in it,
+so that all of them stand on one footing: if the interval is a draw of the same law as its pool, every rank is as
+probable, and p <= a comes with probability a at most, whatever the law and however many features hang together
+(conformal prediction; Vovk, Gammerman, Shafer 2005).
+
+An order model is not the market, and ranks within futures alone keep their rate for the model's own markets only.
+`standardised` makes numbers of an interval that say how far it lies from its futures; their rank within those of clean
+intervals of the same market (`rank_test` again) keeps the rate where model and market differ, as long as the intervals
+can be exchanged for one another.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from marsjax.analysis.intervals import Interval
+from marsjax.core.errors import InputError
+
+COMBINATIONS = ("mean_square", "largest")
+"""How distances of features become one: their root mean square, or the largest."""
+_NORMAL = 1.349
+"""Interquartile ranges of a normal law are so many standard deviations."""
+
+
+class RankTest(NamedTuple):
+    """An interval within its pool."""
+
+    p_value: float
+    """Of the combined distance; NaN where the pool is empty or the interval has no feature."""
+    distance: float
+    """Combined, in robust standard deviations of the pool."""
+    feature_p: np.ndarray
+    """float64 [F], two-sided rank p-value of each feature alone; NaN where it is undefined."""
+
+
+class DayTest(NamedTuple):
+    """The intervals of a day together."""
+
+    alarms: np.ndarray
+    """bool [T], intervals with p at most the rate."""
+    attained: float
+    """The largest rate not above the one asked for that ranks in pools of this size can have; 0: they can have none."""
+    count_p: float
+    """Probability of as many alarms or more by chance, where the intervals' p-values are independent (binomial)."""
+    least_p: float
+    """Intervals x smallest p (Bonferroni), at most 1: right however they hang together."""
+
+
+def rank_test(tested: np.ndarray, pool: np.ndarray, combination: str = "mean_square") -> RankTest:
+    """The rank of an interval's distance within its pool.
+
+    Args:
+      tested: float64 [F].
+      pool: float64 [N, F]; NaN where a feature is undefined, which counts as its centre.
+      combination: of COMBINATIONS.
+
+    Examples:
+      >>> pool = np.random.default_rng(0).normal(size=(99, 4))
+      >>> round(rank_test(np.full(4, 9.0), pool).p_value, 6)
+      0.01
+    """
+    _check(tested, pool)
+    nothing = np.full(len(tested), np.nan)
+    if not len(pool) or np.isnan(tested).all():
+        return RankTest(float("nan"), float("nan"), nothing)
+    together = np.concatenate([np.asarray(tested, np.float64)[None], pool])
+    away = np.abs(standardised(together, together))
+    combined = combine(away, combination)
+    by_feature = np.where(np.isnan(together[0]), np.nan, np.mean(np.nan_to_num(away) >= away[0], axis=0))
+    return RankTest(float(np.mean(combined >= combined[0])), float(combined[0]), by_feature)
+
+
+def standardised(values: np.ndarray, pool: np.ndarray) -> np.ndarray:
+    """Values [..., F] less the pool's medians, in its robust standard deviations; NaN of NaN.
+
+    Those are interquartile ranges / 1.349, of a feature without one its standard deviation; where the pool has a single
+    value, values equal to it give 0, and others the signed infinity that is written as +-1e6.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        few = np.isnan(pool).all(axis=0)
+        filled = np.where(few, 0, pool)
+        low, centre, high = np.nanquantile(filled, (0.25, 0.5, 0.75), axis=0)
+        scale = (high - low) / _NORMAL
+        scale = np.where(scale > 0, scale, np.nanstd(filled, axis=0))
+        found = np.where(values == centre, 0.0, (values - centre) / scale)
+    found = np.clip(found, -1e6, 1e6)
+    return np.where(few | np.isnan(values), np.nan, found)
+
+
+def combine(away: np.ndarray, combination: str) -> np.ndarray:
+    """Distances [..., F] of features -> one [...]; undefined ones count 0."""
+    if combination not in COMBINATIONS:
+        raise InputError(f"combination: expected one of {', '.join(COMBINATIONS)}, got {combination!r}")
+    known = np.abs(np.nan_to_num(away))
+    found = np.max(known, axis=-1) if combination == "largest" else np.sqrt(np.mean(known**2, axis=-1))
+    return np.asarray(found)
+
+
+def day_test(p_values: np.ndarray, rate: float, pool: int) -> DayTest:
+    """The intervals of one day at a rate of false alarms an interval.
+
+    Args:
+      p_values: float64 [T], NaN for intervals without one, which raise no alarm.
+      rate: between 0 and 1.
+      pool: intervals of the smallest pool.
+
+    Examples:
+      >>> found = day_test(np.array([0.02, 0.5, 0.9]), rate=0.05, pool=99)
+      >>> found.alarms.tolist(), round(found.count_p, 4), round(found.least_p, 6)
+      ([True, False, False], 0.1426, 0.06)
+    """
+    check_rate(rate)
+    known = p_values[~np.isnan(p_values)]
+    alarms = np.nan_to_num(p_values, nan=2.0) <= rate + 1e-12
+    attained = np.floor(rate * (pool + 1) + 1e-9) / (pool + 1)
+    count_p = float(stats.binom.sf(alarms.sum() - 1, len(known), attained)) if attained else float(not alarms.any())
+    least = min(1.0, len(known) * float(known.min())) if len(known) else float("nan")
+    return DayTest(alarms, float(attained), count_p if len(known) else float("nan"), least)
+
+
+def rate_of_days(rate: float, intervals: int) -> float:
+    """Days with an alarm in some interval, where intervals are independent and each has one at a rate."""
+    return float(1 - (1 - rate) ** intervals)
+
+
+def overlap(real: np.ndarray, simulated: np.ndarray) -> float:
+    """The overlap coefficient of two samples of single values: the sum over values of the smaller of the two shares.
+
+    1 for equal distributions, 0 for none in common; NaN where a sample is empty. NaN values (a spread while a side is
+    empty) are an outcome of their own. For values in ticks: continuous ones are never equal.
+
+    Examples:
+      >>> round(overlap(np.array([1, 1, 2, np.nan]), np.array([1, 2, 2, 2])), 6)
+      0.5
+    """
+    if not len(real) or not len(simulated):
+        return float("nan")
+    values, place = np.unique(np.concatenate([real, simulated]), return_inverse=True)  # NaNs are equal here
+    shares = [np.bincount(part, minlength=len(values)) / len(part) for part in np.split(place, [len(real)])]
+    return float(np.minimum(*shares).sum())
+
+
+def of_time_of_day(values: np.ndarray, time_ns: np.ndarray, clean: tuple[np.ndarray, np.ndarray], width_ns: int
+                   ) -> np.ndarray:
+    """A simple detector: how far values [T] lie above what is usual at their time of day, in standard deviations.
+
+    What is usual is a mean of clean intervals, weighted by a normal law of the difference in time.
+
+    Args:
+      values: of one feature.
+      time_ns: int64 [T], of their intervals.
+      clean: the same of clean intervals, of one day or of many, (values [N], times [N]); NaN values do not count.
+      width_ns: standard deviation of the weights; long ones take no account of the time.
+    """
+    usual, at = clean
+    known = ~np.isnan(usual)
+    if known.sum() < 2:
+        raise InputError(f"of_time_of_day: expected at least 2 clean intervals, got {int(known.sum())}")
+    usual, at = usual[known], at[known]
+    away = (np.asarray(time_ns, np.float64)[:, None] - at) / width_ns
+    weights = np.exp(-0.5 * (away**2 - (away**2).min(axis=1, keepdims=True)))
+    weights /= weights.sum(axis=1, keepdims=True)
+    mean = weights @ usual
+    deviation = float(np.std(usual - (_leave_one_out(usual, at, width_ns)), ddof=1))
+    return np.asarray((values - mean) / max(deviation, 1e-12))
+
+
+def _leave_one_out(usual: np.ndarray, at: np.ndarray, width_ns: int) -> np.ndarray:
+    """What is usual at each clean interval by the others."""
+    away = (at[:, None] - at.astype(np.float64)) / width_ns
+    np.fill_diagonal(away, np.inf)
+    weights = np.exp(-0.5 * (away**2 - (away**2).min(axis=1, keepdims=True)))
+    return np.asarray((weights @ usual) / weights.sum(axis=1))
+
+
+def share(count: int, of: int) -> Interval:
+    """A share of independent cases with its interval (Wilson); NaN of none."""
+    if not of:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    found = stats.binomtest(count, of).proportion_ci(method="wilson")
+    return Interval(count / of, float(found.low), float(found.high))
+
+
+def check_rate(rate: float) -> None:
+    """InputError unless a rate lies between 0 and 1."""
+    if isinstance(rate, bool) or not 0 < rate < 1:
+        raise InputError(f"rate: expected a number between 0 and 1, got {rate!r}")
+
+
+def _check(tested: np.ndarray, pool: np.ndarray) -> None:
+    if pool.ndim != 2 or tested.shape != pool.shape[1:]:
+        raise InputError(f"rank_test: expected features [F] and a pool [N, F], got {tested.shape} and {pool.shape}")
