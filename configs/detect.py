@@ -56,7 +56,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.picture = True  # detection.png
 
     config.rate = 0.05  # of false alarms, an interval
-    config.combination = "mean_square"  # of the features' distances: mean_square or largest
+    config.combination = "ranks"  # of the features' distances: ranks, mean_square or largest
     config.usual_minutes = 30.0  # simple detectors: what is usual at a time is that of clean intervals about so near
 
     config.inject = chosen.inject  # spoofing, layering, pump or wash, put into the day; empty: nothing

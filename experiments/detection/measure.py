@@ -11,6 +11,7 @@ import argparse
 import json
 import pathlib
 import time
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,13 +19,16 @@ import pandas as pd
 import marsjax
 from marsjax.analysis import detection as tests
 from marsjax.analysis import interval_features, roc
-from marsjax.analysis.roc import Scores
+from marsjax.analysis.roc import CaseScores
 from marsjax.core import times
+from marsjax.core.specs import MarketSpec
 from marsjax.data import sources
+from marsjax.data.feed import DayFeed
 from marsjax.studies import detection, futures, manipulated_day, manipulations, order_model, places
-from marsjax.studies.detection import WatchSpec
+from marsjax.studies.detection import Watched, WatchSpec
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.manipulations import CasesSpec, Manipulation
+from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.realism import SentOrders
 from marsjax.studies.session_times import MINUTE_NS
 
@@ -61,7 +65,7 @@ def cases(given: argparse.Namespace) -> None:
         pd.concat(tables).to_csv(given.out, index=False)
         pd.DataFrame(shares).to_csv(str(given.out).replace(".csv", "_alarms.csv"), index=False)
         print(f"{kind}: {time.perf_counter() - began:.0f} s", flush=True)
-        print(rows.drop(columns="combination").to_string(index=False), flush=True)
+        print(pd.concat(tables[-3:]).to_string(index=False), flush=True)
     print(pd.DataFrame(shares).to_string(index=False))
 
 
@@ -88,7 +92,7 @@ def days(given: argparse.Namespace) -> None:
             "count_p": tested.count_p, "least_p": tested.least_p, "overlap": float(late["spread_overlap"].mean()),
             "seconds": time.perf_counter() - began}
     print(json.dumps(said), flush=True)
-    strange = put_into(given, prepared, market, feed, spec, day, found, rows)
+    strange = put_into(given, prepared, Seen(market, feed, spec, begins, found, rows))
     strange.to_csv(f"{name}_manipulated.csv", index=False)
     summary = areas(late, strange)
     summary.to_csv(f"{name}_areas.csv", index=False)
@@ -96,8 +100,20 @@ def days(given: argparse.Namespace) -> None:
     pathlib.Path(f"{name}.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
 
-def put_into(given, prepared, market, feed, spec, day, found, rows) -> pd.DataFrame:
-    """Scores of intervals after 14:00 with a manipulation in them; before it the states are those of the clean day."""
+class Seen(NamedTuple):
+    """A clean day, watched."""
+
+    market: MarketSpec
+    feed: DayFeed
+    spec: WatchSpec
+    begins: list[int]
+    found: Watched
+    rows: pd.DataFrame
+
+
+def put_into(given: argparse.Namespace, prepared: PreparedModel, seen: Seen) -> pd.DataFrame:
+    """Intervals after 14:00 with a manipulation in them; before it the states are those of the clean day."""
+    market, feed, spec, begins, found, rows = seen
     late = np.flatnonzero(~rows["is_clean"].to_numpy())
     chosen = late[np.linspace(0, len(late) - 1, given.cases).astype(int)]
     mean = float(np.mean(interval_features.column(found.real, "traded_volume")))
@@ -106,7 +122,7 @@ def put_into(given, prepared, market, feed, spec, day, found, rows) -> pd.DataFr
         for share in (0.5, 2.0):
             size = max(int(mean * share) // 1_000 * 1_000, 1_000)
             for at in chosen:
-                begin = day.begins_ns[at]
+                begin = begins[at]
                 case = manipulated_day.put_into(market, prepared, feed, Manipulation(kind, size, given.seconds),
                                                 begin + 10**9)
                 again = detection.read(market, prepared, case.injected.feed, [begin], given.minutes)
@@ -114,7 +130,7 @@ def put_into(given, prepared, market, feed, spec, day, found, rows) -> pd.DataFr
                 real[at] = interval_features.of_interval(again.events, begin, given.minutes)
                 changed = found._replace(real=real, spread_overlap=found.spread_overlap.copy())
                 changed.spread_overlap[at] = np.nan
-                row = detection.table(day.begins_ns, changed, spec).iloc[at]
+                row = detection.table(begins, changed, spec).iloc[at]
                 made.append({"kind": kind, "share": share, "size": size,
                              "move_bp": manipulated_day.move_bp(case, again.events), **row})
                 print(kind, share, row["clock"], made[-1]["move_bp"], row["p_clean"], flush=True)
@@ -126,7 +142,7 @@ def areas(clean: pd.DataFrame, strange: pd.DataFrame) -> pd.DataFrame:
     made = []
     for (kind, share), some in strange.groupby(["kind", "share"], sort=False):
         for name, sign in (("p_clean", -1), ("distance", 1), ("volume_score", 1), ("cancel_score", 1)):
-            of = [Scores(sign * each[name].to_numpy(), each["time_ns"].to_numpy()) for each in (clean, some)]
+            of = [CaseScores(sign * each[name].to_numpy(), each["time_ns"].to_numpy()) for each in (clean, some)]
             made.append({"kind": kind, "share": share, "size": some["size"].iloc[0],
                          "move_bp": some["move_bp"].abs().mean(), "detector": name,
                          "alarms": int(some["alarm"].sum()), "cases": len(some),
@@ -143,7 +159,7 @@ def main() -> None:
     parser.add_argument("--symbol", default="600761")
     parser.add_argument("--date", default="")
     parser.add_argument("--out", default="experiments/detection")
-    for name, number in (("starts", 6), ("cases", 8), ("trajectories", 64), ("minutes", 2), ("seconds", 60),
+    for name, number in (("starts", 8), ("cases", 8), ("trajectories", 40), ("minutes", 2), ("seconds", 60),
                          ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=number)
     given = parser.parse_args()

@@ -24,6 +24,10 @@ Realism (paper, Table 7):
   `quantities`, `order_events`: what orders look like, and the orders that this is taken of.
   `realism`, `realism_table`, `realism_report`, `realism_plots`: similarity of two sources; its table, text and figure.
   `lob_bench`: the statistics of LOB-Bench, its discriminator among them, in modules of its own.
+Detection:
+  `interval_features`: numbers of an interval of a market.
+  `detection`: how far an interval lies from others, as p-values; `roc`: how well scores tell two kinds apart.
+  `detection_report`, `detection_plots`: a watched day as record and text, and its figure.
 Stylized facts:
   `panel`: bars as dense rollouts of one length.
   `stylized_facts`, `verdicts`, `fact_plots`: tables of the eleven facts, which of them hold, and their figures.
@@ -32,11 +36,12 @@ Stylized facts:
 import importlib
 from types import ModuleType
 
-__all__ = ["bars", "control_fit", "control_plots", "control_realism", "day", "depth_plots", "evaluation_table",
-           "fact_plots", "figure_style", "fills", "forecast", "forecast_baselines", "forecast_plots", "forecast_report",
-           "forecast_scores", "impact", "impact_plots", "impact_report", "impact_so_far", "intervals", "label_plots",
-           "lob_bench", "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
-           "realism_report", "realism_table", "rollout_info", "stylized_facts", "verdicts"]
+__all__ = ["bars", "control_fit", "control_plots", "control_realism", "day", "depth_plots", "detection",
+           "detection_plots", "detection_report", "evaluation_table", "fact_plots", "figure_style", "fills", "forecast",
+           "forecast_baselines", "forecast_plots", "forecast_report", "forecast_scores", "impact", "impact_plots",
+           "impact_report", "impact_so_far", "interval_features", "intervals", "label_plots", "lob_bench",
+           "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
+           "realism_report", "realism_table", "roc", "rollout_info", "stylized_facts", "verdicts"]
 
 
 def __getattr__(name: str) -> ModuleType:

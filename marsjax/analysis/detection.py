@@ -20,8 +20,9 @@ from scipy import stats
 from marsjax.analysis.intervals import Interval
 from marsjax.core.errors import InputError
 
-COMBINATIONS = ("mean_square", "largest")
-"""How distances of features become one: their root mean square, or the largest."""
+COMBINATIONS = ("ranks", "mean_square", "largest")
+"""How distances of features become one: the mean of -log of their rank p-values in the pool, which no long tail
+distorts; or of distances in robust standard deviations the root mean square, or the largest."""
 _NORMAL = 1.349
 """Interquartile ranges of a normal law are so many standard deviations."""
 
@@ -32,7 +33,7 @@ class RankTest(NamedTuple):
     p_value: float
     """Of the combined distance; NaN where the pool is empty or the interval has no feature."""
     distance: float
-    """Combined, in robust standard deviations of the pool."""
+    """Combined."""
     feature_p: np.ndarray
     """float64 [F], two-sided rank p-value of each feature alone; NaN where it is undefined."""
 
@@ -50,7 +51,7 @@ class DayTest(NamedTuple):
     """Intervals x smallest p (Bonferroni), at most 1: right however they hang together."""
 
 
-def rank_test(tested: np.ndarray, pool: np.ndarray, combination: str = "mean_square") -> RankTest:
+def rank_test(tested: np.ndarray, pool: np.ndarray, combination: str = "ranks") -> RankTest:
     """The rank of an interval's distance within its pool.
 
     Args:
@@ -68,9 +69,10 @@ def rank_test(tested: np.ndarray, pool: np.ndarray, combination: str = "mean_squ
     if not len(pool) or np.isnan(tested).all():
         return RankTest(float("nan"), float("nan"), nothing)
     together = np.concatenate([np.asarray(tested, np.float64)[None], pool])
-    away = np.abs(standardised(together, together))
-    combined = combine(away, combination)
-    by_feature = np.where(np.isnan(together[0]), np.nan, np.mean(np.nan_to_num(away) >= away[0], axis=0))
+    away = np.nan_to_num(np.abs(standardised(together, together)))
+    ranks = np.stack([1 - np.searchsorted(np.sort(each), each, side="left") / len(each) for each in away.T], axis=1)
+    combined = combine(-np.log(ranks) if combination == "ranks" else away, combination)
+    by_feature = np.where(np.isnan(together[0]), np.nan, ranks[0])
     return RankTest(float(np.mean(combined >= combined[0])), float(combined[0]), by_feature)
 
 
@@ -92,12 +94,13 @@ def standardised(values: np.ndarray, pool: np.ndarray) -> np.ndarray:
 
 
 def combine(away: np.ndarray, combination: str) -> np.ndarray:
-    """Distances [..., F] of features -> one [...]; undefined ones count 0."""
+    """Distances [..., F] of features, or -log of ranks -> one [...]; undefined ones count 0."""
     if combination not in COMBINATIONS:
         raise InputError(f"combination: expected one of {', '.join(COMBINATIONS)}, got {combination!r}")
     known = np.abs(np.nan_to_num(away))
-    found = np.max(known, axis=-1) if combination == "largest" else np.sqrt(np.mean(known**2, axis=-1))
-    return np.asarray(found)
+    if combination == "largest":
+        return np.asarray(np.max(known, axis=-1))
+    return np.asarray(np.mean(known, axis=-1) if combination == "ranks" else np.sqrt(np.mean(known**2, axis=-1)))
 
 
 def day_test(p_values: np.ndarray, rate: float, pool: int) -> DayTest:

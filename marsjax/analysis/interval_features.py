@@ -11,10 +11,14 @@ from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.records import Kind
 
-FEATURES = ("orders", "traded_volume", "order_volume", "largest_order", "spread", "empty_side", "return_bp",
-            "volatility_bp", "aggressive_ratio", "buy_ratio", "trade_imbalance", "order_imbalance", "cancel_ratio",
-            "cancel_imbalance", "touch_imbalance", "touch_volume", "cancel_lifetime_s")
+FEATURES = ("orders", "traded_volume", "order_volume", "largest_order", "largest_cancel", "spread", "empty_side",
+            "return_bp", "volatility_bp", "aggressive_ratio", "buy_ratio", "trade_imbalance", "order_imbalance",
+            "cancel_ratio", "cancelled_share", "cancel_imbalance", "touch_imbalance", "touch_volume",
+            "cancel_lifetime_s")
 """Names of `of_interval`, in its order."""
+SKEWED = ("orders", "traded_volume", "order_volume", "largest_order", "largest_cancel", "spread", "volatility_bp",
+          "touch_volume", "cancel_lifetime_s")
+"""Of these, with long tails: `evened` takes their logarithms."""
 _BP = 1e4
 
 
@@ -26,7 +30,8 @@ def of_interval(events: OrderEvents, start_ns: int, minutes: int) -> np.ndarray:
     (1e-4 of the currency), `empty_side` the share of those after which one had none. The log return and the volatility
     (`quantities.of_stretch`) are of the mid, in basis points. Imbalances run from -1 (all on the sell side) to 1: of
     shares traded on arrival, of the other shares of limit orders, of cancelled shares, and of shares at the touch.
-    `cancel_ratio` is the share of cancels among the orders.
+    `cancel_ratio` is the share of cancels among the orders, `cancelled_share` that of cancelled shares to those of limit
+    orders, `largest_cancel` the most shares that one took back.
     """
     limits.check_whole("of_interval: minutes", minutes, 1, limits.MINUTES)
     inside = events.between(start_ns, start_ns + minutes * MINUTE_NS)
@@ -45,9 +50,20 @@ def of_interval(events: OrderEvents, start_ns: int, minutes: int) -> np.ndarray:
         "aggressive_ratio": stretch["aggressive_ratio"], "buy_ratio": stretch["buy_ratio"],
         "trade_imbalance": _imbalance(sign, limit.traded), "order_imbalance": _imbalance(sign, passive),
         "cancel_ratio": is_cancel.sum() / count if count else float("nan"),
+        "largest_cancel": float(np.max(cancels.volume, initial=0)),
+        "cancelled_share": cancels.volume.sum() / limit.volume.sum() if len(limit.volume) else float("nan"),
         "cancel_imbalance": _imbalance(of_bids, cancels.volume), "touch_imbalance": _touch_imbalance(inside),
         "touch_volume": stretch["touch_volume"], "cancel_lifetime_s": stretch["cancel_lifetime_s"]}
     return np.array([found[name] for name in FEATURES], np.float64)
+
+
+def evened(features: np.ndarray) -> np.ndarray:
+    """The same [..., F] with log(1 + x) of SKEWED, so that distances in standard deviations mean something.
+
+    Ranks of single features are the same.
+    """
+    is_skewed = np.isin(FEATURES, SKEWED)
+    return np.where(is_skewed, np.log1p(np.where(is_skewed, features, 0)), features)
 
 
 def column(features: np.ndarray, name: str) -> np.ndarray:

@@ -11,8 +11,8 @@ from marsjax.core.errors import InputError
 RESAMPLES = 500
 
 
-class Scores(NamedTuple):
-    """Scores of cases of one kind, higher for those that look stranger."""
+class CaseScores(NamedTuple):
+    """CaseScores of cases of one kind, higher for those that look stranger."""
 
     values: np.ndarray
     """float64 [N]; NaN where there is none, which counts as the lowest."""
@@ -20,7 +20,7 @@ class Scores(NamedTuple):
     """int64 [N], cases of one block hang together (futures of one starting state): they are resampled together."""
 
 
-class Curve(NamedTuple):
+class RocCurve(NamedTuple):
     """A curve, from (0, 0) to (1, 1)."""
 
     false_alarms: np.ndarray
@@ -29,28 +29,28 @@ class Curve(NamedTuple):
     """float64 [K], of the others."""
 
 
-def curve(clean: Scores, strange: Scores) -> Curve:
+def curve(clean: CaseScores, strange: CaseScores) -> RocCurve:
     """Shares of alarms at every threshold; InputError where a kind has no case.
 
     Examples:
       >>> none = np.zeros(2, int)
-      >>> curve(Scores(np.array([0.0, 1.0]), none), Scores(np.array([1.0, 2.0]), none)).found.tolist()
+      >>> curve(CaseScores(np.array([0.0, 1.0]), none), CaseScores(np.array([1.0, 2.0]), none)).found.tolist()
       [0.0, 0.5, 1.0, 1.0]
     """
     low, high = (_known(one) for one in (clean, strange))
     thresholds = np.unique(np.concatenate([low, high]))[::-1]
     shares = [1 - np.searchsorted(np.sort(one), thresholds, side="left") / len(one) for one in (low, high)]
-    return Curve(*(np.concatenate([[0.0], one]) for one in shares))
+    return RocCurve(*(np.concatenate([[0.0], one]) for one in shares))
 
 
-def area(clean: Scores, strange: Scores, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+def area(clean: CaseScores, strange: CaseScores, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
     """The probability that a strange case has the higher score, ties counted half, with an interval.
 
     The interval is that of a bootstrap over blocks, those of both kinds drawn together where they have the same number.
 
     Examples:
       >>> blocks = np.arange(4)
-      >>> area(Scores(np.array([0.0, 1, 2, 3]), blocks), Scores(np.array([2.0, 3, 4, 5]), blocks)).value
+      >>> area(CaseScores(np.array([0.0, 1, 2, 3]), blocks), CaseScores(np.array([2.0, 3, 4, 5]), blocks)).value
       0.875
     """
     limits.check_whole("area: resamples", resamples, 2, limits.RESAMPLES)
@@ -69,14 +69,14 @@ def area(clean: Scores, strange: Scores, seed: int = 0, resamples: int = RESAMPL
     return Interval(value, *map(float, percentiles(areas)))
 
 
-def found_at(clean: Scores, strange: Scores, rate: float) -> float:
+def found_at(clean: CaseScores, strange: CaseScores, rate: float) -> float:
     """Share of strange cases above a threshold that at most a share `rate` of clean cases reach."""
     low, high = np.sort(_known(clean))[::-1], _known(strange)
     threshold = low[min(int(np.floor(rate * len(low) + 1e-9)), len(low) - 1)]
     return float((high > threshold).mean())
 
 
-def _known(scores: Scores) -> np.ndarray:
+def _known(scores: CaseScores) -> np.ndarray:
     if not len(scores.values) or len(scores.values) != len(scores.block):
         raise InputError(f"roc: expected cases of both kinds, each with its block, got {len(scores.values)} and "
                          f"{len(scores.block)} blocks")

@@ -29,6 +29,7 @@ ANALYSES = (
     Program("market_impact", "what an execution does to the price, and how that decays"),
     Program("stylized_facts", "Cont's eleven facts of futures, or of days"),
     Program("realism", "futures against the minutes that really followed"),
+    Program("detect", "which minutes of a day futures do not account for; manipulations put in"),
     Program("fleet", "forecasts, impact or realism of many states, on many machines"))
 MARKETS = (
     Program("replay", "days of orders through the exchange, compared with what was published"),

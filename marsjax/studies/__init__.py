@@ -21,6 +21,8 @@ Futures:
   `realism`: orders of rollouts beside those of the real minutes.
   `lob_bench`: the same, or two feeds, with the books around the orders, for the statistics of LOB-Bench.
   `service`: next orders and whole futures as the service's calls.
+  `detection`: a day's intervals ranked among futures of the same minutes.
+  `manipulations`, `injected`, `manipulated_day`: cases of manipulation in futures; an agent, or such a case, in a day.
   `bars`, `noise_bars`: minute bars of days and rollouts, and of noise markets.
   `fleet`: forecasts, executions and realism of many states, as jobs on many machines.
 Order models:
@@ -40,11 +42,12 @@ import importlib
 from types import ModuleType
 
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
-           "control", "control_comparison", "control_models", "control_report", "executions", "fleet",
-           "forecast_evaluation", "forecasts", "futures", "kept_traces", "lob_bench", "made_days", "model_training",
-           "noise_bars", "order_batch_data", "order_batch_training", "order_model", "own_futures", "places", "progress",
-           "realism", "rollout_summary", "scenario_text", "self_test", "service", "session_times", "starts",
-           "token_shards", "told_futures", "worker_processes"]
+           "control", "control_comparison", "control_models", "control_report", "detection", "executions", "fleet",
+           "forecast_evaluation", "forecasts", "futures", "injected", "kept_traces", "lob_bench", "made_days",
+           "manipulated_day", "manipulations", "model_training", "noise_bars", "order_batch_data",
+           "order_batch_training", "order_model", "own_futures", "places", "progress", "realism", "rollout_summary",
+           "scenario_text", "self_test", "service", "session_times", "starts", "token_shards", "told_futures",
+           "worker_processes"]
 
 
 def __getattr__(name: str) -> ModuleType:

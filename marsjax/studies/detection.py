@@ -52,7 +52,7 @@ class WatchSpec:
     """Intervals that end by then are taken to be clean: the others are ranked among them. `first_ns`: none are."""
     rate: float = 0.05
     """Of false alarms an interval."""
-    combination: str = "mean_square"
+    combination: str = "ranks"
     """Of the features' distances (`detection.COMBINATIONS`)."""
     usual_minutes: float = 30.0
     """What is usual at a time of day, for the simple detectors, is that of clean intervals about so near."""
@@ -158,7 +158,8 @@ def table(begins_ns: Sequence[int], found: Watched, spec: WatchSpec) -> pd.DataF
     """
     at = np.asarray(begins_ns)
     is_clean = spec.is_clean(at)
-    by_futures = [detection.rank_test(real, made, spec.combination)
+    evened = interval_features.evened
+    by_futures = [detection.rank_test(evened(real), evened(made), spec.combination)
                   for real, made in zip(found.real, found.futures, strict=True)]
     p_clean = _among_clean(found, is_clean, spec.combination)
     p_futures = np.array([each.p_value for each in by_futures])
@@ -184,7 +185,8 @@ def day_test(rows: pd.DataFrame, found: Watched, spec: WatchSpec) -> DayTest:
 
 def away_from_futures(found: Watched) -> np.ndarray:
     """float64 [T, F], how far each interval lies from its futures, signed, in their robust standard deviations."""
-    rows = [detection.standardised(real, made) if len(made) else np.full(len(FEATURES), np.nan)
+    evened = interval_features.evened
+    rows = [detection.standardised(evened(real), evened(made)) if len(made) else np.full(len(FEATURES), np.nan)
             for real, made in zip(found.real, found.futures, strict=True)]
     return np.clip(np.stack(rows), -100, 100)
 

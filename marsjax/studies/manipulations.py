@@ -15,7 +15,7 @@ from marsjax.agents import PumpAndDump, Spoofing, WashTrades
 from marsjax.analysis import detection, interval_features, order_events, quantities, roc
 from marsjax.analysis.interval_features import FEATURES
 from marsjax.analysis.order_events import Arrivals
-from marsjax.analysis.roc import Scores
+from marsjax.analysis.roc import CaseScores
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.records import Status
@@ -119,7 +119,8 @@ class Cases(NamedTuple):
     cases: np.ndarray
     """float64 [S, 1 + sizes, C, F]; the first are clean."""
     moves_bp: np.ndarray
-    """float64 [S, sizes, C], largest move of the mid the manipulator's way that its twin did not make."""
+    """float64 [S, sizes, C], how far the mid lay beside its twin's, the manipulator's way: the mean over its time. In the
+    mean over cases it is 0 for one that does nothing, as twins part by chance in both directions."""
 
 
 def simulate(prepared: PreparedModel, market: MarketSpec, spec: CasesSpec, given: Sequence[Start],
@@ -150,17 +151,18 @@ def _after(prepared: PreparedModel, market: MarketSpec, spec: CasesSpec, start: 
                      interval_features.of_interval(events, begin_ns, minutes)
                      for events, is_lost in zip(made, lost, strict=True)])
     count = spec.futures.trajectories
-    grid = begin_ns + np.arange(0, minutes * MINUTE_NS + 1, 10**9)
+    seconds = spec.delay_seconds + np.arange(spec.manipulation.seconds + 1)
+    grid = begin_ns + seconds * 10**9
     mids = np.stack([quantities.mids(events, grid) for events in made[count:]])
     mids = mids.reshape(1 + len(spec.sizes), spec.cases, -1)
     way = 1 if spec.manipulation.direction == "buy" else -1
     moves = way * 1e4 * (mids[1:] / mids[0] - 1)
-    return rows[:count], rows[count:].reshape(1 + len(spec.sizes), spec.cases, -1), np.nanmax(moves, axis=-1)
+    return rows[:count], rows[count:].reshape(1 + len(spec.sizes), spec.cases, -1), np.nanmean(moves, axis=-1)
 
 
 
-def score(cases: Cases, begins_ns: Sequence[int], combination: str = "mean_square", usual_minutes: float = 30.0
-          ) -> dict[str, list[Scores]]:
+def score(cases: Cases, begins_ns: Sequence[int], combination: str = "ranks", usual_minutes: float = 30.0
+          ) -> dict[str, list[CaseScores]]:
     """Detector -> scores of the clean cases, and of those of each size; the blocks are the starts.
 
     `futures` is the distance of a case among the futures of its start; the simple detectors go by what is usual in the
@@ -168,27 +170,33 @@ def score(cases: Cases, begins_ns: Sequence[int], combination: str = "mean_squar
     """
     starts, kinds, count = cases.cases.shape[:3]
     block = np.repeat(np.arange(starts), count)
-    by_futures = np.array([[[detection.rank_test(case, pool, combination).distance for case in of] for of in kind]
-                           for kind, pool in zip(cases.cases, cases.pool, strict=True)])
-    found = {"futures": [Scores(by_futures[:, kind].ravel(), block) for kind in range(kinds)]}
+    by_futures = _tests(cases, combination)[..., 1]
+    found = {"futures": [CaseScores(by_futures[:, kind].ravel(), block) for kind in range(kinds)]}
     at = np.asarray(begins_ns)
     width = round(usual_minutes * MINUTE_NS)
     for name, feature in watching.SIMPLE.items():
         usual = interval_features.column(cases.pool[:, :_MOST_USUAL], feature)
         clean = (usual.ravel(), np.repeat(at, usual.shape[1]))
         values = interval_features.column(cases.cases, feature)
-        found[name] = [Scores(detection.of_time_of_day(values[:, kind].ravel(), np.repeat(at, count), clean, width),
+        found[name] = [CaseScores(detection.of_time_of_day(values[:, kind].ravel(), np.repeat(at, count), clean, width),
                               block) for kind in range(kinds)]
     return found
 
 
-def p_values(cases: Cases, combination: str = "mean_square") -> np.ndarray:
+def p_values(cases: Cases, combination: str = "ranks") -> np.ndarray:
     """float64 [S, 1 + sizes, C], of each case among the futures of its start; the first are clean."""
-    return np.array([[[detection.rank_test(case, pool, combination).p_value for case in of] for of in kind]
-                     for kind, pool in zip(cases.cases, cases.pool, strict=True)])
+    return np.asarray(_tests(cases, combination)[..., 0])
 
 
-def table(cases: Cases, scores: dict[str, list[Scores]], spec: CasesSpec, rate: float, seed: int = 0) -> pd.DataFrame:
+def _tests(cases: Cases, combination: str) -> np.ndarray:
+    """p-value and distance of each case, [S, 1 + sizes, C, 2]."""
+    evened = interval_features.evened
+    return np.array([[[detection.rank_test(case, pool, combination)[:2] for case in of] for of in kind]
+                     for kind, pool in zip(evened(cases.cases), evened(cases.pool), strict=True)])
+
+
+def table(cases: Cases, scores: dict[str, list[CaseScores]], spec: CasesSpec, rate: float, seed: int = 0
+          ) -> pd.DataFrame:
     """A row a size and detector: kind, size, move_bp (mean and standard error), area and its interval, found.
 
     `found` is the share of cases above a threshold that at most `rate` of the clean cases pass; `area` is that under
