@@ -30,7 +30,7 @@ def of_interval(events: OrderEvents, start_ns: int, minutes: int) -> np.ndarray:
     (1e-4 of the currency), `empty_side` the share of those after which one had none. The log return and the volatility
     (`quantities.of_stretch`) are of the mid, in basis points. Imbalances run from -1 (all on the sell side) to 1: of
     shares traded on arrival, of the other shares of limit orders, of cancelled shares, and of shares at the touch.
-    `cancel_ratio` is the share of cancels among the orders, `cancelled_share` that of cancelled shares to those of limit
+    `cancel_ratio` is the share of cancels among the orders, `cancelled_share` cancelled shares over those of limit
     orders, `largest_cancel` the most shares that one took back.
     """
     limits.check_whole("of_interval: minutes", minutes, 1, limits.MINUTES)
@@ -60,10 +60,10 @@ def of_interval(events: OrderEvents, start_ns: int, minutes: int) -> np.ndarray:
 def evened(features: np.ndarray) -> np.ndarray:
     """The same [..., F] with log(1 + x) of SKEWED, so that distances in standard deviations mean something.
 
-    Ranks of single features are the same.
+    None of these is below 0. Ranks of single features are the same.
     """
     is_skewed = np.isin(FEATURES, SKEWED)
-    return np.where(is_skewed, np.log1p(np.where(is_skewed, features, 0)), features)
+    return np.where(is_skewed, np.sign(features) * np.log1p(np.abs(features)), features)
 
 
 def column(features: np.ndarray, name: str) -> np.ndarray:

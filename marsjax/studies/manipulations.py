@@ -119,8 +119,8 @@ class Cases(NamedTuple):
     cases: np.ndarray
     """float64 [S, 1 + sizes, C, F]; the first are clean."""
     moves_bp: np.ndarray
-    """float64 [S, sizes, C], how far the mid lay beside its twin's, the manipulator's way: the mean over its time. In the
-    mean over cases it is 0 for one that does nothing, as twins part by chance in both directions."""
+    """float64 [S, sizes, C], how far the mid lay beside its twin's, the manipulator's way: the mean over its time.
+    Twins part by chance in both directions: what a manipulator does is the mean over many."""
 
 
 def simulate(prepared: PreparedModel, market: MarketSpec, spec: CasesSpec, given: Sequence[Start],

@@ -59,7 +59,9 @@ def test_a_rank_is_the_share_of_a_pool_with_the_interval_in_it_and_no_unit_matte
 
 def test_what_is_far_out_has_the_least_rank_and_nothing_known_has_none() -> None:
     pool = np.random.default_rng(2).normal(size=(39, 4))
-    assert detection.rank_test(np.array([0, 0, 0, 50.0]), pool).p_value == 1 / 40
+    for combination in ("mean_square", "largest"):
+        assert detection.rank_test(np.array([0, 0, 0, 50.0]), pool, combination).p_value == 1 / 40
+    assert detection.rank_test(np.array([9, -9, 9, 50.0]), pool).p_value == 1 / 40
     assert np.isnan(detection.rank_test(np.full(4, np.nan), pool).p_value)
     assert np.isnan(detection.rank_test(np.zeros(4), pool[:0]).p_value)
     with pytest.raises(InputError, match=r"features \[F\]"):

@@ -56,6 +56,9 @@ def test_clean_intervals_keep_the_rate_where_model_and_market_differ() -> None:
     assert len(late) == 150 and (late["p_futures"] <= 0.05).mean() > 0.8
     assert (late["p_clean"] <= 0.05).mean() < 0.11
     assert np.array_equal(rows["alarm"], rows["p_clean"] <= 0.05)
+    for is_clean, pool in ((True, 149), (False, 150)):  # a clean one is ranked among the others
+        ranks = rows[rows["is_clean"] == is_clean]["p_clean"] * (pool + 1)
+        assert np.allclose(ranks, np.round(ranks))
     found.real[200] = 500.0
     strange = detection.table(begins, found, spec).iloc[200]
     assert strange["p_clean"] == pytest.approx(1 / 151) and strange["alarm"]

@@ -1,0 +1,66 @@
+"""The program that watches a day, as its user meets it: clean and with a manipulation, and bad input."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from marsjax.experiments import detect
+from tests.experiments.conftest import Launch
+from tests.experiments.synthetic_day import write_day
+
+SMALL = ("--config.capacity=128", "--config.rollout_capacity=256", "--config.trade_width=16", "--config.chunk_steps=32",
+         "--config.session=continuous", "--config.end_time=09:38:00", "--config.adapt_steps=0")
+
+
+def config(day: Path, model: Path, **more: str) -> list[str]:
+    words = ",".join(["sse", f"folder={day}", f"model={model}", "trajectories=24", "minutes=1",
+                      *(f"{key}={value}" for key, value in more.items())])
+    return [f"--config=detect:{words}", *SMALL]
+
+
+@pytest.mark.slow
+def test_a_day_is_watched_and_a_manipulation_put_into_it_changes_its_interval(
+        launch: Launch, tiny_checkpoint: Callable[[dict[str, Any]], Path], tmp_path: Path) -> None:
+    write_day(tmp_path)
+    model = tiny_checkpoint({})
+    plain = launch("detect", detect.main, *config(tmp_path, model, output="plain"))
+    assert plain.code == 0, plain.err
+    rows = pd.read_csv("plain/intervals.csv")
+    assert rows["clock"].tolist() == [f"09:{minute}:00" for minute in range(31, 38)]
+    counts = np.round(rows["p_futures"] * 25)
+    assert np.allclose(counts, rows["p_futures"] * 25) and counts.between(1, 25).all()
+    assert not rows["is_clean"].any() and rows["p_clean"].isna().all()
+    result = json.loads(Path("plain/results.json").read_text())
+    assert result["detection"]["attained_rate"] == 1 / 25 and "manipulation" not in result["detection"]
+    assert Path("plain/detection.png").stat().st_size > 10_000
+
+    put = launch("detect", detect.main, *config(tmp_path, model, output="put", inject="layering"),
+                 "--config.inject_time=09:34:05", "--config.inject_seconds=40")
+    assert put.code == 0, put.err
+    changed = pd.read_csv("put/intervals.csv")
+    before, during = changed.index < 3, changed.index == 3
+    features = ["orders", "order_volume", "return_bp", "touch_imbalance", "p_futures"]
+    assert changed.loc[before, features].equals(rows.loc[before, features])
+    assert changed["orders"][3] == rows["orders"][3] + 6 + 6  # five false orders, a real one, and their cancels
+    assert changed["largest_order"][3] == 2_000 > rows["largest_order"][3]
+    case = json.loads(Path("put/results.json").read_text())["detection"]["manipulation"]
+    assert (case["from"], case["until"], case["during"]["intervals"], case["orders"]) == (
+        "09:34:05", "09:34:45", during.sum(), 12)
+    assert "layering from 09:34:05 to 09:34:45: 12 orders" in put.out
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("words", "said"), [
+    ({"inject": "rumour"}, "spoofing, layering, pump, wash"), ({"clean_until": "09:34:00"}, "clean_until: expected 8"),
+    ({"minutes": "9"}, "at least 2 intervals"), ({"clean_until": "soon"}, "HH:MM:SS")])
+def test_what_does_not_fit_is_refused_before_anything_runs(launch: Launch, tmp_path: Path, words: dict[str, str],
+                                                           said: str) -> None:
+    write_day(tmp_path)
+    ran = launch("detect", detect.main, *config(tmp_path, tmp_path / "none", **words))
+    assert ran.code == 1 and said in ran.err
+    assert not Path("runs").exists()
