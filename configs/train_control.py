@@ -68,13 +68,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     # The ensemble, which tells the order model a minute's codes.
     config.told_validation_from = "13:30:00"  # of each day: real orders from here to held_from decide when to stop
-    config.told_trajectories = 8  # futures that it is trained on, of each state; all end before that; 0: no ensemble
+    config.told_trajectories = 10  # futures that it is trained on, of each state; all end before that; 0: no ensemble
     config.told_minutes = 10  # of each future
     config.told_every_minutes = 10  # of each day between two states that these futures start from
     config.ensemble_width = 32
     config.ensemble_heads = 4
     config.ensemble_layers = 2  # in which the order model's hidden states ask the codes
-    config.shift_steps = 300  # of the first stage, which learns what is the same for all orders of a minute
-    config.whole_steps = 200  # of the second stage, order by order
+    config.ensemble_steps = 200  # that it learns to ask in, after the map from a minute's counts is found
     config.seed = 0
     return config

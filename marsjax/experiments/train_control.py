@@ -77,18 +77,16 @@ def ensemble_of(config: ConfigDict) -> EnsembleStudy | None:
     """The config as the training of the ensemble, None where none is wanted; InputError names a key."""
     if not setup.at_least(config, "told_trajectories", 0):
         return None
-    steps = {"shift": config.shift_steps, "whole": config.whole_steps}
     try:
         own = OwnMinutes(config.told_trajectories, config.told_minutes, config.told_every_minutes, config.seed)
         usual = EnsembleTraining()
-        training = dataclasses.replace(usual, **{
-            name: dataclasses.replace(getattr(usual, name), steps=steps[name]) for name in steps})
+        training = dataclasses.replace(usual, whole=dataclasses.replace(usual.whole, steps=config.ensemble_steps))
         return EnsembleStudy(setup.time_ns(config, "told_validation_from"), setup.time_ns(config, "held_from"), own,
                              training, config.ensemble_width, config.ensemble_heads, config.ensemble_layers,
                              config.seed)
     except InputError as error:
         text = str(error)
-        for name, key in (("OwnMinutes.", "told_"), ("EnsembleSpec.", "ensemble_"),
+        for name, key in (("OwnMinutes.", "told_"), ("EnsembleSpec.", "ensemble_"), ("TrainSpec.", "ensemble_"),
                           ("EnsembleStudy.validation", "told_validation"), ("EnsembleStudy.", "")):
             text = text.replace(name, f"config.{key}")
         raise InputError(text) from error

@@ -2,9 +2,10 @@
 
 An order batch is the orders of one interval, written as C codes. `Ensemble.prepared` reads them once an interval;
 `change` then changes the hidden state of each prediction: by a shift, the same for all orders of the interval, and by
-attention to what was read. The order model's head is linear without a bias, so that the logits move by what the head
-makes of the change: logits(h + c) = logits(h) + logits(c). The last weights start at 0, and with them the change: an
-ensemble that has learnt nothing leaves every draw as it is, to the bit.
+attention to what was read. The shift is a linear map of what the image says that the codes stand for (`inputs`): how
+many orders, and which share of them, lie in each row and column. The order model's head is linear without a bias, so
+that the logits move by what the head makes of the change: logits(h + c) = logits(h) + logits(c). The last weights start
+at 0, and with them the change: an ensemble that has learnt nothing leaves every draw as it is, to the bit.
 
 The layers are the order model's own (`layers.DecoderLayer`): one in which the codes see each other, then some in which
 a hidden state asks and the codes answer.
@@ -23,15 +24,20 @@ from flax import nnx
 
 from marsjax.core import kernels, limits
 from marsjax.core.errors import InputError
+from marsjax.core.order_images import REFERENCES, OrderBatchSpec
 from marsjax.core.records import Array
 from marsjax.core.specs import CacheSpec, ComputeSpec
 from marsjax.model.blocks import Part, in_blocks
 from marsjax.model.layers import FLOAT32, DecoderLayer, RmsNorm, Weight, attend, dense, layer_of
 from marsjax.model.order_batch import fresh
 from marsjax.model.order_batch.fresh import FreshWeight
+from marsjax.model.order_batch.specs import TokenizerSpec
+from marsjax.model.order_batch.tokenizer import Tokenizer
 
 _MOST = 2**16
 """Of each size."""
+_FEW = 5.0
+"""Orders that are added to those of an image where shares of them are made: few orders make no large shares."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +45,8 @@ class EnsembleSpec:
     """Sizes of an ensemble.
 
     Examples:
-      >>> EnsembleSpec(hidden=32, places=16, codes=256).width
-      32
+      >>> EnsembleSpec.of(32, TokenizerSpec())
+      EnsembleSpec(hidden=32, places=16, codes=256, inputs=288, width=32, heads=4, layers=2)
     """
 
     hidden: int
@@ -49,6 +55,8 @@ class EnsembleSpec:
     """Codes of a batch, C."""
     codes: int
     """Values that a code may have, N."""
+    inputs: int
+    """Numbers that the shift is a linear map of, F (`input_count`)."""
     width: int = 32
     """Of the ensemble's own states, w."""
     heads: int = 4
@@ -56,10 +64,36 @@ class EnsembleSpec:
     """In which a hidden state asks the codes, L."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "places", "codes", "width", "heads", "layers"):
+        for name in ("hidden", "places", "codes", "inputs", "width", "heads", "layers"):
             limits.check_whole(f"EnsembleSpec.{name}", getattr(self, name), 1, _MOST)
         if self.width % self.heads:
             raise InputError(f"EnsembleSpec.width: expected a multiple of heads={self.heads}, got {self.width}")
+
+    @classmethod
+    def of(cls, hidden: int, tokenizer: TokenizerSpec, width: int = 32, heads: int = 4, layers: int = 2
+           ) -> "EnsembleSpec":
+        """Of an ensemble that is told the codes of a tokenizer."""
+        return cls(hidden, tokenizer.places, tokenizer.codes, input_count(tokenizer.images), width, heads, layers)
+
+
+def inputs(images: Array) -> jax.Array:
+    """What the shift is a linear map of, float32 [..., F], of images of counts [..., 3, 2 V, P].
+
+    Orders by channel and row, by channel and column in the lower half, and in the upper half: logarithms of 1 + their
+    numbers, then their shares of all orders.
+    """
+    counts = jnp.asarray(images, jnp.float32)
+    lead, middle = counts.shape[:-3], counts.shape[-2] // REFERENCES
+    sums = [counts.sum(axis=-1), counts[..., :middle, :].sum(axis=-2), counts[..., middle:, :].sum(axis=-2)]
+    found = jnp.concatenate([x.reshape(*lead, -1) for x in sums], axis=-1)
+    total = counts.sum(axis=(-3, -2, -1))[..., None] / REFERENCES
+    return jnp.concatenate([jnp.log1p(found), found / (total + _FEW)], axis=-1)
+
+
+def input_count(images: OrderBatchSpec) -> int:
+    """F."""
+    channels, rows, columns = images.shape
+    return 2 * channels * (rows + REFERENCES * columns)
 
 
 class ReadBatch(NamedTuple):
@@ -84,10 +118,10 @@ class Ensemble(nnx.Module):
     """[C, w]."""
     reader: DecoderLayer
     """One layer, in which the codes of a batch see each other."""
-    reader_norm: RmsNorm
-    """[w]."""
     shift: Weight
-    """[C, w, d], from what was read to the shift; 0 at first."""
+    """[F, d], from `inputs` to the shift; 0 at first."""
+    shift_bias: Weight
+    """[d]; 0 at first."""
     entry: Weight
     """[d, w]."""
     layers: DecoderLayer
@@ -97,16 +131,24 @@ class Ensemble(nnx.Module):
     exit: Weight
     """[w, d]; 0 at first."""
 
-    def __init__(self, spec: EnsembleSpec, weights: Mapping[str, Array], compute: ComputeSpec = FLOAT32) -> None:
-        """Takes every array of `weights`, by the names and in the shapes of `shapes(spec)`."""
-        self.spec, self.compute = spec, compute
+    def __init__(self, spec: EnsembleSpec, weights: Mapping[str, Array], tokenizer: Tokenizer,
+                 compute: ComputeSpec = FLOAT32) -> None:
+        """Takes every array of `weights`, by the names and in the shapes of `shapes(spec)`.
+
+        `tokenizer` is that of the codes, and is not trained; InputError where its sizes are others than the spec's.
+        """
+        expected = EnsembleSpec.of(spec.hidden, tokenizer.spec, spec.width, spec.heads, spec.layers)
+        if spec != expected:
+            raise InputError(f"ensemble: expected the sizes of its tokenizer, {expected}, got {spec}")
+        self.spec, self.compute, self.tokenizer = spec, compute, tokenizer
         self.code, self.place = nnx.Param(weights["code"]), nnx.Param(weights["place"])
         self.shift, self.entry = nnx.Param(weights["shift"]), nnx.Param(weights["entry"])
+        self.shift_bias = nnx.Param(weights["shift_bias"])
         self.exit = nnx.Param(weights["exit"])
         self.reader, self.layers = (DecoderLayer({
             name.removeprefix(f"{part}."): x for name, x in weights.items() if name.startswith(f"{part}.")}, compute)
             for part in ("reader", "layers"))
-        self.reader_norm, self.norm = RmsNorm(weights["reader_norm"]), RmsNorm(weights["norm"])
+        self.norm = RmsNorm(weights["norm"])
 
     def weights(self) -> dict[str, Array]:
         """Every weight by its name, such as `layers.qkv`: the names and the order of `shapes`."""
@@ -124,11 +166,12 @@ class Ensemble(nnx.Module):
         found = [layer_of(self.layers, number).project(x, slice(1, 3)) for number in range(self.spec.layers)]
         keys, values = (jnp.stack([jnp.swapaxes(each, -3, -2) for each in part], axis=-4)
                         for part in zip(*found, strict=True))
-        return ReadBatch(keys, values, self._shift(x), jnp.broadcast_to(jnp.float32(strength), x.shape[:-2]))
+        return ReadBatch(keys, values, self.shifts(codes), jnp.broadcast_to(jnp.float32(strength), x.shape[:-2]))
 
     def shifts(self, codes: Array) -> jax.Array:
         """The shifts [..., d] of codes int32 [..., C] alone."""
-        return self._shift(self._read(codes))
+        told = inputs(jax.lax.stop_gradient(self.tokenizer.decode(codes)))
+        return dense(told, self.shift[...], self.compute) + self.shift_bias[...]
 
     def _read(self, codes: Array) -> jax.Array:
         """What is read of codes [..., C], [..., C, w]."""
@@ -138,10 +181,6 @@ class Ensemble(nnx.Module):
         every = np.ones((codes.shape[-1],) * 2, bool)
         mixed = attend(query, jnp.swapaxes(key, -3, -2), jnp.swapaxes(value, -3, -2), every, self.compute)
         return reader.after_attention(x, mixed)
-
-    def _shift(self, x: jax.Array) -> jax.Array:
-        flat = self.reader_norm(x).reshape(*x.shape[:-2], -1)
-        return dense(flat, jnp.asarray(self.shift[...]).reshape(flat.shape[-1], -1), self.compute)
 
     def nothing(self, batch: int) -> ReadBatch:
         """What tells `batch` trajectories nothing; zeros."""
@@ -185,7 +224,7 @@ def _plan(spec: EnsembleSpec) -> dict[str, FreshWeight]:
                 f"{part}.down": FreshWeight((n, 4 * w, w), into / math.sqrt(4 * w))}
 
     return {"code": FreshWeight((spec.codes, w), 1), "place": FreshWeight((spec.places, w), 1), **layer("reader", 1),
-            "reader_norm": FreshWeight((w,), fill=1), "shift": FreshWeight((spec.places, w, d)),
+            "shift": FreshWeight((spec.inputs, d)), "shift_bias": FreshWeight((d,)),
             "entry": FreshWeight((d, w), 1 / math.sqrt(d)), **layer("layers", spec.layers),
             "norm": FreshWeight((w,), fill=1), "exit": FreshWeight((w, d))}
 
@@ -195,20 +234,13 @@ def shapes(spec: EnsembleSpec) -> dict[str, tuple[int, ...]]:
     return {name: one.shape for name, one in _plan(spec).items()}
 
 
-def init(spec: EnsembleSpec, key: jax.Array, codebook: Array | None = None) -> Ensemble:
-    """An ensemble with fresh weights, which changes nothing.
-
-    `codebook` [N, n] are vectors of the codes: with them codes that are alike start alike.
-    """
+def init(spec: EnsembleSpec, key: jax.Array, tokenizer: Tokenizer) -> Ensemble:
+    """An ensemble with fresh weights, which changes nothing; codes that are alike start alike."""
     weights = dict(fresh.drawn(_plan(spec), key))
-    if codebook is not None:
-        codebook = jnp.asarray(codebook, jnp.float32)
-        if codebook.ndim != 2 or codebook.shape[0] != spec.codes:
-            raise InputError(f"ensemble: expected a codebook of {spec.codes} vectors, got one of shape "
-                             f"{codebook.shape}")
-        size = jnp.sqrt(jnp.mean(jnp.square(codebook - codebook.mean(axis=0)))) + 1e-6
-        even = (codebook - codebook.mean(axis=0)) / size
-        numbers = codebook.shape[1]
-        wide = jax.random.normal(jax.random.fold_in(key, 0), (numbers, spec.width))
-        weights["code"] = even @ wide / math.sqrt(numbers)
-    return Ensemble(spec, weights)
+    codebook = jnp.asarray(tokenizer.codebook[...], jnp.float32)
+    size = jnp.sqrt(jnp.mean(jnp.square(codebook - codebook.mean(axis=0)))) + 1e-6
+    even = (codebook - codebook.mean(axis=0)) / size
+    numbers = codebook.shape[1]
+    wide = jax.random.normal(jax.random.fold_in(key, 0), (numbers, spec.width))
+    weights["code"] = even @ wide / math.sqrt(numbers)
+    return Ensemble(spec, weights, tokenizer)

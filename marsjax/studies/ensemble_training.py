@@ -48,7 +48,7 @@ class EnsembleStudy:
     """Of each day, nanoseconds since midnight: real orders from here decide when to stop; futures end before."""
     held_from_ns: int
     """Of each day: orders from here are for the report alone."""
-    own: OwnMinutes = dataclasses.field(default_factory=lambda: OwnMinutes(8, 10, 10))
+    own: OwnMinutes = dataclasses.field(default_factory=lambda: OwnMinutes(10, 10, 10))
     """Futures that are trained on."""
     training: EnsembleTraining = dataclasses.field(default_factory=EnsembleTraining)
     width: int = 32
@@ -61,7 +61,7 @@ class EnsembleStudy:
         if not self.validation_from_ns < self.held_from_ns:
             raise InputError("EnsembleStudy.validation_from_ns: expected a time before held_from_ns="
                              f"{self.held_from_ns}, got {self.validation_from_ns}")
-        EnsembleSpec(1, 1, 1, self.width, self.heads, self.layers)
+        EnsembleSpec(1, 1, 1, 1, self.width, self.heads, self.layers)
 
 
 class TrainedEnsemble(NamedTuple):
@@ -117,9 +117,9 @@ def train(study: EnsembleStudy, prepared: PreparedModel, market: MarketSpec, fee
              f"train on, {len(real.validation.label):,} real orders to validate, {len(real.held_out.label):,} held "
              f"out; {time.perf_counter() - began:.0f} s")
     model, codes = prepared.model.model, batches.tokenizer.spec
-    spec = EnsembleSpec(model.spec.embed_dim, codes.places, codes.codes, study.width, study.heads, study.layers)
+    spec = EnsembleSpec.of(model.spec.embed_dim, codes, study.width, study.heads, study.layers)
     keys = jax.random.split(jax.random.key(study.seed))
-    fresh = ensembles.init(spec, keys[0], batches.tokenizer.codebook[...])
+    fresh = ensembles.init(spec, keys[0], batches.tokenizer)
     best, rows = ensemble.fit(study.training, model, fresh, (own, real.validation), keys[1])
     gains = _gains(prepared, best, real)
     table = ensemble_report.table(gains)
