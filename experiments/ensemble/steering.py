@@ -37,7 +37,7 @@ from marsjax.training import days
 from marsjax.training.order_batch import data
 
 REAL, AT_NS = "600536", (13 * 60 + 40) * MINUTE_NS
-STRENGTHS = (1.0, 2.0, 4.0)
+STRENGTHS = (1.0, 2.0, 4.0, 8.0)
 READS = ("move_ticks", "volume", "imbalance")
 DRAWN, FUTURES, CAPACITY, ROWS = 1024, 256, 1664, 64
 

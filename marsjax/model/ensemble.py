@@ -3,9 +3,11 @@
 An order batch is the orders of one interval, written as C codes. `Ensemble.prepared` reads them once an interval;
 `change` then changes the hidden state of each prediction: by a shift, the same for all orders of the interval, and by
 attention to what was read. The shift is a linear map of what the image says that the codes stand for (`inputs`): how
-many orders, and which share of them, lie in each row and column. The order model's head is linear without a bias, so
-that the logits move by what the head makes of the change: logits(h + c) = logits(h) + logits(c). The last weights start
-at 0, and with them the change: an ensemble that has learnt nothing leaves every draw as it is, to the bit.
+many orders, and which share of them, lie in each row and column. A strength above 1 adds no more of it, but of a
+second, smoother map (`further`): what the first says of fine detail drives markets wild where it is multiplied
+(experiments/ensemble). The order model's head is linear without a bias, so that the logits move by what the head makes
+of the change: logits(h + c) = logits(h) + logits(c). The last weights start at 0, and with them the change: an ensemble
+that has learnt nothing leaves every draw as it is, to the bit.
 
 The layers are the order model's own (`layers.DecoderLayer`): one in which the codes see each other, then some in which
 a hidden state asks and the codes answer.
@@ -104,9 +106,9 @@ class ReadBatch(NamedTuple):
     values: Array
     """[B, L, h, C, k]."""
     shift: Array
-    """[B, d], the part of the change that is the same for all hidden states."""
+    """[B, d], the part of the change that is the same for all hidden states, by its strength."""
     strength: Array
-    """float32 [B], what the change is multiplied by; 0: nothing is told, and nothing changes."""
+    """float32 [B], at most 1, what the other part is multiplied by; 0: nothing is told, and nothing changes."""
 
 
 class Ensemble(nnx.Module):
@@ -121,6 +123,10 @@ class Ensemble(nnx.Module):
     shift: Weight
     """[F, d], from `inputs` to the shift; 0 at first."""
     shift_bias: Weight
+    """[d]; 0 at first."""
+    further: Weight
+    """[F, d], likewise, of what is added for each 1 of strength above 1; 0 at first."""
+    further_bias: Weight
     """[d]; 0 at first."""
     entry: Weight
     """[d, w]."""
@@ -143,7 +149,8 @@ class Ensemble(nnx.Module):
         self.spec, self.compute, self.tokenizer = spec, compute, tokenizer
         self.code, self.place = nnx.Param(weights["code"]), nnx.Param(weights["place"])
         self.shift, self.entry = nnx.Param(weights["shift"]), nnx.Param(weights["entry"])
-        self.shift_bias = nnx.Param(weights["shift_bias"])
+        self.shift_bias, self.further = nnx.Param(weights["shift_bias"]), nnx.Param(weights["further"])
+        self.further_bias = nnx.Param(weights["further_bias"])
         self.exit = nnx.Param(weights["exit"])
         self.reader, self.layers = (DecoderLayer({
             name.removeprefix(f"{part}."): x for name, x in weights.items() if name.startswith(f"{part}.")}, compute)
@@ -160,17 +167,26 @@ class Ensemble(nnx.Module):
 
         Args:
           codes: int32 [B, C], in [0, N).
-          strength: [B], or one for all: 1 as the ensemble was trained, 0 nothing.
+          strength: [B], or one for all: 1 as the ensemble was trained, 0 nothing, above 1 more (`further`).
         """
         x = self._read(codes)
         found = [layer_of(self.layers, number).project(x, slice(1, 3)) for number in range(self.spec.layers)]
         keys, values = (jnp.stack([jnp.swapaxes(each, -3, -2) for each in part], axis=-4)
                         for part in zip(*found, strict=True))
-        return ReadBatch(keys, values, self.shifts(codes), jnp.broadcast_to(jnp.float32(strength), x.shape[:-2]))
+        strength = jnp.broadcast_to(jnp.float32(strength), x.shape[:-2])
+        whole, more = jnp.minimum(strength, 1), jnp.maximum(strength - 1, 0)
+        told = self._told(codes)
+        further = dense(told, self.further[...], self.compute) + self.further_bias[...]
+        return ReadBatch(keys, values, whole[..., None] * self._shift(told) + more[..., None] * further, whole)
 
     def shifts(self, codes: Array) -> jax.Array:
-        """The shifts [..., d] of codes int32 [..., C] alone."""
-        told = inputs(jax.lax.stop_gradient(self.tokenizer.decode(codes)))
+        """The shifts [..., d] of codes int32 [..., C] alone, of strength 1."""
+        return self._shift(self._told(codes))
+
+    def _told(self, codes: Array) -> jax.Array:
+        return inputs(jax.lax.stop_gradient(self.tokenizer.decode(codes)))
+
+    def _shift(self, told: jax.Array) -> jax.Array:
         return dense(told, self.shift[...], self.compute) + self.shift_bias[...]
 
     def _read(self, codes: Array) -> jax.Array:
@@ -197,8 +213,8 @@ class Ensemble(nnx.Module):
             (query,) = layer.project(x, slice(0, 1))
             keys, values = (jnp.asarray(part)[..., number, :, :, :] for part in (read.keys, read.values))
             x = layer.after_attention(x, attend(query, keys, values, every, self.compute))
-        change = read.shift + dense(self.norm(x[..., 0, :]), self.exit[...], self.compute)
-        return hidden + (jnp.asarray(read.strength)[..., None] * change).astype(hidden.dtype)
+        asked = dense(self.norm(x[..., 0, :]), self.exit[...], self.compute)
+        return hidden + (read.shift + jnp.asarray(read.strength)[..., None] * asked).astype(hidden.dtype)
 
 
 def change(ensemble: Ensemble, cache: CacheSpec, hidden: jax.Array, read: ReadBatch) -> jax.Array:
@@ -225,6 +241,7 @@ def _plan(spec: EnsembleSpec) -> dict[str, FreshWeight]:
 
     return {"code": FreshWeight((spec.codes, w), 1), "place": FreshWeight((spec.places, w), 1), **layer("reader", 1),
             "shift": FreshWeight((spec.inputs, d)), "shift_bias": FreshWeight((d,)),
+            "further": FreshWeight((spec.inputs, d)), "further_bias": FreshWeight((d,)),
             "entry": FreshWeight((d, w), 1 / math.sqrt(d)), **layer("layers", spec.layers),
             "norm": FreshWeight((w,), fill=1), "exit": FreshWeight((w, d))}
 

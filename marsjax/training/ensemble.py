@@ -32,8 +32,10 @@ from marsjax.training.split import Span
 
 NO_BATCH = -1
 """Stands for the batch of an order that lies in no interval with a batch."""
-UNDECAYED = ("norm", "shift", "tokenizer")
+UNDECAYED = ("norm",)
 """Parts of names of weights that are not to be pulled to 0."""
+_FIXED = ("shift", "further", "tokenizer")
+"""Those that the second stage leaves as they are."""
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Of the shift's map: its squares, of inputs of one standard deviation, cost so many times half the mean order's cost
 of a change of one unit (`Pulls.cost`)."""
@@ -144,6 +146,8 @@ class EnsembleTraining:
 
     ridges: tuple[float, ...] = RIDGES
     """Of which the one that suits the validation part best is taken for the shift."""
+    further: float = 10.0
+    """The ridge of `Ensemble.further`: large, so that it keeps to what is told most surely."""
     whole: TrainSpec = _WHOLE
     """Of a step `batch` intervals and `length` orders of each, so that every order is as likely."""
     code_dropout: float = 0.5
@@ -154,8 +158,9 @@ class EnsembleTraining:
     """Looks without a new best after which the second stage ends; 0: none."""
 
     def __post_init__(self) -> None:
-        if not self.ridges or not all(0 < ridge < np.inf for ridge in self.ridges):
-            raise InputError(f"EnsembleTraining.ridges: expected some positive numbers, got {self.ridges}")
+        if not self.ridges or not all(0 < ridge < np.inf for ridge in (*self.ridges, self.further)):
+            raise InputError(f"EnsembleTraining.ridges: expected some positive numbers, got {self.ridges}, and "
+                             f"further={self.further}")
         if not 0 <= self.code_dropout < 1:
             raise InputError(f"EnsembleTraining.code_dropout: expected at least 0 and below 1, got {self.code_dropout}")
         for name, low in (("every", 1), ("patience", 0)):
@@ -189,7 +194,7 @@ def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts
 
     curve: list[Row] = []
     best = ensemble
-    for ridge, foretold, found in (None, 0.0, ensemble), *_shifted(training.ridges, model, ensemble, parts[0]):
+    for ridge, foretold, found in (None, 0.0, ensemble), *_shifted(training, model, ensemble, parts[0]):
         loss = measure(found)
         if loss < min((each["validation_loss"] for each in curve), default=np.inf):
             best = found
@@ -197,6 +202,8 @@ def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts
         on_row(curve[-1])
     given, counts = jax.tree.map(jnp.asarray, parts[0]), parts[0].counts
     bounds = (jnp.asarray(np.cumsum(counts) - counts, jnp.int32), jnp.asarray(counts, jnp.int32))
+    whole = dataclasses.replace(training.whole, undecayed=(*training.whole.undecayed, *_FIXED))
+    training = dataclasses.replace(training, whole=whole)
     for found, row in _descended(training, lambda progress, count: _steps(
             training, count, model, progress, (given, bounds), key), best, measure):
         best = found
@@ -205,7 +212,7 @@ def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts
     return Ensemble(best.spec, best.weights(), ensemble.tokenizer), curve
 
 
-def _shifted(ridges: Sequence[float], model: OrderModel, ensemble: Ensemble, of: ToldOrders
+def _shifted(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, of: ToldOrders
              ) -> Iterator[tuple[float, float, Ensemble]]:
     """Ridges, the gain in nats an order that `Pulls` foretell, and the ensemble with the shift of each."""
     pulled = pulls(model, of)
@@ -217,14 +224,19 @@ def _shifted(ridges: Sequence[float], model: OrderModel, ensemble: Ensemble, of:
     root = np.linalg.inv(np.linalg.cholesky(cost + 1e-6 * np.trace(cost) / len(cost) * np.eye(len(cost))))
     gram = (unit * pulled.orders[:, None]).T @ unit / total
     product = unit.T @ pulled.pull / total
-    for ridge in ridges:
+
+    def solved(ridge: float, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The shifts [M, d], and the two weights of their map."""
         found = np.linalg.solve(gram + ridge * np.eye(len(gram)), product @ root.T) @ root
-        shift = unit @ found
-        gained = np.sum(pulled.pull * shift) - np.sum(pulled.orders * np.einsum("md,de,me->m", shift, cost, shift)) / 2
         weight = found[:-1] / scale[:, None]
-        weights = {"shift": weight, "shift_bias": found[-1] - mean @ weight}
+        return unit @ found, {name: weight, f"{name}_bias": found[-1] - mean @ weight}
+
+    _, further = solved(training.further, "further")
+    for ridge in training.ridges:
+        shift, weights = solved(ridge, "shift")
+        gained = np.sum(pulled.pull * shift) - np.sum(pulled.orders * np.einsum("md,de,me->m", shift, cost, shift)) / 2
         yield ridge, float(gained / total), Ensemble(ensemble.spec, {**ensemble.weights(), **{
-            name: x.astype(np.float32) for name, x in weights.items()}}, ensemble.tokenizer)
+            name: x.astype(np.float32) for name, x in (further | weights).items()}}, ensemble.tokenizer)
 
 
 def _inputs(ensemble: Ensemble, codes: Array) -> np.ndarray:

@@ -27,7 +27,9 @@ def learnt() -> Ensemble:
     fresh = ensemble.init(SPEC, jax.random.key(0), BOOK)
     return Ensemble(SPEC, {**fresh.weights(), "exit": jax.random.normal(jax.random.key(1), (8, 6)),
                            "shift": jax.random.normal(jax.random.key(7), (SPEC.inputs, 6)),
-                           "shift_bias": jax.random.normal(jax.random.key(9), (6,))}, BOOK)
+                           "shift_bias": jax.random.normal(jax.random.key(9), (6,)),
+                           "further": jax.random.normal(jax.random.key(10), (SPEC.inputs, 6)),
+                           "further_bias": jax.random.normal(jax.random.key(11), (6,))}, BOOK)
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +100,16 @@ def test_what_has_learnt_nothing_or_is_told_nothing_changes_no_bit(learnt: Ensem
     assert [(x.shape, x.dtype) for x in nothing] == [(x.shape, x.dtype) for x in some]
 
 
-def test_the_strength_scales_the_change(learnt: Ensemble, hidden: jax.Array, codes: jax.Array) -> None:
-    strength = jnp.array([0.0, 0.5, 1.0, 2.0, 1.0, 1.0, 1.0])
+def test_the_strength_scales_the_change_and_above_1_adds_of_the_second_map(learnt: Ensemble, hidden: jax.Array,
+                                                                           codes: jax.Array) -> None:
+    strength = jnp.array([0.0, 0.5, 1.0, 2.0, 4.0, 1.0, 0.25])
     whole, part = (learnt(hidden, learnt.prepared(codes, by)) - hidden for by in (1.0, strength))
-    np.testing.assert_allclose(part, strength[:, None] * whole, rtol=1e-4, atol=1e-5)
+    weights = learnt.weights()
+    told = np.stack([slow_inputs(np.asarray(image, np.float64)) for image in BOOK.decode(codes)])
+    further = told @ np.asarray(weights["further"], np.float64) + weights["further_bias"]
+    by = np.asarray(strength)[:, None]
+    expected = np.minimum(by, 1) * whole + np.maximum(by - 1, 0) * further
+    np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("pair_width", [0, 2])

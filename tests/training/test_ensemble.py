@@ -27,8 +27,8 @@ FRESH = tokenizer.init(TokenizerSpec(OrderBatchSpec(4, volume_edges=(100,)), com
 BOOK = Tokenizer(FRESH.spec, {**FRESH.weights(), "to_patch": 10 * FRESH.to_patch[...],
                               "rate": jnp.ones_like(FRESH.rate[...])})  # codes whose images differ much
 SIZES = EnsembleSpec.of(8, BOOK.spec, width=8, heads=2, layers=1)
-TRAINING = EnsembleTraining((0.01, 0.1, 1.0), TrainSpec(steps=60, batch=16, length=8, peak_rate=1e-2, warmup=10,
-                                                        decay=0.1), code_dropout=0.1, every=30)
+TRAINING = EnsembleTraining((0.01, 0.1, 1.0), whole=TrainSpec(steps=60, batch=16, length=8, peak_rate=1e-2, warmup=10,
+                                                              decay=0.1), code_dropout=0.1, every=30)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,10 @@ def test_the_shift_is_the_best_linear_map_and_stays_as_it_is(model: OrderModel, 
     ridge = min(curve[1:4], key=lambda row: row["validation_loss"])
     gained = np.sum(found.pull * told) - np.sum(found.orders * np.einsum("md,de,me->m", told, found.cost, told)) / 2
     assert gained / len(of.label) == pytest.approx(ridge["foretold"], rel=1e-3)
+    smooth, _ = ensemble.fit(dataclasses.replace(TRAINING, ridges=(TRAINING.further,)), model, model_ensemble.init(
+        SIZES, jax.random.key(1), BOOK), (of, of), jax.random.key(2))
+    np.testing.assert_array_equal(smooth.shift[...], best.further[...])
+    np.testing.assert_array_equal(smooth.shift_bias[...], best.further_bias[...])
     for name, weight in BOOK.weights().items():  # nor is the tokenizer trained
         np.testing.assert_array_equal(best.tokenizer.weights()[name], weight)
     free, _ = ensemble.fit(dataclasses.replace(TRAINING, ridges=(1e-6,)), model, model_ensemble.init(
@@ -113,10 +117,10 @@ def test_the_shift_is_the_best_linear_map_and_stays_as_it_is(model: OrderModel, 
     assert np.abs((x - x.mean(axis=0)).T @ rest).max() < 0.02 * np.abs((x - x.mean(axis=0)).T @ found.pull).max()
 
 
-@pytest.mark.parametrize("ridges", [(), (0.0,), (0.1, np.inf)])
-def test_ridges_that_are_no_positive_numbers_are_refused(ridges: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(("ridges", "further"), [((), 1.0), ((0.0,), 1.0), ((0.1, np.inf), 1.0), ((0.1,), -1.0)])
+def test_ridges_that_are_no_positive_numbers_are_refused(ridges: tuple[float, ...], further: float) -> None:
     with pytest.raises(ValueError, match=r"EnsembleTraining\.ridges: expected some positive numbers"):
-        EnsembleTraining(ridges)
+        EnsembleTraining(ridges, further=further)
 
 
 @pytest.mark.parametrize("pair_width", [0, 2])
