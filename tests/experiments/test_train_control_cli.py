@@ -81,3 +81,21 @@ def test_a_training_writes_a_checkpoint_that_proposes_and_again_the_same(tmp_pat
 def test_a_wrong_key_is_named(tmp_path: Path, values: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         train_control.training_of(config(tmp_path, **values))
+
+
+@pytest.mark.parametrize(("values", "match"), [
+    ({"told_trajectories": -1}, "config.told_trajectories"), ({"told_minutes": 0}, "config.told_minutes"),
+    ({"ensemble_heads": 3}, "config.ensemble_width: expected a multiple of heads=3"),
+    ({"ensemble_steps": 0}, "config.ensemble_steps"), ({"told_validation_from": "09:40:00"}, "told_validation_from"),
+    ({"told_validation_from": "soon"}, "config.told_validation_from")])
+def test_a_wrong_key_of_the_ensemble_is_named(tmp_path: Path, values: dict[str, Any], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        train_control.ensemble_of(config(tmp_path, **values))
+    assert train_control.ensemble_of(config(tmp_path, told_trajectories=0)) is None
+
+
+def test_days_too_short_for_an_ensemble_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    late = config(tmp_path, every_s=30)
+    with pytest.raises(InputError, match=r"at least 5 intervals of 30 s held out, got \d; set held_from earlier, or"):
+        train_control.main(late)
+    assert not (tmp_path / "out").exists()
