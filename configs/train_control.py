@@ -1,10 +1,10 @@
-"""Trains an order-batch model beside an order model: images of minutes, codes, batch model.
+"""Trains an order-batch model and an ensemble beside an order model: what whole minutes are led by.
 
     python -m marsjax.experiments.train_control --config=configs/train_control.py:sse,folder=data/sse
 
 learns from the minutes of the three Shanghai days of the default order model, and from futures that it writes from
-states of them; see experiments/order_batch for the time that it needs and how good it is. The output has the folder
-`checkpoint`, the order model's with `control/` added, which other programs take by its name.
+states of them; see experiments/order_batch and experiments/ensemble for the time that it needs and how good they are.
+The output has the folder `checkpoint`, the order model's with `control/` added, which other programs take by its name.
 
 Argument: the kind of feed first, then `folder`, `file`, `symbol` (several: 600536+600761; all), `date`, `model`,
 `output`, `overwrite`.
@@ -65,5 +65,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.heads = 4
     config.batch_steps = 1200
     config.batch_rate = 2e-3  # peak of the learning rate
+
+    # The ensemble, which tells the order model a minute's codes.
+    config.told_validation_from = "13:30:00"  # of each day: real orders from here to held_from decide when to stop
+    config.told_trajectories = 10  # futures that it is trained on, of each state; all end before that; 0: no ensemble
+    config.told_minutes = 10  # of each future
+    config.told_every_minutes = 10  # of each day between two states that these futures start from
+    config.ensemble_width = 32
+    config.ensemble_heads = 4
+    config.ensemble_layers = 2  # in which the order model's hidden states ask the codes
+    config.ensemble_steps = 200  # that it learns to ask in, after the map from a minute's counts is found
     config.seed = 0
     return config

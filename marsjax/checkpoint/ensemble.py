@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from marsjax.checkpoint import control_files
+from marsjax.checkpoint import control_files, order_batch
 from marsjax.checkpoint.control_files import ControlFiles
 from marsjax.checkpoint.load import DEFAULT
 from marsjax.core.errors import InputError, brief
@@ -23,7 +23,7 @@ from marsjax.model.ensemble import Ensemble, EnsembleSpec
 from marsjax.model.llama import OrderModel
 from marsjax.model.order_batch.tokenizer import Tokenizer
 
-FILES = ControlFiles("ensemble", "marsjax ensemble 1", "ensemble", "experiments/ensemble/train.py of a checkout")
+FILES = ControlFiles("ensemble", "marsjax ensemble 2", "ensemble", "`marsjax train_control`")
 
 
 def trained_with(model: OrderModel, tokenizer: Tokenizer) -> dict[str, str]:
@@ -50,14 +50,14 @@ def save(folder: str | os.PathLike[str], ensemble: Ensemble, of: Mapping[str, st
 
 def load(source: str | os.PathLike[str] = DEFAULT, of: Mapping[str, str] | None = None
          ) -> tuple[Ensemble, dict[str, Any]]:
-    """The ensemble of a checkpoint, and what its writer had to say.
+    """The ensemble of a checkpoint, with the tokenizer of its order-batch model, and what its writer had to say.
 
     Args:
       source: `default` (comes with marsjax), or a checkpoint folder of marsjax.
-      of: `trained_with` of the models that it is to be used with; None: not checked.
+      of: `trained_with` of the models that it is to be used with; None: the tokenizer's alone is checked.
 
-    Raises FileNotFoundError where the checkpoint has none; InputError, which names file and key or tensor, where one of
-    its files is damaged, does not fit the other, or is of other models than `of`.
+    Raises FileNotFoundError where the checkpoint has none, or no order-batch model; InputError, which names file and
+    key or tensor, where one of its files is damaged, does not fit the other, or is of other models than `of`.
     """
     inside, record, weights = control_files.read(source, FILES)
     path = inside / FILES.spec
@@ -65,12 +65,16 @@ def load(source: str | os.PathLike[str] = DEFAULT, of: Mapping[str, str] | None 
     if not isinstance(about, dict) or not isinstance(with_these, dict):
         raise InputError(f"{path}: about, trained_with: expected two objects, got {brief(about)} and "
                          f"{brief(with_these)}")
-    for name, digest in (of or {}).items():
+    batches, _ = order_batch.load(source)
+    for name, digest in {"tokenizer": _hash(batches.tokenizer.weights()), **(of or {})}.items():
         if with_these.get(name) != digest:
             raise InputError(f"{path}: trained_with.{name}: expected {digest}, that of this checkpoint's, got "
                              f"{brief(with_these.get(name))}; train the ensemble anew")
     control_files.check(inside / FILES.weights, FILES, weights, ensembles.shapes(spec))
-    return Ensemble(spec, weights), about
+    try:
+        return Ensemble(spec, weights, batches.tokenizer), about
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _spec(path: pathlib.Path, record: Mapping[str, Any]) -> EnsembleSpec:

@@ -12,7 +12,7 @@ Programs, each with a config of its name in configs/:
   `simulate`: noise markets, thousands at once.
   `prepare`: days of real orders made ready to be trained on, however many.
   `train`, `context_length`: an order model from days of real orders; how its predictions depend on its context.
-  `train_control`: an order-batch model beside an order model.
+  `train_control`: an order-batch model and an ensemble beside an order model.
   `make_day`: a day that an order model writes, to start from.
   `import_checkpoint`: a published order model as a checkpoint of marsjax.
   `benchmark`: speed.

@@ -1,21 +1,27 @@
-"""Trains the order-batch model beside an order model. The config: configs/train_control.py."""
+"""Trains the order-batch model and the ensemble beside an order model. The config: configs/train_control.py."""
 
+import dataclasses
 import json
+import pathlib
 import shutil
 import time
 
 from ml_collections import ConfigDict
 
 import marsjax
+from marsjax.checkpoint import ensemble as ensemble_files
 from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.checkpoint import load, order_batch
 from marsjax.core.errors import InputError
 from marsjax.experiments import launcher, markets, run_folder, setup
 from marsjax.experiments.run_folder import write_json
-from marsjax.studies import order_batch_training, order_model
+from marsjax.studies import ensemble_training, order_batch_training, order_model
+from marsjax.studies.ensemble_training import EnsembleStudy
 from marsjax.studies.futures import ACCOUNT
 from marsjax.studies.order_batch_data import OwnMinutes
 from marsjax.studies.order_batch_training import OrderBatchSizes, OrderBatchTraining
+from marsjax.studies.order_model import PreparedModel
+from marsjax.training.ensemble import EnsembleTraining
 from marsjax.training.order_batch.batches import BatchTraining
 from marsjax.training.order_batch.codebook import CodebookTraining
 
@@ -23,31 +29,67 @@ from marsjax.training.order_batch.codebook import CodebookTraining
 def main(config: ConfigDict) -> int:
     """Trains, evaluates and writes; returns 0, or INCOMPLETE where orders were refused that a right reading lets in."""
     began = time.perf_counter()
-    training = training_of(config)
+    training, study = training_of(config), ensemble_of(config)
     feeds = markets.open_feeds(config)
     market = markets.one_market(config, feeds, ACCOUNT + 1)
+    if study:
+        ensemble_training.check_hours(study, training.sizes.every_s, market, feeds)
     output = run_folder.of_config(config, "train_control")
     with output as folder:
         prepared = setup.load_order_model(config)
         print(order_model.headline(prepared, config.model), flush=True)
-        trained = order_batch_training.train(training, prepared, market, feeds, lambda line: print(line, flush=True))
+        trained = order_batch_training.train(training, prepared, market, feeds, _say)
         refused = {name: markets.refused(name, each) for name, each in trained.refused.items()}
+        told = study and ensemble_training.train(study, prepared, market, feeds, trained.batches, _say)
         names = ", ".join(feed.name for feed in feeds)
-        about = {"source": f"trained on {names}", "marsjax": marsjax.__version__, **trained.report}
-        place = folder / "checkpoint"
-        found = load.folder_of(config.model)
-        if checkpoint_folder.is_checkpoint(found):
-            shutil.copytree(found, place)
-        else:
-            place.mkdir()
-            checkpoint_folder.write(place, prepared.model.model, prepared.model.converters, prepared.model.about)
-        order_batch.save(place, trained.batches, json.loads(json.dumps(about)))
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in trained.rows),
-                                              encoding="utf-8")
-        write_json(folder / "report.json", {**trained.report, **setup.about(config, prepared),
+        about = {"source": f"trained on {names}", "marsjax": marsjax.__version__}
+        place = _checkpoint(folder / "checkpoint", config.model, prepared)
+        order_batch.save(place, trained.batches, json.loads(json.dumps(about | trained.report)))
+        rows, report = trained.rows, dict(trained.report)
+        if told:
+            ensemble_files.save(place, told.ensemble, ensemble_files.trained_with(
+                prepared.model.model, trained.batches.tokenizer), json.loads(json.dumps(about | told.report)))
+            rows, report = [*rows, *told.rows], report | {"ensemble": told.report}
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_json(folder / "report.json", {**report, **setup.about(config, prepared),
                                             "feeds": {name: record for name, (record, _) in refused.items()}})
     print(f"{time.perf_counter() - began:.0f} s; {run_folder.told(output)}")
     return launcher.finish([problem for _, lost in refused.values() for problem in lost])
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _checkpoint(place: pathlib.Path, model: str, prepared: PreparedModel) -> pathlib.Path:
+    """A folder with the order model, but for what another training put beside it."""
+    found = load.folder_of(model)
+    if not checkpoint_folder.is_checkpoint(found):
+        place.mkdir()
+        checkpoint_folder.write(place, prepared.model.model, prepared.model.converters, prepared.model.about)
+        return place
+    shutil.copytree(found, place)
+    shutil.rmtree(place / checkpoint_folder.CONTROL, ignore_errors=True)
+    return place
+
+
+def ensemble_of(config: ConfigDict) -> EnsembleStudy | None:
+    """The config as the training of the ensemble, None where none is wanted; InputError names a key."""
+    if not setup.at_least(config, "told_trajectories", 0):
+        return None
+    try:
+        own = OwnMinutes(config.told_trajectories, config.told_minutes, config.told_every_minutes, config.seed)
+        usual = EnsembleTraining()
+        training = dataclasses.replace(usual, whole=dataclasses.replace(usual.whole, steps=config.ensemble_steps))
+        return EnsembleStudy(setup.time_ns(config, "told_validation_from"), setup.time_ns(config, "held_from"), own,
+                             training, config.ensemble_width, config.ensemble_heads, config.ensemble_layers,
+                             config.seed)
+    except InputError as error:
+        text = str(error)
+        for name, key in (("OwnMinutes.", "told_"), ("EnsembleSpec.", "ensemble_"), ("TrainSpec.", "ensemble_"),
+                          ("EnsembleStudy.validation", "told_validation"), ("EnsembleStudy.", "")):
+            text = text.replace(name, f"config.{key}")
+        raise InputError(text) from error
 
 
 def training_of(config: ConfigDict) -> OrderBatchTraining:

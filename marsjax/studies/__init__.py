@@ -28,7 +28,7 @@ Futures:
 Order models:
   `token_shards`: days of feeds prepared once, by `worker_processes`, as files that a training streams.
   `model_training`: one training from prepared days; `own_futures`: real states, and a model taught by its futures.
-  `told_futures`: futures with the order model's hidden states, to train an ensemble on.
+  `told_futures`, `ensemble_training`: futures with the order model's hidden states; an ensemble trained on them.
   `order_batch_data`, `order_batch_training`: minutes of days and of futures; an order-batch model trained on them.
   `context_length`: how predictions depend on the length of the context.
 Speed:
@@ -42,12 +42,12 @@ import importlib
 from types import ModuleType
 
 __all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
-           "control", "control_comparison", "control_models", "control_report", "detection", "executions", "fleet",
-           "forecast_evaluation", "forecasts", "futures", "injected", "kept_traces", "lob_bench", "made_days",
-           "manipulated_day", "manipulations", "model_training", "noise_bars", "order_batch_data",
-           "order_batch_training", "order_model", "own_futures", "places", "progress", "realism", "rollout_summary",
-           "scenario_text", "self_test", "service", "session_times", "starts", "token_shards", "told_futures",
-           "worker_processes"]
+           "control", "control_comparison", "control_models", "control_report", "detection", "ensemble_training",
+           "executions", "fleet", "forecast_evaluation", "forecasts", "futures", "injected", "kept_traces",
+           "lob_bench", "made_days", "manipulated_day", "manipulations", "model_training", "noise_bars",
+           "order_batch_data", "order_batch_training", "order_model", "own_futures", "places", "progress", "realism",
+           "rollout_summary", "scenario_text", "self_test", "service", "session_times", "starts", "token_shards",
+           "told_futures", "worker_processes"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -14,7 +14,7 @@ import numpy as np
 
 from marsjax.core import times
 from marsjax.core.errors import InputError
-from marsjax.core.records import Array, Time
+from marsjax.core.records import Array, Status, Time
 from marsjax.model import kv_cache
 from marsjax.observers.order_images import OrderImageObserver
 from marsjax.sim import step as sim_step
@@ -25,6 +25,14 @@ from marsjax.training.ensemble import ToldOrders
 
 _CHUNK = 64
 """Decisions of a compiled call."""
+
+
+class Rolled(NamedTuple):
+    """Futures that were written."""
+
+    orders: ToldOrders
+    full_books: int
+    """Futures in which a side of the book was full, so that orders were refused."""
 
 
 class Decided(NamedTuple):
@@ -39,7 +47,7 @@ class Decided(NamedTuple):
 
 
 def roll(simulator: Simulator, starts: Start, trajectory: np.ndarray, seed: int, until: Time,
-         encode: Callable[[Array], Array]) -> ToldOrders:
+         encode: Callable[[Array], Array]) -> Rolled:
     """Futures of starts [B, ...], each up to `until` [B], and the codes of their intervals.
 
     Args:
@@ -67,7 +75,9 @@ def roll(simulator: Simulator, starts: Start, trajectory: np.ndarray, seed: int,
     kept = (interval >= 0) & (interval < length[:, None])
     batch = interval.astype(np.int64) + count * np.arange(len(length))[:, None]
     # Orders are sent in order of time, so that those of an interval lie one after the other.
-    return ToldOrders(hidden[kept], drawn[kept], batch[kept].astype(np.int32), codes)
+    orders = ToldOrders(hidden[kept], drawn[kept], batch[kept].astype(np.int32), codes)
+    refused = np.asarray(state.market.counters.status)[:, Status.SIDE_FULL]
+    return Rolled(orders, int((refused > np.asarray(starts.market.counters.status)[:, Status.SIDE_FULL]).sum()))
 
 
 def _observer(simulator: Simulator) -> OrderImageObserver:

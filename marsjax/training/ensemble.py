@@ -4,7 +4,8 @@ The loss is that of each next order, given the codes of the interval in which it
 from being told the whole interval at once. The hidden states before the orders are those of the order model, made once.
 
 Orders say little one by one, and much by what those of an interval have in common. So the shift is learnt first, from
-sums over intervals (`Pulls`), for which no head is computed; then all weights, order by order.
+sums over intervals (`Pulls`), by which the best linear map is known in closed form; then, with that map as it is, all
+other weights, order by order.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import optax
 
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array
+from marsjax.model import ensemble as model_ensemble
 from marsjax.model import row_head
 from marsjax.model.ensemble import Ensemble
 from marsjax.model.llama import OrderModel
@@ -32,8 +34,11 @@ NO_BATCH = -1
 """Stands for the batch of an order that lies in no interval with a batch."""
 UNDECAYED = ("norm",)
 """Parts of names of weights that are not to be pulled to 0."""
-_SHIFT = TrainSpec(steps=300, batch=512, length=1, peak_rate=2e-3, warmup=50, decay=3.0, undecayed=UNDECAYED,
-                   average=0.98)
+_FIXED = ("shift", "further", "tokenizer")
+"""Those that the second stage leaves as they are."""
+RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""Of the shift's map: its squares, of inputs of one standard deviation, cost so many times half the mean order's cost
+of a change of one unit (`Pulls.cost`)."""
 _WHOLE = TrainSpec(steps=200, batch=128, length=16, peak_rate=5e-4, warmup=50, decay=3.0, undecayed=UNDECAYED,
                    average=0.98)
 _TOGETHER = 2048
@@ -137,10 +142,12 @@ def _gradients(model: OrderModel, hidden: jax.Array, label: jax.Array) -> jax.Ar
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleTraining:
-    """How an ensemble is trained: first its shift alone, by `Pulls`, then all of it, by the nats of orders."""
+    """How an ensemble is trained: first its shift alone, by `Pulls`, then all else, by the nats of orders."""
 
-    shift: TrainSpec = _SHIFT
-    """Of a step `batch` intervals, drawn evenly, with all of their orders."""
+    ridges: tuple[float, ...] = RIDGES
+    """Of which the one that suits the validation part best is taken for the shift."""
+    further: float = 10.0
+    """The ridge of `Ensemble.further`: large, so that it keeps to what is told most surely."""
     whole: TrainSpec = _WHOLE
     """Of a step `batch` intervals and `length` orders of each, so that every order is as likely."""
     code_dropout: float = 0.5
@@ -148,9 +155,12 @@ class EnsembleTraining:
     every: int = 50
     """Steps between two looks at the validation part."""
     patience: int = 4
-    """Looks without a new best after which a stage ends; 0: none."""
+    """Looks without a new best after which the second stage ends; 0: none."""
 
     def __post_init__(self) -> None:
+        if not self.ridges or not all(0 < ridge < np.inf for ridge in (*self.ridges, self.further)):
+            raise InputError(f"EnsembleTraining.ridges: expected some positive numbers, got {self.ridges}, and "
+                             f"further={self.further}")
         if not 0 <= self.code_dropout < 1:
             raise InputError(f"EnsembleTraining.code_dropout: expected at least 0 and below 1, got {self.code_dropout}")
         for name, low in (("every", 1), ("patience", 0)):
@@ -175,38 +185,72 @@ def fit(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, parts
       key: of all draws.
       on_row: called with each new row.
 
-    Returns it, and a row of each look: part (shift or whole), step, loss, and validation_loss in nats an order. The
-    loss of the shift is the gain that `Pulls` foretell, with a minus. The first row of a part is that of the ensemble
-    that it starts from.
+    Returns it, and a row of each look: validation_loss, in nats an order, and part, shift or whole; of the shift the
+    ridge, and the gain on the training part that `Pulls` foretell; of the whole step and loss. The first row of a part
+    is that of the ensemble that it starts from.
     """
-    given = jax.tree.map(jnp.asarray, parts[0])
-    pulled, counts = jax.tree.map(jnp.asarray, pulls(model, parts[0])), parts[0].counts
-    bounds = (jnp.asarray(np.cumsum(counts) - counts, jnp.int32), jnp.asarray(counts, jnp.int32))
-    full = jnp.asarray(np.flatnonzero(counts))
-    keys = jax.random.split(key)
-    stages: dict[str, tuple[TrainSpec, Steps]] = {
-        "shift": (training.shift, lambda progress, count: _shift_steps(
-            training, count, progress, (pulled, given.codes, full), keys[0])),
-        "whole": (training.whole, lambda progress, count: _steps(
-            training, count, model, progress, (given, bounds), keys[1]))}
-
     def measure(of: Ensemble) -> float:
         return float(np.mean(losses(model, of, parts[1]), dtype=np.float64))
 
     curve: list[Row] = []
     best = ensemble
-    for name, (train, steps) in stages.items():
-        for found, row in _descended(training, train, steps, best, measure):
+    for ridge, foretold, found in (None, 0.0, ensemble), *_shifted(training, model, ensemble, parts[0]):
+        loss = measure(found)
+        if loss < min((each["validation_loss"] for each in curve), default=np.inf):
             best = found
-            curve.append({"part": name, **row})
-            on_row(curve[-1])
-    return best, curve
+        curve.append({"part": "shift", "ridge": ridge, "foretold": foretold, "validation_loss": loss})
+        on_row(curve[-1])
+    given, counts = jax.tree.map(jnp.asarray, parts[0]), parts[0].counts
+    bounds = (jnp.asarray(np.cumsum(counts) - counts, jnp.int32), jnp.asarray(counts, jnp.int32))
+    whole = dataclasses.replace(training.whole, undecayed=(*training.whole.undecayed, *_FIXED))
+    training = dataclasses.replace(training, whole=whole)
+    for found, row in _descended(training, lambda progress, count: _steps(
+            training, count, model, progress, (given, bounds), key), best, measure):
+        best = found
+        curve.append({"part": "whole", **row})
+        on_row(curve[-1])
+    return Ensemble(best.spec, best.weights(), ensemble.tokenizer), curve
 
 
-def _descended(training: EnsembleTraining, train: TrainSpec, steps: Steps, ensemble: Ensemble,
+def _shifted(training: EnsembleTraining, model: OrderModel, ensemble: Ensemble, of: ToldOrders
+             ) -> Iterator[tuple[float, float, Ensemble]]:
+    """Ridges, the gain in nats an order that `Pulls` foretell, and the ensemble with the shift of each."""
+    pulled = pulls(model, of)
+    x = _inputs(ensemble, of.codes)
+    mean, scale, total = x.mean(axis=0), x.std(axis=0) + 1e-3, pulled.orders.sum(dtype=np.float64)
+    unit = np.concatenate([(x - mean) / scale, np.ones((len(x), 1))], axis=1)
+    cost = pulled.cost.astype(np.float64)
+    # With the cost's root as the unit of changes the sums over intervals are those of a ridge regression.
+    root = np.linalg.inv(np.linalg.cholesky(cost + 1e-6 * np.trace(cost) / len(cost) * np.eye(len(cost))))
+    gram = (unit * pulled.orders[:, None]).T @ unit / total
+    product = unit.T @ pulled.pull / total
+
+    def solved(ridge: float, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The shifts [M, d], and the two weights of their map."""
+        found = np.linalg.solve(gram + ridge * np.eye(len(gram)), product @ root.T) @ root
+        weight = found[:-1] / scale[:, None]
+        return unit @ found, {name: weight, f"{name}_bias": found[-1] - mean @ weight}
+
+    _, further = solved(training.further, "further")
+    for ridge in training.ridges:
+        shift, weights = solved(ridge, "shift")
+        gained = np.sum(pulled.pull * shift) - np.sum(pulled.orders * np.einsum("md,de,me->m", shift, cost, shift)) / 2
+        yield ridge, float(gained / total), Ensemble(ensemble.spec, {**ensemble.weights(), **{
+            name: x.astype(np.float32) for name, x in (further | weights).items()}}, ensemble.tokenizer)
+
+
+def _inputs(ensemble: Ensemble, codes: Array) -> np.ndarray:
+    """What the shift is a map of, float64 [M, F]."""
+    read = jax.jit(lambda part: model_ensemble.inputs(ensemble.tokenizer.decode(part)))
+    parts = np.array_split(np.asarray(codes), -(-len(codes) // _TOGETHER))
+    return np.concatenate([np.asarray(read(part), np.float64) for part in parts])
+
+
+def _descended(training: EnsembleTraining, steps: Steps, ensemble: Ensemble,
                measure: Callable[[Ensemble], float]) -> Iterator[tuple[Ensemble, Row]]:
-    """The best ensemble so far of one stage, and the row, at each look."""
-    progress, best = loop.begin(train, ensemble), ensemble
+    """The best ensemble so far of the second stage, and the row, at each look."""
+    train, best = training.whole, ensemble
+    progress = loop.begin(train, ensemble)
     curve: list[Row] = [{"step": 0, "loss": None, "validation_loss": measure(ensemble)}]
     yield best, curve[-1]
     while int(progress.step) < train.steps:
@@ -231,36 +275,11 @@ def _exchanged(share: float, codes: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(of_swap, share, codes.shape), other, codes)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
-def _shift_steps(training: EnsembleTraining, count: int, progress: TrainingProgress[Ensemble],
-                 data: tuple[Pulls, jax.Array, jax.Array], key: jax.Array
-                 ) -> tuple[TrainingProgress[Ensemble], jax.Array]:
-    """`count` steps of the shift alone, on intervals `full` that have orders."""
-    train, (pulled, every_codes, full) = training.shift, data
-    total = jnp.mean(jnp.asarray(pulled.orders)[full])
-
-    def one(now: TrainingProgress[Ensemble], _: None) -> tuple[TrainingProgress[Ensemble], jax.Array]:
-        of_batch, of_swap = jax.random.split(jax.random.fold_in(key, now.step))
-        batch = full[jax.random.randint(of_batch, (train.batch,), 0, len(full))]
-        codes = _exchanged(training.code_dropout, every_codes[batch], of_swap)
-        pull, orders = jnp.asarray(pulled.pull)[batch], jnp.asarray(pulled.orders)[batch]
-
-        def loss(ensemble: Ensemble) -> jax.Array:
-            shift = ensemble.shifts(codes)
-            costs = orders / 2 * jnp.einsum("bd,de,be->b", shift, pulled.cost, shift)
-            return jnp.mean(costs - jnp.sum(pull * shift, axis=-1)) / total
-
-        value, gradient = jax.value_and_grad(loss)(now.params)
-        return loop.stepped(train, now, gradient), value
-
-    return jax.lax.scan(one, progress, None, length=count)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _steps(training: EnsembleTraining, count: int, model: OrderModel, progress: TrainingProgress[Ensemble],
            data: tuple[ToldOrders, tuple[jax.Array, jax.Array]], key: jax.Array
            ) -> tuple[TrainingProgress[Ensemble], jax.Array]:
-    """`count` steps of the whole, and the loss of each."""
+    """`count` steps of all but the shift, and the loss of each."""
     train, (given, (firsts, counts)) = training.whole, data
 
     def one(now: TrainingProgress[Ensemble], _: None) -> tuple[TrainingProgress[Ensemble], jax.Array]:
@@ -274,7 +293,8 @@ def _steps(training: EnsembleTraining, count: int, model: OrderModel, progress: 
         hidden, label = jnp.asarray(given.hidden)[row], jnp.asarray(given.label)[row]
 
         def loss(ensemble: Ensemble) -> jax.Array:
-            read = jax.tree.map(lambda x: x[:, None], ensemble.prepared(codes))
+            read = ensemble.prepared(codes)
+            read = jax.tree.map(lambda x: x[:, None], read._replace(shift=jax.lax.stop_gradient(read.shift)))
             return jnp.mean(nats(model, ensemble(hidden, read), label))
 
         value, gradient = jax.value_and_grad(loss)(now.params)

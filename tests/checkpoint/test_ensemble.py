@@ -9,58 +9,71 @@ import pytest
 
 from marsjax import testing
 from marsjax.checkpoint import ensemble as ensemble_files
-from marsjax.checkpoint import folder
+from marsjax.checkpoint import folder, order_batch
 from marsjax.model import ensemble
 from marsjax.model.ensemble import Ensemble, EnsembleSpec
-from marsjax.model.order_batch import tokenizer
-from marsjax.model.order_batch.specs import TokenizerSpec
+from marsjax.model.order_batch import batch_model, readout, tokenizer
+from marsjax.model.order_batch.proposals import OrderBatches
+from marsjax.model.order_batch.readout import READ, Readout
+from marsjax.model.order_batch.specs import BatchModelSpec, TokenizerSpec
+from marsjax.model.order_batch.tokenizer import Tokenizer
 
-SPEC = EnsembleSpec(hidden=4, places=16, codes=8, width=8, heads=2)
+BOOK = tokenizer.init(TokenizerSpec(codes=8), jax.random.key(0))
+SPEC = EnsembleSpec.of(4, BOOK.spec, width=8, heads=2)
+
+
+def batches(book: Tokenizer) -> OrderBatches:
+    sizes = BatchModelSpec(batches=2, places=book.spec.places, codes=book.spec.codes, layers=1, width=8, heads=2)
+    count = readout.input_count(book.spec.images)
+    read = Readout(np.zeros((count, len(READ)), np.float32), np.zeros(len(READ), np.float32))
+    return OrderBatches(book, batch_model.init(sizes, jax.random.key(1)), read)
 
 
 @pytest.fixture(scope="module")
 def of() -> dict[str, str]:
-    book = tokenizer.init(TokenizerSpec(codes=8), jax.random.key(0))
-    return ensemble_files.trained_with(testing.tiny_model().model, book)
+    return ensemble_files.trained_with(testing.tiny_model().model, BOOK)
 
 
 @pytest.fixture
 def place(tmp_path: Path, of: dict[str, str]) -> Path:
     model = testing.tiny_model()
     folder.save(tmp_path / "mine", model.model, model.converters, model.about)
-    ensemble_files.save(tmp_path / "mine", ensemble.init(SPEC, jax.random.key(0)), of, {"gain": 0.5})
+    order_batch.save(tmp_path / "mine", batches(BOOK), {})
+    ensemble_files.save(tmp_path / "mine", ensemble.init(SPEC, jax.random.key(0), BOOK), of, {"gain": 0.5})
     return tmp_path / "mine"
 
 
 def test_what_is_written_is_read(place: Path, of: dict[str, str]) -> None:
     found, about = ensemble_files.load(place, of)
-    expected = ensemble.init(SPEC, jax.random.key(0)).weights()
+    expected = ensemble.init(SPEC, jax.random.key(0), BOOK).weights()
     assert found.spec == SPEC and about == {"gain": 0.5}
     assert list(found.weights()) == list(expected)
-    for name, x in found.weights().items():
-        np.testing.assert_array_equal(x, expected[name])
+    for name, x in (found.weights() | found.tokenizer.weights()).items():
+        np.testing.assert_array_equal(x, (expected | BOOK.weights())[name])
     folder.restore(place)
 
 
 def test_other_models_are_told_apart(place: Path, of: dict[str, str]) -> None:
-    other = ensemble_files.trained_with(testing.tiny_model(seed=1).model,
-                                        tokenizer.init(TokenizerSpec(codes=8), jax.random.key(0)))
+    other = ensemble_files.trained_with(testing.tiny_model(seed=1).model, BOOK)
     assert other["order_model"] != of["order_model"] and other["tokenizer"] == of["tokenizer"]
     with pytest.raises(ValueError, match=r"ensemble\.json: trained_with\.order_model: expected .* train the ensemble"):
         ensemble_files.load(place, other)
+    order_batch.save(place, batches(tokenizer.init(BOOK.spec, jax.random.key(2))), {})
+    with pytest.raises(ValueError, match=r"ensemble\.json: trained_with\.tokenizer: expected .* train the"):
+        ensemble_files.load(place)
 
 
 def test_a_checkpoint_without_one_says_how_to_make_it(tmp_path: Path) -> None:
     model = testing.tiny_model()
     folder.save(tmp_path / "bare", model.model, model.converters, model.about)
-    with pytest.raises(FileNotFoundError, match=r"ensemble\.json is missing.* experiments/ensemble/train\.py"):
+    with pytest.raises(FileNotFoundError, match=r"ensemble\.json is missing.* `marsjax train_control`"):
         ensemble_files.load(tmp_path / "bare")
     with pytest.raises(FileNotFoundError, match="no checkpoint of marsjax to put an ensemble into"):
-        ensemble_files.save(tmp_path, ensemble.init(SPEC, jax.random.key(0)), {}, {})
+        ensemble_files.save(tmp_path, ensemble.init(SPEC, jax.random.key(0), BOOK), {}, {})
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
-    ("format", "other", "format: expected 'marsjax ensemble 1', got 'other'"),
+    ("format", "other", "format: expected 'marsjax ensemble 2', got 'other'"),
     ("sizes", {"width": 8}, "sizes: expected the keys codes, .* got 'width'"),
     ("about", [], "about, trained_with: expected two objects")])
 def test_a_damaged_record_is_named(place: Path, key: str, value: object, message: str) -> None:
@@ -98,6 +111,6 @@ def test_weights_that_do_not_fit_or_are_cut_off_are_named(place: Path) -> None:
 
 
 def test_a_weight_that_is_no_number_is_not_written(place: Path) -> None:
-    weights = {**ensemble.init(SPEC, jax.random.key(0)).weights(), "norm": np.full(8, np.nan, np.float32)}
+    weights = {**ensemble.init(SPEC, jax.random.key(0), BOOK).weights(), "norm": np.full(8, np.nan, np.float32)}
     with pytest.raises(ValueError, match="norm: expected finite numbers"):
-        ensemble_files.save(place, Ensemble(SPEC, weights), {}, {})
+        ensemble_files.save(place, Ensemble(SPEC, weights, BOOK), {}, {})

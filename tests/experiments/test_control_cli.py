@@ -127,10 +127,9 @@ def test_led_futures_are_told_of_in_every_file(launch: Launch, tmp_path: Path) -
     folder.save(tmp_path / "led", llama.init(spec, jax.random.key(0)), converters, {"source": "random weights"})
     batches = _small_batches()
     order_batch.save(tmp_path / "led", batches, {})
-    codes = batches.tokenizer.spec
     model = load.load_order_model(tmp_path / "led").model
-    ensemble_files.save(tmp_path / "led", ensemble.init(EnsembleSpec(8, codes.places, codes.codes, 4, 1, 1),
-                                                        jax.random.key(1)),
+    ensemble_files.save(tmp_path / "led", ensemble.init(EnsembleSpec.of(8, batches.tokenizer.spec, 4, 1, 1),
+                                                        jax.random.key(1), batches.tokenizer),
                         ensemble_files.trained_with(model, batches.tokenizer), {})
     config = f"{ROOT / 'configs' / 'control.py'}:noise,strength=200,trajectories=16,minutes=1,output=out"
     ran = launch("control", experiment.main, f"--config={config},model={tmp_path / 'led'}", *SMALL,

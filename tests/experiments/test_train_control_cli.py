@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 import marsjax
 from marsjax import testing
+from marsjax.checkpoint import ensemble as ensemble_files
 from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.checkpoint import order_batch
 from marsjax.core.errors import InputError
@@ -24,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 SIZES = {"validation_from": "09:33:00", "held_from": "09:33:45", "capacity": 256, "phases": 2, "own_trajectories": 2,
          "own_minutes": 1, "own_every_minutes": 1, "price_slots": 8, "volume_slots": 4, "every_s": 5, "codes": 8,
          "code_dim": 4, "tokenizer_width": 8, "tokenizer_blocks": 1, "tokenizer_steps": 20, "batches": 3, "layers": 1,
-         "width": 8, "heads": 2, "batch_steps": 10}
+         "width": 8, "heads": 2, "batch_steps": 10, "told_validation_from": "09:33:00", "told_trajectories": 2,
+         "told_minutes": 1, "told_every_minutes": 1, "ensemble_width": 8, "ensemble_heads": 2, "ensemble_layers": 1,
+         "ensemble_steps": 4}
 
 
 def config(folder: Path, output: str = "out", **values: Any) -> ConfigDict:
@@ -55,10 +58,16 @@ def test_a_training_writes_a_checkpoint_that_proposes_and_again_the_same(tmp_pat
     proposed = found.propose(images, np.array([0, 3]), jax.random.split(jax.random.key(0), 2), 4)
     assert np.isfinite(proposed.read).all() and proposed.codes.shape == (2, 4, 4)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["part"] for row in rows] == ["tokenizer", "batches"]
+    assert [row["part"] for row in rows] == ["tokenizer", "batches", *["shift"] * 8, *["whole"] * 2]
+    own = testing.tiny_model().model
+    of, told = ensemble_files.load(tmp_path / "out" / "checkpoint", ensemble_files.trained_with(own, found.tokenizer))
+    assert told["gains"] == report["ensemble"]["gains"] and of.spec.places == 4 and "half shuffled" in said
+    assert set(told["gains"]["real"]) == {"order", "type", "price", "volume", "interval"}
+    assert min(report["ensemble"][name] for name in ("orders", "validation_orders", "held_out_orders")) > 50
     train_control.main(config(tmp_path, "again"))
     again, _ = order_batch.load(tmp_path / "again" / "checkpoint")
-    for first, second in zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True):
+    of_again, _ = ensemble_files.load(tmp_path / "again" / "checkpoint")
+    for first, second in zip(jax.tree.leaves((found, of)), jax.tree.leaves((again, of_again)), strict=True):
         np.testing.assert_array_equal(first, second)
 
 
@@ -72,3 +81,21 @@ def test_a_training_writes_a_checkpoint_that_proposes_and_again_the_same(tmp_pat
 def test_a_wrong_key_is_named(tmp_path: Path, values: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         train_control.training_of(config(tmp_path, **values))
+
+
+@pytest.mark.parametrize(("values", "match"), [
+    ({"told_trajectories": -1}, "config.told_trajectories"), ({"told_minutes": 0}, "config.told_minutes"),
+    ({"ensemble_heads": 3}, "config.ensemble_width: expected a multiple of heads=3"),
+    ({"ensemble_steps": 0}, "config.ensemble_steps"), ({"told_validation_from": "09:40:00"}, "told_validation_from"),
+    ({"told_validation_from": "soon"}, "config.told_validation_from")])
+def test_a_wrong_key_of_the_ensemble_is_named(tmp_path: Path, values: dict[str, Any], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        train_control.ensemble_of(config(tmp_path, **values))
+    assert train_control.ensemble_of(config(tmp_path, told_trajectories=0)) is None
+
+
+def test_days_too_short_for_an_ensemble_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    late = config(tmp_path, every_s=30)
+    with pytest.raises(InputError, match=r"at least 5 intervals of 30 s held out, got \d; set held_from earlier, or"):
+        train_control.main(late)
+    assert not (tmp_path / "out").exists()

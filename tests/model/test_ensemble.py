@@ -8,19 +8,28 @@ import numpy as np
 import pytest
 
 from marsjax.core.kernels import CPU
+from marsjax.core.order_images import OrderBatchSpec
 from marsjax.core.specs import CacheSpec, ModelSpec, TokenSpec
 from marsjax.model import ensemble, llama
 from marsjax.model.ensemble import Ensemble, EnsembleSpec
+from marsjax.model.order_batch import tokenizer
+from marsjax.model.order_batch.specs import TokenizerSpec
+from marsjax.model.order_batch.tokenizer import Tokenizer
 
-SPEC = EnsembleSpec(hidden=6, places=5, codes=9, width=8, heads=2, layers=2)
+BOOK = tokenizer.init(TokenizerSpec(OrderBatchSpec(4, volume_edges=(100,)), compress=2, codes=9, code_dim=3, width=8,
+                                    blocks=1), jax.random.key(8))
+SPEC = EnsembleSpec.of(6, BOOK.spec, width=8, heads=2, layers=2)
 
 
 @pytest.fixture(scope="module")
 def learnt() -> Ensemble:
     """An ensemble whose last weights are not 0."""
-    fresh = ensemble.init(SPEC, jax.random.key(0))
+    fresh = ensemble.init(SPEC, jax.random.key(0), BOOK)
     return Ensemble(SPEC, {**fresh.weights(), "exit": jax.random.normal(jax.random.key(1), (8, 6)),
-                           "shift": jax.random.normal(jax.random.key(7), (5, 8, 6))})
+                           "shift": jax.random.normal(jax.random.key(7), (SPEC.inputs, 6)),
+                           "shift_bias": jax.random.normal(jax.random.key(9), (6,)),
+                           "further": jax.random.normal(jax.random.key(10), (SPEC.inputs, 6)),
+                           "further_bias": jax.random.normal(jax.random.key(11), (6,))}, BOOK)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +39,7 @@ def hidden() -> jax.Array:
 
 @pytest.fixture(scope="module")
 def codes() -> jax.Array:
-    return jax.random.randint(jax.random.key(3), (7, 5), 0, 9)
+    return jax.random.randint(jax.random.key(3), (7, 4), 0, 9)
 
 
 def normed(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -51,6 +60,17 @@ def layer(w: dict[str, np.ndarray], part: str, n: int, asks: np.ndarray, answers
     return x + gate / (1 + np.exp(-gate)) * up @ w[f"{part}.down"][n]
 
 
+def slow_inputs(image: np.ndarray) -> np.ndarray:
+    """Of one image [3, 2 V, P], count by count."""
+    channels, rows, columns = image.shape
+    of_row, of_column = np.zeros((channels, rows)), np.zeros((2, channels, columns))
+    for (channel, row, column), count in np.ndenumerate(image):
+        of_row[channel, row] += count
+        of_column[row // (rows // 2), channel, column] += count
+    counts = np.concatenate([of_row.ravel(), of_column.ravel()])
+    return np.concatenate([np.log(1 + counts), counts / (image.sum() / 2 + 5)])
+
+
 def slow(of: Ensemble, hidden: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """One trajectory's hidden state [d], changed by codes [C], in float64."""
     w = {name: np.asarray(x, np.float64) for name, x in of.weights().items()}
@@ -59,7 +79,7 @@ def slow(of: Ensemble, hidden: np.ndarray, codes: np.ndarray) -> np.ndarray:
     x = hidden[None] @ w["entry"]
     for n in range(SPEC.layers):
         x = layer(w, "layers", n, x, batch)
-    shift = sum(normed(row, w["reader_norm"]) @ w["shift"][place] for place, row in enumerate(batch))
+    shift = slow_inputs(np.asarray(of.tokenizer.decode(codes), np.float64)) @ w["shift"] + w["shift_bias"]
     return hidden + shift + (normed(x, w["norm"]) @ w["exit"])[0]
 
 
@@ -72,7 +92,7 @@ def test_it_is_its_slow_copy(learnt: Ensemble, hidden: jax.Array, codes: jax.Arr
 
 def test_what_has_learnt_nothing_or_is_told_nothing_changes_no_bit(learnt: Ensemble, hidden: jax.Array,
                                                                    codes: jax.Array) -> None:
-    fresh = ensemble.init(SPEC, jax.random.key(4))
+    fresh = ensemble.init(SPEC, jax.random.key(4), BOOK)
     pairs = (fresh, fresh.prepared(codes)), (learnt, learnt.prepared(codes, 0.0)), (learnt, learnt.nothing(7))
     for of, read in pairs:
         np.testing.assert_array_equal(of(hidden, read), hidden)
@@ -80,10 +100,16 @@ def test_what_has_learnt_nothing_or_is_told_nothing_changes_no_bit(learnt: Ensem
     assert [(x.shape, x.dtype) for x in nothing] == [(x.shape, x.dtype) for x in some]
 
 
-def test_the_strength_scales_the_change(learnt: Ensemble, hidden: jax.Array, codes: jax.Array) -> None:
-    strength = jnp.array([0.0, 0.5, 1.0, 2.0, 1.0, 1.0, 1.0])
+def test_the_strength_scales_the_change_and_above_1_adds_of_the_second_map(learnt: Ensemble, hidden: jax.Array,
+                                                                           codes: jax.Array) -> None:
+    strength = jnp.array([0.0, 0.5, 1.0, 2.0, 4.0, 1.0, 0.25])
     whole, part = (learnt(hidden, learnt.prepared(codes, by)) - hidden for by in (1.0, strength))
-    np.testing.assert_allclose(part, strength[:, None] * whole, rtol=1e-4, atol=1e-5)
+    weights = learnt.weights()
+    told = np.stack([slow_inputs(np.asarray(image, np.float64)) for image in BOOK.decode(codes)])
+    further = told @ np.asarray(weights["further"], np.float64) + weights["further_bias"]
+    by = np.asarray(strength)[:, None]
+    expected = np.minimum(by, 1) * whole + np.maximum(by - 1, 0) * further
+    np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("pair_width", [0, 2])
@@ -105,25 +131,39 @@ def test_a_row_has_the_same_bits_in_any_batch(learnt: Ensemble, hidden: jax.Arra
 
 
 def test_it_matters_which_code_is_where(learnt: Ensemble, hidden: jax.Array) -> None:
-    codes = jnp.array([[1, 2, 3, 4, 5], [2, 1, 3, 4, 5], [1, 2, 3, 4, 6]])
+    codes = jnp.array([[1, 2, 3, 4], [2, 1, 3, 4], [1, 2, 3, 6]])
     found = learnt(jnp.repeat(hidden[:1], 3, axis=0), learnt.prepared(codes))
     assert (jnp.abs(found - found[:1]).max(axis=-1) > 1e-4).tolist() == [False, True, True]
 
 
 def test_codes_that_are_alike_start_alike() -> None:
-    book = np.random.default_rng(0).normal(size=(9, 3))
-    book[1] = book[0]
+    vectors = np.random.default_rng(0).normal(size=(9, 3))
+    vectors[1] = vectors[0]
+    book = Tokenizer(BOOK.spec, {**BOOK.weights(), "codebook": jnp.asarray(vectors, jnp.float32)})
     code = ensemble.init(SPEC, jax.random.key(0), book).code[...]
     np.testing.assert_array_equal(code[0], code[1])
     assert float(jnp.std(code)) == pytest.approx(1, abs=0.5) and not (code[0] == code[2]).any()
-    with pytest.raises(ValueError, match=r"expected a codebook of 9 vectors, got one of shape \(8, 3\)"):
-        ensemble.init(SPEC, jax.random.key(0), book[:8])
+
+
+def test_the_shift_reads_the_image_of_the_codes(learnt: Ensemble, codes: jax.Array) -> None:
+    images = BOOK.decode(codes)
+    told = np.stack([slow_inputs(np.asarray(image, np.float64)) for image in images])
+    np.testing.assert_allclose(ensemble.inputs(images), told, rtol=1e-4, atol=1e-6)
+    assert told.shape[1] == ensemble.input_count(BOOK.spec.images) == SPEC.inputs
+    even = jnp.full((3, 4, 4), 2.0)
+    shares = ensemble.inputs(even)[SPEC.inputs // 2 :]
+    np.testing.assert_allclose(shares[:12], 8 / (48 + 5), rtol=1e-6)  # rows; each order counts twice in an image
+
+
+def test_a_tokenizer_of_other_sizes_is_refused(learnt: Ensemble) -> None:
+    with pytest.raises(ValueError, match=r"ensemble: expected the sizes of its tokenizer, .*codes=9.* got .*codes=8"):
+        Ensemble(dataclasses.replace(SPEC, codes=8), learnt.weights(), BOOK)
 
 
 def test_weights_have_the_names_and_shapes_of_the_plan(learnt: Ensemble, hidden: jax.Array, codes: jax.Array) -> None:
     weights = learnt.weights()
     assert {name: x.shape for name, x in weights.items()} == ensemble.shapes(SPEC)
-    again = Ensemble(SPEC, weights)
+    again = Ensemble(SPEC, weights, BOOK)
     np.testing.assert_array_equal(again(hidden, again.prepared(codes)), learnt(hidden, learnt.prepared(codes)))
 
 

@@ -13,23 +13,28 @@ import marsjax
 from marsjax import RolloutSpec, Simulator, testing
 from marsjax.agents import Twap
 from marsjax.core import times
+from marsjax.core.order_images import OrderBatchSpec
 from marsjax.model import ensemble, kv_cache
 from marsjax.model.ensemble import Ensemble, EnsembleSpec
+from marsjax.model.order_batch import tokenizer
+from marsjax.model.order_batch.specs import TokenizerSpec
 from marsjax.sim import step as sim_step
 from marsjax.sim.initial import Start
 from marsjax.sim.state import SimState
 
-SPEC = EnsembleSpec(hidden=4, places=3, codes=5, width=4, heads=1, layers=1)
-CODES = np.array([[0, 1, 2], [4, 3, 2], [1, 1, 1], [0, 4, 0]])
+BOOK = tokenizer.init(TokenizerSpec(OrderBatchSpec(2, volume_edges=(100,)), compress=2, codes=5, code_dim=3, width=4,
+                                    blocks=1), jax.random.key(5))
+SPEC = EnsembleSpec.of(4, BOOK.spec, width=4, heads=1, layers=1)
+CODES = np.array([[0, 1], [4, 3], [1, 1], [0, 4]])
 SEED = jnp.uint32(3)
 
 
 @pytest.fixture(scope="module")
 def learnt() -> Ensemble:
     """One that changes much."""
-    weights = ensemble.init(SPEC, jax.random.key(0)).weights()
+    weights = ensemble.init(SPEC, jax.random.key(0), BOOK).weights()
     return Ensemble(SPEC, {**weights, "exit": 3 * jax.random.normal(jax.random.key(1), (4, 4)),
-                           "shift": jax.random.normal(jax.random.key(2), (3, 4, 4))})
+                           "shift": jax.random.normal(jax.random.key(2), (SPEC.inputs, 4))}, BOOK)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +119,8 @@ def test_a_state_without_an_ensemble_has_no_array_more(simulator: Simulator, lea
 
 def test_an_ensemble_of_another_model_and_a_damaged_one_are_refused(simulator: Simulator, learnt: Ensemble,
                                                                     start: Start) -> None:
-    other = ensemble.init(dataclasses.replace(SPEC, hidden=8), jax.random.key(0))
-    damaged = Ensemble(SPEC, {**learnt.weights(), "place": jnp.full((3, 4), jnp.nan)})
+    other = ensemble.init(dataclasses.replace(SPEC, hidden=8), jax.random.key(0), BOOK)
+    damaged = Ensemble(SPEC, {**learnt.weights(), "place": jnp.full((2, 4), jnp.nan)}, BOOK)
     for of, message in ((other, r"expected one for hidden states of 4 .* got one for 8; train it with this model"),
                         (damaged, r"rollout: ensemble: weights\.place: expected finite numbers")):
         with pytest.raises(ValueError, match=message):

@@ -67,10 +67,9 @@ def models() -> ControlModels:
     drawn = jax.tree.map(lambda x: 3 * x, batch_model.init(
         BatchModelSpec(batches=3, places=BOOK.places, codes=BOOK.codes, width=16, heads=2), jax.random.key(1)))
     weight = 0.3 * jax.random.normal(jax.random.key(2), (readout.input_count(IMAGES), len(READ)))
-    fresh = ensemble.init(EnsembleSpec(hidden=4, places=BOOK.places, codes=16, width=4, heads=1, layers=1),
-                          jax.random.key(3))
+    fresh = ensemble.init(EnsembleSpec.of(4, BOOK, width=4, heads=1, layers=1), jax.random.key(3), book)
     learnt = Ensemble(fresh.spec, {**fresh.weights(), "exit": 3 * jax.random.normal(jax.random.key(4), (4, 4)),
-                                   "shift": jax.random.normal(jax.random.key(5), (BOOK.places, 4, 4))})
+                                   "shift": jax.random.normal(jax.random.key(5), (fresh.spec.inputs, 4))}, book)
     before = np.random.default_rng(0).poisson(1.0, (2, *IMAGES.shape)).astype(np.uint8)
     return ControlModels(OrderBatches(book, drawn, Readout(weight, jnp.zeros(len(READ)))), learnt, before)
 
@@ -188,14 +187,15 @@ def test_what_has_ended_is_told_nothing_that_counts_and_does_no_harm() -> None:
     assert all(np.isnan(x[1]) for x in ended[1].predicted)
 
 
-def other_ensemble(hidden: int, places: int) -> Ensemble:
-    return ensemble.init(EnsembleSpec(hidden, places, codes=16, width=4, heads=1), jax.random.key(0))
+def other_ensemble(hidden: int, codes: int) -> Ensemble:
+    book = tokenizer.init(dataclasses.replace(BOOK, codes=codes), jax.random.key(0))
+    return ensemble.init(EnsembleSpec.of(hidden, book.spec, width=4, heads=1), jax.random.key(0), book)
 
 
 @pytest.mark.parametrize(("changes", "match"), [
-    (lambda: {"ensemble": other_ensemble(4, 3)},
-     r"ControlModels\.ensemble: expected one for the order-batch model's 4 places and 16 codes, got 3 and 16"),
-    (lambda: {"ensemble": other_ensemble(5, BOOK.places)}, "expected one for hidden states of 4"),
+    (lambda: {"ensemble": other_ensemble(4, 15)},
+     r"ControlModels\.ensemble: expected one for the order-batch model's 4 places and 16 codes, got 4 and 15"),
+    (lambda: {"ensemble": other_ensemble(5, BOOK.codes)}, "expected one for hidden states of 4"),
     (lambda: {"before": np.zeros((4, *IMAGES.shape), np.uint8)}, r"ControlModels\.before: expected up to 3 images"),
     (lambda: {"before": np.zeros((7, 2, *IMAGES.shape), np.uint8)}, "of 8 trajectories, got an array of shape"),
 ])

@@ -29,7 +29,9 @@ def test_orders_lie_in_the_intervals_of_their_images() -> None:
     until = jax.tree.map(jnp.asarray, times.from_ns(times.to_ns(starts.time) + np.array([50, 50, 25]) * SECOND))
     observer = OrderImageObserver(OrderBatchSpec(every_s=20), market.tick, keep=4)
     simulator = Simulator.of(model, market, observers=[observer])
-    found = told_futures.roll(simulator, starts, np.arange(3, dtype=np.int32), 7, until, orders_of)
+    rolled = told_futures.roll(simulator, starts, np.arange(3, dtype=np.int32), 7, until, orders_of)
+    found = rolled.orders
+    assert rolled.full_books == 0
     assert found.codes.shape == (6, 1) and (np.diff(found.batch) >= 0).all()
     assert np.flatnonzero(found.counts).tolist() == [0, 1, 2, 3, 4]  # the last has 25 s, one interval
     accepted = found.codes[:5, 0]  # cancels that find no order of their own make no mark
