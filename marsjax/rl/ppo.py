@@ -29,8 +29,6 @@ from marsjax.rl import policy as policies
 from marsjax.rl.policy import Moments, NetworkSpec, Policy, PolicySpec
 
 MOST_STEPS = 2**31 - 1
-_OF_STEP = ("terminated", "truncated", "final_observation", "discount")
-"""Of `info`: what says nothing of an episode."""
 _LEAST = 1e-8
 
 
@@ -220,10 +218,9 @@ def learn(spec: PPOSpec, env: Environment, params: Any, learner: Learner, count:
       learner: of one seed, or of S with a leading axis, which is then that of the curves too.
       count: of updates.
 
-    Returns the learner and the curves, float32 [count] each: reward, steps and whatever `info` has of numbers are means
-    over the episodes that ended in an update's rollout (NaN if none did), episodes is how many did; policy_loss,
-    value_loss, entropy, divergence (of the new policy from the old, nats), clipped (share of ratios) are means over its
-    gradients; explained is the part of the variance of returns that the values had foretold.
+    Returns the learner and the curves, float32 [count] each: reward and steps are means over the episodes that ended in
+    an update's rollout (NaN if none did), episodes is how many did; policy_loss, value_loss, entropy, divergence (of
+    the new policy from the old, nats), clipped (share of ratios) are means over its gradients; explained is the part of the variance of returns that the values had foretold.
     """
     if jax.tree_util.all_leaves([env]):
         return _learn_constant(spec, env, count, params, learner)
@@ -319,19 +316,13 @@ def _step(spec: PPOSpec, of: PolicySpec, fixed: tuple[Environment, Any, Any],
                             jnp.zeros((1, spec.envs), bool)).value[0]
     discounted = at.discounted * spec.discount + reward
     returns = policies.with_more(returns, discounted)
-    whole = {"reward": at.reward + reward, "steps": (at.steps + 1).astype(jnp.float32), **_numbers(info, spec.envs)}
+    whole = {"reward": at.reward + reward, "steps": (at.steps + 1).astype(jnp.float32)}
     scaled = reward * jax.lax.rsqrt(returns.variance + _LEAST) if spec.normalise_rewards else reward
     steps = Steps(seen, at.begins, action, policies.log_probability(of, found.logits[0], action), found.value[0],
                   scaled, terminated, done, final)
     after = Environments(state, next_seen, done, found.memory, jnp.where(done, 0.0, discounted),
                          jnp.where(done, 0.0, whole["reward"]), jnp.where(done, 0, at.steps + 1))
     return (after, moments, returns), (steps, whole)
-
-
-def _numbers(info: dict[str, Any], count: int) -> dict[str, jax.Array]:
-    """The numbers that `info` has of each environment, float32 [N]."""
-    return {name: jnp.asarray(x, jnp.float32) for name, x in info.items()
-            if name not in _OF_STEP and jnp.shape(x) == (count,) and name not in ("reward", "steps", "episodes")}
 
 
 def _of_episodes(done: jax.Array, ended: dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -37,7 +37,7 @@ class Clock:
         terminated, truncated = state >= self.end, state >= self.limit
         done = terminated | truncated
         seen = jnp.stack([state.astype(jnp.float32), jnp.float32(action)])
-        info = {"final_observation": seen, "state": state, "discount": jnp.float32(0)}
+        info = {"final_observation": seen, "discount": jnp.float32(0)}
         return jnp.where(done, 0.0, seen), jnp.where(done, 0, state), self.pay, terminated, truncated, info
 
     def action_space(self, params=None):
@@ -217,7 +217,7 @@ def test_the_same_key_gives_the_same_weights_alone_or_among_seeds_in_one_trace()
                  ppo.of_seed(many, 0).weights)
     assert of_many["reward"].shape == (2, spec.updates)
     np.testing.assert_array_equal(curves["reward"][~np.isnan(curves["reward"])], 5.0)
-    np.testing.assert_array_equal(curves["state"][~np.isnan(curves["state"])], 5.0)
+    np.testing.assert_array_equal(curves["steps"][~np.isnan(curves["steps"])], 5.0)
     assert float(jnp.sum(curves["episodes"])) == 4 * (spec.updates * spec.length // 5)
 
 
