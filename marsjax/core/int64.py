@@ -59,8 +59,8 @@ def multiply(a: Array | int, b: Array | int) -> Int64:
     return Int64(high, low.lo)
 
 
-def scale(a: Int64, factor: int) -> Int64:
-    """a * factor for a known factor of 0 to 2**31 - 1."""
+def scale(a: Int64, factor: Array | int) -> Int64:
+    """a * factor for a factor of 0 to 2**31 - 1."""
     low = multiply_unsigned(jnp.asarray(a.lo, jnp.uint32), jnp.asarray(factor, jnp.uint32))
     return Int64(low.hi + a.hi * jnp.asarray(factor, jnp.int32), low.lo)
 
@@ -197,6 +197,19 @@ def to_int32(a: Int64) -> jax.Array:
     low = a.lo.astype(jnp.int32)
     saturated = jnp.where(a.hi < 0, jnp.int32(-(2**31)), jnp.int32(2**31 - 1))
     return jnp.where(a.hi == (low >> 31), low, saturated)
+
+
+def to_float32(a: Int64) -> jax.Array:
+    """The nearest float32, but for a last bit where the number is beyond 2**32.
+
+    Examples:
+      >>> float(to_float32(of_int32(-3)))
+      -3.0
+    """
+    is_below = jnp.asarray(a.hi) < 0
+    size = select(is_below, negate(a), a)
+    found = size.hi.astype(jnp.uint32).astype(jnp.float32) * jnp.float32(2**32) + size.lo.astype(jnp.float32)
+    return jnp.where(is_below, -found, found)
 
 
 def from_numpy(value: np.ndarray | int) -> Int64:

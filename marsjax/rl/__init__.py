@@ -1,0 +1,45 @@
+"""Learning to trade: markets as environments with the interface that learners in JAX expect.
+
+What a user needs, each imported when it is first used:
+  `make`: an environment by name, and its params.
+  `MarketEnv`: one learner in a market: reset and step as of a gymnax environment; `Params` is what may change.
+  `Execution`: a task: to buy or sell so many shares at good prices, by 13 actions.
+  `Stride`: how far a step goes: so many messages, or a span of time.
+Backgrounds, the market without its learners:
+  `Replay`: messages of a day as they came; `Recording` is what it reads, which `record` makes of a feed.
+  `Noise`: the noise agent.
+To add to it:
+  `Background`, `Task`: what they must have.
+  `Core`: a background with a task for each of several learners.
+  `quotes`: from what is to rest to the orders that make it so.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from marsjax.rl.base import Background, Task
+    from marsjax.rl.env import Core, MarketEnv, Params
+    from marsjax.rl.execution import Execution
+    from marsjax.rl.named import make
+    from marsjax.rl.noise import Noise
+    from marsjax.rl.passing import Stride
+    from marsjax.rl.replay import Recording, Replay, record
+
+# Where the public names are; `quotes` is a module.
+_HOMES = {
+    "Background": "base", "Core": "env", "Execution": "execution", "MarketEnv": "env", "Noise": "noise",
+    "Params": "env", "Recording": "replay", "Replay": "replay", "Stride": "passing", "Task": "base", "make": "named",
+    "record": "replay",
+}
+
+__all__ = ["Background", "Core", "Execution", "MarketEnv", "Noise", "Params", "Recording", "Replay", "Stride", "Task",
+           "make", "quotes", "record"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        return importlib.import_module(f"{__name__}.{name}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,131 @@
+"""Environments by name: the short way to one learner in a market."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax.agents.noise import NoiseSpec
+from marsjax.core import limits, times
+from marsjax.core.errors import InputError
+from marsjax.core.specs import MarketSpec
+from marsjax.data.feed import DayFeed
+from marsjax.rl.base import Background, Task
+from marsjax.rl.env import Core, MarketEnv, Params
+from marsjax.rl.execution import Execution
+from marsjax.rl.noise import Noise
+from marsjax.rl.passing import Stride
+from marsjax.rl.replay import Recording, Replay, record
+from marsjax.sim.initial import Warmup
+
+_NOISE_MARKET = MarketSpec(capacity=256, trade_width=16, accounts=2)
+Made = tuple[Background, Any]
+"""A background, and what it reads."""
+
+
+def make(task: str | Task, *, background: str, steps: int = 64, **options: Any) -> tuple[MarketEnv, Params]:
+    """An environment of one learner, and its params, as gymnax's `make` gives them.
+
+    Args:
+      task: by name, `execution`, or a task. By name in a market of `noise` or `model`, whose orders are hundreds of
+        shares, it is ten times as large.
+      background: `replay`, `noise` or `model`.
+      steps: of an episode.
+      **options: of `replayed`, `noisy` or `modelled`.
+
+    InputError for a name that is none, and as those functions raise it.
+
+    Examples:
+      >>> from marsjax.sim.initial import Warmup
+      >>> env, params = make("execution", background="noise", starts=2, warmup=Warmup(duration_ns=60 * 10**9),
+      ...                    market=MarketSpec(capacity=64, trade_width=16, accounts=2))
+      >>> env.name, env.num_actions, int(params.tasks[0].target)
+      ('execution-noise', 13, 6000)
+    """
+    if background not in BACKGROUNDS:
+        raise InputError(f"rl.make: background: expected one of {', '.join(BACKGROUNDS)}, got {background!r}")
+    if isinstance(task, str):
+        if task not in TASKS:
+            raise InputError(f"rl.make: task: expected one of {', '.join(TASKS)} or a task, got {task!r}")
+        task = TASKS[task](background)
+    found, data = BACKGROUNDS[background](steps, **options)
+    core = Core(found, (task,))
+    env = MarketEnv(core, core.default_params(data, steps))
+    return env, env.default_params
+
+
+def replayed(steps: int, *, feed: DayFeed, between_ns: tuple[int, int], starts: int = 64, stride: Stride | None = None,
+             market: MarketSpec | None = None, traders: int = 1) -> Made:
+    """A background of a day's messages, which episodes start in at many times.
+
+    Args:
+      steps: of an episode: starts that leave too few messages, or too little time, for one are left out.
+      feed: the day.
+      between_ns: the first start, and the time after which no message is read, nanoseconds since midnight.
+      starts: how many, evenly spaced in between.
+      stride: a message a step unless given.
+      market: as the feed says unless given; either way it gets accounts for the traders, after the feed's.
+      traders: A.
+    """
+    limits.check_whole("starts", starts, 1, limits.TRAJECTORIES)
+    stride = stride or Stride()
+    first_ns, until_ns = between_ns
+    spec = market or feed.venue.market()
+    spec = dataclasses.replace(spec, accounts=feed.venue.accounts + traders)
+    found = Replay(spec, tuple(range(feed.venue.accounts, spec.accounts)), stride)
+    last_ns = until_ns - steps * stride.span_ns
+    if last_ns <= first_ns:
+        raise InputError(f"rl.make: between_ns: expected at least {steps} steps of {stride.span_ns} ns, got "
+                         f"{first_ns} to {until_ns}")
+    times_ns = np.unique(np.linspace(first_ns, last_ns, starts, endpoint=stride.span_ns > 0).astype(np.int64))
+    data = record(spec, feed, times_ns.tolist(), until_ns)
+    return found, _long_enough(data, steps * stride.messages)
+
+
+def _long_enough(data: Recording, needed: int) -> Recording:
+    """Without the starts that fewer messages than needed follow; InputError if there is no other."""
+    keeps = np.asarray(data.first) + max(needed, 1) <= data.message_count
+    if not keeps.any():
+        raise InputError(f"rl.make: expected {needed} messages after a start, got at most "
+                         f"{data.message_count - int(data.first[0])}: fewer steps or messages a step, or a later end")
+    starts, first, time = jax.tree.map(lambda x: jnp.asarray(x)[keeps], (data.starts, data.first, data.time))
+    return Recording(data.messages, starts, first, time)
+
+
+def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, stride: Stride | None = None,
+          market: MarketSpec | None = None, warmup: Warmup | None = None, traders: int = 1) -> Made:
+    """A background of the noise agent, and books to start from.
+
+    Args:
+      steps: of an episode: the session must be open as long.
+      starts: books.
+      agent: what it draws from.
+      stride: a wake-up a step unless given.
+      market: with an account for the noise agent and one for each trader.
+      warmup: half an hour before the starts unless given.
+      traders: A.
+    """
+    agent, stride, warmup = agent or NoiseSpec(), stride or Stride(), warmup or Warmup()
+    spec = market or dataclasses.replace(_NOISE_MARKET, accounts=1 + traders)
+    found = Noise(spec, tuple(range(1, 1 + traders)), agent, stride)
+    # A wake-up comes 1.5 intervals after the one before at the latest.
+    longest_ns = steps * (stride.span_ns or 3 * stride.messages * agent.interval_ns // 2)
+    begin_ns = warmup.start_ns + warmup.duration_ns
+    if not any(p.uncross_ns is None and p.start_ns <= begin_ns and begin_ns + longest_ns <= p.end_ns
+               for p in spec.session.periods):
+        raise InputError(f"rl.make: expected continuous trading for {longest_ns / times.SECOND_NS:g} s after "
+                         f"{begin_ns} ns, got the session {spec.session}: fewer steps, or an earlier warmup")
+    return found, found.starts(starts, warmup=warmup)
+
+
+BACKGROUNDS: dict[str, Callable[..., Made]] = {"replay": replayed, "noise": noisy}
+
+
+def _execution(background: str) -> Task:
+    return Execution() if background == "replay" else Execution(target=6_000, lot=100)
+
+
+TASKS: dict[str, Callable[[str], Task]] = {"execution": _execution}
