@@ -1,9 +1,9 @@
 """Executions by rule, in the environment that a policy is trained in: the same starts, clock, accounts and reward.
 
 `Measured` stands for an execution task, adds to `info` what comparisons need, and, given a rule, sends what the rule
-says in place of what an action says. So a policy and the rules are told apart by their orders alone. The rules are those
-of `marsjax.agents` (TWAP, VWAP, participation, immediate execution), at the environment's steps in place of seconds,
-and all of them send what is left at the last step.
+says in place of what an action says. So a policy and the rules differ in their orders alone. The rules are those of
+`marsjax.agents` (TWAP, VWAP, participation, immediate execution), at the environment's steps in place of seconds, and
+all of them send what is left at the last step.
 """
 
 import dataclasses

@@ -86,6 +86,14 @@ def episodes(env: Environment, params: Any, actor: Actor, keys: jax.Array, most_
     return _of_pytree(most_steps, env, params, actor, keys)
 
 
+def by_step(env: Environment, params: Any, actor: Actor, keys: jax.Array, steps: int) -> dict[str, jax.Array]:
+    """What `info` tells in each of so many steps, float32 [K, B]; those after an episode's end are of the next one."""
+    limits.check_whole("steps", steps, 1, limits.STEPS_OF_A_CALL)
+    if jax.tree_util.all_leaves([env]):
+        return jax.jit(lambda *x: _by_step(env, *x, steps))(params, actor, keys)
+    return jax.jit(lambda *x: _by_step(*x, steps))(env, params, actor, keys)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _of_constant(env: Environment, most_steps: int, params: Any, actor: Actor, keys: jax.Array) -> Episodes:
     return _episodes(env, params, actor, keys, most_steps)
@@ -97,28 +105,49 @@ def _of_pytree(most_steps: int, env: Environment, params: Any, actor: Actor, key
 
 
 def _episodes(env: Environment, params: Any, actor: Actor, keys: jax.Array, most_steps: int) -> Episodes:
-    count = len(keys)
-    seen, state = jax.vmap(lambda key: env.reset(jax.random.fold_in(key, 0), params))(keys)
+    def one(now: _Now) -> tuple[_Now, dict[str, jax.Array]]:
+        return _stepped(env, params, actor, keys, now)
 
-    def stepped(now: _Now) -> tuple[_Now, dict[str, jax.Array]]:
-        drawn = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, now.step + 1)))(keys)
-        memory, action = actor.act(now.memory, now.seen, jnp.full(count, now.step == 0), drawn[0, 0])
-        seen, state, reward, terminated, truncated, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
-            drawn[:, 1], now.state, action, params)
-        was = now.found
-        goes_on = ~was.is_whole
-        told = {name: jnp.asarray(x, jnp.float32) for name, x in info.items()
-                if name not in _NO_NUMBERS and jnp.shape(x) == (count,)}
-        found = Episodes(
-            was.reward + jnp.where(goes_on, reward, 0.0), was.steps + goes_on, was.is_whole | terminated | truncated,
-            {name: was.sums.get(name, 0.0) + jnp.where(goes_on, x, 0.0) for name, x in told.items()},
-            {name: jnp.where(goes_on, x, was.last.get(name, 0.0)) for name, x in told.items()})
-        return _Now(state, seen, memory, now.step + 1, found), told
-
-    nothing = jnp.zeros(count)
-    first = _Now(state, seen, actor.begin(count), jnp.int32(0),
-                 Episodes(nothing, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool), {}, {}))
-    empty = {name: nothing for name in jax.eval_shape(stepped, first)[1]}
+    first = _first(env, params, actor, keys)
+    empty = dict.fromkeys(jax.eval_shape(one, first)[1], jnp.zeros(len(keys)))
     first = first._replace(found=first.found._replace(sums=empty, last=empty))
     return jax.lax.while_loop(lambda now: (now.step < most_steps) & ~jnp.all(now.found.is_whole),
-                              lambda now: stepped(now)[0], first).found
+                              lambda now: one(now)[0], first).found
+
+
+def _by_step(env: Environment, params: Any, actor: Actor, keys: jax.Array, steps: int) -> dict[str, jax.Array]:
+    def one(now: _Now, _: None) -> tuple[_Now, dict[str, jax.Array]]:
+        after, told = _stepped(env, params, actor, keys, now)
+        return after._replace(found=now.found), told
+
+    return jax.lax.scan(one, _first(env, params, actor, keys), None, length=steps)[1]
+
+
+def _first(env: Environment, params: Any, actor: Actor, keys: jax.Array) -> _Now:
+    seen, state = starts(env, params, keys)
+    count, nothing = len(keys), jnp.zeros(len(keys))
+    return _Now(state, seen, actor.begin(count), jnp.int32(0),
+                Episodes(nothing, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool), {}, {}))
+
+
+def starts(env: Environment, params: Any, keys: jax.Array) -> tuple[Any, Any]:
+    """The observations and states, [B, ...], that the episodes of `episodes` begin with."""
+    return jax.vmap(lambda key: env.reset(jax.random.fold_in(key, 0), params))(keys)
+
+
+def _stepped(env: Environment, params: Any, actor: Actor, keys: jax.Array, now: _Now
+             ) -> tuple[_Now, dict[str, jax.Array]]:
+    """A step of all episodes, and what `info` told in it."""
+    count, was = len(keys), now.found
+    drawn = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, now.step + 1)))(keys)
+    memory, action = actor.act(now.memory, now.seen, jnp.full(count, now.step == 0), drawn[0, 0])
+    seen, state, reward, terminated, truncated, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
+        drawn[:, 1], now.state, action, params)
+    goes_on = ~was.is_whole
+    told = {name: jnp.asarray(x, jnp.float32) for name, x in info.items()
+            if name not in _NO_NUMBERS and jnp.shape(x) == (count,)}
+    found = Episodes(
+        was.reward + jnp.where(goes_on, reward, 0.0), was.steps + goes_on, was.is_whole | terminated | truncated,
+        {name: was.sums.get(name, 0.0) + jnp.where(goes_on, x, 0.0) for name, x in told.items()},
+        {name: jnp.where(goes_on, x, was.last.get(name, 0.0)) for name, x in told.items()})
+    return _Now(state, seen, memory, now.step + 1, found), told

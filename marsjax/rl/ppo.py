@@ -220,7 +220,8 @@ def learn(spec: PPOSpec, env: Environment, params: Any, learner: Learner, count:
 
     Returns the learner and the curves, float32 [count] each: reward and steps are means over the episodes that ended in
     an update's rollout (NaN if none did), episodes is how many did; policy_loss, value_loss, entropy, divergence (of
-    the new policy from the old, nats), clipped (share of ratios) are means over its gradients; explained is the part of the variance of returns that the values had foretold.
+    the new policy from the old, nats), clipped (share of ratios) are means over its gradients; explained is the part of
+    the variance of returns that the values had foretold.
     """
     if jax.tree_util.all_leaves([env]):
         return _learn_constant(spec, env, count, params, learner)
