@@ -1,7 +1,7 @@
 """Trains agents that execute an order, by reinforcement in a market, and compares them with executions by rule.
 
     python -m marsjax.experiments.train_agent --config=configs/train_agent.py
-    python -m marsjax.experiments.train_agent --config=configs/train_agent.py:execution,background=model --config.envs=64
+    python -m marsjax.experiments.train_agent --config=train_agent:execution,background=model --config.envs=64
     python -m marsjax.experiments.train_agent --config=train_agent:execution,source=busy,seeds=8
     python -m marsjax.experiments.train_agent --config=train_agent:execution,source=sse,folder=data/sse,symbol=600761
 
