@@ -4,10 +4,14 @@ What a user needs, each imported when it is first used:
   `make`: an environment by name, and its params.
   `MarketEnv`: one learner in a market: reset and step as of a gymnax environment; `Params` is what may change.
   `Execution`: a task: to buy or sell so many shares at good prices, by 13 actions.
+  `SlicedExecution`: the same in slices, as in MarS's paper, by 66 actions.
   `Stride`: how far a step goes: so many messages, or a span of time.
+  `MarlEnv`: one learner or several, with JaxMARL's dictionaries.
+  `gymnasium_envs`: the same for Gymnasium, in NumPy (extra `rl`).
 Backgrounds, the market without its learners:
   `Replay`: messages of a day as they came; `Recording` is what it reads, which `record` makes of a feed.
   `Noise`: the noise agent.
+  `Model`: an order model, which answers to what a learner does.
 To add to it:
   `Background`, `Task`: what they must have.
   `Core`: a background with a task for each of several learners.
@@ -21,20 +25,23 @@ if TYPE_CHECKING:
     from marsjax.rl.base import Background, Task
     from marsjax.rl.env import Core, MarketEnv, Params
     from marsjax.rl.execution import Execution
+    from marsjax.rl.marl import MarlEnv
+    from marsjax.rl.model import Model
     from marsjax.rl.named import make
     from marsjax.rl.noise import Noise
     from marsjax.rl.passing import Stride
     from marsjax.rl.replay import Recording, Replay, record
+    from marsjax.rl.sliced import SlicedExecution
 
-# Where the public names are; `quotes` is a module.
+# Where the records and functions are; the other public names are modules.
 _HOMES = {
-    "Background": "base", "Core": "env", "Execution": "execution", "MarketEnv": "env", "Noise": "noise",
-    "Params": "env", "Recording": "replay", "Replay": "replay", "Stride": "passing", "Task": "base", "make": "named",
-    "record": "replay",
+    "Background": "base", "Core": "env", "Execution": "execution", "MarketEnv": "env", "MarlEnv": "marl",
+    "Model": "model", "Noise": "noise", "Params": "env", "Recording": "replay", "Replay": "replay",
+    "SlicedExecution": "sliced", "Stride": "passing", "Task": "base", "make": "named", "record": "replay",
 }
 
-__all__ = ["Background", "Core", "Execution", "MarketEnv", "Noise", "Params", "Recording", "Replay", "Stride", "Task",
-           "make", "quotes", "record"]
+__all__ = ["Background", "Core", "Execution", "MarketEnv", "MarlEnv", "Model", "Noise", "Params", "Recording",
+           "Replay", "SlicedExecution", "Stride", "Task", "gymnasium_envs", "make", "quotes", "record"]
 
 
 def __getattr__(name: str) -> Any:

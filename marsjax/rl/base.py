@@ -188,3 +188,14 @@ def addressed(sent: Order, account: int, time: Time) -> Order:
     return dataclasses.replace(
         sent, time=jax.tree.map(lambda x: jnp.broadcast_to(x, shape), time),
         order_id=jnp.full(shape, NO_ID, jnp.int32), account=jnp.full(shape, account, jnp.int32))
+
+
+def start_and_words(key: jax.Array, starts: int) -> tuple[jax.Array, jax.Array]:
+    """Which of the starts an episode begins at, int32, each as likely as the others, and uint32 [2] for its draws."""
+    return (jax.random.randint(jax.random.fold_in(key, 0), (), 0, starts),
+            jax.random.bits(jax.random.fold_in(key, 1), (2,), jnp.uint32))
+
+
+def key_of(words: jax.Array) -> jax.Array:
+    """The typed key of an episode's words, uint32 [..., 2]."""
+    return jax.random.wrap_key_data(words, impl="threefry2x32")

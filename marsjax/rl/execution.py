@@ -14,14 +14,15 @@ from marsjax.core import int64, limits
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Int64, Order
 from marsjax.rl import quotes
-from marsjax.rl.base import Judged, MarketSeen, StepTrades, TraderFills
+from marsjax.rl.base import ROOM, Judged, MarketSeen, StepTrades, TraderFills
 
 FEATURES = ("executed", "start_price", "is_sell", "far_price", "near_price", "far_depth", "near_depth", "remaining",
             "time_left", "spread", "step", "target")
 """Of an observation, in this order."""
 MOST = 10_000.0
 _SIZES = (1, 2, 5)
-_SIDES = {"random": -1, "sell": 0, "buy": 1}
+SIDES = {"random": -1, "sell": 0, "buy": 1}
+"""As `ExecutionParams.side` counts them."""
 
 
 @jax.tree_util.register_dataclass
@@ -52,6 +53,15 @@ class ExecutionState(NamedTuple):
     """int32 shares."""
     start_price: Array
     """int32, mid at the start, 1e-4 of the currency."""
+    step: Array
+    """int32, steps made."""
+
+    @classmethod
+    def start(cls, side: Array, key: jax.Array, seen: MarketSeen) -> "ExecutionState":
+        """Nothing is traded; the side is drawn where it is -1."""
+        zero = jnp.zeros((), jnp.int32)
+        is_buy = jnp.where(side < 0, jax.random.bernoulli(key), side == 1)
+        return cls(is_buy, zero, jnp.asarray(seen.view.mid_price), zero)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +93,8 @@ class Execution:
         limits.check_whole("Execution.target", self.target, 1, 2**30)
         limits.check_whole("Execution.lot", self.lot, 1, 2**30 // max(_SIZES))
         limits.check_whole("Execution.penalty_ticks", self.penalty_ticks, 0, 2**20)
-        if self.side not in _SIDES:
-            raise InputError(f"Execution.side: expected one of {', '.join(_SIDES)}, got {self.side!r}")
+        if self.side not in SIDES:
+            raise InputError(f"Execution.side: expected one of {', '.join(SIDES)}, got {self.side!r}")
         if not self.reward_unit > 0:
             raise InputError(f"Execution.reward_unit: expected a number above 0, got {self.reward_unit!r}")
 
@@ -106,19 +116,17 @@ class Execution:
     @property
     def most_orders(self) -> int:
         """Of a step."""
-        return quotes.MOST_ORDERS
+        return ROOM + 1
 
     def default_params(self) -> ExecutionParams:
         """As the fields say."""
         return ExecutionParams(
-            jnp.int32(self.target), jnp.int32(self.lot), jnp.int32(_SIDES[self.side]), jnp.float32(self.drift_weight),
+            jnp.int32(self.target), jnp.int32(self.lot), jnp.int32(SIDES[self.side]), jnp.float32(self.drift_weight),
             jnp.int32(self.penalty_ticks), jnp.float32(self.reward_unit))
 
     def begin(self, params: ExecutionParams, key: jax.Array, seen: MarketSeen) -> ExecutionState:
         """Nothing is traded."""
-        drawn = jax.random.bernoulli(key)
-        return ExecutionState(jnp.where(params.side < 0, drawn, params.side == 1), jnp.zeros((), jnp.int32),
-                              jnp.asarray(seen.view.mid_price))
+        return ExecutionState.start(params.side, key, seen)
 
     def orders(self, params: ExecutionParams, state: ExecutionState, seen: MarketSeen, resting: Resting, action: Array
                ) -> Order:
@@ -147,26 +155,32 @@ class Execution:
         worst = mid - sign * params.penalty * seen.tick
         gain = sign * (advantage + (worst - vwap) * charged)
         drift = sign * vwap * (traded + charged)
-        reward = (gain + params.drift_weight * drift) / (seen.tick * params.reward_unit)
-        after = state._replace(filled=state.filled + traded)
+        reward = (gain + params.drift_weight * drift) * (1 / (seen.tick * params.reward_unit))
+        after = state._replace(filled=state.filled + traded, step=state.step + 1)
         info = {"filled": after.filled, "unfilled": charged, "advantage": gain / seen.tick, "drift": drift / seen.tick,
                 "refused": fills.refused}
         return Judged(after, reward.astype(jnp.float32), left <= 0, info)
 
     def observe(self, params: ExecutionParams, state: ExecutionState, seen: MarketSeen, passed: tuple[Array, Array]
                 ) -> jax.Array:
-        """The features: prices less the start's over 10 (currency), depths over 1,000 shares, parts of the target."""
-        step, steps = passed
-        ask, bid = quotes.touch(seen.view, seen.tick, state.start_price)
-        far, near = jnp.where(state.is_buy, ask, bid), jnp.where(state.is_buy, bid, ask)
-        depth = int64.to_float32(seen.depth)
-        # Row 0 of the depths are asks, which a buy trades with.
-        far_depth, near_depth = depth[jnp.where(state.is_buy, 0, 1)], depth[jnp.where(state.is_buy, 1, 0)]
-        found = (
-            state.filled / params.target, state.start_price / 1e7, ~state.is_buy, (far - state.start_price) / 1e5,
-            (near - state.start_price) / 1e5, far_depth / 1e3, near_depth / 1e3,
-            (params.target - state.filled) / params.target, 1 - step / steps, (ask - bid) / 1e4, step / 30, 1.0)
-        return jnp.clip(jnp.stack([jnp.asarray(x, jnp.float32) for x in found]), -MOST, MOST)
+        """The features (`look`)."""
+        return look(params.target, state, seen, passed)
+
+
+def look(target: Array, state: ExecutionState, seen: MarketSeen, passed: tuple[Array, Array]) -> jax.Array:
+    """`FEATURES`, float32 [12]: prices less the start's over 10 (currency), depths over 1,000, parts of the target."""
+    # By reciprocals: a compiler may make them of divisions, and not in every batch alike.
+    step, part, whole = passed[0], 1 / target, 1 / passed[1]
+    ask, bid = quotes.touch(seen.view, seen.tick, state.start_price)
+    far, near = jnp.where(state.is_buy, ask, bid), jnp.where(state.is_buy, bid, ask)
+    depth = int64.to_float32(seen.depth)
+    # Row 0 of the depths are asks, which a buy trades with.
+    far_depth, near_depth = depth[jnp.where(state.is_buy, 0, 1)], depth[jnp.where(state.is_buy, 1, 0)]
+    found = (
+        state.filled * part, state.start_price / 1e7, ~state.is_buy, (far - state.start_price) / 1e5,
+        (near - state.start_price) / 1e5, far_depth / 1e3, near_depth / 1e3,
+        (target - state.filled) * part, 1 - step * whole, (ask - bid) / 1e4, step / 30, 1.0)
+    return jnp.clip(jnp.stack([jnp.asarray(x, jnp.float32) for x in found]), -MOST, MOST)
 
 
 def above(seen: MarketSeen, price: Array) -> jax.Array:

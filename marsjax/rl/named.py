@@ -1,14 +1,16 @@
 """Environments by name: the short way to one learner in a market."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from marsjax.agents.base import Agent
 from marsjax.agents.noise import NoiseSpec
+from marsjax.checkpoint.load import LoadedModel
 from marsjax.core import limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
@@ -16,10 +18,14 @@ from marsjax.data.feed import DayFeed
 from marsjax.rl.base import Background, Task
 from marsjax.rl.env import Core, MarketEnv, Params
 from marsjax.rl.execution import Execution
+from marsjax.rl.model import Model
 from marsjax.rl.noise import Noise
 from marsjax.rl.passing import Stride
+from marsjax.rl.quotes import MOST_ORDERS
 from marsjax.rl.replay import Recording, Replay, record
-from marsjax.sim.initial import Warmup
+from marsjax.rl.sliced import SlicedExecution
+from marsjax.sim.env import Environment
+from marsjax.sim.initial import Start, Warmup
 
 _NOISE_MARKET = MarketSpec(capacity=256, trade_width=16, accounts=2)
 Made = tuple[Background, Any]
@@ -30,8 +36,8 @@ def make(task: str | Task, *, background: str, steps: int = 64, **options: Any) 
     """An environment of one learner, and its params, as gymnax's `make` gives them.
 
     Args:
-      task: by name, `execution`, or a task. By name in a market of `noise` or `model`, whose orders are hundreds of
-        shares, it is ten times as large.
+      task: by name, `execution` or `sliced`, or a task. By name in a market of `noise` or `model`, whose orders are
+        hundreds of shares, it is ten times as large.
       background: `replay`, `noise` or `model`.
       steps: of an episode.
       **options: of `replayed`, `noisy` or `modelled`.
@@ -121,11 +127,38 @@ def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, strid
     return found, found.starts(starts, warmup=warmup)
 
 
-BACKGROUNDS: dict[str, Callable[..., Made]] = {"replay": replayed, "noise": noisy}
+def modelled(steps: int, *, model: LoadedModel, market: MarketSpec, starts: Start | Sequence[Start],
+             step_ns: int = times.SECOND_NS, agents: Sequence[Agent] = (), account: int = 2) -> Made:
+    """A background of an order model, which has one trader.
+
+    Args:
+      steps: of an episode.
+      model: with its bin converters.
+      market: sizes and session, with an account for the trader.
+      starts: where episodes begin, in books of one size (`sim.initial.resize`); all in one period of trading.
+      step_ns: between two steps.
+      agents: who else trades.
+      account: of the trader.
+    """
+    environment = Environment.of(model, market, step_ns=step_ns, episode_ns=steps * step_ns, agents=agents,
+                                 account=account, most_orders=MOST_ORDERS)
+    every = [starts] if isinstance(starts, Start) else list(starts)
+    if not every:
+        raise InputError("rl.make: starts: expected at least one, got none")
+    start = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), *every)
+    found = Model.of(environment)
+    return found, found.starts(environment, start)
+
+
+BACKGROUNDS: dict[str, Callable[..., Made]] = {"replay": replayed, "noise": noisy, "model": modelled}
 
 
 def _execution(background: str) -> Task:
     return Execution() if background == "replay" else Execution(target=6_000, lot=100)
 
 
-TASKS: dict[str, Callable[[str], Task]] = {"execution": _execution}
+def _sliced(background: str) -> Task:
+    return SlicedExecution(target=600, lot=10) if background == "replay" else SlicedExecution()
+
+
+TASKS: dict[str, Callable[[str], Task]] = {"execution": _execution, "sliced": _sliced}

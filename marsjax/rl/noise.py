@@ -14,7 +14,7 @@ from marsjax.core.specs import MarketSpec
 from marsjax.market import orders as make
 from marsjax.market.process import NOT_MADE, ByPrice, MarketState, process
 from marsjax.rl import passing
-from marsjax.rl.base import Begun, Stepped, where
+from marsjax.rl.base import Begun, Stepped, key_of, start_and_words, where
 from marsjax.rl.passing import Flow, Stride
 from marsjax.rl.quotes import MOST_ORDERS
 from marsjax.sim import initial
@@ -47,8 +47,8 @@ class NoiseState(NamedTuple):
     """int32, wake-ups so far, which key its draws."""
     time: Time
     """The clock."""
-    key: jax.Array
-    """Of the episode."""
+    words: jax.Array
+    """Of the episode, uint32 [2]: all draws are folded from it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +58,15 @@ class Noise:
     market: MarketSpec
     accounts: tuple[int, ...]
     """Of the traders, 1 and later."""
-    agent: NoiseSpec = NoiseSpec()
-    stride: Stride = Stride()
+    agent: NoiseSpec
+    stride: Stride
     most_orders: int = MOST_ORDERS
 
     def __post_init__(self) -> None:
         passing.check_accounts("Noise", self.market, self.accounts, 1)
 
     def starts(self, count: int, seed: int = 0, warmup: Warmup | None = None) -> NoiseStarts:
-        """So many books after a warm-up of half an hour, unless another one is given; InputError as of `initial.noise`."""
+        """So many books after a warm-up, by default of half an hour; InputError as of `initial.noise`."""
         warmup = warmup or Warmup()
         market, _ = initial.noise(self.market, self.agent, warmup, seed, count)
         time = times.of_ns(warmup.start_ns + warmup.duration_ns)
@@ -74,17 +74,15 @@ class Noise:
 
     def begin(self, data: NoiseStarts, key: jax.Array) -> Begun:
         """One of the starts, each as likely as the others; what comes after it is drawn anew."""
-        number = jax.random.randint(jax.random.fold_in(key, 0), (), 0, data.start_count)
+        number, own = start_and_words(key, data.start_count)
         market, time = jax.tree.map(lambda x: x[number], (data.starts, data.time))
         seen, resting = passing.seen_of(self.market, self.accounts, market, time)
-        own = jax.random.fold_in(key, 1)
-        first = times.add(time, times.draw_uniform(jax.random.bits(own, (), jnp.uint32), 0, self.agent.interval_ns))
+        first = times.add(time, times.draw_uniform(own[0], 0, self.agent.interval_ns))
         return Begun(NoiseState(market, first, jnp.zeros((), jnp.int32), time, own), seen, resting)
 
     def renew(self, data: NoiseStarts, key: jax.Array, done: Array, old: Begun) -> Begun:
         """Where `done`, a new start."""
-        new = self.begin(data, key)
-        return where(done, new, old)
+        return where(done, self.begin(data, key), old)
 
     def step(self, data: NoiseStarts, state: NoiseState, sent: Order) -> Stepped:
         """Sends the traders' orders at the clock's time, then the noise agent goes on."""
@@ -96,7 +94,8 @@ class Noise:
 
         def one(flow: Flow) -> Flow:
             wake, number = flow.cursor
-            plan = noise_agent.act(self.agent, jax.random.fold_in(state.key, number), flow.market.book.last_price)
+            key = jax.random.fold_in(key_of(state.words), number)
+            plan = noise_agent.act(self.agent, key, flow.market.book.last_price)
             order = make.limit_order(plan.kind, plan.price, plan.volume, account=0, time=wake)
             by_price = ByPrice(plan.kind == Kind.CANCEL, (0, 0), plan.upper_wins)
             after, _ = process(self.market, None, MarketState(flow.market, NOT_MADE, NOT_MADE), order,
@@ -109,5 +108,5 @@ class Noise:
 
         flow = passing.go_on(self.stride, flow, one, is_due)
         time = until if span else times.select(times.before(state.time, flow.market.time), flow.market.time, state.time)
-        after = NoiseState(flow.market, *flow.cursor, time, state.key)
+        after = state._replace(market=flow.market, wake=flow.cursor[0], number=flow.cursor[1], time=time)
         return passing.stepped(self.market, self.accounts, state.market, flow, (after, time, jnp.zeros((), bool)))

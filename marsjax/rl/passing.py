@@ -1,4 +1,4 @@
-"""Orders through the exchange beside traders whose fills are counted: what replayed and noise markets have in common."""
+"""Orders through the exchange beside traders whose fills are counted: what replays and noise have in common."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -5,6 +5,7 @@ rest of them is cancelled; where all are gone, it does nothing.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from marsjax.core.specs import MarketSpec
 from marsjax.data.feed import LARGEST_ID, DayFeed
 from marsjax.market import exchange
 from marsjax.rl import passing
-from marsjax.rl.base import Begun, Stepped, where
+from marsjax.rl.base import Begun, Stepped, start_and_words, where
 from marsjax.rl.passing import Flow, Stride
 from marsjax.rl.quotes import MOST_ORDERS
 from marsjax.sim.initial.given_orders import Chunk, PassSpec, Stop, pass_feeds
@@ -73,7 +74,7 @@ class Replay:
     """The feed's (`DayFeed.venue`), with accounts for the traders."""
     accounts: tuple[int, ...]
     """Of the traders."""
-    stride: Stride = Stride()
+    stride: Stride
     most_orders: int = MOST_ORDERS
 
     def __post_init__(self) -> None:
@@ -81,7 +82,7 @@ class Replay:
 
     def begin(self, data: Recording, key: jax.Array) -> Begun:
         """One of the starts, each as likely as the others."""
-        number = jax.random.randint(key, (), 0, data.start_count)
+        number, _ = start_and_words(key, data.start_count)
         market, first, time = jax.tree.map(lambda x: x[number], (data.starts, data.first, data.time))
         seen, resting = passing.seen_of(self.market, self.accounts, market, time)
         return Begun(ReplayState(market, first, time), seen, resting)
@@ -183,7 +184,7 @@ def _free_id(orders: Order) -> int:
 
 def _check_times(market: MarketSpec, starts_ns: Sequence[int], until_ns: int) -> None:
     every = [*starts_ns, until_ns]
-    if not starts_ns or any(b <= a for a, b in zip(every, every[1:], strict=False)):
+    if not starts_ns or any(b <= a for a, b in itertools.pairwise(every)):
         raise InputError(f"record: expected starts_ns that rise and lie before until_ns, got {every}")
     period = [p for p in market.session.periods if p.start_ns <= every[0] <= p.end_ns]
     is_open = np.asarray(sessions.phase_at(market.session, times.from_ns(np.array(every)))) == Phase.CONTINUOUS

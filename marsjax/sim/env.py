@@ -55,6 +55,8 @@ class OutsideFills(NamedTuple):
     """int32, orders that the exchange took, cancels among them."""
     refused: Array
     """int32, orders that it did not."""
+    value: Int64
+    """Sum of price x volume of its trades, bought and sold, 1e-4 of the currency."""
 
 
 class OutsideState(NamedTuple):
@@ -91,17 +93,18 @@ class Outside:
     def init(self) -> tuple[OutsideState, Time]:
         """Nothing to send; it wakes up as soon as the trajectory starts."""
         zero = jnp.zeros((), jnp.int32)
-        fills = OutsideFills(zero, zero, int64.of_int32(zero), zero, zero)
+        fills = OutsideFills(zero, zero, int64.of_int32(zero), zero, zero, int64.of_int32(zero))
         return OutsideState(no_orders(self.most_orders), zero, fills), times.of_ns(0)
 
     def on_event(self, state: OutsideState, event: AgentEvent) -> OutsideState:
         """Adds up its fills."""
         shares, fills = int64.to_int32(event.shares), state.fills
         accepted = event.status == Status.ACCEPTED
+        spent = int64.select(event.cash.hi < 0, int64.negate(event.cash), event.cash)
         return state._replace(fills=OutsideFills(
             fills.bought + jnp.maximum(shares, 0), fills.sold + jnp.maximum(-shares, 0),
             int64.add(fills.cash, event.cash), fills.accepted + (event.is_own & accepted),
-            fills.refused + (event.is_own & ~accepted)))
+            fills.refused + (event.is_own & ~accepted), int64.add(fills.value, spent)))
 
     def act(self, state: OutsideState, seen: Observation, key: jax.Array) -> Action:
         """Sends the orders it was given."""
@@ -192,10 +195,17 @@ class Environment:
         key = typed(key)
         if key.ndim == 0:
             return _first(self.reset(key[None], _alone(start)))
+        return self.first(key, self.begin(start))
+
+    def begin(self, start: Start) -> SimState:
+        """Trajectories [B] at starts [B], before anything is drawn: what `reset` makes of a start without its key."""
         until = None
         if self.episode_ns is not None:
             until = times.add(start.time, times.of_ns(self.episode_ns))
-        state = sim_step.begin(self.simulator, start, jnp.zeros(key.shape, jnp.int32), until=until)
+        return sim_step.begin(self.simulator, start, jnp.zeros(jnp.shape(start.count), jnp.int32), until=until)
+
+    def first(self, key: jax.Array, state: SimState) -> tuple[Observation, SimState]:
+        """Trajectories [B] of `begin` up to the first wake-up, under keys [B]."""
         seen, state, _ = _advance(self, key, state, jnp.ones(key.shape, bool))
         return seen, state
 

@@ -30,7 +30,7 @@ def messages(count: int = 240, seed: int = 3) -> Order:
     time_ns = np.sort(random.integers(BEGIN_NS - 120 * SECOND_NS, END_NS, count))
     kind = random.integers(0, 2, count)
     away = random.integers(-1, 5, count) * 100
-    mid = 100_000 + 100 * np.cumsum(random.integers(-1, 2, count)) // 4 * 1
+    mid = 100_000 + 100 * np.cumsum(random.integers(-1, 2, count)) // 4
     price = (mid + np.where(kind == 0, away, -away)) // 100 * 100
     volume = random.integers(1, 6, count) * 100
     number = np.arange(count)
@@ -62,3 +62,13 @@ def noise_env(span_ns: int = 0) -> MarketEnv:
     stride = Stride(0, span_ns) if span_ns else Stride(5)
     return make(TASK, background="noise", steps=STEPS, starts=3, stride=stride, market=SPEC,
                 warmup=Warmup(duration_ns=300 * SECOND_NS, steps_per_call=64))[0]
+
+
+@functools.cache
+def model_env() -> MarketEnv:
+    model, spec = testing.tiny_model(), testing.tiny_market(accounts=3)
+    starts = [testing.random_start(spec, model, BEGIN_NS, seed) for seed in range(3)]
+    return make(TASK, background="model", steps=4, model=model, market=spec, starts=starts)[0]
+
+
+ENVS = {"replay": replay_env, "noise": noise_env, "model": model_env}
