@@ -19,9 +19,8 @@ from marsjax.core.records import Array, Int64, Order
 from marsjax.rl import quotes
 from marsjax.rl.base import Judged, MarketSeen, StepTrades, TraderFills
 
-_PARTS = 2**16
-"""In which a profile counts; lots x this stay in int32."""
-_MOST_LOTS = 2**31 // _PARTS - 1
+MOST_WEIGHT = 2**15
+"""Of a profile, all its steps together: products of two of them stay in int32."""
 
 
 class Progress(NamedTuple):
@@ -80,14 +79,15 @@ class Scheduled:
     The schedule is in whole lots, rounded down, and its last entry is the target.
 
     Examples:
-      >>> Scheduled().due(Progress(0, 1_000, 100, 0, 0.0), 4).tolist()
+      >>> int(Scheduled().due(Progress(0, 1_000, 100, 0, 0.0), 4))
       200
-      >>> Scheduled(profile=(3, 1)).due(Progress(0, 1_000, 100, 0, 0.0), 2).tolist()
+      >>> int(Scheduled(profile=(3, 1)).due(Progress(0, 1_000, 100, 0, 0.0), 2))
       700
     """
 
     profile: tuple[int, ...] = ()
-    """Weight of each step, in any unit: what others traded in it at other starts (VWAP). Empty: all alike (TWAP)."""
+    """Weight of each step, in any unit, 2**15 in all at most: what others traded in it at other starts (VWAP). Empty:
+    all alike (TWAP)."""
     patience: int = 0
     """Steps before it is due that a part already waits at the best price of the own side; 0: none waits."""
     name: str = "twap"
@@ -97,20 +97,22 @@ class Scheduled:
             limits.check_whole("Scheduled.profile", weight, 0, 2**31 - 1)
         if self.profile and not sum(self.profile):
             raise InputError("Scheduled.profile: expected a weight above 0, got none")
+        if sum(self.profile) > MOST_WEIGHT:
+            raise InputError(f"Scheduled.profile: expected a sum of at most {MOST_WEIGHT}, got {sum(self.profile)}; "
+                             "take a larger unit")
         limits.check_whole("Scheduled.patience", self.patience, 0, limits.STEPS_OF_A_CALL)
 
     def due(self, progress: Progress, steps: int, ahead: int = 0) -> jax.Array:
         """int32 shares that ought to have traded once the orders of the step `ahead` steps from now have."""
-        weights = self.profile or (1,) * steps
+        weights = self.profile or (1,) * min(steps, MOST_WEIGHT)
         if len(weights) != steps:
             raise InputError(f"Scheduled.profile: expected a weight of each of {steps} steps, got {len(weights)}")
-        total, so_far, passed = sum(weights), [], 0
-        for weight in weights:
-            passed += weight
-            so_far.append(passed * _PARTS // total)
-        part = jnp.array(so_far, jnp.int32)[jnp.minimum(progress.step + ahead, steps - 1)]
-        lots = jnp.minimum(progress.target // progress.lot, _MOST_LOTS) * part // _PARTS
-        return jnp.where(part == _PARTS, progress.target, lots * progress.lot)
+        so_far = jnp.cumsum(jnp.array(weights, jnp.int32))
+        part, total = so_far[jnp.minimum(progress.step + ahead, steps - 1)], so_far[-1]
+        lots = progress.target // progress.lot
+        # lots x part / total, rounded down, without passing 2**31.
+        due = lots // total * part + lots % total * part // total
+        return jnp.where(part == total, progress.target, due * progress.lot)
 
     def wanted(self, progress: Progress, steps: int) -> Wanted:
         """What is due, or, where nothing is, what may wait."""

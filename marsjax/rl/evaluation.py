@@ -90,8 +90,8 @@ def by_step(env: Environment, params: Any, actor: Actor, keys: jax.Array, steps:
     """What `info` tells in each of so many steps, float32 [K, B]; those after an episode's end are of the next one."""
     limits.check_whole("steps", steps, 1, limits.STEPS_OF_A_CALL)
     if jax.tree_util.all_leaves([env]):
-        return jax.jit(lambda *x: _by_step(env, *x, steps))(params, actor, keys)
-    return jax.jit(lambda *x: _by_step(*x, steps))(env, params, actor, keys)
+        return jax.jit(_by_step, static_argnums=(0, 4))(env, params, actor, keys, steps)
+    return jax.jit(_by_step, static_argnums=4)(env, params, actor, keys, steps)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

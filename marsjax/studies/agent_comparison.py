@@ -12,14 +12,14 @@ from marsjax.analysis.agent_scores import Compared, Executions
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.rl import evaluation
-from marsjax.rl.baselines import Immediately, Measured, Participating, Rule, Scheduled
+from marsjax.rl.baselines import MOST_WEIGHT, Immediately, Measured, Participating, Rule, Scheduled
 from marsjax.rl.env import Core, MarketEnv, Params
 from marsjax.rl.evaluation import Actor, Constant
 from marsjax.rl.policy import Policy
 from marsjax.studies.agent_markets import AgentMarket
 
 RULES = ("twap", "patient_twap", "vwap", "participation", "immediate")
-AGENT, UNTRAINED = "agent", "untrained"
+AGENT = "agent"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +74,7 @@ def rule_of(name: str, patience: int, volumes: np.ndarray | None, target: int) -
     if volumes is None or not volumes.sum() > 0:
         raise InputError(f"agent comparison: {name}: expected trades of others at the starts of the training, got none")
     if name == "vwap":
-        # Whole numbers, that fit.
-        parts = np.round(volumes / volumes.max() * 2**20).astype(int)
+        parts = np.floor(volumes / volumes.sum() * MOST_WEIGHT).astype(int)
         return Scheduled(profile=tuple(int(x) for x in parts), name=name)
     return Participating(float(min(target / volumes.sum(), 1.0)))
 
@@ -93,8 +92,7 @@ def _volumes(market: AgentMarket, keys: jax.Array, steps: int) -> np.ndarray:
 
 def _start_numbers(market: AgentMarket, keys: jax.Array) -> np.ndarray:
     """Which of the starts each episode has: those are the same that look the same."""
-    _, state = jax.vmap(lambda key: market.env.reset(jax.random.fold_in(key, 0), market.held))(keys)
-    seen = state.market.seen
+    seen = evaluation.starts(market.env, market.held, keys)[1].market.seen
     looks = np.stack([np.asarray(x, np.int64).reshape(len(keys), -1)[:, i] for x in jax.tree.leaves(
         (seen.time, seen.view.mid_price_twice, seen.depth)) for i in range(np.size(x) // len(keys))], axis=-1)
     return np.asarray(np.unique(looks, axis=0, return_inverse=True)[1]).ravel()

@@ -10,6 +10,7 @@ import numpy as np
 
 from marsjax.core import limits, times
 from marsjax.core.errors import InputError
+from marsjax.core.records import Book
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed
@@ -120,7 +121,7 @@ def replayed(spec: EpisodeSpec, market: MarketSpec, feeds: Sequence[DayFeed], sp
             _check_room(spec, feed.name, between)
             background, data = named.replayed(spec.steps, feed=feed, between_ns=between, starts=count, market=market,
                                               stride=Stride(0, spec.step_ns))
-            into.append(data)
+            into.append(two_sided(feed.name, data))
     if background is None:
         raise InputError("agent_markets: expected a day of orders at least, got none")
     return _of(spec, "replay", background, joined(found[0]), joined(found[1]))
@@ -149,7 +150,10 @@ def modelled(spec: EpisodeSpec, market: MarketSpec, prepared: PreparedModel, fee
         every = starts.states_of_feed(market, prepared, feed, sorted({*parts[0], *parts[1]})).starts
         at = dict(zip(sorted({*parts[0], *parts[1]}), every, strict=True))
         for into, part in zip(states, parts, strict=True):
-            into += [at[time_ns] for time_ns in part]
+            into += [at[time_ns] for time_ns in part if _are_two_sided(at[time_ns].market.book).all()]
+    if not all(states):
+        raise InputError(f"{', '.join(feed.name for feed in feeds)}: expected starts with orders on both sides, got "
+                         "none; begin later")
     capacity = market.capacity
     (background, train), (_, held) = (named.BACKGROUNDS["model"](
         spec.steps, model=prepared.model, market=market, starts=[resize(one, capacity) for one in part],
@@ -187,6 +191,24 @@ def joined(recordings: Sequence[Recording]) -> Recording:
                     for parts in ([each.starts for each in recordings], [each.time for each in recordings]))
     first = jnp.concatenate([each.first + int(n) for each, n in zip(recordings, passed, strict=True)])
     return Recording(jnp.concatenate([each.messages for each in recordings]), starts, first, time)
+
+
+def two_sided(name: str, recording: Recording) -> Recording:
+    """Without the starts at which a side of the book is empty: there is no price to measure from.
+
+    InputError where there is no other.
+    """
+    keeps = np.flatnonzero(_are_two_sided(recording.starts.book))
+    if not keeps.size:
+        raise InputError(f"{name}: expected starts with orders on both sides, got none; begin later")
+    starts, first, time = jax.tree.map(lambda x: jnp.asarray(x)[keeps], (recording.starts, recording.first,
+                                                                         recording.time))
+    return Recording(recording.messages, starts, first, time)
+
+
+def _are_two_sided(book: Book) -> np.ndarray:
+    """bool [...] of books [...]."""
+    return np.all(np.any(np.asarray(book.volume) > 0, axis=-1), axis=-1)  # type: ignore[no-any-return]
 
 
 def _check_room(spec: EpisodeSpec, name: str, between_ns: tuple[int, int]) -> None:
