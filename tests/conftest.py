@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
-_QUICK = {"agents", "core", "experiments", "market", "model", "observers", "parity", "sim", "studies", "tests",
+_QUICK = {"agents", "core", "experiments", "market", "model", "observers", "parity", "rl", "sim", "studies", "tests",
           "tokens"}
 """Folders of tests about integers, or within a tolerance, that run shortly; but for the modules marked `optimised`."""
 _MOST_PAGES = 3 * 2**17
