@@ -41,7 +41,7 @@ _HOMES = {
 }
 
 __all__ = ["Background", "Core", "Execution", "MarketEnv", "MarlEnv", "Model", "Noise", "Params", "Recording",
-           "Replay", "SlicedExecution", "Stride", "Task", "gymnasium_envs", "make", "quotes", "record"]
+           "Replay", "SlicedExecution", "Stride", "Task", "make", "quotes", "record"]
 
 
 def __getattr__(name: str) -> Any:

@@ -211,7 +211,7 @@ class MarketEnv:
         params = self.default_params if params is None else params
         found = step(self.core, key, state, (jnp.asarray(action, jnp.int32),), params)
         info = found.infos[0] | {"terminated": found.terminated, "truncated": found.truncated,
-                                 "discount": 1.0 - found.terminated, "final_observation": found.finals[0]}
+                                 "discount": 1 - found.terminated.astype(jnp.float32), "final_observation": found.finals[0]}
         return found.observations[0], found.state, found.rewards[0], found.terminated, found.truncated, info
 
     def action_space(self, params: Params | None = None) -> Any:
@@ -223,6 +223,11 @@ class MarketEnv:
         """gymnax's `Box`; InputError without the extra `rl`."""
         del params
         return box(self.task)
+
+    def state_space(self, params: Params | None = None) -> Any:
+        """gymnax's `Dict` of the one number that all states have, the steps made; InputError without the extra."""
+        steps = (self.default_params if params is None else params).max_steps_in_episode
+        return spaces().Dict({"time": spaces().Discrete(int(steps) + 1)})
 
 
 def spaces() -> Any:

@@ -13,14 +13,14 @@ from marsjax.rl.env import MarketEnv, Params
 
 try:
     import gymnasium
-    from gymnasium import spaces
-    from gymnasium.vector import AutoresetMode, VectorEnv
-    from gymnasium.vector.utils import batch_space
-except ImportError as error:
-    raise InputError("rl.gymnasium_envs: Gymnasium is not installed: pip install 'marsjax[rl]'") from error
+except ImportError:  # said when an environment is made
+    gymnasium = None  # type: ignore[assignment]
+
+_Env: Any = object if gymnasium is None else gymnasium.Env
+_VectorEnv: Any = object if gymnasium is None else gymnasium.vector.VectorEnv
 
 
-class GymnasiumMarket(gymnasium.Env[np.ndarray, np.int64]):
+class GymnasiumMarket(_Env):
     """One market."""
 
     def __init__(self, env: MarketEnv, params: Params | None = None) -> None:
@@ -46,16 +46,16 @@ class GymnasiumMarket(gymnasium.Env[np.ndarray, np.int64]):
         return found.pop("final_observation"), float(reward), bool(terminated), bool(truncated), found
 
 
-class GymnasiumMarkets(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
+class GymnasiumMarkets(_VectorEnv):
     """Many markets in one compiled step. An episode that is over is begun anew in the same step."""
 
     def __init__(self, env: MarketEnv, num_envs: int, params: Params | None = None) -> None:
         limits.check_whole("GymnasiumMarkets.num_envs", num_envs, 1, limits.TRAJECTORIES)
         self.num_envs, self._params = num_envs, env.default_params if params is None else params
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.single_action_space, self.single_observation_space = _spaces(env.task)
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
         self._reset, self._step = jax.jit(jax.vmap(env.reset, (0, None))), jax.jit(jax.vmap(env.step, (0, 0, 0, None)))
         self._key = jax.random.key(0)
         self._state: Any = None
@@ -81,6 +81,9 @@ class GymnasiumMarkets(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return np.asarray(observation), np.asarray(reward), np.asarray(terminated), np.asarray(truncated), found
 
 
-def _spaces(task: Task) -> tuple[spaces.Discrete, spaces.Box]:
-    return (spaces.Discrete(task.actions),
-            spaces.Box(-task.most, task.most, (task.features,), np.float32))
+def _spaces(task: Task) -> tuple[Any, Any]:
+    """Of actions and observations; InputError where Gymnasium is not installed."""
+    if gymnasium is None:
+        raise InputError("rl: Gymnasium is not installed: pip install 'marsjax[rl]'")
+    return (gymnasium.spaces.Discrete(task.actions),
+            gymnasium.spaces.Box(-task.most, task.most, (task.features,), np.float32))

@@ -23,6 +23,8 @@ STEPS = 8
 TASK = Execution(target=1_500, lot=100, drift_weight=0.5)
 SPEC = MarketSpec(capacity=64, trade_width=16, accounts=2, session=continuous_session(0))
 
+WARMUP = Warmup(duration_ns=300 * SECOND_NS, steps_per_call=64)
+
 
 def messages(count: int = 240, seed: int = 3) -> Order:
     """Limit orders around a mid that wanders, and cancels of a third of them, in part or whole; ids as they come."""
@@ -61,7 +63,7 @@ def replay_env(span_ns: int = 0) -> MarketEnv:
 def noise_env(span_ns: int = 0) -> MarketEnv:
     stride = Stride(0, span_ns) if span_ns else Stride(5)
     return make(TASK, background="noise", steps=STEPS, starts=3, stride=stride, market=SPEC,
-                warmup=Warmup(duration_ns=300 * SECOND_NS, steps_per_call=64))[0]
+                warmup=WARMUP)[0]
 
 
 @functools.cache
