@@ -71,7 +71,8 @@ class PolicyAgent:
     """Trades as a policy does, for a task such as `rl.Execution`. It has no latency, as in its training.
 
     A `DepthObserver` among the simulation's observers tells it how much rests in the whole book; without one, what it
-    knows is the levels of the view, and it acts on other depths than those that it learnt by.
+    knows is the levels of the view, and it acts on other depths than those that it learnt by. Its policy and params are
+    constants of what is compiled with it.
     """
 
     policy: Policy
@@ -100,6 +101,18 @@ class PolicyAgent:
             raise InputError(f"PolicyAgent: expected a policy for {self.task.features} features and "
                              f"{self.task.actions} actions of the task {self.task.name}, got one for {reads[0]} and "
                              f"{reads[1]}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PolicyAgent) and self._mark == other._mark
+
+    def __hash__(self) -> int:
+        return hash(self._mark)
+
+    @property
+    def _mark(self) -> tuple[Any, ...]:
+        """What compiled calls tell it by: its weights are constants of them, the same only where they are one object."""
+        return (id(self.policy), self.task, id(self.params), self.start_ns, self.steps, self.step_ns, self.account,
+                self.depth_at, self.name)
 
     @property
     def most_orders(self) -> int:
