@@ -13,6 +13,7 @@ Programs, each with a config of its name in configs/:
   `prepare`: days of real orders made ready to be trained on, however many.
   `train`, `context_length`: an order model from days of real orders; how its predictions depend on its context.
   `train_control`: an order-batch model beside an order model.
+  `train_agent`: agents that execute orders, by reinforcement, compared with executions by rule.
   `make_day`: a day that an order model writes, to start from.
   `import_checkpoint`: a published order model as a checkpoint of marsjax.
   `benchmark`: speed.
@@ -40,7 +41,8 @@ __all__ = ["benchmark", "command", "config", "config_help", "config_parts", "con
            "control_curve", "control_target", "csv_text", "dashboard", "doctor", "download", "fleet", "fleet_summary",
            "fleet_work", "forecast", "forecast_evaluation", "import_checkpoint", "interrupts", "launcher", "make_day",
            "market_impact", "markets", "pages", "prepare", "realism", "replay", "replay_writer", "run_folder", "serve",
-           "service", "setup", "simulate", "stylized_facts", "table_files", "trace_files", "train", "train_control"]
+           "service", "setup", "simulate", "stylized_facts", "table_files", "trace_files", "train", "train_agent",
+           "train_control"]
 
 if interrupts.is_program():  # before the imports of the program, which take seconds
     interrupts.install(is_first=True)

@@ -22,8 +22,7 @@ from marsjax.studies.order_model import PreparedModel
 def main(config: ConfigDict) -> int:
     """Trains, compares and writes; returns 0."""
     began = time.perf_counter()
-    episode, training, comparison = specs(config)
-    names = backgrounds(config)
+    (episode, training, comparison), names = checked(config)
     output = run_folder.of_config(config, f"train_agent_{config.task}")
     with output as folder:
         prepared = setup.load_order_model(config) if "model" in names else None
@@ -43,6 +42,11 @@ def main(config: ConfigDict) -> int:
     print("\n".join(agent_scores.lines(rows)))
     print(f"{seconds['total']:.0f} s; {run_folder.told(output, 'comparison.png', config.picture)}")
     return 0
+
+
+def checked(config: ConfigDict) -> tuple[tuple[EpisodeSpec, AgentTraining, ComparisonSpec], list[str]]:
+    """The config as specs, and the backgrounds to make, that of the training first; InputError names a wrong key."""
+    return specs(config), backgrounds(config)
 
 
 def specs(config: ConfigDict) -> tuple[EpisodeSpec, AgentTraining, ComparisonSpec]:

@@ -110,7 +110,7 @@ class PolicyAgent:
 
     @property
     def _mark(self) -> tuple[Any, ...]:
-        """What compiled calls tell it by: its weights are constants of them, the same only where they are one object."""
+        """What compiled calls tell it by: weights are constants of them, the same only where they are one object."""
         return (id(self.policy), self.task, id(self.params), self.start_ns, self.steps, self.step_ns, self.account,
                 self.depth_at, self.name)
 

@@ -22,6 +22,8 @@ from marsjax.sim.specs import RolloutSpec
 from marsjax.sim.step import key_of
 from tests.rl import markets
 
+pytestmark = pytest.mark.quick
+
 STEPS = 4
 TASK = dataclasses.replace(markets.TASK, side="buy")
 
@@ -35,6 +37,7 @@ def policy(seed=2, task=TASK):
     return dataclasses.replace(fresh, weights=weights, is_greedy=True)
 
 
+@pytest.mark.slow
 def test_in_a_rollout_it_does_what_it_did_in_the_environment() -> None:
     env, learnt = markets.model_env(), policy()
     params = dataclasses.replace(env.default_params, tasks=(TASK.default_params(),))

@@ -20,6 +20,8 @@ from tests.rl import markets
 
 pytest.importorskip("gymnax")
 
+pytestmark = pytest.mark.quick
+
 KEYS = jax.random.split(jax.random.key(5), 3)
 ACCOUNT = 1
 """Of the trader in the markets of the tests."""
@@ -48,6 +50,7 @@ def alone(env, actor, key, steps):
     return found, states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [0, 3])
 def test_an_episode_is_that_of_single_steps(memory) -> None:
     env = measured()
@@ -63,6 +66,7 @@ def test_an_episode_is_that_of_single_steps(memory) -> None:
     assert float(jnp.abs(found.sums["traded"]).sum()) > 0
 
 
+@pytest.mark.slow
 def test_what_is_told_of_executions_is_what_the_exchange_has_booked() -> None:
     env = measured(Scheduled())
     given = env.default_params
@@ -97,7 +101,8 @@ def test_what_is_told_of_executions_is_what_the_exchange_has_booked() -> None:
         assert others == volume - traded
 
 
-@pytest.mark.parametrize("rule", [Immediately(), Scheduled(), Participating(0.3)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", [Immediately(), Participating(0.3)])
 def test_a_rule_never_trades_more_than_its_target_and_leaves_what_it_says(rule) -> None:
     env = measured(rule)
     found = evaluation.episodes(env, env.default_params, Constant(), KEYS, markets.STEPS)
