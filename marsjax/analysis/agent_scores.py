@@ -100,7 +100,7 @@ def interval(values: np.ndarray, start: np.ndarray, draws: int, seed: int) -> In
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high))
 
 
-class Compared(NamedTuple):
+class ComparedAgents(NamedTuple):
     """Contenders in one market."""
 
     market: str
@@ -115,7 +115,7 @@ def in_regime(regime: str, spread: np.ndarray) -> np.ndarray:
             "wider": ticks > 2}[regime]
 
 
-def rows(compared: Compared, draws: int, seed: int) -> list[dict[str, Any]]:
+def rows(compared: ComparedAgents, draws: int, seed: int) -> list[dict[str, Any]]:
     """A row of each contender in each regime, and of the difference of each pair of the first one with another.
 
     Args:

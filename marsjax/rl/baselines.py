@@ -38,7 +38,7 @@ class Progress(NamedTuple):
     """float32 shares that others traded among themselves since the start."""
 
 
-class Wanted(NamedTuple):
+class WantedRest(NamedTuple):
     """What is to rest after a wake-up."""
 
     volume: Array
@@ -48,14 +48,14 @@ class Wanted(NamedTuple):
     best price of the own side, where it waits."""
 
 
-class Rule(Protocol):
+class ExecutionRule(Protocol):
     """An execution by rule: a frozen, hashable record."""
 
     @property
     def name(self) -> str:
         """In tables."""
 
-    def wanted(self, progress: Progress, steps: int) -> Wanted:
+    def wanted(self, progress: Progress, steps: int) -> WantedRest:
         """At one wake-up of an episode of so many steps."""
 
 
@@ -66,10 +66,10 @@ class Immediately:
     reach: int = 50
     name: str = "immediate"
 
-    def wanted(self, progress: Progress, steps: int) -> Wanted:
+    def wanted(self, progress: Progress, steps: int) -> WantedRest:
         """All that is left."""
         del steps
-        return Wanted(progress.target - progress.filled, jnp.int32(self.reach))
+        return WantedRest(progress.target - progress.filled, jnp.int32(self.reach))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +114,12 @@ class Scheduled:
         due = lots // total * part + lots % total * part // total
         return jnp.where(part == total, progress.target, due * progress.lot)
 
-    def wanted(self, progress: Progress, steps: int) -> Wanted:
+    def wanted(self, progress: Progress, steps: int) -> WantedRest:
         """What is due, or, where nothing is, what may wait."""
         missing = self.due(progress, steps) - progress.filled
         waits = self.due(progress, steps, self.patience) - progress.filled
         trades = (missing > 0) | (self.patience == 0)
-        return Wanted(jnp.maximum(jnp.where(trades, missing, waits), 0), jnp.where(trades, 0, -1))
+        return WantedRest(jnp.maximum(jnp.where(trades, missing, waits), 0), jnp.where(trades, 0, -1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +134,12 @@ class Participating:
         if not 0 < self.ratio <= 1:
             raise InputError(f"Participating.ratio: expected above 0 and at most 1, got {self.ratio!r}")
 
-    def wanted(self, progress: Progress, steps: int) -> Wanted:
+    def wanted(self, progress: Progress, steps: int) -> WantedRest:
         """Its part so far, in whole lots; at the last step all that is left."""
         lots = jnp.floor(progress.others * self.ratio / progress.lot)
         due = jnp.minimum(lots, (progress.target // progress.lot).astype(jnp.float32)).astype(jnp.int32) * progress.lot
         due = jnp.where(progress.step >= steps - 1, progress.target, due)
-        return Wanted(jnp.maximum(due - progress.filled, 0), jnp.int32(0))
+        return WantedRest(jnp.maximum(due - progress.filled, 0), jnp.int32(0))
 
 
 class MeasuredState(NamedTuple):
@@ -168,7 +168,7 @@ class Measured:
     """An execution: its state has is_buy, filled and start_price, its params target and lot."""
     steps: int
     """Of an episode."""
-    rule: Rule | None = None
+    rule: ExecutionRule | None = None
     """None: actions are those of the task."""
 
     def __post_init__(self) -> None:

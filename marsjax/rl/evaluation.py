@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.core import limits
-from marsjax.rl.ppo import Environment
+from marsjax.rl.ppo import GymnaxEnvironment
 
 _NO_NUMBERS = ("terminated", "truncated", "final_observation")
 
@@ -70,7 +70,7 @@ class _Now(NamedTuple):
     found: Episodes
 
 
-def episodes(env: Environment, params: Any, actor: Actor, keys: jax.Array, most_steps: int) -> Episodes:
+def episodes(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, most_steps: int) -> Episodes:
     """An episode from each of B keys, all in one compiled call; the same key has the same start and the same draws.
 
     Args:
@@ -86,7 +86,7 @@ def episodes(env: Environment, params: Any, actor: Actor, keys: jax.Array, most_
     return _of_pytree(most_steps, env, params, actor, keys)
 
 
-def by_step(env: Environment, params: Any, actor: Actor, keys: jax.Array, steps: int) -> dict[str, jax.Array]:
+def by_step(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, steps: int) -> dict[str, jax.Array]:
     """What `info` tells in each of so many steps, float32 [K, B]; those after an episode's end are of the next one."""
     limits.check_whole("steps", steps, 1, limits.STEPS_OF_A_CALL)
     if jax.tree_util.all_leaves([env]):
@@ -95,16 +95,16 @@ def by_step(env: Environment, params: Any, actor: Actor, keys: jax.Array, steps:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _of_constant(env: Environment, most_steps: int, params: Any, actor: Actor, keys: jax.Array) -> Episodes:
+def _of_constant(env: GymnaxEnvironment, most_steps: int, params: Any, actor: Actor, keys: jax.Array) -> Episodes:
     return _episodes(env, params, actor, keys, most_steps)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _of_pytree(most_steps: int, env: Environment, params: Any, actor: Actor, keys: jax.Array) -> Episodes:
+def _of_pytree(most_steps: int, env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array) -> Episodes:
     return _episodes(env, params, actor, keys, most_steps)
 
 
-def _episodes(env: Environment, params: Any, actor: Actor, keys: jax.Array, most_steps: int) -> Episodes:
+def _episodes(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, most_steps: int) -> Episodes:
     def one(now: _Now) -> tuple[_Now, dict[str, jax.Array]]:
         return _stepped(env, params, actor, keys, now)
 
@@ -115,7 +115,7 @@ def _episodes(env: Environment, params: Any, actor: Actor, keys: jax.Array, most
                               lambda now: one(now)[0], first).found
 
 
-def _by_step(env: Environment, params: Any, actor: Actor, keys: jax.Array, steps: int) -> dict[str, jax.Array]:
+def _by_step(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, steps: int) -> dict[str, jax.Array]:
     def one(now: _Now, _: None) -> tuple[_Now, dict[str, jax.Array]]:
         after, told = _stepped(env, params, actor, keys, now)
         return after._replace(found=now.found), told
@@ -123,19 +123,19 @@ def _by_step(env: Environment, params: Any, actor: Actor, keys: jax.Array, steps
     return jax.lax.scan(one, _first(env, params, actor, keys), None, length=steps)[1]
 
 
-def _first(env: Environment, params: Any, actor: Actor, keys: jax.Array) -> _Now:
+def _first(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array) -> _Now:
     seen, state = starts(env, params, keys)
     count, nothing = len(keys), jnp.zeros(len(keys))
     return _Now(state, seen, actor.begin(count), jnp.int32(0),
                 Episodes(nothing, jnp.zeros(count, jnp.int32), jnp.zeros(count, bool), {}, {}))
 
 
-def starts(env: Environment, params: Any, keys: jax.Array) -> tuple[Any, Any]:
+def starts(env: GymnaxEnvironment, params: Any, keys: jax.Array) -> tuple[Any, Any]:
     """The observations and states, [B, ...], that the episodes of `episodes` begin with."""
     return jax.vmap(lambda key: env.reset(jax.random.fold_in(key, 0), params))(keys)
 
 
-def _stepped(env: Environment, params: Any, actor: Actor, keys: jax.Array, now: _Now
+def _stepped(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, now: _Now
              ) -> tuple[_Now, dict[str, jax.Array]]:
     """A step of all episodes, and what `info` told in it."""
     count, was = len(keys), now.found

@@ -93,7 +93,7 @@ def with_more(moments: Moments, batch: jax.Array) -> Moments:
     return Moments(moments.mean + change * (more / total), square / total, total)
 
 
-class Decision(NamedTuple):
+class PolicyOutput(NamedTuple):
     """What a network says of L steps of B trajectories."""
 
     memory: jax.Array
@@ -122,7 +122,7 @@ class Network(nn.Module):
     spec: PolicySpec
 
     @nn.compact
-    def __call__(self, memory: jax.Array, seen: jax.Array, begins: jax.Array) -> Decision:
+    def __call__(self, memory: jax.Array, seen: jax.Array, begins: jax.Array) -> PolicyOutput:
         """Decides.
 
         Args:
@@ -136,7 +136,7 @@ class Network(nn.Module):
             scan = nn.scan(_Remembering, variable_broadcast="params", split_rngs={"params": False})
             memory, seen = scan(network.memory, name="memory")(memory, (seen, begins))
         logits = self._tower(seen, "actor", sum(self.spec.choices), 0.01)
-        return Decision(memory, logits, self._tower(seen, "critic", 1, 1.0)[..., 0])
+        return PolicyOutput(memory, logits, self._tower(seen, "critic", 1, 1.0)[..., 0])
 
     def _tower(self, x: jax.Array, name: str, width: int, scale: float) -> jax.Array:
         for layer in range(self.spec.network.layers):
@@ -156,7 +156,7 @@ def fresh(spec: PolicySpec, key: jax.Array) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def decide(spec: PolicySpec, weights: Any, memory: jax.Array, seen: jax.Array, begins: jax.Array) -> Decision:
+def decide(spec: PolicySpec, weights: Any, memory: jax.Array, seen: jax.Array, begins: jax.Array) -> PolicyOutput:
     """What a network with these weights says; see `Network`."""
     return Network(spec).apply({"params": weights}, memory, seen, begins)  # type: ignore[return-value]
 

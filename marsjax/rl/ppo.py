@@ -32,7 +32,7 @@ MOST_STEPS = 2**31 - 1
 _LEAST = 1e-8
 
 
-class Environment(Protocol):
+class GymnaxEnvironment(Protocol):
     """What a learner needs of an environment: gymnax's interface."""
 
     def reset(self, key: jax.Array, params: Any = None) -> tuple[Any, Any]:
@@ -164,7 +164,7 @@ class Steps(NamedTuple):
     """Of the last observation of an episode that ended here."""
 
 
-class Batch(NamedTuple):
+class RolloutBatch(NamedTuple):
     """What a gradient is made of: L steps one after the other of B sequences."""
 
     memory: jax.Array
@@ -179,7 +179,7 @@ class Batch(NamedTuple):
     """Of the value."""
 
 
-def policy_spec(spec: PPOSpec, env: Environment, params: Any) -> PolicySpec:
+def policy_spec(spec: PPOSpec, env: GymnaxEnvironment, params: Any) -> PolicySpec:
     """Of a policy for an environment; InputError unless observations are vectors and actions whole numbers."""
     shape = tuple(env.observation_space(params).shape)
     if len(shape) != 1:
@@ -193,7 +193,7 @@ def policy_spec(spec: PPOSpec, env: Environment, params: Any) -> PolicySpec:
     return PolicySpec(int(shape[0]), choices, spec.network)
 
 
-def begin(spec: PPOSpec, env: Environment, params: Any, key: jax.Array) -> Learner:
+def begin(spec: PPOSpec, env: GymnaxEnvironment, params: Any, key: jax.Array) -> Learner:
     """A learner that has learnt nothing; keys [S] make S of them, one after the other in the leading axis."""
     if key.ndim:
         return jax.vmap(lambda one: begin(spec, env, params, one))(key)
@@ -207,7 +207,7 @@ def begin(spec: PPOSpec, env: Environment, params: Any, key: jax.Array) -> Learn
                    policies.no_moments(()), environments, jnp.int32(0), of_rest)
 
 
-def learn(spec: PPOSpec, env: Environment, params: Any, learner: Learner, count: int
+def learn(spec: PPOSpec, env: GymnaxEnvironment, params: Any, learner: Learner, count: int
           ) -> tuple[Learner, dict[str, jax.Array]]:
     """`count` updates in one compiled call.
 
@@ -228,7 +228,7 @@ def learn(spec: PPOSpec, env: Environment, params: Any, learner: Learner, count:
     return _learn_pytree(spec, count, env, params, learner)
 
 
-def train(spec: PPOSpec, env: Environment, params: Any, key: jax.Array) -> tuple[Learner, dict[str, jax.Array]]:
+def train(spec: PPOSpec, env: GymnaxEnvironment, params: Any, key: jax.Array) -> tuple[Learner, dict[str, jax.Array]]:
     """A whole training from one key, or from keys [S] at once; see `learn`."""
     return learn(spec, env, params, begin(spec, env, params, key), spec.updates)
 
@@ -238,24 +238,24 @@ def of_seed(learner: Learner, seed: int) -> Learner:
     return jax.tree.map(lambda x: x[seed], learner)  # type: ignore[no-any-return]
 
 
-def policy_of(spec: PPOSpec, env: Environment, params: Any, learner: Learner) -> Policy:
+def policy_of(spec: PPOSpec, env: GymnaxEnvironment, params: Any, learner: Learner) -> Policy:
     """What a learner (of one seed) has learnt."""
     return Policy(learner.weights, learner.moments, policy_spec(spec, env, params))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _learn_constant(spec: PPOSpec, env: Environment, count: int, params: Any, learner: Learner
+def _learn_constant(spec: PPOSpec, env: GymnaxEnvironment, count: int, params: Any, learner: Learner
                     ) -> tuple[Learner, dict[str, jax.Array]]:
     return _learn(spec, env, params, count, learner)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _learn_pytree(spec: PPOSpec, count: int, env: Environment, params: Any, learner: Learner
+def _learn_pytree(spec: PPOSpec, count: int, env: GymnaxEnvironment, params: Any, learner: Learner
                   ) -> tuple[Learner, dict[str, jax.Array]]:
     return _learn(spec, env, params, count, learner)
 
 
-def _learn(spec: PPOSpec, env: Environment, params: Any, count: int, learner: Learner
+def _learn(spec: PPOSpec, env: GymnaxEnvironment, params: Any, count: int, learner: Learner
            ) -> tuple[Learner, dict[str, jax.Array]]:
     def one(now: Learner, _: None) -> tuple[Learner, dict[str, jax.Array]]:
         return _update(spec, env, params, now)
@@ -272,7 +272,8 @@ def _optimizer(spec: PPOSpec) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(spec.norm), optax.adam(rate, eps=1e-5))
 
 
-def _update(spec: PPOSpec, env: Environment, params: Any, learner: Learner) -> tuple[Learner, dict[str, jax.Array]]:
+def _update(spec: PPOSpec, env: GymnaxEnvironment, params: Any, learner: Learner
+            ) -> tuple[Learner, dict[str, jax.Array]]:
     """A rollout, and what is learnt from it."""
     of = policy_spec(spec, env, params)
     of_rollout, of_order = jax.random.split(jax.random.fold_in(learner.key, learner.update))
@@ -288,7 +289,7 @@ def _update(spec: PPOSpec, env: Environment, params: Any, learner: Learner) -> t
                            _seen(spec, moments, environments.seen)[None], environments.begins[None]).value
     following = jnp.where(steps.done, steps.final_value, jnp.concatenate([steps.value[1:], last]))
     advantage = advantages(spec, steps, following)
-    batch = Batch(memory, steps.seen, steps.begins, steps.action, steps.log_probability, steps.value, advantage,
+    batch = RolloutBatch(memory, steps.seen, steps.begins, steps.action, steps.log_probability, steps.value, advantage,
                   advantage + steps.value)
     weights, optimizer, losses = _descended(spec, of, batch, (learner.weights, learner.optimizer), of_order)
     curves = {**_of_episodes(steps.done, ended), **losses,
@@ -300,7 +301,7 @@ def _seen(spec: PPOSpec, moments: Moments, seen: jax.Array) -> jax.Array:
     return policies.normalised(moments, seen) if spec.normalise_observations else seen
 
 
-def _step(spec: PPOSpec, of: PolicySpec, fixed: tuple[Environment, Any, Any],
+def _step(spec: PPOSpec, of: PolicySpec, fixed: tuple[GymnaxEnvironment, Any, Any],
           now: tuple[Environments, Moments, Moments], key: jax.Array) -> Any:
     """One step of all environments; the carry, and (steps, what ended episodes tell)."""
     (env, params, weights), (at, moments, returns) = fixed, now
@@ -352,7 +353,7 @@ def advantages(spec: PPOSpec, steps: Steps, following: jax.Array) -> jax.Array:
     return jax.lax.scan(back, jnp.zeros_like(error[0]), (error, kept), reverse=True)[1]
 
 
-def loss(spec: PPOSpec, of: PolicySpec, weights: Any, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+def loss(spec: PPOSpec, of: PolicySpec, weights: Any, batch: RolloutBatch) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The clipped loss of a batch, and its parts; advantages are normalised within it."""
     found = policies.decide(of, weights, batch.memory, batch.seen, batch.begins)
     log_ratio = policies.log_probability(of, found.logits, batch.action) - batch.log_probability
@@ -369,17 +370,17 @@ def loss(spec: PPOSpec, of: PolicySpec, weights: Any, batch: Batch) -> tuple[jax
                    "clipped": jnp.mean(jnp.abs(ratio - 1) > spec.clip)}
 
 
-def _descended(spec: PPOSpec, of: PolicySpec, batch: Batch, start: tuple[Any, Any], key: jax.Array
+def _descended(spec: PPOSpec, of: PolicySpec, batch: RolloutBatch, start: tuple[Any, Any], key: jax.Array
                ) -> tuple[Any, Any, dict[str, jax.Array]]:
     """Weights, state of the optimizer and means of the parts of the loss after all passes over a rollout [L, N]."""
     if not of.network.is_recurrent:  # each step by itself
-        batch = Batch(jnp.zeros((spec.length * spec.envs, 0)),
+        batch = RolloutBatch(jnp.zeros((spec.length * spec.envs, 0)),
                       *(x.reshape(1, spec.length * spec.envs, *x.shape[2:]) for x in batch[1:]))
     count = batch.seen.shape[1]
 
     def one(now: tuple[Any, Any], chosen: jax.Array) -> tuple[tuple[Any, Any], dict[str, jax.Array]]:
         weights, optimizer = now
-        part = Batch(batch.memory[chosen], *(x[:, chosen] for x in batch[1:]))
+        part = RolloutBatch(batch.memory[chosen], *(x[:, chosen] for x in batch[1:]))
         gradient, parts = jax.grad(lambda w: loss(spec, of, w, part), has_aux=True)(weights)
         change, optimizer = _optimizer(spec).update(gradient, optimizer, weights)
         return (optax.apply_updates(weights, change), optimizer), parts

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from marsjax.analysis import agent_scores
-from marsjax.analysis.agent_scores import Compared, Executions
+from marsjax.analysis.agent_scores import ComparedAgents, Executions
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.rl import evaluation
-from marsjax.rl.baselines import MOST_WEIGHT, Immediately, Measured, Participating, Rule, Scheduled
+from marsjax.rl.baselines import MOST_WEIGHT, ExecutionRule, Immediately, Measured, Participating, Scheduled
 from marsjax.rl.env import Core, MarketEnv, Params
 from marsjax.rl.evaluation import Actor, Constant
 from marsjax.rl.policy import Policy
@@ -45,7 +45,7 @@ class ComparisonSpec:
             raise InputError(f"ComparisonSpec.rules: expected some of {', '.join(RULES)}, got {self.rules!r}")
 
 
-def compared(spec: ComparisonSpec, market: AgentMarket, policies: Sequence[Policy]) -> Compared:
+def compared(spec: ComparisonSpec, market: AgentMarket, policies: Sequence[Policy]) -> ComparedAgents:
     """Agents of S seeds (the first contender) and the rules in the held-out starts of a market.
 
     What a rule has to know of the market beforehand (VWAP its volume by step, participation the ratio that comes to the
@@ -60,10 +60,10 @@ def compared(spec: ComparisonSpec, market: AgentMarket, policies: Sequence[Polic
     for name in spec.rules:
         rule = rule_of(name, spec.patience, volumes, int(np.asarray(market.held.tasks[0].target)))
         contenders.append(_executions(name, market, rule, [Constant()], keys, start))
-    return Compared(market.name, tuple(contenders))
+    return ComparedAgents(market.name, tuple(contenders))
 
 
-def rule_of(name: str, patience: int, volumes: np.ndarray | None, target: int) -> Rule:
+def rule_of(name: str, patience: int, volumes: np.ndarray | None, target: int) -> ExecutionRule:
     """A rule by name; `volumes` float [K] are those that others trade by step, in the mean."""
     if name == "twap":
         return Scheduled()
@@ -79,7 +79,7 @@ def rule_of(name: str, patience: int, volumes: np.ndarray | None, target: int) -
     return Participating(float(min(target / volumes.sum(), 1.0)))
 
 
-def _measured(market: AgentMarket, rule: Rule | None, params: Params) -> MarketEnv:
+def _measured(market: AgentMarket, rule: ExecutionRule | None, params: Params) -> MarketEnv:
     task = Measured(market.core.tasks[0], int(params.max_steps_in_episode), rule)
     return MarketEnv(Core(market.core.background, (task,)), params)
 
@@ -98,7 +98,7 @@ def _start_numbers(market: AgentMarket, keys: jax.Array) -> np.ndarray:
     return np.asarray(np.unique(looks, axis=0, return_inverse=True)[1]).ravel()
 
 
-def _executions(name: str, market: AgentMarket, rule: Rule | None, actors: Sequence[Actor], keys: jax.Array,
+def _executions(name: str, market: AgentMarket, rule: ExecutionRule | None, actors: Sequence[Actor], keys: jax.Array,
                 start: np.ndarray) -> Executions:
     env, steps = _measured(market, rule, market.held), int(market.held.max_steps_in_episode)
     found: list[Any] = [evaluation.episodes(env, market.held, actor, keys, steps) for actor in actors]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from marsjax.analysis import agent_plots, agent_scores
-from marsjax.analysis.agent_scores import MEASURES, Compared, Executions
+from marsjax.analysis.agent_scores import MEASURES, ComparedAgents, Executions
 from marsjax.core.errors import InputError
 
 
@@ -78,7 +78,7 @@ def test_an_interval_leaves_out_what_is_not_there_and_keeps_to_one_start() -> No
 def test_rows_have_contenders_regimes_and_paired_differences() -> None:
     agent, other = some(), some("twap", seeds=1, shift=1.0, seed=1)
     other = dataclasses.replace(other, spread=agent.spread)
-    rows = agent_scores.rows(Compared("replay", (agent, other)), draws=200, seed=0)
+    rows = agent_scores.rows(ComparedAgents("replay", (agent, other)), draws=200, seed=0)
     assert [(row["contender"], row["against"]) for row in rows[::4]] == [("agent", ""), ("twap", ""), ("agent", "twap")]
     difference = rows[8]
     assert difference["arrival_bp"] == pytest.approx((agent.arrival_bp - other.arrival_bp).mean())
@@ -98,7 +98,7 @@ def test_episodes_that_do_not_fit_are_refused() -> None:
 
 def test_figures_show_all_contenders_and_seeds() -> None:
     rows = [row for market in ("replay", "model")
-            for row in agent_scores.rows(Compared(market, (some(), some("twap", seeds=1))), draws=20, seed=0)]
+            for row in agent_scores.rows(ComparedAgents(market, (some(), some("twap", seeds=1))), draws=20, seed=0)]
     figure = agent_plots.comparison(rows, "title")
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["replay", "replay", "model", "model"]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["agent", "twap"]

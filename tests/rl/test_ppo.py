@@ -87,7 +87,7 @@ def test_advantages_are_those_of_a_slow_sum() -> None:
 def a_batch(rng, of, length, count):
     draws = [jnp.asarray(rng.normal(size=(length, count)), jnp.float32) for _ in range(4)]
     action = jnp.asarray(np.stack([rng.integers(0, n, (length, count)) for n in of.choices], -1), jnp.int32)
-    return ppo.Batch(jnp.asarray(rng.normal(size=(count, of.network.memory)), jnp.float32),
+    return ppo.RolloutBatch(jnp.asarray(rng.normal(size=(count, of.network.memory)), jnp.float32),
                      jnp.asarray(rng.normal(size=(length, count, of.observations)), jnp.float32),
                      jnp.asarray(rng.random((length, count)) < 0.2), action if len(of.choices) > 1 else action[..., 0],
                      -1.5 + draws[0] / 3, draws[1], draws[2], draws[3])
