@@ -74,6 +74,7 @@ setuptools.setup(
         "parquet": ["pyarrow>=17"],
         "serve": ["ray[serve]>=2.40", "starlette>=0.40", "uvicorn>=0.30", "prometheus_client>=0.20", "pyarrow>=17"],
         "ray": ["ray>=2.40", "pyarrow>=17"],  # fleets of workers
+        "rl": ["gymnax>=1.0.1", "gymnasium>=1.1"],  # spaces of the environments, Gymnasium's own
         "parity": ["torch>=2.6", "transformers>=4.50"],
         "docs": ["mkdocs-material>=9.6", "mkdocstrings[python]>=0.28", "ruff>=0.9"],  # the pages
         "notebooks": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],  # runs those of colab/

@@ -25,6 +25,7 @@ ROOMS = {
     "agents": "who trades",
     "observers": "what is kept of a run",
     "sim": "the step, rollouts, environment, replay",
+    "rl": "markets as environments for learners",
     "training": "from days to an order model",
     "analysis": "tables, scores, figures",
     "testing": "small markets, checks for agents",

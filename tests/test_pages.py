@@ -126,6 +126,14 @@ def test_an_environment_buys_a_lot_a_second(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
+def test_a_random_learner_in_eight_markets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gymnax", reason="extra rl")
+    names, said = run_page("how_to/learning.md", tmp_path, monkeypatch, capsys)
+    assert said == ["True (8, 12)\n"] and (names["info"]["unfilled"] > 0).all()
+
+
+@pytest.mark.slow
 def test_a_part_of_the_trajectories_is_that_part_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                         capsys: pytest.CaptureFixture[str]) -> None:
     names, said = run_page("how_to/many_devices.md", tmp_path, monkeypatch, capsys)

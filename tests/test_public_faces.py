@@ -18,7 +18,7 @@ ROOMS = ["marsjax", "marsjax.analysis.lob_bench", "marsjax.experiments.pages", "
          "marsjax.training.order_batch",
          *sorted(f"marsjax.{x.name}" for x in pkgutil.iter_modules(marsjax.__path__) if x.ispkg)]
 LAZY = ["marsjax.analysis", "marsjax.analysis.lob_bench", "marsjax.data", "marsjax.experiments",
-        "marsjax.experiments.pages", "marsjax.experiments.service", "marsjax.sim", "marsjax.studies",
+        "marsjax.experiments.pages", "marsjax.experiments.service", "marsjax.rl", "marsjax.sim", "marsjax.studies",
         "marsjax.studies.fleet", "marsjax.studies.service", "marsjax.training", "marsjax.training.order_batch"]
 
 

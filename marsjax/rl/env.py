@@ -211,7 +211,8 @@ class MarketEnv:
         params = self.default_params if params is None else params
         found = step(self.core, key, state, (jnp.asarray(action, jnp.int32),), params)
         info = found.infos[0] | {"terminated": found.terminated, "truncated": found.truncated,
-                                 "discount": 1 - found.terminated.astype(jnp.float32), "final_observation": found.finals[0]}
+                                 "discount": 1 - found.terminated.astype(jnp.float32),
+                                 "final_observation": found.finals[0]}
         return found.observations[0], found.state, found.rewards[0], found.terminated, found.truncated, info
 
     def action_space(self, params: Params | None = None) -> Any:

@@ -189,29 +189,29 @@ def above(seen: MarketSeen, price: Array) -> jax.Array:
     return (twice - 2 * price).astype(jnp.float32) / 2
 
 
-def against_others(reference: Array, fills: TraderFills, trades: StepTrades, seen: MarketSeen
+def against_others(base: Array, fills: TraderFills, trades: StepTrades, seen: MarketSeen
                    ) -> tuple[jax.Array, jax.Array]:
     """How a trader's prices compare with the others' in a step, exact up to the last division.
 
     Args:
-      reference: int32, a price near the market, 1e-4 of the currency.
+      base: int32, a price near the market, 1e-4 of the currency.
       fills: the trader's.
       trades: all of the market.
       seen: after the step.
 
     Returns:
       float32, sum over its trades of volume x (price - V), 1e-4 of the currency x shares; and float32, V less the
-      reference. V is the mean price of trades in which the trader had no part, the mid where there were none.
+      base. V is the mean price of trades in which the trader had no part, the mid where there were none.
     """
     own = int64.add(int64.of_int32(fills.bought), int64.of_int32(fills.sold))
     others, value = int64.subtract(trades.volume, own), int64.subtract(trades.value, fills.value)
-    spent = int64.to_float32(_over(value, reference, others))
+    spent = int64.to_float32(_over(value, base, others))
     volume = int64.to_float32(others)
-    vwap = jnp.where(volume > 0, spent / jnp.maximum(volume, 1), above(seen, reference))
+    vwap = jnp.where(volume > 0, spent / jnp.maximum(volume, 1), above(seen, base))
     traded = int64.to_float32(own)
-    return int64.to_float32(_over(fills.value, reference, own)) - vwap * traded, vwap
+    return int64.to_float32(_over(fills.value, base, own)) - vwap * traded, vwap
 
 
-def _over(value: Int64, reference: Array, volume: Int64) -> Int64:
-    """value - reference x volume."""
-    return int64.subtract(value, int64.scale(volume, reference))
+def _over(value: Int64, base: Array, volume: Int64) -> Int64:
+    """value - base x volume."""
+    return int64.subtract(value, int64.scale(volume, base))

@@ -22,6 +22,7 @@ from tests.rl.test_laws import BATCH, driven, keys, stepped
 
 gymnax = pytest.importorskip("gymnax", reason="extra rl")
 gymnasium = pytest.importorskip("gymnasium", reason="extra rl")
+pytestmark = pytest.mark.quick
 
 
 @pytest.fixture

@@ -15,7 +15,10 @@ from marsjax.market import book as books
 from marsjax.market import exchange
 from marsjax.rl.env import EpisodeState, MarketEnv
 from marsjax.rl.replay import _COLUMNS
+from marsjax.sim.env import Environment
 from tests.rl.markets import ENVS, STEPS, TASK, noise_env, replay_env
+
+pytestmark = pytest.mark.quick
 
 BATCH = 5
 KINDS = ["replay", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("noise", "model"))]
@@ -64,7 +67,7 @@ def market_of(state: EpisodeState) -> Market:
     return inner.simulation.market if hasattr(inner, "simulation") else inner.market
 
 
-def at(run: Driven, step: int, number: int) -> EpisodeState:
+def at(run: Driven, step: Any, number: Any) -> EpisodeState:
     return jax.tree.map(lambda x: x[step, number], run.states)
 
 
@@ -123,6 +126,24 @@ def test_one_alone_is_one_of_many_bit_for_bit(kind: str) -> None:
         chex.assert_trees_all_equal(jax.tree.map(np.asarray, alone), at(run, step + 1, 1))
         np.testing.assert_array_equal(seen, run.observations[step, 1])
         assert float(reward) == float(run.rewards[step, 1])
+
+
+@pytest.mark.slow
+def test_markets_of_an_order_model_go_on_in_one_loop_under_any_vmap(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, step, seen = ENVS["model"](), Environment.step, []
+
+    def spied(self: Environment, key: jax.Array, *given: Any) -> Any:
+        seen.append(key.shape)
+        return step(self, key, *given)
+
+    monkeypatch.setattr(Environment, "step", spied)
+    state, action = at(driven("model"), slice(0, 2), slice(None)), jnp.zeros((2, BATCH), jnp.int32)
+    every = jax.random.split(jax.random.key(0), (2, BATCH))
+    one = jax.vmap(lambda *given: env.core.step(given[0], given[1], (given[2],), env.default_params))
+    jax.eval_shape(one, every[0], jax.tree.map(lambda x: x[0], state), action[0])
+    assert seen[-1] == (BATCH,)
+    jax.eval_shape(jax.vmap(one), every, state, action)
+    assert seen[-1] == (2 * BATCH,)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from marsjax.core.records import Kind, Market, Order, Side
 from marsjax.core.specs import MarketSpec
@@ -13,6 +14,8 @@ from marsjax.market import book as books
 from marsjax.market import exchange, orders
 from marsjax.rl import passing, quotes
 from marsjax.rl.base import ROOM, addressed, resting_of
+
+pytestmark = pytest.mark.quick
 
 SPEC = MarketSpec(capacity=128, trade_width=8, accounts=2)
 NOW = of_ns(36_000 * 10**9)

@@ -20,6 +20,8 @@ from marsjax.sim import replay
 from marsjax.sim.env import no_orders
 from tests.rl.markets import BEGIN_NS, END_NS, SPEC, STEPS, feed, messages, replay_env
 
+pytestmark = pytest.mark.quick
+
 
 def all_views() -> tuple[np.ndarray, object, object]:
     """Whether each order of the day was taken, the views after each, and the market at the end, by `sim.replay`."""

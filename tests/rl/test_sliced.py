@@ -14,6 +14,8 @@ from marsjax.rl.env import Core, MarketEnv
 from marsjax.rl.sliced import SlicedExecution
 from tests.rl.markets import replay_env
 
+pytestmark = pytest.mark.quick
+
 TASK = SlicedExecution(target=1_350, lot=100, slices=4, alpha=2.0)
 
 
