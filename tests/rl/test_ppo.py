@@ -174,6 +174,7 @@ def test_a_rollout_hands_the_memory_on_and_the_loss_sees_the_same_probabilities(
         np.testing.assert_allclose(policies.log_probability(of, again.logits, steps.action), steps.log_probability,
                                    atol=1e-6)
         assert bool(jnp.any(steps.done)) and bool(jnp.any(at.memory != 0))
+        np.testing.assert_array_equal(jnp.concatenate([steps.begins, at.begins[None]])[1:], steps.done)
         learner = learner._replace(environments=at)
 
 
