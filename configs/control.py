@@ -74,9 +74,13 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.every_s = 60  # seconds between two times of control
     config.scale_bp = 2.5  # of targets of prices: a future so far off has .6 of the weight of one on the target
     config.island = 0  # futures among which copies are made, each island apart from the others; 0: all
-    config.resample_below = 0.5  # effective share of the weights below which copies are made
-    config.way = "resample"  # resample; batch and both are not in this version yet
-    config.candidates = 8  # of batch and both, so not in this version yet: 8 alone is taken
+    config.resample_below = 0.5  # resample and both: effective share of the weights below which copies are made
+    # resample: futures that fit are copied; batch: each future is led by the order-batch model and the ensemble of the
+    # checkpoint; both.
+    config.way = "resample"
+    config.candidates = 8  # batch and both: batches of orders that are proposed for a minute, the nearest is told
+    config.told = 1.0  # batch and both: how loudly the ensemble tells it, 1 as it was trained, 0 not at all
+    config.most_decisions = 10_000  # batch and both: of a future in a minute, beyond which the run is given up
     config.strengths = (1.0,)  # of the control: 0 none, 1 as the scale says; the first is shown, more make a sweep
     config.counts = (0,)  # numbers of futures of further runs of the sweep; 0: none
 

@@ -1,4 +1,4 @@
-"""Trains an order-batch model beside an order model: images of minutes, codes, batch model. No program reads it yet.
+"""Trains an order-batch model beside an order model: images of minutes, codes, batch model.
 
     python -m marsjax.experiments.train_control --config=configs/train_control.py:sse,folder=data/sse
 

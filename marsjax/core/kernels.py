@@ -61,6 +61,9 @@ class Kernels:
     steps: int = 64
     """Decisions of a compiled call, where `RolloutSpec.chunk_steps` does not say. Between two calls an accelerator
     waits for the host, for about a millisecond."""
+    steps_a_look: int = 1
+    """Of these, steps of controlled futures between two looks at whether one of them has not come to the end of its
+    interval. A look may be a wait for the host; without one, steps are made that change nothing."""
     further_turns: int | None = 8
     """After the first turn of all trajectories, so many of those that have another are gathered and take it together,
     until none has. None: all are computed until the last has none."""
@@ -77,7 +80,7 @@ class Kernels:
         for name, known in ways.items():
             if getattr(self, name) not in known:
                 raise InputError(f"Kernels.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
-        for name in ("contexts", "logits", "rows", "steps", "further_turns"):
+        for name in ("contexts", "logits", "rows", "steps", "steps_a_look", "further_turns"):
             value, may_be_none = getattr(self, name), name in ("rows", "further_turns")
             if not (may_be_none and value is None) and (type(value) is not int or value < 1):
                 raise InputError(f"Kernels.{name}: expected a whole number of at least 1, got {value!r}")
@@ -87,7 +90,7 @@ CPU = Kernels()
 """For few cores: little work, in blocks that stay in their caches."""
 ACCELERATOR = Kernels(
     prefix_sum="windows", pack="indices", first_shares="sum", heads_first=False, attention="sums", rows=None,
-    logits=2**23, steps=256, further_turns=None, one_by_one=False, one_function=False)
+    logits=2**23, steps=256, steps_a_look=16, further_turns=None, one_by_one=False, one_function=False)
 """For many cores: few large kernels, and no step that waits for an answer."""
 GPU = dataclasses.replace(ACCELERATOR, attention="kernel", head="kernel", book="kernel")
 """For a GPU that kernels of our own can be written for: `has_triton`. With `encode` by cuDNN and

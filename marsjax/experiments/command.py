@@ -37,7 +37,7 @@ MARKETS = (
 MODELS = (
     Program("prepare", "days of orders made ready to be trained on, however many"),
     Program("train", "an order model from days of orders"),
-    Program("train_control", "a model of whole minutes of orders beside it, which no program reads yet"),
+    Program("train_control", "a model of whole minutes of orders beside it, by which control can lead"),
     Program("train_agent", "agents that execute orders, by reinforcement in a market"),
     Program("import_checkpoint", "a published order model as a checkpoint of marsjax"),
     Program("context_length", "what a model's predictions lose with shorter contexts"))
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """What there is, in a screen."""
-    lines = [f"marsjax {__version__}: whole financial markets on one accelerator", "",
+    lines = [f"marsjax {__version__}: whole financial markets on one accelerator",
              "  marsjax PROGRAM --config=NAME[:ARGUMENT] [--config.KEY=VALUE ...]", ""]
     for title, group in GROUPS.items():
         lines += [f"{title}:", *(f"  {program.name:<18} {program.purpose}" for program in group)]

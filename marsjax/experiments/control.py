@@ -12,10 +12,11 @@ from marsjax.experiments import control_target, launcher, markets, run_folder, s
 from marsjax.experiments.control_target import ControlTarget
 from marsjax.experiments.markets import Where
 from marsjax.experiments.run_folder import write_json
-from marsjax.sim.control import ControlSpec
+from marsjax.sim.control import ControlModels, ControlSpec
 from marsjax.studies import (
     control,
     control_comparison,
+    control_models,
     control_report,
     executions,
     forecasts,
@@ -27,6 +28,7 @@ from marsjax.studies.control_comparison import Comparison, ControlledExecution
 from marsjax.studies.executions import StrategySpec
 from marsjax.studies.forecasts import ForecastStart
 from marsjax.studies.futures import FuturesSpec
+from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import check_time, spell
 
 
@@ -43,6 +45,7 @@ def main(config: ConfigDict) -> int:
         with setup.named(f"config, keys of {config.execute} and config.minutes = {config.minutes}"):
             control_comparison.strategy_of(execution, spec, where.time_ns)
     prepared = setup.load_order_model(config)
+    models = _models(config, how, prepared)
     output = run_folder.of_config(config, f"control_{config.source}")
     with output as folder:
         print(order_model.headline(prepared, config.model), flush=True)
@@ -54,7 +57,9 @@ def main(config: ConfigDict) -> int:
         wanted = control_target.wanted(config, how, at)
         print(f"{at.name} at {facts['time']}: mid {facts['mid'] * float(where.market.units.price):g}, "
               f"{facts['bids']} bids and {facts['asks']} asks rest; wanted: {wanted.words}", flush=True)
-        place = control.ControlledMarket(prepared, where.market, at.start)
+        if models:
+            models = control_models.with_past(models, where.market, markets.feed_of(config, where), where.time_ns)
+        place = control.ControlledMarket(prepared, where.market, at.start, models=models)
         found = control_comparison.compare(place, spec, how, wanted.guide, at.time_ns, execution,
                                            config.realism, setup.watching())
         record, said = _written(config, folder, _Made(place, spec, how, wanted, found, at))
@@ -63,6 +68,7 @@ def main(config: ConfigDict) -> int:
         total_s = time.perf_counter() - began
         write_json(folder / "results.json", record | {
             "wanted": wanted.words, "start": facts, "rollouts": summary, "seconds": total_s,
+            "control_models": control_models.describe(models) if models else None,
             **setup.about(config, prepared)})
     print("\n".join(said))
     print(f"{rollout_summary.summary_line(summary, total_s)}; "
@@ -112,12 +118,6 @@ def _control(config: ConfigDict) -> ControlSpec:
     if not config.strengths:
         raise InputError("config.strengths: expected a number at least, got none")
     specs = [setup.spec_of(ControlSpec, config, strength=strength) for strength in config.strengths]
-    if specs[0].way != "resample":
-        raise InputError(f"config.way: expected resample, got {specs[0].way!r}: futures that an order-batch model "
-                         "leads are not in this version yet")
-    if specs[0].candidates != ControlSpec.candidates:
-        raise InputError(f"config.candidates: expected {ControlSpec.candidates}, got {specs[0].candidates}: "
-                         "candidates of an order-batch model are not in this version yet")
     island = specs[0].island
     if island and config.trajectories % island:
         raise InputError(f"config.island: expected a number that divides config.trajectories, {config.trajectories}, "
@@ -125,6 +125,18 @@ def _control(config: ConfigDict) -> ControlSpec:
     if not specs[0].strength:
         raise InputError("config.strengths: expected the first one above 0, which is shown, got 0.0")
     return specs[0]
+
+
+def _models(config: ConfigDict, how: ControlSpec, prepared: PreparedModel) -> ControlModels | None:
+    """What leads the futures, where the config has them led."""
+    if not how.is_led:
+        return None
+    models, _ = control_models.load(config.model, prepared)
+    try:
+        models.check(how.every_s, config.trajectories)
+    except InputError as error:
+        raise InputError(str(error).replace("ControlSpec.", "config.")) from error
+    return models
 
 
 def _check_sweep(config: ConfigDict) -> None:

@@ -191,11 +191,16 @@ def refused(name: str, refusals: Refusals) -> tuple[dict[str, Any], list[str]]:
     return refusals.record(), [f"{name}: {problem}" for problem in refusals.problems(KEYS)]
 
 
-def start_of(config: ConfigDict, prepared: PreparedModel, where: Where) -> ForecastStart:
-    """The state of the market, and what came after it in a real day."""
+def feed_of(config: ConfigDict, where: Where) -> DayFeed:
+    """The day that futures start in, or the noise agent's orders as one."""
     if where.feeds:
         (feed,) = where.feeds
-    else:
-        (sent,) = starts.noise_orders(where.market, setup.noise_market(config))
-        feed = starts.feed_of("noise", sent)
-    return forecasts.read_start(where.market, prepared, feed, where.time_ns, config.minutes if where.goes_on else 0)
+        return feed
+    (sent,) = starts.noise_orders(where.market, setup.noise_market(config))
+    return starts.feed_of("noise", sent)
+
+
+def start_of(config: ConfigDict, prepared: PreparedModel, where: Where) -> ForecastStart:
+    """The state of the market, and what came after it in a real day."""
+    return forecasts.read_start(where.market, prepared, feed_of(config, where), where.time_ns,
+                                config.minutes if where.goes_on else 0)

@@ -15,6 +15,7 @@ Futures:
   `forecasts`, `forecast_evaluation`: one forecast; forecasts of many times of a day against what came.
   `executions`: the same markets with and without an execution.
   `control`: controlled futures beside those that are left alone; `scenario_text`: what is wanted of them, in words.
+  `control_models`: what leads controlled futures, as a checkpoint holds it.
   `control_comparison`, `control_report`: the same with orders and an execution; as tables, a picture and text.
   `kept_traces`: orders, trades and books of some futures, kept while they are made.
   `realism`: orders of rollouts beside those of the real minutes.
@@ -44,10 +45,11 @@ from types import ModuleType
 
 __all__ = ["adapted", "agent_comparison", "agent_markets", "agent_training", "bars", "benchmark_book",
            "benchmark_parts", "benchmark_rollout", "checks", "context_length", "control", "control_comparison",
-           "control_report", "executions", "fleet", "forecast_evaluation", "forecasts", "futures", "kept_traces",
-           "lob_bench", "made_days", "model_training", "noise_bars", "order_batch_data", "order_batch_training",
-           "order_model", "own_futures", "places", "progress", "realism", "rollout_summary", "scenario_text",
-           "self_test", "service", "session_times", "starts", "token_shards", "told_futures", "worker_processes"]
+           "control_models", "control_report", "executions", "fleet", "forecast_evaluation", "forecasts", "futures",
+           "kept_traces", "lob_bench", "made_days", "model_training", "noise_bars", "order_batch_data",
+           "order_batch_training", "order_model", "own_futures", "places", "progress", "realism", "rollout_summary",
+           "scenario_text", "self_test", "service", "session_times", "starts", "token_shards", "told_futures",
+           "worker_processes"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,15 +1,13 @@
 """An order model taught by the day so far of a market that it was not trained on."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 
-from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
-from marsjax.data.feed import DayFeed, FeedChunk
-from marsjax.studies import order_model
+from marsjax.data.feed import DayFeed
+from marsjax.studies import order_model, starts
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import spell
 from marsjax.training import adapt, days
@@ -34,7 +32,7 @@ def to_day(prepared: PreparedModel, market: MarketSpec, feed: DayFeed, before_ns
     known = order_model.trained_days(prepared.model.about)
     if not steps or not known or feed.name in known:
         return prepared, ""
-    (day,) = days.replay_days(market, [_before(feed, before_ns)], [feed.name])
+    (day,) = days.replay_days(market, [starts.chunks_before(feed, before_ns)], [feed.name])
     tokens = days.day_tokens(market, prepared.model.spec.tokens, prepared.table, day)
     earlier = tokens.features[:int(np.searchsorted(tokens.time_ns, before_ns))]
     try:
@@ -43,12 +41,3 @@ def to_day(prepared: PreparedModel, market: MarketSpec, feed: DayFeed, before_ns
         return prepared, f"{feed.name}: the model is not adapted: {error}"
     said = f"{feed.name}: the model is adapted in {steps} steps to {len(earlier):,} orders before {spell(before_ns)}"
     return dataclasses.replace(prepared, model=dataclasses.replace(prepared.model, model=model)), said
-
-
-def _before(feed: DayFeed, before_ns: int) -> Iterator[FeedChunk]:
-    """Its chunks up to the one in which the time comes."""
-    for chunk in feed.read():
-        yield chunk
-        at = times.to_ns(chunk.orders.time)
-        if len(at) and at[-1] >= before_ns:
-            return

@@ -14,7 +14,7 @@ from marsjax.core.records import Time
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.observers.features import Features
-from marsjax.sim.control import CurveGuide, guides
+from marsjax.sim.control import ControlModels, CurveGuide, guides
 from marsjax.sim.control.guides import Guide
 from marsjax.sim.control.lineages import ControlledRollout
 from marsjax.sim.control.run import controlled
@@ -47,6 +47,8 @@ class ControlledMarket(NamedTuple):
     """Who else trades."""
     agent_starts: tuple[tuple[Any, Time], ...] = ()
     """State and first wake-up [B, ...] of each of them, instead of what its `init` gives."""
+    models: ControlModels | None = None
+    """What leads futures, where `ControlSpec.way` has them led."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def simulate(at: ControlledMarket, spec: FuturesSpec, control: ControlSpec, guid
                                           at.agents)
         try:
             run = controlled(simulator, resize(at.start, capacity), rolled, control, guide,
-                             agent_starts=at.agent_starts, hooks=hooks)
+                             agent_starts=at.agent_starts, hooks=hooks, models=at.models)
         except MemoryError as error:
             raise InputError(f"trajectories: {error}") from error
         more = futures.larger(spec, capacity, run.full_books)
@@ -160,18 +162,47 @@ def fit(run: ControlledRollout, guide: Guide) -> Fit:
                rmse["return_bp"], float(off.mean()), float((off <= NEAR_BP).mean()), rmse)
 
 
+class Followed(NamedTuple):
+    """How much of what led futures were told they did, over the intervals of those that are not lost."""
+
+    correlation: float
+    """Of the moves of the mid that were told with those that came; NaN where either never differs."""
+    slope: float
+    """Basis points of the mid's move that came with each one more that was told, by least squares."""
+    told_bp: float
+    """Mean of the moves that were told."""
+    came_bp: float
+    """Mean of those that came."""
+
+
+def followed(run: ControlledRollout) -> Followed | None:
+    """How much of what futures were told they did; None where nothing was told."""
+    if run.led is None:
+        return None
+    kept = ~rollout_summary.is_lost(run.rollout)
+    told, came = (np.asarray(x.move_bp, np.float64)[:, kept] for x in (run.led.predicted, run.features))
+    is_there = np.isfinite(told)
+    told, came = told[is_there], came[is_there]
+    if not told.size:
+        return Followed(np.nan, np.nan, np.nan, np.nan)
+    both, own, others = ((a - a.mean()) @ (b - b.mean()) for a, b in ((told, came), (told, told), (came, came)))
+    return Followed(float(both / np.sqrt(own * others)) if own * others > 0 else np.nan,
+                    float(both / own) if own > 0 else np.nan, float(told.mean()), float(came.mean()))
+
+
 def feature_table(found: ControlStudy, start_ns: int) -> pd.DataFrame:
     """A row each interval and feature.
 
-    Columns: interval, time_ns, clock (its end), feature, wanted (NaN: anything), and of the controlled futures and of
-    those left alone (free_...) mean, low and high (percentiles 5 and 95).
+    Columns: interval, time_ns, clock (its end), feature, wanted (NaN: anything), told (the mean of what led futures
+    were told, NaN where they were not led), and of the controlled futures and of those left alone (free_...) mean, low
+    and high (percentiles 5 and 95).
     """
     wanted = guides.wanted(found.guide)
     parts = []
     for name in Features._fields:
         intervals = len(found.controlled.ess)
         columns = {"interval": np.arange(intervals), "feature": np.full(intervals, name),
-                   "wanted": wanted.get(name, np.full(intervals, np.nan))}
+                   "wanted": wanted.get(name, np.full(intervals, np.nan)), "told": _told(found.controlled, name)}
         for prefix, run in (("", found.controlled), ("free_", found.free)):
             values = np.asarray(getattr(run.features, name))[:, ~rollout_summary.is_lost(run.rollout)]
             empty = not values.size
@@ -200,6 +231,16 @@ def _timed(table: pd.DataFrame, run: ControlledRollout, start_ns: int) -> pd.Dat
     table.insert(1, "time_ns", ends)
     table.insert(2, "clock", times.clock(ends))
     return table
+
+
+def _told(run: ControlledRollout, name: str) -> np.ndarray:
+    """Means over futures of a feature as it was told, float64 [I]; NaN where nothing was."""
+    found = np.full(len(run.ess), np.nan)
+    if run.led is not None:
+        values = np.asarray(getattr(run.led.predicted, name), np.float64)[:, ~rollout_summary.is_lost(run.rollout)]
+        is_there = np.isfinite(values).any(axis=1)
+        found[is_there] = np.nanmean(values[is_there], axis=1)
+    return found
 
 
 def _root_mean_square(off: np.ndarray) -> float:

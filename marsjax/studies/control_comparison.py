@@ -134,7 +134,7 @@ def compare(at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Gu
             progress.begin(number, 1)
             watch.begin(number, 1)
             # Of an execution none are kept: a trace has room for the order model's own, one a step.
-            return _kind(name, where, spec, how, guide, watch.with_bar(progress), watch,
+            return kind_of(name, where, spec, how, guide, watch.with_bar(progress), watch,
                          keeps_orders and not where.agents)
 
         free = kind(0, UNCONTROLLED, at, dataclasses.replace(how, strength=0.0), nothing)
@@ -149,8 +149,10 @@ def compare(at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Gu
                       np.abs(np.asarray(meter.shares).astype(np.int64).sum(axis=1)))
 
 
-def _kind(name: str, at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Guide,
-          told: Callable[[RolloutProgress], None], watch: Watching, keeps_orders: bool) -> FuturesKind:
+def kind_of(name: str, at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Guide,
+            told: Callable[[RolloutProgress], None], watch: Watching = NOBODY_WATCHES, keeps_orders: bool = True
+            ) -> FuturesKind:
+    """Runs futures of one kind, with their orders; `told` hears of each chunk of steps, `watch` of the memory."""
     orders = _Orders()
 
     def on_chunk(progress: RolloutProgress) -> None:

@@ -93,7 +93,7 @@ def sweep_table(found: Comparison, points: Sequence[Point]) -> pd.DataFrame:
     for point in points:
         kind = FuturesKind("", point.run, [])
         rows.append({"strength": point.strength, "trajectories": point.trajectories,
-                     **_fit(point.run, found.guide), **_left(kind), **_speed(point.run)})
+                     **_fit(point.run, found.guide), **_left(kind), **_speed(point.run), **_told(point.run)})
     return pd.DataFrame(rows)
 
 
@@ -125,9 +125,11 @@ def _returns(kind: FuturesKind) -> np.ndarray:
 
 
 def record(found: Comparison) -> dict[str, Any]:
-    """Plain numbers for a file: the guide, and by kind the fit, what control left, and the speed."""
+    """Plain numbers for a file: the guide, and by kind the fit, what control left, the speed, and what was told."""
     def of(kind: FuturesKind) -> dict[str, Any]:
-        return {"fit": _fit(kind.run, found.guide), "left": _left(kind), "speed": _speed(kind.run)}
+        told = control.followed(kind.run)
+        return {"fit": _fit(kind.run, found.guide), "left": _left(kind), "speed": _speed(kind.run),
+                "told": told._asdict() if told else None}
 
     execution = {"target": found.shares, "done_mean": float(found.done.mean())} if found.executed else None
     return {"guide": {"kind": type(found.guide).__name__} | dataclasses.asdict(found.guide),  # type: ignore[call-overload]
@@ -140,6 +142,12 @@ def _fit(run: ControlledRollout, guide: guides.Guide) -> dict[str, Any]:
         f"rmse_{name}": value for name, value in found["rmse"].items() if name != "return_bp"}
 
 
+def _told(run: ControlledRollout) -> dict[str, float]:
+    """`control.followed` as columns, none where nothing was told."""
+    told = control.followed(run)
+    return {f"told_{name}": value for name, value in told._asdict().items()} if told else {}
+
+
 def _left(kind: FuturesKind) -> dict[str, Any]:
     """What control left of the futures."""
     run = kind.run
@@ -148,7 +156,12 @@ def _left(kind: FuturesKind) -> dict[str, Any]:
 
 
 def evidence(run: ControlledRollout) -> float:
-    """Log of the mean weight of futures that are left alone, by all islands: the log of the mean of what each says."""
+    """Log of the mean weight of futures that are left alone, by all islands: the log of the mean of what each says.
+
+    Of led futures it is not that, NaN among it (`ControlledRollout.log_evidence`).
+    """
+    if np.isnan(run.log_evidence).any():
+        return float("nan")
     return float(np.logaddexp.reduce(run.log_evidence.astype(np.float64)) - np.log(len(run.log_evidence)))
 
 
@@ -200,8 +213,16 @@ def lines(found: Comparison, realism: pd.DataFrame) -> list[str]:
                       for number, (cell, width) in enumerate(zip(row, widths, strict=True)))
             for row in zip(*columns, strict=True)]
     left = _left(found.controlled)
-    text.append(f"effective sample size {left['least_ess']:.0%} at least; of what the model writes by itself, weighted "
-                f"by the guide, {_one_in(left['log_evidence'])}")
+    told = control.followed(found.controlled.run)
+    of = "what the model writes by itself" if told is None else "what the model writes as it is led"
+    if np.isnan(left["log_evidence"]):
+        text.append("no future was chosen or dropped: all are independent of one another")
+    else:
+        text.append(f"effective sample size {left['least_ess']:.0%} at least; of {of}, weighted by the guide, "
+                    f"{_one_in(left['log_evidence'])}")
+    if told:
+        text.append(f"told moves of {told.told_bp:+.2f} bp an interval in the mean, came {told.came_bp:+.2f}; of one "
+                    f"bp more that is told {told.slope:.2f} comes (correlation {told.correlation:.2f})")
     if found.executed:
         text.append(f"the execution traded {found.done.mean():.0f} of {found.shares} shares")
     return text + _cost(realism[realism["kind"] == found.controlled.name])

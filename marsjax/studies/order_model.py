@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -159,7 +159,15 @@ def _count(model: OrderModel) -> int:
     return sum(int(x.size) for x in jax.tree.leaves(model))
 
 
-def parameters_hash(model: OrderModel) -> str:
+class HasWeights(Protocol):
+    """A model of any kind."""
+
+    def weights(self) -> Mapping[str, Any]:
+        """Arrays by their names."""
+        ...
+
+
+def parameters_hash(model: HasWeights) -> str:
     """SHA-256 of names, shapes, types and bytes of all parameters."""
     total = hashlib.sha256()
     for name, weight in model.weights().items():

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from marsjax.agents.noise import NoiseSpec
-from marsjax.core import limits
+from marsjax.core import limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Order
 from marsjax.core.specs import MarketSpec
@@ -120,6 +120,15 @@ def states_of_feed(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, t
         refused.messages(part.ignored, part.adapted)
     count = sum(len(part.counts) for part in passed)
     return FeedStates(list(starts), list(passed), refused, np.concatenate([np.zeros(0, bool), *by_none])[:count])
+
+
+def chunks_before(feed: DayFeed, before_ns: int) -> Iterator[FeedChunk]:
+    """A day's chunks up to the one in which a time comes, nanoseconds since midnight."""
+    for chunk in feed.read():
+        yield chunk
+        at = times.to_ns(chunk.orders.time)
+        if len(at) and at[-1] >= before_ns:
+            return
 
 
 def synthetic(chunk: FeedChunk) -> np.ndarray:

@@ -8,17 +8,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
+from marsjax.checkpoint import converter_files, folder, load, order_batch
+from marsjax.checkpoint import ensemble as ensemble_files
 from marsjax.core import times
+from marsjax.core.order_images import OrderBatchSpec
 from marsjax.core.sessions import continuous_session
+from marsjax.core.specs import ModelSpec
 from marsjax.data import sources
 from marsjax.experiments import control as experiment
+from marsjax.model import ensemble, llama
+from marsjax.model.ensemble import EnsembleSpec
+from marsjax.model.order_batch import batch_model, readout, tokenizer
+from marsjax.model.order_batch.proposals import OrderBatches
+from marsjax.model.order_batch.specs import BatchModelSpec, TokenizerSpec
 from marsjax.sim import replay_day
 from tests.experiments.conftest import Launch, Ran
 from tests.experiments.synthetic_day import write_traded_day
+from tests.helpers import fixture_folder
 
 pytestmark = pytest.mark.quick
 
@@ -109,6 +120,44 @@ def test_a_real_day_is_replayed_and_the_curve_is_what_came(run: Run, tmp_path: P
     np.testing.assert_allclose(same["mean_bp"], table["mean_bp"], rtol=1e-6)  # of one target come the same futures
 
 
+@pytest.mark.slow
+def test_led_futures_are_told_of_in_every_file(launch: Launch, tmp_path: Path) -> None:
+    spec, converters = ModelSpec(embed_dim=8, heads=2, context_length=32), converter_files.read_folder(
+        fixture_folder() / "converters")
+    folder.save(tmp_path / "led", llama.init(spec, jax.random.key(0)), converters, {"source": "random weights"})
+    batches = _small_batches()
+    order_batch.save(tmp_path / "led", batches, {})
+    codes = batches.tokenizer.spec
+    model = load.load_order_model(tmp_path / "led").model
+    ensemble_files.save(tmp_path / "led", ensemble.init(EnsembleSpec(8, codes.places, codes.codes, 4, 1, 1),
+                                                        jax.random.key(1)),
+                        ensemble_files.trained_with(model, batches.tokenizer), {})
+    config = f"{ROOT / 'configs' / 'control.py'}:noise,strength=200,trajectories=16,minutes=1,output=out"
+    ran = launch("control", experiment.main, f"--config={config},model={tmp_path / 'led'}", *SMALL,
+                 "--config.way=both", "--config.candidates=3", "--config.told=0.5", "--config.strengths=1,0.5",
+                 "--config.picture=false", "--config.realism=false")
+    assert ran.code == 0, ran.err
+    facts, table, sweep = results(), pd.read_csv("out/features.csv"), pd.read_csv("out/sweep.csv")
+    free, held = facts["kinds"].values()
+    assert free["told"] is None and set(held["told"]) == {"correlation", "slope", "told_bp", "came_bp"}
+    told = table[table["feature"] == "move_bp"]["told"]
+    assert held["told"]["told_bp"] == pytest.approx(told.mean(), rel=1e-3) and len(told) == 3
+    assert sweep["told_slope"][0] == pytest.approx(held["told"]["slope"], rel=1e-3)
+    assert "of what the model writes as it is led, weighted by the guide" in ran.out and "told moves of" in ran.out
+    assert facts["config"]["told"] == 0.5 and set(facts["control_models"]) == {"tokenizer", "batch_model", "ensemble"}
+
+
+def _small_batches() -> OrderBatches:
+    """Of intervals of 20 s, with random weights."""
+    images = OrderBatchSpec(price_slots=8, volume_edges=(100, 300, 500), every_s=20)
+    book = TokenizerSpec(images, codes=16, code_dim=4, width=8, blocks=1)
+    weight = 0.3 * jax.random.normal(jax.random.key(2), (readout.input_count(images), len(readout.READ)))
+    return OrderBatches(
+        tokenizer.init(book, jax.random.key(3)), batch_model.init(BatchModelSpec(
+            batches=3, places=book.places, codes=book.codes, width=16, heads=2), jax.random.key(4)),
+        readout.Readout(weight, np.zeros(len(readout.READ), np.float32)))
+
+
 def _curve(held: pd.DataFrame) -> bool:
     """What was wanted, as a file of prices."""
     returns = [0.0, *held["wanted_bp"]]
@@ -135,9 +184,10 @@ def _curve(held: pd.DataFrame) -> bool:
     ("noise", ("--config.island=8", "--config.counts=12"), "config.counts: expected multiples of config.island, 8"),
     ("noise", ("--config.resample_below=2",), "config.resample_below: expected 0 to 1, got 2.0"),
     ("noise", ("--config.way=magic",), "config.way: expected resample, batch or both, got 'magic'"),
-    ("noise", ("--config.way=batch",), "config.way: expected resample, got 'batch': futures that an order-batch model"),
-    ("noise", ("--config.way=both",), "config.way: expected resample, got 'both'"),
-    ("noise", ("--config.candidates=4",), "config.candidates: expected 8, got 4: candidates of an order-batch model"),
+    ("noise", ("--config.way=batch",), "has no order-batch model; train one with `marsjax train_control`"),
+    ("noise", ("--config.way=both", "--config.candidates=0"), "config.candidates: expected at least 1, got 0"),
+    ("noise", ("--config.way=both", "--config.told=-1"), "config.told: expected 0 to 1000, got -1.0"),
+    ("noise", ("--config.way=batch", "--config.model=default"), "config.every_s: expected 60, the interval that"),
     ("noise,execute=all", (), "config.execute: expected twap, vwap, participation, immediate or nothing, got 'all'"),
     ("noise,execute=twap", ("--config.side=both",), "config.side: expected buy or sell, got 'both'"),
     ("noise,execute=twap", ("--config.ratio=0",), "config.ratio: expected a number above 0 (and below 100), got 0.0"),

@@ -20,6 +20,7 @@ from marsjax import testing
 from marsjax.agents.twap import Twap
 from marsjax.core import int64, times
 from marsjax.core.errors import InputError
+from marsjax.core.kernels import CPU, Kernels
 from marsjax.core.records import Status
 from marsjax.core.specs import CacheSpec
 from marsjax.market import exchange
@@ -53,8 +54,9 @@ def start() -> Start:
 
 
 @functools.cache
-def simulator(has_agent: bool = False) -> Simulator:
-    return Simulator.of(MODEL, MARKET, agents=[TWAP] if has_agent else [], observers=[TraceObserver(MARKET, room=256)])
+def simulator(has_agent: bool = False, ways: Kernels = CPU) -> Simulator:
+    made = Simulator.of(MODEL, MARKET, agents=[TWAP] if has_agent else [], observers=[TraceObserver(MARKET, room=256)])
+    return made.replace(cache=dataclasses.replace(made.spec.cache, kernels=ways))
 
 
 def run(guide: Any = CURVE, control: ControlSpec = CONTROL, has_agent: bool = False, hooks: Hooks = rollout.NO_HOOKS,
@@ -105,6 +107,11 @@ def test_futures_are_those_of_the_seed_in_any_chunks() -> None:
     chex.assert_trees_all_equal(states(chosen().rollout), states(again.rollout))
     chex.assert_trees_all_equal(chosen().features, again.features)
     assert chosen().rollout.orders().equals(again.rollout.orders())
+    looked_at_less = controlled(simulator(ways=dataclasses.replace(CPU, steps_a_look=16)), start(),
+                                RolloutSpec(BATCH, minutes=1, seed=3), CONTROL, CURVE)
+    chex.assert_trees_all_equal(states(chosen().rollout), states(looked_at_less.rollout))
+    assert looked_at_less.rollout.steps > chosen().rollout.steps and looked_at_less.decisions == chosen().decisions
+    assert chosen().rollout.orders().equals(looked_at_less.rollout.orders())
     other = run(seed=4)
     assert not np.array_equal(chosen().features.return_bp, other.features.return_bp)
 
@@ -362,7 +369,7 @@ def test_scores_without_bounds_are_weights_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(("changes", "match"), [
-    ({"control": ControlSpec(every_s=20, way="batch")}, "way: expected resample"),
+    ({"control": ControlSpec(every_s=20, way="batch")}, "way: expected resample, or the models"),
     ({"control": ControlSpec(every_s=20, island=5)}, "whole islands"),
     ({"control": ControlSpec(every_s=30)}, "expected one of 2 intervals"),
     ({"slots": 8}, "slots"), ({"hooks": Hooks(saving=rollout.Saving("nowhere"))}, "saving"),
@@ -383,7 +390,8 @@ def test_what_does_not_fit_is_refused_at_the_door(changes: dict[str, Any], match
     ({"every_s": 0}, "every_s"), ({"every_s": 1.5}, "every_s"), ({"island": -1}, "island"),
     ({"strength": math.nan}, "strength"), ({"strength": 1e-7}, "strength"), ({"strength": 1e39}, "strength"),
     ({"strength": -1.0}, "strength"), ({"resample_below": 1.1}, "resample_below"), ({"way": "none"}, "way"),
-    ({"candidates": 0}, "candidates")])
+    ({"candidates": 0}, "candidates"), ({"told": -1.0}, "told"), ({"told": math.nan}, "told"),
+    ({"told": 1001.0}, "told")])
 def test_a_spec_says_which_number_is_out_of_range(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=f"ControlSpec.{match}"):
         ControlSpec(**changes)

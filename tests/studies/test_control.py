@@ -6,14 +6,16 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from marsjax import testing
 from marsjax.core.errors import InputError
-from marsjax.sim.control import ControlledRollout, ControlSpec, CurveGuide, Target, TargetGuide, scenarios
+from marsjax.sim.control import ControlledRollout, ControlSpec, CurveGuide, Led, Target, TargetGuide, scenarios
 from marsjax.sim.state import End
 from marsjax.studies import control, control_report, scenario_text
 from marsjax.studies.control import ControlledMarket, ControlStudy
+from marsjax.studies.control_comparison import Comparison, FuturesKind
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import prepare
 
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.quick
 
 CONTROL = ControlSpec(every_s=25, island=8, resample_below=1.0)
 START_NS = 36_000 * 10**9
+NO_REALISM = pd.DataFrame({"kind": [], "similarity": [], "less": []})
 
 
 @functools.cache
@@ -70,6 +73,34 @@ def test_all_futures_run_again_in_larger_books_where_one_that_is_gone_was_full(m
     assert len(tried) == 2 and tried[1] == 2 * tried[0]
     control.simulate(at, FuturesSpec(16, minutes=1, rollout_capacity=128), CONTROL, found().guide)
     assert tried[2:] == [128]
+
+
+def test_how_much_is_done_is_the_line_through_what_was_told_and_what_came() -> None:
+    run, rng = found().controlled, np.random.default_rng(0)
+    told = rng.normal(size=run.features.move_bp.shape)
+    told[2, :3] = np.nan  # they had ended
+    came = 0.25 * np.nan_to_num(told) - 1 + 0.5 * rng.normal(size=told.shape)
+    predicted = run.features._replace(move_bp=told)
+    led = dataclasses.replace(run, led=Led(np.zeros((*told.shape, 4), np.int32), predicted),
+                              features=run.features._replace(move_bp=came))
+    done, is_there = control.followed(led), np.isfinite(told)
+    assert done is not None and control.followed(run) is None
+    line = np.polyfit(told[is_there], came[is_there], 1)
+    assert done.slope == pytest.approx(line[0]) and done.told_bp == pytest.approx(told[is_there].mean())
+    assert done.correlation == pytest.approx(np.corrcoef(told[is_there], came[is_there])[0, 1])
+    assert done.came_bp == pytest.approx(came[is_there].mean())
+    table = control.feature_table(ControlStudy(found().guide, led, found().free), START_NS)
+    moves = table[table["feature"] == "move_bp"]
+    assert moves["told"].tolist() == pytest.approx(np.nanmean(told, axis=1).tolist())
+    assert control.feature_table(found(), START_NS)["told"].isna().all()
+    lines = control_report.lines(as_comparison(dataclasses.replace(led, log_evidence=np.full(2, np.nan))), NO_REALISM)
+    assert "no future was chosen or dropped: all are independent of one another" in lines
+    assert lines[-1].endswith(f"{done.slope:.2f} comes (correlation {done.correlation:.2f})")
+
+
+def as_comparison(held: ControlledRollout) -> Comparison:
+    return Comparison(found().guide, FuturesKind("uncontrolled", found().free, []),
+                      FuturesKind("controlled", held, []), None, 0, np.zeros(0, np.int64))
 
 
 def test_the_evidence_of_islands_is_the_mean_of_weights_not_of_logs() -> None:

@@ -160,12 +160,16 @@ def nearest(guide: Guide, interval: Array, seen: Features, predicted: Features) 
       predicted: of N candidates for each of them, [B, N]. `return_bp` is not read: it comes of `seen.return_bp` and
         the candidate's `move_bp`.
     """
-    before = 1 + jnp.asarray(seen.return_bp)[:, None] / BASIS_POINTS
-    after = before * (1 + jnp.asarray(predicted.move_bp) / BASIS_POINTS)
-    every = predicted._replace(return_bp=(after - 1) * BASIS_POINTS)
-    flat = jax.tree.map(lambda x: jnp.reshape(jnp.asarray(x), -1), every)
-    scores = jnp.reshape(usable(guide.score(interval, flat)), jnp.shape(after))
+    reached = reached_bp(jnp.asarray(seen.return_bp)[:, None], predicted.move_bp)
+    flat = jax.tree.map(lambda x: jnp.reshape(jnp.asarray(x), -1), predicted._replace(return_bp=reached))
+    scores = jnp.reshape(usable(guide.score(interval, flat)), jnp.shape(reached))
     return jnp.argmax(scores, axis=1).astype(jnp.int32)
+
+
+def reached_bp(return_bp: Array, move_bp: Array) -> jax.Array:
+    """The return since the start after a further move, both in basis points, of the mid before each."""
+    before = 1 + jnp.asarray(return_bp) / BASIS_POINTS
+    return (before * (1 + jnp.asarray(move_bp) / BASIS_POINTS) - 1) * BASIS_POINTS
 
 
 def usable(scores: Array) -> jax.Array:

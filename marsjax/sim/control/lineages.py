@@ -10,6 +10,7 @@ import numpy as np
 from marsjax.observers.features import Features
 from marsjax.observers.trace import Log
 from marsjax.sim import outcomes
+from marsjax.sim.control.leading import Led
 from marsjax.sim.result import Rollout, Trace
 from marsjax.sim.state import LOST
 
@@ -29,20 +30,25 @@ class ControlledRollout:
     """int32 [I, B], the place among the B that what goes on at a place after an interval was at before."""
     ess: np.ndarray
     """float32 [I, islands], effective sample size over the trajectories of an island, before it was resampled; NaN of
-    intervals that begin at the end of its time or later, which are not looked at."""
+    intervals that begin at the end of its time or later, which are not looked at. 1 where none is resampled."""
     distinct: np.ndarray
     """int32 [I, islands], trajectories of the start that still have descendants."""
     resampled: np.ndarray
     """bool [I, islands]."""
     log_evidence: np.ndarray
     """float32 [islands], the log of the mean weight of futures that are left alone, as the island estimates it: how
-    much of what the model writes by itself fits the guide. 0: all of it."""
+    much of what the model writes by itself fits the guide. 0: all of it. Of futures that are led and resampled (`both`)
+    it is of the law as it is changed, which is not the model's; NaN of those that are led alone, which no weights are
+    given to."""
     every_s: int
     """Seconds of an interval."""
     decisions: int
     """That were simulated, those of trajectories that were written over among them."""
     full_books: int
     """Places at which a trajectory was in whose book a side had been full, one that was written over or not."""
+    led: Led | None = None
+    """NumPy arrays [I, B, ...], what the trajectories that are left were told of each interval, beside `features`, what
+    they then did; None where nothing was told. NaN, and codes without meaning, in intervals after the end of one."""
 
     @property
     def kept_features(self) -> Features:
@@ -52,14 +58,17 @@ class ControlledRollout:
         return found
 
     @classmethod
-    def of(cls, rollout: Rollout, looks: Any, ancestors: np.ndarray, every_s: int, decisions: int, full_books: int
+    def of(cls, rollout: Rollout, looks: Any, ancestors: np.ndarray, counts: tuple[int, int, int], led: Any
            ) -> "ControlledRollout":
-        """From a rollout and the looks at it, with an axis of I intervals in front."""
+        """From a rollout, and the looks at it and what was told (or None), with an axis of I intervals in front.
+
+        `counts` are `every_s`, `decisions` and `full_books`.
+        """
         islands = looks.ess.shape[1]
         at = places(ancestors)
-        features = jax.tree.map(lambda x: np.take_along_axis(x, at, axis=1), looks.seen)
+        features, led = jax.tree.map(lambda x: x[np.arange(len(at))[:, None], at], (looks.seen, led))
         return cls(rollout, features, ancestors, looks.ess, distinct(ancestors, islands), looks.resampled,
-                   looks.log_mean_weight.sum(axis=0), every_s, decisions, full_books)
+                   looks.log_mean_weight.sum(axis=0), *counts, led)
 
 
 def of_islands(source: np.ndarray, islands: int) -> np.ndarray:

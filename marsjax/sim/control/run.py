@@ -3,7 +3,8 @@
 This is sequential Monte Carlo. A trajectory pauses before its first decision at or after the end of an interval. Once
 all have paused or ended, each is scored by what it did (`observers.features`), its score adds to its log-weight, and
 an island whose weights have become too uneven is resampled: whole states are copied. What comes out are futures of the
-order model, given the guide: nothing in them is bent, the unlikely ones are chosen.
+order model, given the guide: nothing in them is bent, the unlikely ones are chosen. Where `ControlSpec.way` says so,
+trajectories are led, too, or in place of that (`leading`): then the order model's law is bent at each interval.
 
 Draws stay keyed by the place: (seed, its number, when it was last resampled, step). Copies of one trajectory part at
 their next order, no draw is made twice, and `SimState.step` is the number of decisions of the trajectory, by which
@@ -20,16 +21,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax.core import times
+from marsjax.core import kernels, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Status, Time
 from marsjax.core.times import SECOND_NS
+from marsjax.observers.base import Observer
 from marsjax.observers.features import FeatureObserver, Features
 from marsjax.observers.trace import Log, TraceObserver
 from marsjax.sim import checks, outcomes
 from marsjax.sim import step as sim_step
-from marsjax.sim.control import guides, lineages, resampling
+from marsjax.sim.control import guides, leading, lineages, resampling
 from marsjax.sim.control.guides import Guide
+from marsjax.sim.control.leading import ControlModels, Leader
 from marsjax.sim.control.lineages import ControlledRollout
 from marsjax.sim.control.spec import ControlSpec
 from marsjax.sim.devices import Devices
@@ -44,6 +47,8 @@ from marsjax.sim.state import LOST, End, SimState
 _EPOCHS = 2**32 - 1
 """A trajectory's key of an epoch is folded from here downwards; its decisions and agents are keyed by smaller numbers.
 """
+_Made = tuple[SimState, jax.Array, jax.Array]
+"""Trajectories, the decisions of each so far, and how many steps that took."""
 
 
 @jax.tree_util.register_dataclass
@@ -78,21 +83,24 @@ class Looked(NamedTuple):
 
 
 def controlled(simulator: Simulator, start: Start, spec: RolloutSpec, control: ControlSpec, guide: Guide, *,
-               agent_starts: Sequence[tuple[Any, Time]] = (), hooks: Hooks = NO_HOOKS) -> ControlledRollout:
+               agent_starts: Sequence[tuple[Any, Time]] = (), hooks: Hooks = NO_HOOKS,
+               models: ControlModels | None = None) -> ControlledRollout:
     """Futures that fit a guide.
 
     Args:
       simulator: as of `rollout`.
       start: one state for all trajectories, or [B, ...], which must be the same within each island.
       spec: as of `rollout`; all trajectories run at once. No result depends on `chunk_steps`.
-      control: how often they are looked at, and among which they are resampled.
+      control: how often they are looked at, in which way they are controlled, and among which they are resampled.
       guide: what is wanted.
       agent_starts: as of `rollout`, the same within each island.
       hooks: as of `rollout`; `on_trace` is called when all is over, with the events of the trajectories that are left.
+      models: what leads them, where they are led (`ControlSpec.way`).
 
     Raises:
       InputError: as `rollout`; a guide of another number of intervals, trajectories that do not make whole islands,
-        starts that differ within one, fewer slots than trajectories, `Hooks.saving`, a way that is not there yet.
+        starts that differ within one, fewer slots than trajectories, `Hooks.saving`, a way without its models, models
+        that do not fit one another, the order model or the intervals, a led trajectory that sends too many orders.
       MemoryError: as `rollout`.
 
     Examples:
@@ -105,21 +113,27 @@ def controlled(simulator: Simulator, start: Start, spec: RolloutSpec, control: C
       >>> run.features.return_bp.shape, run.ess.shape, run.rollout.ended
       ((2, 32), (2, 2), {'TIME': 32})
     """
-    _check(spec, control, hooks)
-    spec = sized(simulator, spec, hooks)
-    observer = FeatureObserver(simulator.spec.market.tick)
-    inner, scheduler = scheduled(simulator, start, spec, agent_starts, hooks, [observer])
+    models = models if control.is_led else None
+    _check(spec, control, hooks, models)
+    spec, tick = sized(simulator, spec, hooks), simulator.spec.market.tick
+    observers: list[Observer] = [FeatureObserver(tick)]
+    if models:
+        simulator = dataclasses.replace(simulator, ensemble=models.ensemble)
+        observers.insert(0, models.observer(tick))
+    inner, scheduler = scheduled(simulator, start, spec, agent_starts, hooks, observers)
     begins, ends = times.to_ns(scheduler.given.starts.time), times.to_ns(scheduler.given.until)
     intervals = max(-(-int((ends - begins).max()) // (control.every_s * SECOND_NS)), 1)
     _check_islands(scheduler, control)
     guides.check(guide, intervals)
-    return _Run(simulator, inner, spec, scheduler, control, guide, hooks).outcome(intervals)
+    return _Run(simulator, inner, spec, scheduler, control, guide, hooks, models).outcome(intervals)
 
 
-def _check(spec: RolloutSpec, control: ControlSpec, hooks: Hooks) -> None:
-    if control.way != "resample":
-        raise InputError(f"ControlSpec.way: expected resample, got {control.way!r}: an order-batch model and its "
-                         "ensemble are not part of this version")
+def _check(spec: RolloutSpec, control: ControlSpec, hooks: Hooks, models: ControlModels | None) -> None:
+    if models:
+        models.check(control.every_s, spec.trajectories)
+    elif control.is_led:
+        raise InputError(f"ControlSpec.way: expected resample, or the models that lead futures (`models`), got "
+                         f"{control.way!r} without them")
     if hooks.saving:
         raise InputError("controlled: Hooks.saving: expected None, as the states of controlled futures cannot be saved")
     if spec.running < spec.trajectories:
@@ -147,7 +161,7 @@ class _Run:
     """A controlled rollout on the host; `inner` has the rollout's own observers."""
 
     def __init__(self, simulator: Simulator, inner: Simulator, spec: RolloutSpec, scheduler: Scheduler,
-                 control: ControlSpec, guide: Guide, hooks: Hooks) -> None:
+                 control: ControlSpec, guide: Guide, hooks: Hooks, models: ControlModels | None) -> None:
         began = time.perf_counter()
         self._simulator, self._spec, self._scheduler, self._hooks = simulator, spec, scheduler, hooks
         self._control, self._seed = control, np.uint32(spec.seed)
@@ -158,10 +172,17 @@ class _Run:
         self._run = _chunk.lower(structure, spec.chunk_steps, devices, self._arrays, shape, self._seed,
                                  np.int32(0)).compile(compiler_options(inner.spec, devices))
         ready = jax.eval_shape(Simulator.prepared, inner)
-        needed = checks.memory(self._run, (ready.model, ready.weights, ready.prefix), scheduler.slots, devices.count)
+        fixed = (ready.model, ready.weights, ready.prefix, ready.ensemble)
+        needed = checks.memory(self._run, fixed, scheduler.slots, devices.count)
         checks.check_memory(needed)
         self._look = _look.lower((guide, control), inner.spec.observers[-1], devices, shape, self._seed,
                                  np.int32(0)).compile()
+        self._models, self._lead = None, None
+        if models:
+            leader = Leader.of(guide, control, inner)
+            self._models = devices.on_each(jax.tree.map(jnp.asarray, dataclasses.replace(models, before=None)))
+            self._lead = leading.lead.lower(leader, devices, self._models, shape.state, self._seed,
+                                            np.int32(0)).compile()
         if hooks.on_memory and needed:
             hooks.on_memory(needed)
         self._before = outcomes.every(scheduler.given, (
@@ -169,18 +190,26 @@ class _Run:
             outcomes.counts_of(starts.market, starts.token_state)))
         self._keeper = outcomes.Keeper(simulator.spec, is_whole=True)
         self._chunks: list[tuple[np.ndarray, Log]] = []
-        self._carried = _carried(devices, scheduler.begin())
+        state = scheduler.begin()
+        if models and models.before is not None:
+            state = leading.seeded(inner.spec.observers[-2], devices, state, np.asarray(models.before))
+        self._carried = _carried(devices, state)
         self._clock = outcomes.RunClock(time.perf_counter() - began)
         self._steps = self._decided = 0
 
     def outcome(self, intervals: int) -> ControlledRollout:
         """Runs all intervals."""
-        looks, of_chunks = [], []
+        looks, told, of_chunks = [], [], []
         for interval in range(intervals):
+            if self._lead:
+                state, led = self._lead(self._models, self._carried.state, self._seed, np.int32(interval))
+                self._carried = dataclasses.replace(self._carried, state=state)
+                told.append(jax.device_get(led))
             of_chunks += [interval] * self._until((interval + 1) * self._control.every_s)
             self._carried, looked = self._look(self._carried, self._seed, np.int32(interval))
             looks.append(jax.device_get(looked))
         looks = jax.tree.map(lambda *x: np.stack(x), *looks)
+        led = jax.tree.map(lambda *x: np.stack(x), *told) if told else None
         ancestors = lineages.of_islands(looks.source, looks.ess.shape[1])
         places = lineages.places(ancestors)
         ledgers, mids, counts = self._before
@@ -194,11 +223,11 @@ class _Run:
                                     dropped, (self._steps, self._clock.compile_s,
                                               self._clock.run_s))
         full_books = int((looks.side_full > counts[0][:, Status.SIDE_FULL]).any(axis=0).sum())
-        return ControlledRollout.of(rollout, looks, ancestors, self._control.every_s, self._decided, full_books)
+        return ControlledRollout.of(rollout, looks, ancestors, (self._control.every_s, self._decided, full_books), led)
 
     def _until(self, passed_s: int) -> int:
         """To the end of an interval, seconds since the start; how many compiled calls that took."""
-        goes_on, chunks = True, 0
+        goes_on, chunks, before = True, 0, self._steps
         while goes_on:
             self._carried, *found = self._run(self._arrays, self._carried, self._seed, np.int32(passed_s))
             state, chunks = self._carried.state, chunks + 1
@@ -206,13 +235,18 @@ class _Run:
             goes_on = bool(more.any())
             self._steps, self._decided = self._steps + int(steps.max()), self._decided + int(made.sum())
             if self._hooks.on_trace:
-                outcomes.traced(self._scheduler, state.observed[-2], lambda *chunk: self._chunks.append(chunk))
+                log = state.observed[len(self._simulator.spec.observers) + 1]  # after the minute bars
+                outcomes.traced(self._scheduler, log, lambda *chunk: self._chunks.append(chunk))
             self._keeper.keep(self._scheduler, state)
             if self._hooks.on_chunk:
                 so_far = functools.partial(outcomes.so_far, self._scheduler, state,
                                            len(self._simulator.spec.observers), self._before[1])
                 self._hooks.on_chunk(RolloutProgress(self._steps, *self._scheduler.progress(end, at), self._decided,
                                                      self._clock.run_s, so_far))
+            if self._lead and goes_on and self._steps - before > self._control.most_decisions:
+                raise InputError(f"ControlSpec.told: a future that was told with {self._control.told:g} made more than "
+                                 f"{self._control.most_decisions:,} decisions in an interval "
+                                 "(ControlSpec.most_decisions): tell it less loudly")
         return chunks
 
 
@@ -255,12 +289,15 @@ def _steps(structure: jax.tree_util.PyTreeDef, most: int, arrays: list[jax.Array
         is_before = times.before(state.time, ends) | ~times.before(ends, state.until)
         return jnp.asarray((state.end == End.RUNNING) & is_before)
 
-    def one(carry: tuple[SimState, jax.Array, jax.Array]) -> tuple[SimState, jax.Array, jax.Array]:
+    def one(carry: _Made, _: None) -> tuple[_Made, None]:
         state, made, count = carry
         state, decision = sim_step.step(simulator, state, sim_step.draw_from(keys, state.step), asked(state))
-        return state, made + decision.active, count + 1
+        return (state, made + decision.active, count + 1), None
 
-    state, made, count = jax.lax.while_loop(lambda carry: jnp.any(asked(carry[0])) & (carry[2] < most), one,
+    # A step of which nobody is asked changes nothing, so that the last part of an interval may be longer than it need.
+    part = min(kernels.chosen(simulator.spec.cache.kernels).steps_a_look, most)
+    state, made, count = jax.lax.while_loop(lambda carry: jnp.any(asked(carry[0])) & (carry[2] + part <= most),
+                                            lambda carry: jax.lax.scan(one, carry, length=part)[0],
                                             (state, jnp.zeros_like(state.step), jnp.int32(0)))
     more = jnp.any(asked(state))
     return (dataclasses.replace(carried, state=state), jnp.sum(made, dtype=jnp.int32)[None], count[None], more[None])
@@ -299,12 +336,12 @@ def _look_at(guide: Guide, control: ControlSpec, observer: FeatureObserver, carr
     # All of an island have one start and one end. An interval that begins after it is no part of its time.
     is_over, is_last = (~jnp.asarray(times.before(at, state.until)).reshape(shape)[:, 0] for at in bounds)
     goes_on = jnp.zeros(shape[0], bool)
-    if control.strength > 0:
+    if control.is_resampled:
         lost = jnp.isin(state.end, jnp.array(LOST))
         score = jnp.where(lost, -jnp.inf, control.strength * guides.usable(guide.score(interval, seen)))
         weight += jnp.where(jnp.repeat(is_over, island), 0.0, score)
     weighed = resampling.weigh(weight.reshape(shape))
-    if control.strength > 0:
+    if control.is_resampled:
         goes_on = ~is_over & ~weighed.is_even & (is_last | (weighed.ess < control.resample_below))
         uniform = resampling.uniform(seed, interval, state.trajectory.reshape(shape)[:, 0])
         chosen = resampling.ancestors(resampling.offspring(weighed.weight, uniform))
@@ -317,4 +354,6 @@ def _look_at(guide: Guide, control: ControlSpec, observer: FeatureObserver, carr
     observed = (*state.observed[:-1], observer.emptied(state.observed[-1]))
     after = Carried(dataclasses.replace(state, observed=observed), weight, epoch, carried.origin)
     mean = jnp.where(~is_over & (goes_on | is_last), weighed.log_mean, 0.0)
+    if control.is_led and not control.is_resampled:
+        mean = jnp.full_like(mean, jnp.nan)
     return after, Looked(seen, places.reshape(-1), jnp.where(is_over, jnp.nan, weighed.ess), goes_on, mean, side_full)
