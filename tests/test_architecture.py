@@ -12,7 +12,7 @@ from docs import rooms
 from docs.rooms import COMMAND, PACKAGE, PICTURE, ROOT, graph, module_name, room
 
 ROOMS = list(rooms.ROOMS)
-MOST_ARROWS, MOST_FLOORS = 66, 8
+MOST_ARROWS, MOST_FLOORS = 67, 8
 """Between rooms, and in the longest chain of rooms that import one another."""
 MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_PARAMETERS = 400, 60, 8
 ASKS_FOR_THE_DEVICE = {

@@ -20,6 +20,8 @@ Market impact:
   `impact`, `impact_report`, `impact_plots`: costs and impact of executions; a study in groups; its figures.
   `impact_so_far`: a study that still runs, cut to what its rollouts have simulated.
   `intervals`: numbers with intervals by the bootstrap.
+Agents that learn:
+  `agent_scores`, `agent_plots`: what executions cost, with intervals over seeds and starts; figures of it.
 Realism (paper, Table 7):
   `quantities`, `order_events`: what orders look like, and the orders that this is taken of.
   `realism`, `realism_table`, `realism_report`, `realism_plots`: similarity of two sources; its table, text and figure.
@@ -36,12 +38,13 @@ Stylized facts:
 import importlib
 from types import ModuleType
 
-__all__ = ["bars", "control_fit", "control_plots", "control_realism", "day", "depth_plots", "detection",
-           "detection_plots", "detection_report", "evaluation_table", "fact_plots", "figure_style", "fills", "forecast",
-           "forecast_baselines", "forecast_plots", "forecast_report", "forecast_scores", "impact", "impact_plots",
-           "impact_report", "impact_so_far", "interval_features", "intervals", "label_plots", "lob_bench",
-           "market_summary", "order_events", "panel", "plots", "quantities", "realism", "realism_plots",
-           "realism_report", "realism_table", "roc", "rollout_info", "stylized_facts", "verdicts"]
+__all__ = ["agent_plots", "agent_scores", "bars", "control_fit", "control_plots", "control_realism", "day",
+           "depth_plots", "detection", "detection_plots", "detection_report", "evaluation_table", "fact_plots",
+           "figure_style", "fills", "forecast", "forecast_baselines", "forecast_plots", "forecast_report",
+           "forecast_scores", "impact", "impact_plots", "impact_report", "impact_so_far", "interval_features",
+           "intervals", "label_plots", "lob_bench", "market_summary", "order_events", "panel", "plots", "quantities",
+           "realism", "realism_plots", "realism_report", "realism_table", "roc", "rollout_info", "stylized_facts",
+           "verdicts"]
 
 
 def __getattr__(name: str) -> ModuleType:

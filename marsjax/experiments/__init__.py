@@ -7,12 +7,14 @@ Programs, each with a config of its name in configs/:
   `market_impact`: what an execution does to the price.
   `realism`: rollouts against the real minutes that they begin with.
   `fleet`: forecasts, market impact or realism of many states, on many machines.
+  `detect`: intervals of a day that its simulated futures do not explain; manipulations put into days.
   `stylized_facts`: Cont's eleven facts of minute bars.
   `replay`: orders through the exchange.
   `simulate`: noise markets, thousands at once.
   `prepare`: days of real orders made ready to be trained on, however many.
   `train`, `context_length`: an order model from days of real orders; how its predictions depend on its context.
   `train_control`: an order-batch model and an ensemble beside an order model.
+  `train_agent`: agents that execute orders, by reinforcement, compared with executions by rule.
   `make_day`: a day that an order model writes, to start from.
   `import_checkpoint`: a published order model as a checkpoint of marsjax.
   `benchmark`: speed.
@@ -37,10 +39,11 @@ from types import ModuleType
 from marsjax.experiments import interrupts
 
 __all__ = ["benchmark", "command", "config", "config_help", "config_parts", "context_length", "control",
-           "control_curve", "control_target", "csv_text", "dashboard", "doctor", "download", "fleet", "fleet_summary",
-           "fleet_work", "forecast", "forecast_evaluation", "import_checkpoint", "interrupts", "launcher", "make_day",
-           "market_impact", "markets", "pages", "prepare", "realism", "replay", "replay_writer", "run_folder", "serve",
-           "service", "setup", "simulate", "stylized_facts", "table_files", "trace_files", "train", "train_control"]
+           "control_curve", "control_target", "csv_text", "dashboard", "detect", "doctor", "download", "fleet",
+           "fleet_summary", "fleet_work", "forecast", "forecast_evaluation", "import_checkpoint", "interrupts",
+           "launcher", "make_day", "market_impact", "markets", "pages", "prepare", "realism", "replay", "replay_writer",
+           "run_folder", "serve", "service", "setup", "simulate", "stylized_facts", "table_files", "trace_files",
+           "train", "train_agent", "train_control"]
 
 if interrupts.is_program():  # before the imports of the program, which take seconds
     interrupts.install(is_first=True)

@@ -12,6 +12,11 @@ Backgrounds, the market without its learners:
   `Replay`: messages of a day as they came; `Recording` is what it reads, which `record` makes of a feed.
   `Noise`: the noise agent.
   `Model`: an order model, which answers to what a learner does.
+Learners, and what they learn:
+  `ppo`: proximal policy optimisation, compiled end to end, of many seeds; in environments of gymnax's interface.
+  `policy`: a policy and its network, feed-forward or with a memory; `agent_files`: a policy in a folder.
+  `evaluation`, `baselines`: whole episodes of a policy; executions by rule in the same episodes.
+  `as_agent`: a policy as an agent of any simulation.
 To add to it:
   `Background`, `Task`: what they must have.
   `Core`: a background with a task for each of several learners.
@@ -41,7 +46,8 @@ _HOMES = {
 }
 
 __all__ = ["Background", "Core", "Execution", "MarketEnv", "MarlEnv", "Model", "Noise", "Params", "Recording",
-           "Replay", "SlicedExecution", "Stride", "Task", "make", "quotes", "record"]
+           "Replay", "SlicedExecution", "Stride", "Task", "agent_files", "as_agent", "baselines", "evaluation", "make",
+           "policy", "ppo", "quotes", "record"]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,6 +31,10 @@ Order models:
   `told_futures`, `ensemble_training`: futures with the order model's hidden states; an ensemble trained on them.
   `order_batch_data`, `order_batch_training`: minutes of days and of futures; an order-batch model trained on them.
   `context_length`: how predictions depend on the length of the context.
+Agents that learn:
+  `agent_markets`: one task in a replayed market, an order model's or the noise agent's; starts to train on and others.
+  `agent_training`: agents of many seeds, trained by reinforcement.
+  `agent_comparison`: a trained agent against executions by rule, in the same episodes.
 Speed:
   `benchmark_book`, `benchmark_rollout`, `benchmark_parts`: books alone, complete rollouts, and the parts of a step.
 What they share:
@@ -41,13 +45,14 @@ What they share:
 import importlib
 from types import ModuleType
 
-__all__ = ["adapted", "bars", "benchmark_book", "benchmark_parts", "benchmark_rollout", "checks", "context_length",
-           "control", "control_comparison", "control_models", "control_report", "detection", "ensemble_training",
-           "executions", "fleet", "forecast_evaluation", "forecasts", "futures", "injected", "kept_traces",
-           "lob_bench", "made_days", "manipulated_day", "manipulations", "model_training", "noise_bars",
-           "order_batch_data", "order_batch_training", "order_model", "own_futures", "places", "progress", "realism",
-           "rollout_summary", "scenario_text", "self_test", "service", "session_times", "starts", "token_shards",
-           "told_futures", "worker_processes"]
+__all__ = ["adapted", "agent_comparison", "agent_markets", "agent_training", "bars", "benchmark_book",
+           "benchmark_parts", "benchmark_rollout", "checks", "context_length", "control", "control_comparison",
+           "control_models", "control_report", "detection", "ensemble_training", "executions", "fleet",
+           "forecast_evaluation", "forecasts", "futures", "injected", "kept_traces", "lob_bench", "made_days",
+           "manipulated_day", "manipulations", "model_training", "noise_bars", "order_batch_data",
+           "order_batch_training", "order_model", "own_futures", "places", "progress", "realism", "rollout_summary",
+           "scenario_text", "self_test", "service", "session_times", "starts", "token_shards", "told_futures",
+           "worker_processes"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,6 +1,6 @@
 """Steps a second of environments for learners, under a random policy.
 
-    python experiments/rl/speed.py --background=noise --envs=64,1024,4096 --messages=1,100
+    python experiments/rl_speed/speed.py --background=noise --envs=64,1024,4096 --messages=1,100
 
 Prints a line of JSON for each number of environments and of messages a step. A compiled call makes `--unroll` steps,
 actions drawn inside; what is counted are whole calls of at least `--seconds`, after one that is not counted.

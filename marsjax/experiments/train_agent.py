@@ -1,0 +1,110 @@
+"""Trains agents in a market and compares them with executions by rule. The config: configs/train_agent.py."""
+
+import pathlib
+import time
+from typing import Any
+
+import pandas as pd
+from ml_collections import ConfigDict
+
+from marsjax.analysis import agent_plots, agent_scores
+from marsjax.core.errors import InputError
+from marsjax.data import made_days
+from marsjax.experiments import launcher, markets, run_folder, setup
+from marsjax.experiments.run_folder import write_json
+from marsjax.studies import agent_comparison, agent_markets, agent_training, order_model
+from marsjax.studies.agent_comparison import ComparisonSpec
+from marsjax.studies.agent_markets import ACCOUNT, BACKGROUNDS, AgentMarket, EpisodeSpec, Spans
+from marsjax.studies.agent_training import AgentTraining, TrainedAgents
+from marsjax.studies.order_model import PreparedModel
+
+
+def main(config: ConfigDict) -> int:
+    """Trains, compares and writes; returns 0."""
+    began = time.perf_counter()
+    (episode, training, comparison), names = checked(config)
+    output = run_folder.of_config(config, f"train_agent_{config.task}")
+    with output as folder:
+        prepared = setup.load_order_model(config) if "model" in names else None
+        if prepared:
+            print(order_model.headline(prepared, config.model), flush=True)
+        found = {name: _market(config, episode, prepared, name) for name in names}
+        market = found[config.background]
+        seconds = {"prepared": time.perf_counter() - began}
+        trained = agent_training.train(training, market.env, market.train, lambda line: print(line, flush=True))
+        seconds["trained"] = time.perf_counter() - began
+        rows = []
+        for name in names if config.compare == ("",) else config.compare:
+            rows += agent_scores.rows(agent_comparison.compared(comparison, found[name], trained.policies),
+                                      comparison.bootstrap, comparison.seed)
+        seconds["total"] = time.perf_counter() - began
+        _write(folder, config, trained, rows, seconds, prepared)
+    print("\n".join(agent_scores.lines(rows)))
+    print(f"{seconds['total']:.0f} s; {run_folder.told(output, 'comparison.png', config.picture)}")
+    return 0
+
+
+def checked(config: ConfigDict) -> tuple[tuple[EpisodeSpec, AgentTraining, ComparisonSpec], list[str]]:
+    """The config as specs, and the backgrounds to make, that of the training first; InputError names a wrong key."""
+    return specs(config), backgrounds(config)
+
+
+def specs(config: ConfigDict) -> tuple[EpisodeSpec, AgentTraining, ComparisonSpec]:
+    """The config as specs; InputError names a key with a wrong value."""
+    episode = setup.spec_of(EpisodeSpec, config)
+    ppo = agent_training.ppo_spec({name: config[name] for name in agent_training.PPO_KEYS})
+    training = setup.spec_of(AgentTraining, config, ppo=ppo)
+    return episode, training, setup.spec_of(ComparisonSpec, config, is_greedy=config.greedy)
+
+
+def backgrounds(config: ConfigDict) -> list[str]:
+    """Those to make, that of the training first; InputError for one that the source does not have."""
+    known = ("noise",) if config.source == markets.NOISE else ("replay", "model")
+    compare = () if config.compare == ("",) else config.compare
+    for key, name in [("background", config.background), *(("compare", name) for name in compare)]:
+        if name not in BACKGROUNDS or name not in known:
+            raise InputError(f"config.{key}: expected {' or '.join(known)} with source={config.source}, got {name!r}")
+    return list(dict.fromkeys([config.background, *compare]))
+
+
+def _market(config: ConfigDict, episode: EpisodeSpec, prepared: PreparedModel | None, name: str) -> AgentMarket:
+    if name == "noise":
+        return agent_markets.noisy(episode, markets.noise_spec(config, ACCOUNT), setup.noise_market(config))
+    if config.source in made_days.NAMES:
+        made = markets.made_day(config, config.source)
+        feeds, until_ns = [made.feed], made.start_ns
+    else:
+        feeds, until_ns = markets.open_feeds(config, or_else=(markets.NOISE, *made_days.NAMES)), 0
+    market = markets.one_market(config, feeds, ACCOUNT + 1)
+    spans = [_spans(config, agent_markets.spans_of(feed, config.train_share), until_ns) for feed in feeds]
+    if prepared and name == "model":
+        return agent_markets.modelled(episode, market, prepared, feeds, spans)
+    return agent_markets.replayed(episode, market, feeds, spans)
+
+
+def _spans(config: ConfigDict, own: Spans, until_ns: int) -> Spans:
+    """Those of a feed, but for what the config sets; `until_ns` of 0: the end of its trading."""
+    begin_ns = setup.time_ns(config, "train_from") if config.train_from else own.begin_ns
+    end_ns = setup.time_ns(config, "until") if config.until else until_ns or own.until_ns
+    held_ns = begin_ns + round((end_ns - begin_ns) * config.train_share)
+    return Spans(begin_ns, setup.time_ns(config, "held_from") if config.held_from else held_ns, end_ns)
+
+
+def _write(folder: pathlib.Path, config: ConfigDict, trained: TrainedAgents, rows: list[dict[str, Any]],
+           seconds: dict[str, float], prepared: PreparedModel | None) -> None:
+    """Tables, figures, agents, results."""
+    trained.table().to_csv(folder / "curves.csv", index=False)
+    pd.DataFrame(rows).to_csv(folder / "comparison.csv", index=False)
+    if config.picture:
+        steps = trained.spec.envs * trained.spec.length
+        title = f"{config.task} in the market {config.background} of {config.source}"
+        agent_plots.curves(trained.curves, steps, title).savefig(folder / "curves.png", dpi=110)
+        agent_plots.comparison(rows, f"{title}: held-out starts").savefig(folder / "comparison.png", dpi=110)
+    about = setup.about(config, prepared)
+    agent_training.save(folder, trained, {"task": config.task, "background": config.background,
+                                          "config": config.to_dict()})
+    write_json(folder / "results.json", {"comparison": rows, "seconds": seconds, **about})
+
+
+if __name__ == "__main__":
+    launcher.run("train_agent", main)

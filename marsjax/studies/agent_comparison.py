@@ -1,0 +1,109 @@
+"""A trained agent against executions by rule: the same market, starts, sides and draws; its orders alone differ."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from marsjax.analysis import agent_scores
+from marsjax.analysis.agent_scores import ComparedAgents, Executions
+from marsjax.core import limits
+from marsjax.core.errors import InputError
+from marsjax.rl import evaluation
+from marsjax.rl.baselines import MOST_WEIGHT, ExecutionRule, Immediately, Measured, Participating, Scheduled
+from marsjax.rl.env import Core, MarketEnv, Params
+from marsjax.rl.evaluation import Actor, Constant
+from marsjax.rl.policy import Policy
+from marsjax.studies.agent_markets import AgentMarket
+
+RULES = ("twap", "patient_twap", "vwap", "participation", "immediate")
+AGENT = "agent"
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonSpec:
+    """Which episodes contenders are compared on."""
+
+    episodes: int = 1024
+    """Of each contender, the same of all."""
+    rules: tuple[str, ...] = RULES
+    """Of RULES. patient_twap waits at the best price of its own side for `patience` steps before it trades."""
+    patience: int = 6
+    bootstrap: int = 1000
+    seed: int = 1
+    is_greedy: bool = False
+    """Whether the agent takes its likeliest action rather than draws one."""
+
+    def __post_init__(self) -> None:
+        limits.check_whole("ComparisonSpec.episodes", self.episodes, 1, limits.TRAJECTORIES)
+        limits.check_whole("ComparisonSpec.patience", self.patience, 1, limits.STEPS_OF_A_CALL)
+        limits.check_whole("ComparisonSpec.bootstrap", self.bootstrap, 1, limits.RESAMPLES)
+        limits.check_whole("ComparisonSpec.seed", self.seed, 0, limits.SEED)
+        if len(set(self.rules)) < len(self.rules) or not set(self.rules) <= set(RULES):
+            raise InputError(f"ComparisonSpec.rules: expected some of {', '.join(RULES)}, got {self.rules!r}")
+
+
+def compared(spec: ComparisonSpec, market: AgentMarket, policies: Sequence[Policy]) -> ComparedAgents:
+    """Agents of S seeds (the first contender) and the rules in the held-out starts of a market.
+
+    What a rule has to know of the market beforehand (VWAP its volume by step, participation the ratio that comes to the
+    target) comes from the starts that were trained on.
+    """
+    steps = int(market.held.max_steps_in_episode)
+    keys = jax.random.split(jax.random.key(spec.seed), spec.episodes)
+    start = _start_numbers(market, keys)
+    agents = [dataclasses.replace(policy, is_greedy=spec.is_greedy) for policy in policies]
+    contenders = [_executions(AGENT, market, None, agents, keys, start)]
+    volumes = None if not {"vwap", "participation"} & set(spec.rules) else _volumes(market, keys, steps)
+    for name in spec.rules:
+        rule = rule_of(name, spec.patience, volumes, int(np.asarray(market.held.tasks[0].target)))
+        contenders.append(_executions(name, market, rule, [Constant()], keys, start))
+    return ComparedAgents(market.name, tuple(contenders))
+
+
+def rule_of(name: str, patience: int, volumes: np.ndarray | None, target: int) -> ExecutionRule:
+    """A rule by name; `volumes` float [K] are those that others trade by step, in the mean."""
+    if name == "twap":
+        return Scheduled()
+    if name == "patient_twap":
+        return Scheduled(patience=patience, name=name)
+    if name == "immediate":
+        return Immediately()
+    if volumes is None or not volumes.sum() > 0:
+        raise InputError(f"agent comparison: {name}: expected trades of others at the starts of the training, got none")
+    if name == "vwap":
+        parts = np.floor(volumes / volumes.sum() * MOST_WEIGHT).astype(int)
+        return Scheduled(profile=tuple(int(x) for x in parts), name=name)
+    return Participating(float(min(target / volumes.sum(), 1.0)))
+
+
+def _measured(market: AgentMarket, rule: ExecutionRule | None, params: Params) -> MarketEnv:
+    task = Measured(market.core.tasks[0], int(params.max_steps_in_episode), rule)
+    return MarketEnv(Core(market.core.background, (task,)), params)
+
+
+def _volumes(market: AgentMarket, keys: jax.Array, steps: int) -> np.ndarray:
+    """What others trade in each step, in the mean, float [K], where nobody executes."""
+    told = evaluation.by_step(_measured(market, None, market.train), market.train, Constant(), keys, steps)
+    return np.asarray(told["others_traded"], np.float64).mean(axis=1)
+
+
+def _start_numbers(market: AgentMarket, keys: jax.Array) -> np.ndarray:
+    """Which of the starts each episode has: those are the same that look the same."""
+    seen = evaluation.starts(market.env, market.held, keys)[1].market.seen
+    looks = np.stack([np.asarray(x, np.int64).reshape(len(keys), -1)[:, i] for x in jax.tree.leaves(
+        (seen.time, seen.view.mid_price_twice, seen.depth)) for i in range(np.size(x) // len(keys))], axis=-1)
+    return np.asarray(np.unique(looks, axis=0, return_inverse=True)[1]).ravel()
+
+
+def _executions(name: str, market: AgentMarket, rule: ExecutionRule | None, actors: Sequence[Actor], keys: jax.Array,
+                start: np.ndarray) -> Executions:
+    env, steps = _measured(market, rule, market.held), int(market.held.max_steps_in_episode)
+    found: list[Any] = [evaluation.episodes(env, market.held, actor, keys, steps) for actor in actors]
+    summed = ("traded", "excess", "others_traded", "others_excess", "left", "left_excess")
+    fixed = ("buys", "start_price", "start_spread", "target", "tick")
+    told = {key: np.stack([np.asarray(one.sums[key]) for one in found]) for key in summed}
+    told |= {key: np.stack([np.asarray(one.last[key]) for one in found]) for key in fixed}
+    return agent_scores.executions(name, told, np.stack([np.asarray(one.reward) for one in found]), start)

@@ -1,0 +1,223 @@
+"""Markets that agents are trained in and compared in: one task in three backgrounds, at times apart."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from marsjax.core import limits, times
+from marsjax.core.errors import InputError
+from marsjax.core.records import Book
+from marsjax.core.specs import MarketSpec
+from marsjax.core.times import SECOND_NS
+from marsjax.data.feed import DayFeed
+from marsjax.rl import named
+from marsjax.rl.base import Background
+from marsjax.rl.env import Core, MarketEnv, Params
+from marsjax.rl.execution import Execution
+from marsjax.rl.passing import Stride
+from marsjax.rl.replay import Recording
+from marsjax.sim.initial import resize
+from marsjax.studies import starts
+from marsjax.studies.order_model import PreparedModel
+from marsjax.studies.starts import NoiseMarket
+
+BACKGROUNDS = ("replay", "model", "noise")
+ACCOUNT = 2
+"""Of the trader in the order model's market."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeSpec:
+    """What is to be done in an episode, and where episodes start.
+
+    Examples:
+      >>> EpisodeSpec(steps=60, step_s=5).seconds
+      300
+    """
+
+    steps: int = 60
+    step_s: float = 5.0
+    """Seconds between two steps."""
+    starts: int = 256
+    """Times that episodes of the training start at, of each day; of noise, books."""
+    held_starts: int = 64
+    """Likewise of those that are held out."""
+    target: int = 6000
+    """Shares."""
+    lot: int = 100
+    """Shares: actions send 1, 2 or 5 lots."""
+    side: str = "random"
+    """buy, sell or random."""
+    drift_weight: float = 1.0
+    """Lambda of the reward; 1: what counts is the price at the start, 0: what others pay in each step."""
+    penalty_ticks: int = 5
+    """Beyond the mid, at which shares that were not traded are charged at the end."""
+    reward_unit: float = 6000.0
+    """Ticks x shares that are a reward of 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("starts", "held_starts"):
+            limits.check_whole(f"EpisodeSpec.{name}", getattr(self, name), 1, 2**16)
+        limits.check_whole("EpisodeSpec.steps", self.steps, 1, limits.STEPS_OF_A_CALL)
+        if not 0.001 <= self.step_s <= 3600:
+            raise InputError(f"EpisodeSpec.step_s: expected 0.001 to 3600 seconds, got {self.step_s}")
+        try:
+            self.task()
+        except InputError as error:
+            raise InputError(str(error).replace("Execution.", "EpisodeSpec.")) from None
+
+    @property
+    def step_ns(self) -> int:
+        """Nanoseconds between two steps."""
+        return round(self.step_s * SECOND_NS)
+
+    @property
+    def seconds(self) -> int:
+        """Of an episode, rounded."""
+        return round(self.steps * self.step_ns / SECOND_NS)
+
+    def task(self) -> Execution:
+        """The task."""
+        return Execution(self.target, self.lot, self.side, self.drift_weight, self.penalty_ticks, self.reward_unit)
+
+
+class Spans(NamedTuple):
+    """Which part of a day is trained on and which is held out, nanoseconds since midnight."""
+
+    begin_ns: int
+    held_ns: int
+    """Episodes of the training are over by then, the others begin then."""
+    until_ns: int
+
+
+class AgentMarket(NamedTuple):
+    """One task in one market."""
+
+    name: str
+    """Of the background."""
+    core: Core
+    train: Params
+    """With the starts that are trained on."""
+    held: Params
+    """With those that are held out."""
+
+    @property
+    def env(self) -> MarketEnv:
+        """To be trained in."""
+        return MarketEnv(self.core, self.train)
+
+
+def replayed(spec: EpisodeSpec, market: MarketSpec, feeds: Sequence[DayFeed], spans: Sequence[Spans]) -> AgentMarket:
+    """Days replayed; InputError where a day has no place for an episode in one of its spans."""
+    found: list[list[Any]] = [[], []]
+    background: Background | None = None
+    for feed, span in zip(feeds, spans, strict=True):
+        for into, between, count in ((found[0], (span.begin_ns, span.held_ns), spec.starts),
+                                     (found[1], (span.held_ns, span.until_ns), spec.held_starts)):
+            _check_room(spec, feed.name, between)
+            background, data = named.replayed(spec.steps, feed=feed, between_ns=between, starts=count, market=market,
+                                              stride=Stride(0, spec.step_ns))
+            into.append(two_sided(feed.name, data))
+    if background is None:
+        raise InputError("agent_markets: expected a day of orders at least, got none")
+    return _of(spec, "replay", background, joined(found[0]), joined(found[1]))
+
+
+def noisy(spec: EpisodeSpec, market: MarketSpec, noise: NoiseMarket) -> AgentMarket:
+    """The noise agent; books that are held out come of other draws."""
+    market = dataclasses.replace(market, accounts=2)
+    background, train = named.noisy(spec.steps, starts=spec.starts, agent=noise.agent, market=market,
+                                    warmup=noise.warmup, stride=Stride(0, spec.step_ns))
+    held = background.starts(spec.held_starts, seed=noise.seed + 1, warmup=noise.warmup)  # type: ignore[attr-defined]
+    return _of(spec, "noise", background, train, held)
+
+
+def modelled(spec: EpisodeSpec, market: MarketSpec, prepared: PreparedModel, feeds: Sequence[DayFeed],
+             spans: Sequence[Spans]) -> AgentMarket:
+    """An order model that answers, from the states of days at the times that replays start from."""
+    market = dataclasses.replace(market, accounts=max(market.accounts, ACCOUNT + 1))
+    states: list[list[Any]] = [[], []]
+    for feed, span in zip(feeds, spans, strict=True):
+        parts = []
+        for between, count in (((span.begin_ns, span.held_ns), spec.starts), ((span.held_ns, span.until_ns),
+                                                                              spec.held_starts)):
+            _check_room(spec, feed.name, between)
+            parts.append(start_times(spec, between, count))
+        every = starts.states_of_feed(market, prepared, feed, sorted({*parts[0], *parts[1]})).starts
+        at = dict(zip(sorted({*parts[0], *parts[1]}), every, strict=True))
+        for into, part in zip(states, parts, strict=True):
+            into += [at[time_ns] for time_ns in part if _are_two_sided(at[time_ns].market.book).all()]
+    if not all(states):
+        raise InputError(f"{', '.join(feed.name for feed in feeds)}: expected starts with orders on both sides, got "
+                         "none; begin later")
+    capacity = market.capacity
+    (background, train), (_, held) = (named.BACKGROUNDS["model"](
+        spec.steps, model=prepared.model, market=market, starts=[resize(one, capacity) for one in part],
+        step_ns=spec.step_ns, account=ACCOUNT) for part in states)
+    return _of(spec, "model", background, train, held)
+
+
+def start_times(spec: EpisodeSpec, between_ns: tuple[int, int], count: int) -> list[int]:
+    """At most `count` times, evenly spaced, whose episodes fit in a span of a day."""
+    last_ns = between_ns[1] - spec.steps * spec.step_ns
+    return [int(x) for x in np.unique(np.linspace(between_ns[0], last_ns, count).astype(np.int64))]
+
+
+def spans_of(feed: DayFeed, share: float, between_ns: tuple[int, int] | None = None) -> Spans:
+    """The first `share` of a time to be trained on, the rest held out.
+
+    Args:
+      feed: the day.
+      share: above 0 and below 1.
+      between_ns: that time; by default the first period of continuous trading.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"spans_of: share: expected above 0 and below 1, got {share}")
+    if between_ns is None:
+        period = next(p for p in feed.venue.session.periods if p.uncross_ns is None)
+        between_ns = (period.start_ns, period.end_ns)
+    begin_ns, until_ns = between_ns
+    return Spans(begin_ns, begin_ns + round((until_ns - begin_ns) * share), until_ns)
+
+
+def joined(recordings: Sequence[Recording]) -> Recording:
+    """Recordings of several days as one: an episode starts in any of them, and ends before its messages do."""
+    passed = np.cumsum([0, *(each.message_count for each in recordings[:-1])])
+    starts, time = (jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+                    for parts in ([each.starts for each in recordings], [each.time for each in recordings]))
+    first = jnp.concatenate([each.first + int(n) for each, n in zip(recordings, passed, strict=True)])
+    return Recording(jnp.concatenate([each.messages for each in recordings]), starts, first, time)
+
+
+def two_sided(name: str, recording: Recording) -> Recording:
+    """Without the starts at which a side of the book is empty: there is no price to measure from.
+
+    InputError where there is no other.
+    """
+    keeps = np.flatnonzero(_are_two_sided(recording.starts.book))
+    if not keeps.size:
+        raise InputError(f"{name}: expected starts with orders on both sides, got none; begin later")
+    starts, first, time = jax.tree.map(lambda x: jnp.asarray(x)[keeps], (recording.starts, recording.first,
+                                                                         recording.time))
+    return Recording(recording.messages, starts, first, time)
+
+
+def _are_two_sided(book: Book) -> np.ndarray:
+    """bool [...] of books [...]."""
+    return np.all(np.any(np.asarray(book.volume) > 0, axis=-1), axis=-1)  # type: ignore[no-any-return]
+
+
+def _check_room(spec: EpisodeSpec, name: str, between_ns: tuple[int, int]) -> None:
+    if between_ns[1] - between_ns[0] < spec.steps * spec.step_ns:
+        begin, end = (times.clock(np.array([each]), 0)[0] for each in between_ns)
+        raise InputError(f"{name}: expected a span of {spec.seconds} s at least, an episode, got {begin} to {end}: "
+                         "fewer steps, shorter ones, or a longer span")
+
+
+def _of(spec: EpisodeSpec, name: str, background: Background, train: Any, held: Any) -> AgentMarket:
+    core = Core(background, (spec.task(),))
+    return AgentMarket(name, core, *(core.default_params(data, spec.steps) for data in (train, held)))

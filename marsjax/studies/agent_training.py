@@ -1,0 +1,121 @@
+"""Agents trained by reinforcement in a market: many seeds at once, a look at how far they are now and then."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from marsjax.core import limits
+from marsjax.core.errors import InputError
+from marsjax.core.json_text import json_text_of
+from marsjax.rl import agent_files, ppo
+from marsjax.rl.env import MarketEnv, Params
+from marsjax.rl.policy import NetworkSpec, Policy
+from marsjax.rl.ppo import PPOSpec
+
+_OF_NETWORK = ("width", "layers", "memory")
+_OF_PPO = ("envs", "length", "epochs", "minibatches", "rate", "anneal", "discount", "trace", "clip", "entropy")
+PPO_KEYS = ("train_steps", *_OF_PPO, *_OF_NETWORK)
+"""What `ppo_spec` takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentTraining:
+    """How agents are trained."""
+
+    ppo: PPOSpec
+    seeds: int = 4
+    """Agents, which differ in all draws."""
+    seed: int = 0
+    looks: int = 10
+    """Times that it is told how far the training is."""
+
+    def __post_init__(self) -> None:
+        limits.check_whole("AgentTraining.seeds", self.seeds, 1, 1024)
+        limits.check_whole("AgentTraining.seed", self.seed, 0, limits.SEED)
+        limits.check_whole("AgentTraining.looks", self.looks, 1, 2**16)
+
+    def evenly(self) -> tuple[PPOSpec, int]:
+        """The spec of a training whose updates are a multiple of the looks, and the updates between two of them.
+
+        Examples:
+          >>> spec, each = AgentTraining(PPOSpec(steps=10_000, envs=4, length=128), looks=4).evenly()
+          >>> spec.updates, each
+          (16, 4)
+        """
+        looks = min(self.looks, self.ppo.updates)
+        each = self.ppo.updates // looks
+        return dataclasses.replace(self.ppo, steps=each * looks * self.ppo.envs * self.ppo.length), each
+
+
+class TrainedAgents(NamedTuple):
+    """S agents and how they came about."""
+
+    policies: tuple[Policy, ...]
+    curves: dict[str, np.ndarray]
+    """float32 [S, U] each, by the names of `ppo.learn`."""
+    spec: PPOSpec
+    """As it was trained."""
+
+    def table(self) -> pd.DataFrame:
+        """A row of each seed and update: seed, update, steps of the environment, and the curves."""
+        seeds, updates = self.curves["reward"].shape
+        each = self.spec.envs * self.spec.length
+        columns = {"episode_steps" if name == "steps" else name: x.ravel() for name, x in self.curves.items()}
+        return pd.DataFrame({"seed": np.repeat(np.arange(seeds), updates),
+                             "update": np.tile(np.arange(1, updates + 1), seeds),
+                             "steps": np.tile(np.arange(1, updates + 1) * each, seeds), **columns})
+
+
+def train(training: AgentTraining, env: MarketEnv, params: Params, on_line: Callable[[str], None] = lambda line: None
+          ) -> TrainedAgents:
+    """Trains agents in an environment.
+
+    Args:
+      training: how.
+      env: the environment.
+      params: its parameters.
+      on_line: told how far it is.
+
+    InputError where the weights are no finite numbers any more.
+    """
+    spec, each = training.evenly()
+    keys = jax.random.split(jax.random.key(training.seed), training.seeds)
+    learner: Any = ppo.begin(spec, env, params, keys)
+    found: list[dict[str, np.ndarray]] = []
+    for look in range(spec.updates // each):
+        learner, curves = ppo.learn(spec, env, params, learner, each)
+        found.append({name: np.asarray(x) for name, x in curves.items()})
+        if not np.isfinite(found[-1]["value_loss"]).all():
+            raise InputError(f"agent training: the loss is no finite number after update {(look + 1) * each}; lower "
+                             f"the rate ({spec.rate})")
+        reward = found[-1]["reward"]
+        there = reward[~np.isnan(reward)]
+        shown = f"{there.mean():+.4f}" if there.size else "no episode ended"
+        on_line(f"steps {(look + 1) * each * spec.envs * spec.length}: reward {shown}, entropy "
+                f"{found[-1]['entropy'].mean():.3f}")
+    whole = {name: np.concatenate([part[name] for part in found], axis=-1) for name in found[0]}
+    policies = tuple(ppo.policy_of(spec, env, params, ppo.of_seed(learner, seed)) for seed in range(training.seeds))
+    return TrainedAgents(policies, whole, spec)
+
+
+def ppo_spec(keys: Mapping[str, Any]) -> PPOSpec:
+    """A spec of plain values by the names of PPO_KEYS; InputError names one as config.KEY."""
+    try:
+        network = NetworkSpec(**{name: keys[name] for name in _OF_NETWORK})
+        return PPOSpec(keys["train_steps"], **{name: keys[name] for name in _OF_PPO}, network=network)
+    except InputError as error:
+        text = str(error).replace("PPOSpec.steps", "config.train_steps")
+        raise InputError(text.replace("PPOSpec.", "config.").replace("NetworkSpec.", "config.")) from error
+
+
+def save(folder: pathlib.Path, trained: TrainedAgents, about: Mapping[str, Any]) -> None:
+    """Writes the agent of each seed into a folder of its own: agent, agent_2, agent_3 ..."""
+    said = json.loads(json_text_of(about, lambda value: value))
+    for number, policy in enumerate(trained.policies, 1):
+        agent_files.save(folder / (f"agent_{number}" if number > 1 else "agent"), policy, {**said, "seed": number - 1})

@@ -1,0 +1,73 @@
+"""The program that trains agents: its files, and its errors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ml_collections import ConfigDict
+
+from marsjax.core.errors import InputError
+from marsjax.experiments import config as configs
+from marsjax.experiments import train_agent
+from marsjax.rl import agent_files
+
+pytest.importorskip("gymnax")
+
+ROOT = Path(__file__).parents[2]
+SIZES = {"steps": 4, "step_s": 5.0, "target": 400, "starts": 3, "held_starts": 2, "train_steps": 96, "envs": 4,
+         "length": 8, "minibatches": 2, "width": 8, "layers": 1, "looks": 3, "episodes": 6, "capacity": 64,
+         "rules": ("twap",), "bootstrap": 20, "noise_minutes": 3}
+
+
+def config(arg: str, **values: Any) -> ConfigDict:
+    found = configs.load(ROOT / "configs" / "train_agent.py", arg)
+    with found.unlocked():
+        found.update(values)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.quick
+def test_a_training_writes_agents_curves_and_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = config(f"execution,source=noise,seeds=2,output={tmp_path / 'out'}", **SIZES)
+    assert train_agent.main(given) == 0
+    said = capsys.readouterr().out
+    assert "steps 96: reward" in said and "agent less twap" in said and "look at comparison.png first" in said
+    found = {path.name for path in (tmp_path / "out").iterdir()} - {".marsjax-run"}
+    assert found == {"agent", "agent_2", "curves.csv", "curves.png", "comparison.csv", "comparison.png", "results.json"}
+    agent, about = agent_files.load(tmp_path / "out" / "agent_2")
+    assert agent.spec.choices == (13,) and about["seed"] == 1 and about["config"]["target"] == 400
+    curves = pd.read_csv(tmp_path / "out" / "curves.csv")
+    assert curves["steps"].tolist() == [32, 64, 96] * 2 and curves["seed"].tolist() == [0] * 3 + [1] * 3
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["comparison"]
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv", keep_default_na=False)
+    assert len(rows) == len(table) == 3 * 4 and {row["market"] for row in rows} == {"noise"}
+    assert [row["contender"] for row in rows[::4]] == ["agent", "twap", "agent"]
+    assert np.isclose(rows[8]["arrival_bp"], rows[0]["arrival_bp"] - rows[4]["arrival_bp"])
+
+
+@pytest.mark.parametrize(("arg", "values", "said"), [
+    ("execution", {"background": "noise"}, "config.background: expected replay or model with source=default"),
+    ("execution", {"compare": ("replay", "real")}, "config.compare: expected replay or model"),
+    ("execution,source=noise", {"compare": ("model",)}, "config.compare: expected noise with source=noise"),
+    ("execution", {"target": 0}, "config.target"), ("execution", {"side": "long"}, "config.side: expected one of"),
+    ("execution", {"minibatches": 7}, "config.minibatches"), ("execution", {"memory": -1}, "config.memory"),
+    ("execution", {"train_steps": 10}, "config.train_steps: expected at least a rollout"),
+    ("execution", {"seeds": 0}, "config.seeds"), ("execution", {"rules": ("hold",)}, "config.rules: expected some of"),
+    ("execution", {"episodes": 0}, "config.episodes")])
+def test_a_wrong_key_is_named(arg: str, values: dict[str, Any], said: str) -> None:
+    given = config(arg, **values)
+    with pytest.raises(InputError, match=said):
+        train_agent.checked(given)
+
+
+def test_the_source_noise_has_its_own_background_and_days_are_replayed() -> None:
+    assert train_agent.backgrounds(config("execution,source=noise")) == ["noise"]
+    assert train_agent.backgrounds(config("execution")) == ["replay"]
+    assert train_agent.backgrounds(config("execution,background=model", compare=("model", "replay"))) == [
+        "model", "replay"]
+    with pytest.raises(configs.UsageError, match="market_making"):
+        config("market_making")

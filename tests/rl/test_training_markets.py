@@ -1,0 +1,83 @@
+"""Replayed days joined, whose episodes are those of each day; and a training that learns there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from marsjax.core.errors import InputError
+from marsjax.core.times import SECOND_NS
+from marsjax.rl import evaluation, ppo
+from marsjax.rl.env import MarketEnv
+from marsjax.rl.evaluation import Constant
+from marsjax.rl.policy import NetworkSpec
+from marsjax.rl.ppo import PPOSpec
+from marsjax.studies import agent_comparison, agent_markets, agent_training
+from marsjax.studies.agent_comparison import ComparisonSpec
+from marsjax.studies.agent_markets import EpisodeSpec, Spans
+from marsjax.studies.agent_training import AgentTraining
+from tests.rl import markets
+
+pytest.importorskip("gymnax")
+pytestmark = [pytest.mark.slow, pytest.mark.quick]
+
+SPEC = EpisodeSpec(steps=6, step_s=5.0, starts=4, held_starts=3, target=1_000, lot=100)
+SPANS = Spans(markets.BEGIN_NS, markets.BEGIN_NS + 150 * SECOND_NS, markets.END_NS)
+
+
+def one_day():
+    return agent_markets.replayed(SPEC, markets.SPEC, [markets.feed()], [SPANS])
+
+
+def test_an_episode_of_days_joined_is_that_of_its_day() -> None:
+    alone = one_day()
+    two = agent_markets.replayed(SPEC, markets.SPEC, [markets.feed(), markets.feed()], [SPANS, SPANS])
+    recording, single = two.train.background, alone.train.background
+    assert recording.start_count == 2 * single.start_count == 8 and two.core == alone.core
+    keys, told = jax.random.split(jax.random.key(0), 2), []
+    for start in (1, 5):  # the same start of the first and of the second day
+        chosen = jax.tree.map(lambda x, start=start: x[start: start + 1], (recording.starts, recording.first,
+                                                                           recording.time))
+        params = two.train.replace(background=agent_markets.Recording(recording.messages, *chosen))
+        env = MarketEnv(two.core, params)
+        told.append(evaluation.episodes(env, params, Constant(5), keys, SPEC.steps))
+    jax.tree.map(np.testing.assert_array_equal, *told)
+    assert float(jnp.abs(told[0].reward).sum()) > 0 and bool(told[0].is_whole.all())
+
+
+def test_starts_without_a_price_are_left_out() -> None:
+    recording = one_day().train.background
+    book = recording.starts.book
+    empty = jnp.asarray(book.volume).at[2, 0].set(0)
+    broken = agent_markets.Recording(
+        recording.messages, recording.starts.__class__(**{**vars(recording.starts), "book": book.__class__(
+            **{**vars(book), "volume": empty})}), recording.first, recording.time)
+    kept = agent_markets.two_sided("X", broken)
+    assert kept.start_count == 3 and kept.first.tolist() == np.delete(np.asarray(recording.first), 2).tolist()
+    with pytest.raises(InputError, match="X: expected starts with orders on both sides"):
+        agent_markets.two_sided("X", jax.tree.map(lambda x: x, agent_markets.Recording(
+            recording.messages, jax.tree.map(jnp.zeros_like, recording.starts), recording.first, recording.time)))
+
+
+def test_a_training_and_its_comparison() -> None:
+    market = one_day()
+    training = AgentTraining(PPOSpec(steps=8 * 6 * 6, envs=8, length=6, network=NetworkSpec(width=8)), seeds=2, looks=3)
+    said: list[str] = []
+    trained = agent_training.train(training, market.env, market.train, said.append)
+    assert len(said) == 3 and said[-1].startswith("steps 288: reward") and len(trained.policies) == 2
+    assert trained.curves["reward"].shape == (2, 6) and np.isfinite(trained.curves["value_loss"]).all()
+    again, _ = ppo.train(training.evenly()[0], market.env, market.train, jax.random.split(jax.random.key(0), 2))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), trained.policies[1].weights,
+                 ppo.of_seed(again, 1).weights)
+    spec = ComparisonSpec(episodes=24, rules=("vwap",))
+    compared = agent_comparison.compared(spec, market, trained.policies)
+    agent, vwap = compared.contenders
+    assert [one.name for one in compared.contenders] == ["agent", "vwap"]
+    assert agent.reward.shape == (2, 24) and vwap.reward.shape == (1, 24)
+    # The same episodes: as many starts as there are, and the same spread of a start whoever trades.
+    assert len(np.unique(agent.start)) == 3
+    np.testing.assert_array_equal(agent.spread, vwap.spread)
+    np.testing.assert_array_equal(agent.start, vwap.start)
+    for start in range(3):
+        assert len(np.unique(vwap.spread[vwap.start == start])) == 1
+    assert (vwap.filled > 0.5).all()
