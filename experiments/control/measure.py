@@ -6,8 +6,9 @@
 
 `replay` takes stretches of five minutes after 14:00 that do not overlap and in which the mid moved by 15 bp and more,
 four of a day at most, and runs uncontrolled futures, futures controlled by the curve that came, and the same with a
-TWAP that buys a tenth of the volume. `scenarios` runs a drop, a rise and a reversal of 30 bp from 14:00. A line of JSON
-each; what is in the file already is not made again. `table` sums up.
+TWAP that buys a tenth of the volume, and futures led by the order-batch model and the ensemble (`--told`, 0: none).
+`scenarios` runs a drop, a rise and a reversal of 30 bp from 14:00. A line of JSON each; what is in the file already is
+not made again. `table` sums up.
 """
 
 import argparse
@@ -26,12 +27,13 @@ from marsjax.core import times
 from marsjax.core.specs import MarketSpec
 from marsjax.data import DayFeed, sources
 from marsjax.observers.features import Features
-from marsjax.sim.control import ControlSpec, CurveGuide, Guide, scenarios
+from marsjax.sim.control import ControlModels, ControlSpec, CurveGuide, Guide, scenarios
 from marsjax.sim.initial import Start
 from marsjax.studies import (
     adapted,
     control,
     control_comparison,
+    control_models,
     control_report,
     executions,
     futures,
@@ -50,6 +52,15 @@ MINUTES, LEAST_BP, PAPER_BP, MOST_STRETCHES = 5, 15.0, (30.0, 50.0), 4
 GRID_NS = 10 * 10**9
 SCALE_BP = 2.5
 SCENARIOS = ("drop", "rise", "reversal")
+LED = "led"
+CANDIDATES = 64
+
+
+class Leading(NamedTuple):
+    """What leads futures, and how loudly; None: nothing does."""
+
+    models: ControlModels | None
+    told: float
 
 
 class Day(NamedTuple):
@@ -134,15 +145,26 @@ def facts(kind: FuturesKind, guide: Guide) -> dict[str, Any]:
         "refused": kind.run.rollout.rejected, "distinct": control_report.distinct(kind).tolist()}
 
 
-def stretch(day: Day, begin: int) -> dict[str, Any]:
+def led(day: Day, begin: int, guide: Guide, leading: Leading) -> list[FuturesKind]:
+    """Futures that are led from a start, none of which is copied."""
+    if leading.models is None:
+        return []
+    models = control_models.with_past(leading.models, day.market, day.feed, begin)
+    how = ControlSpec(way="batch", told=leading.told, candidates=CANDIDATES)
+    return [control_comparison.kind_of(LED, day.place(begin)._replace(models=models), day.spec, how, guide,
+                                       lambda progress: None)]
+
+
+def stretch(day: Day, begin: int, leading: Leading) -> dict[str, Any]:
     """All kinds of futures of one stretch."""
     curve = day.curve_bp(begin)
     guide = CurveGuide(tuple(curve.tolist()), SCALE_BP)
     execution = ControlledExecution(StrategySpec("twap"), "buy", 0.1)
     made = control_comparison.compare(day.place(begin), day.spec, ControlSpec(), guide, begin, execution)
     real = mids_every(day.events.between(begin, begin + MINUTES * MINUTE_NS), begin)
-    kinds = {kind.name: facts(kind, guide) for kind in made.kinds}
-    for kind in made.kinds[:2]:
+    alone, *others = every = [*made.kinds, *led(day, begin, guide, leading)]
+    kinds = {kind.name: facts(kind, guide) for kind in every}
+    for kind in (alone, *(kind for kind in others if kind.name != control_comparison.EXECUTED)):
         kinds[kind.name] |= {"correlation_10s": fine_correlation(kind, real, begin),
                              "likeness": likeness(day, kind, begin)}
     return {"day": day.feed.name, "what": spell(begin), "move_bp": round(float(curve[-1]), 2),
@@ -161,7 +183,7 @@ def scenario(day: Day, name: str) -> dict[str, Any]:
 
 
 def records(prepared: PreparedModel, feeds: Sequence[DayFeed], trajectories: int, what: str,
-            done: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+            done: set[tuple[str, str]], leading: Leading) -> Iterator[dict[str, Any]]:
     """A record a stretch, or a day and scenario."""
     for feed in feeds:
         if what == "scenarios" and all((feed.name, name) in done for name in SCENARIOS):
@@ -169,7 +191,7 @@ def records(prepared: PreparedModel, feeds: Sequence[DayFeed], trajectories: int
         day = read(prepared, feed, trajectories)
         for begin in day.stretches() if what == "replay" else ():
             if (feed.name, spell(begin)) not in done:
-                yield stretch(day, begin)
+                yield stretch(day, begin, leading)
         for name in SCENARIOS if what == "scenarios" else ():
             if (feed.name, name) not in done:
                 yield scenario(day, name)
@@ -193,7 +215,7 @@ def table(path: Path) -> None:
                     low, high = np.quantile(drawn, (0.025, 0.975))
                     said.append(f"{name} {values.mean():.3g} [{low:.3g}, {high:.3g}]")
             print(" | ".join(said))
-        for kind in list(some[0]["kinds"])[:2] if some and "likeness" in next(iter(some[0]["kinds"].values())) else ():
+        for kind in (name for name, fact in some[0]["kinds"].items() if "likeness" in fact) if some else ():
             names = some[0]["kinds"][kind]["likeness"]
             print(f"{group} | {kind} | likeness to what came: " + ", ".join(
                 f"{name} {np.mean([row['kinds'][kind]['likeness'].get(name, np.nan) for row in some]):.3f}"
@@ -207,6 +229,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--trajectories", type=int, default=64)
     parser.add_argument("--days", default="", help="names joined by commas; all by default")
+    parser.add_argument("--told", type=float, default=4.0, help="of led futures; 0: none are made")
     given = parser.parse_args()
     if given.what == "table":
         table(given.paths[0])
@@ -215,10 +238,11 @@ def main() -> None:
     before = out.read_text(encoding="utf-8").splitlines() if out.exists() else []
     done = {(row["day"], row["what"]) for row in map(json.loads, before)}
     prepared = order_model.prepare(marsjax.load_order_model("default"))
+    leading = Leading(control_models.load("default", prepared)[0] if given.told else None, given.told)
     feeds = sources.open_days("sse", str(folder))
     if given.days:
         feeds = [next(feed for feed in feeds if feed.name == name) for name in given.days.split(",")]
-    for record in records(prepared, feeds, given.trajectories, given.what, done):
+    for record in records(prepared, feeds, given.trajectories, given.what, done, leading):
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         print({key: value for key, value in record.items() if key not in ("kinds", "realism")}, flush=True)
