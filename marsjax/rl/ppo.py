@@ -196,7 +196,10 @@ def policy_spec(spec: PPOSpec, env: GymnaxEnvironment, params: Any) -> PolicySpe
 def begin(spec: PPOSpec, env: GymnaxEnvironment, params: Any, key: jax.Array) -> Learner:
     """A learner that has learnt nothing; keys [S] make S of them, one after the other in the leading axis."""
     if key.ndim:
-        return jax.vmap(lambda one: begin(spec, env, params, one))(key)
+        # In turn: batched decompositions of matrices, by which weights are drawn, can block one another for ever in a
+        # CPU's pool of two threads (seen with jaxlib 0.10.2).
+        every = [begin(spec, env, params, one) for one in key]
+        return jax.tree.map(lambda *x: jnp.stack(x), *every)
     of = policy_spec(spec, env, params)
     of_weights, of_reset, of_rest = jax.random.split(key, 3)
     seen, state = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(of_reset, spec.envs), params)
