@@ -172,18 +172,19 @@ def stretch(day: Day, begin: int, leading: Leading) -> dict[str, Any]:
             "kinds": kinds}
 
 
-def scenario(day: Day, name: str) -> dict[str, Any]:
+def scenario(day: Day, name: str, how: ControlSpec) -> dict[str, Any]:
     """Futures from 14:00 left alone, and controlled."""
-    nothing = Features(*(np.zeros(MINUTES) for _ in Features._fields))
-    guide = scenarios.of(name, 30.0, MINUTES, nothing)
-    made = control_comparison.compare(day.place(FIRST_NS), day.spec, ControlSpec(), guide, FIRST_NS)
+    intervals = how.intervals(MINUTES)
+    nothing = Features(*(np.zeros(intervals) for _ in Features._fields))
+    guide = scenarios.of(name, 30.0, intervals, nothing)
+    made = control_comparison.compare(day.place(FIRST_NS), day.spec, how, guide, FIRST_NS)
     rows = control_report.realism(made, 0).drop(columns="said").to_dict("records")
     return {"day": day.feed.name, "what": name, "kinds": {kind.name: facts(kind, guide) for kind in made.kinds},
             "realism": rows}
 
 
 def records(prepared: PreparedModel, feeds: Sequence[DayFeed], trajectories: int, what: str,
-            done: set[tuple[str, str]], leading: Leading) -> Iterator[dict[str, Any]]:
+            done: set[tuple[str, str]], asked: tuple[Leading, ControlSpec]) -> Iterator[dict[str, Any]]:
     """A record a stretch, or a day and scenario."""
     for feed in feeds:
         if what == "scenarios" and all((feed.name, name) in done for name in SCENARIOS):
@@ -191,10 +192,10 @@ def records(prepared: PreparedModel, feeds: Sequence[DayFeed], trajectories: int
         day = read(prepared, feed, trajectories)
         for begin in day.stretches() if what == "replay" else ():
             if (feed.name, spell(begin)) not in done:
-                yield stretch(day, begin, leading)
+                yield stretch(day, begin, asked[0])
         for name in SCENARIOS if what == "scenarios" else ():
             if (feed.name, name) not in done:
-                yield scenario(day, name)
+                yield scenario(day, name, asked[1])
 
 
 def table(path: Path) -> None:
@@ -229,6 +230,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--trajectories", type=int, default=64)
     parser.add_argument("--days", default="", help="names joined by commas; all by default")
+    parser.add_argument("--every_s", type=int, default=60, help="seconds between two times of control, of scenarios")
     parser.add_argument("--told", type=float, default=4.0, help="of led futures; 0: none are made")
     given = parser.parse_args()
     if given.what == "table":
@@ -242,7 +244,7 @@ def main() -> None:
     feeds = sources.open_days("sse", str(folder))
     if given.days:
         feeds = [next(feed for feed in feeds if feed.name == name) for name in given.days.split(",")]
-    for record in records(prepared, feeds, given.trajectories, given.what, done, leading):
+    for record in records(prepared, feeds, given.trajectories, given.what, done, (leading, ControlSpec(given.every_s))):
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         print({key: value for key, value in record.items() if key not in ("kinds", "realism")}, flush=True)
