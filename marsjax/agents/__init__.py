@@ -22,10 +22,11 @@ Random orders, and the order model:
 What they share:
   `check`: whether an agent fits the engine, by shapes alone.
   `execution`: targets, schedules and orders of executions.
-  `quotes`: prices to go by where a side is empty.
+  `quotes`: prices to go by where a side is empty, best prices of the others.
+  `requoting`: from what is to rest to orders, without giving up places in the queue.
 """
 
-from marsjax.agents import background, base, check, execution, noise, quotes
+from marsjax.agents import background, base, check, execution, noise, quotes, requoting
 from marsjax.agents.base import (
     NO_LATENCY,
     Account,
@@ -48,6 +49,6 @@ from marsjax.agents.wash import WashTrades
 
 __all__ = [
     "NO_LATENCY", "Account", "Action", "Agent", "AgentEvent", "Immediate", "Latency", "Metered", "NoiseSpec",
-    "Observation", "Participation", "PumpAndDump", "Resting", "Spoofing", "Twap", "Vwap", "WashTrades", "background",
-    "base", "check", "execution", "noise", "quotes",
+    "Observation", "Participation", "PumpAndDump", "Resting", "Spoofing", "Twap", "Vwap", "WashTrades",
+    "background", "base", "check", "execution", "noise", "quotes", "requoting",
 ]  # fmt: skip
