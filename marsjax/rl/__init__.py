@@ -17,6 +17,7 @@ Learners, and what they learn:
   `ppo`: proximal policy optimisation, compiled end to end, of many seeds; in environments of gymnax's interface.
   `policy`: a policy and its network, feed-forward or with a memory; `agent_files`: a policy in a folder.
   `evaluation`, `baselines`: whole episodes of a policy; executions by rule in the same episodes.
+  `making_rules`: market making by rule, Avellaneda and Stoikov's among them.
   `as_agent`: a policy as an agent of any simulation.
 To add to it:
   `Background`, `Task`: what they must have.
@@ -50,7 +51,7 @@ _HOMES = {
 
 __all__ = ["Background", "Core", "Execution", "MarketEnv", "MarketMaking", "MarlEnv", "Model", "Noise", "Params",
            "Recording", "Replay", "SlicedExecution", "Stride", "Task", "agent_files", "as_agent", "baselines",
-           "evaluation", "make", "make_marl", "policy", "ppo", "quotes", "record"]
+           "evaluation", "make", "make_marl", "making_rules", "policy", "ppo", "quotes", "record"]
 
 
 def __getattr__(name: str) -> Any:

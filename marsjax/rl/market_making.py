@@ -260,7 +260,7 @@ def within_market(params: MakingParams, state: MakingState, seen: MarketSeen, be
     return Allowed(low, high, *room)
 
 
-def _rounded(x: jax.Array) -> jax.Array:
+def _rounded(x: Array) -> jax.Array:
     """The same: a product that is rounded before it is added to, in batches of any size alike (no fused operation)."""
     return jnp.clip(x, -_MOST_MONEY, _MOST_MONEY)
 

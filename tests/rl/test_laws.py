@@ -151,7 +151,7 @@ def test_markets_of_an_order_model_go_on_in_one_loop_under_any_vmap(monkeypatch:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_seed_makes_an_episode(kind: str) -> None:
-    first, again = driven(kind), driven.__wrapped__(kind)
+    first, again = driven(kind), driven_in.__wrapped__(ENVS[kind]())
     chex.assert_trees_all_equal(first, again)
     assert (first.rewards != driven(kind, 1).rewards).any()
 
