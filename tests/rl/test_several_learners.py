@@ -25,7 +25,7 @@ pytestmark = pytest.mark.quick
 BUYER = Execution(target=15_000, lot=100, side="buy", drift_weight=0.5)
 """It is never done before its time is over, so that episodes end by the clock alone."""
 TASKS: dict[str, Task] = {"execution": BUYER, "market_making": MAKING}
-KINDS = [pytest.param("replay", marks=pytest.mark.slow), "noise"]
+KINDS = ["noise", pytest.param("replay", marks=pytest.mark.slow)]
 
 
 def options(kind: str, count: int) -> dict[str, Any]:
@@ -69,8 +69,9 @@ def played(kind: str, idle: str = "") -> Told:
     return jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *rows)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(("kind", "name"), [
+    ("noise", "market_making"), *(pytest.param(kind, name, marks=pytest.mark.slow) for kind, name in (
+        ("noise", "execution"), ("replay", "execution"), ("replay", "market_making")))])
 def test_beside_one_who_idles_an_episode_is_that_of_one_alone_bit_for_bit(kind: str, name: str) -> None:
     other = next(x for x in TASKS if x != name)
     alone = driven_in(make(TASKS[name], **options(kind, 1))[0])
@@ -129,6 +130,7 @@ class Logged:
         return seen, (inner, total * (1 - done["__all__"])), reward, done, info
 
 
+@pytest.mark.slow
 def test_a_wrapper_that_knows_jaxmarl_s_interface_alone_works() -> None:
     pytest.importorskip("gymnax", reason="extra rl")
     env, told = Logged(both("noise")), played("noise")
