@@ -200,7 +200,7 @@ class MarketMaking:
             held, mid, jnp.where(state.start_twice > 0, state.start_twice, mid), change,
             state.variance + MEMORY * (change * change - state.variance), state.step + 1, fills.bought, fills.sold,
             int64.to_float32(trades.volume))
-        info = {"inventory": held, "traded": fills.bought + fills.sold, "profit": profit, "fee": fee,
+        info = {"inventory": held, "held": size, "traded": fills.bought + fills.sold, "profit": profit, "fee": fee,
                 "penalty": penalty, "close": close, "refused": fills.refused}
         reward = (profit - fee - penalty - close) * (1 / params.reward_unit)
         return Judged(after, reward.astype(jnp.float32), jnp.zeros((), bool), info)
