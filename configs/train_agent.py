@@ -7,10 +7,11 @@
     python -m marsjax.experiments.train_agent --config=train_agent:market_making,source=noise
 
 An episode has `steps` steps of `step_s` seconds, with one of 13 actions a step. `execution` buys or sells `target`
-shares in it; `market_making` quotes both sides and is to earn without a large inventory. The market around it is replayed (background=replay: it does not answer), written by the order model (model: it answers) or that of
-the noise agent (noise). Episodes of the training start in the first part of each day; the comparison is on starts in
-the rest of it, in each background of `compare`. Writes curves.csv, curves.png, comparison.csv, comparison.png,
-results.json and the folder `agent` (`agent_2` ... of more seeds).
+shares in it; `market_making` quotes both sides and is to earn without a large inventory. The market around it is
+replayed (background=replay: it does not answer), written by the order model (model: it answers) or that of the noise
+agent (noise). Episodes of the training start in the first part of each day; the comparison is on starts in the rest of
+it, in each background of `compare`. Writes curves.csv, curves.png, comparison.csv, comparison.png, results.json and the
+folder `agent` (`agent_2` ... of more seeds).
 
 Argument: the task first, then `background`, `source` (default, quiet or busy: days that come with the order model;
 noise; a kind of feed), `steps` (of the training, in millions), `seeds`, `seed`, `model`, `output`; of real days
