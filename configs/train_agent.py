@@ -1,15 +1,17 @@
-"""Trains agents that execute an order, by reinforcement in a market, and compares them with executions by rule.
+"""Trains agents that execute an order or make a market, by reinforcement, and compares them with rules.
 
     python -m marsjax.experiments.train_agent --config=configs/train_agent.py
     python -m marsjax.experiments.train_agent --config=train_agent:execution,background=model --config.envs=64
     python -m marsjax.experiments.train_agent --config=train_agent:execution,source=busy,seeds=8
     python -m marsjax.experiments.train_agent --config=train_agent:execution,source=sse,folder=data/sse,symbol=600761
+    python -m marsjax.experiments.train_agent --config=train_agent:market_making,source=noise
 
-Each episode buys or sells `target` shares in `steps` steps of `step_s` seconds, by one of 13 actions a step. The market
-around it is replayed (background=replay: it does not answer), written by the order model (model: it answers) or that of
-the noise agent (noise). Episodes of the training start in the first part of each day; the comparison is on starts in
-the rest of it, in each background of `compare`. Writes curves.csv, curves.png, comparison.csv, comparison.png,
-results.json and the folder `agent` (`agent_2` ... of more seeds).
+An episode has `steps` steps of `step_s` seconds, with one of 13 actions a step. `execution` buys or sells `target`
+shares in it; `market_making` quotes both sides and is to earn without a large inventory. The market around it is
+replayed (background=replay: it does not answer), written by the order model (model: it answers) or that of the noise
+agent (noise). Episodes of the training start in the first part of each day; the comparison is on starts in the rest of
+it, in each background of `compare`. Writes curves.csv, curves.png, comparison.csv, comparison.png, results.json and the
+folder `agent` (`agent_2` ... of more seeds).
 
 Argument: the task first, then `background`, `source` (default, quiet or busy: days that come with the order model;
 noise; a kind of feed), `steps` (of the training, in millions), `seeds`, `seed`, `model`, `output`; of real days
@@ -26,10 +28,10 @@ MODE = "task"
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a training; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, ("execution",), background="replay", source="default", steps=2.0, seeds=4, seed=0,
-                       model="default", output="", **FEED_ARGUMENTS)
+    chosen = parse_arg(arg, ("execution", "market_making"), background="replay", source="default", steps=2.0,
+                       seeds=4, seed=0, model="default", output="", **FEED_ARGUMENTS)
     config = ConfigDict()
-    config.task = chosen.mode  # execution
+    config.task = chosen.mode  # execution or market_making
     # The market around the agents that are trained: replay, model or noise.
     config.background = "noise" if chosen.source == "noise" else chosen.background
     config.compare = ("",)  # backgrounds to compare in, of the same kinds; empty: that of the training
@@ -43,12 +45,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     config.steps = 60  # of an episode
     config.step_s = 5.0  # seconds between two steps
-    config.target = 6000  # shares
-    config.lot = 100  # shares: an action sends 1, 2 or 5 lots
-    config.side = "random"  # buy, sell or random
-    config.drift_weight = 1.0  # of the reward; 1: against the price at the start, 0: against others in each step
-    config.penalty_ticks = 5  # beyond the mid, at which shares that were not traded are charged
-    config.reward_unit = 6000.0  # ticks x shares that are a reward of 1
+    config.lot = 100  # shares: an action sends 1, 2 or 5 lots (market_making: 1 or 3 on a side)
+    (_add_execution if chosen.mode == "execution" else _add_making)(config)
 
     config.train_steps = round(chosen.steps * 1e6)  # of all environments of a seed together
     config.seeds = chosen.seeds  # agents that are trained side by side
@@ -69,8 +67,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.looks = 20  # times that it is told how far the training is
 
     config.episodes = 1024  # of each contender in the comparison
-    config.rules = ("twap", "patient_twap", "vwap", "participation", "immediate")  # to compare with
-    config.patience = 6  # of patient_twap: steps that a part waits before it is due
     config.greedy = False  # whether the agents take their likeliest action in the comparison
     config.bootstrap = 1000  # resamplings of seeds and starts, for the intervals
     config.picture = True  # curves.png, comparison.png
@@ -81,3 +77,24 @@ def get_config(arg: str | None = None) -> ConfigDict:
     add_market(config, chosen.source == "noise", trade_width=16)
     add_noise(config)
     return config
+
+
+def _add_execution(config: ConfigDict) -> None:
+    config.target = 6000  # shares
+    config.side = "random"  # buy, sell or random
+    config.drift_weight = 1.0  # of the reward; 1: against the price at the start, 0: against others in each step
+    config.penalty_ticks = 5  # beyond the mid, at which shares that were not traded are charged
+    config.reward_unit = 6000.0  # ticks x shares that are a reward of 1
+    config.rules = ("twap", "patient_twap", "vwap", "participation", "immediate")  # to compare with
+    config.patience = 6  # of patient_twap: steps that a part waits before it is due
+
+
+def _add_making(config: ConfigDict) -> None:
+    config.most_lots = 10  # largest inventory, long or short
+    config.inventory_penalty = 0.01  # ticks a step for a share of the first lot held; n lots cost n times as much
+    config.fee_bp = 0.0  # of the value of all trades, basis points; below 0: a rebate
+    config.close_ticks = 1  # beyond the mid, at which what is held at the end counts as traded
+    config.reward_unit = 1000.0  # ticks x shares that are a reward of 1
+    config.rules = ("avellaneda_stoikov", "fixed")  # to compare with; fixed: a lot at the best price of each side
+    config.risk_aversion = 0.05  # gamma of avellaneda_stoikov, per tick and lot
+    config.fill_decay = 0.5  # k of avellaneda_stoikov, per tick

@@ -18,7 +18,8 @@ SLOW = {"marsjax.agents.base", "marsjax.observers.base", "marsjax.observers.feat
         "marsjax.studies.rollout_summary", "marsjax.testing"}
 """Modules whose examples compile rollouts."""
 CALLED = [
-    "agents.base.Agent", "agents.base.Latency", "agents.immediate.Immediate", "agents.metered.Metered",
+    "agents.avellaneda_stoikov.AvellanedaStoikov", "agents.base.Agent", "agents.base.Latency",
+    "agents.immediate.Immediate", "agents.metered.Metered",
     "agents.noise.NoiseSpec", "agents.participation.Participation", "agents.twap.Twap", "agents.vwap.Vwap",
     "analysis.forecast.distribution", "analysis.stylized_facts.tables", "checkpoint.folder.save",
     "core.sessions.chinese_session", "core.sessions.continuous_session", "core.times.of_clock",

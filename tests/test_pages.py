@@ -130,7 +130,8 @@ def test_a_random_learner_in_eight_markets(tmp_path: Path, monkeypatch: pytest.M
                                            capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gymnax", reason="extra rl")
     names, said = run_page("how_to/learning.md", tmp_path, monkeypatch, capsys)
-    assert said == ["True (8, 12)\n"] and (names["info"]["unfilled"] > 0).all()
+    assert said == ["True (8, 12)\n", "(4,)\n", "['execution', 'market_making'] False 0\n"]
+    assert (names["info"]["unfilled"] > 0).all()
 
 
 @pytest.mark.slow

@@ -16,16 +16,20 @@ Manipulations, to learn how to find them:
   `Spoofing`: large orders that are taken back before they trade; at several prices: layering.
   `PumpAndDump`: buys until the price has risen, then sells.
   `WashTrades`: trades with itself.
+Market making:
+  `AvellanedaStoikov`: two quotes around a price that shifts with what is held.
 Random orders, and the order model:
   `NoiseSpec`: what the noise agent draws from; module `noise` draws.
   `background`: an order of the order model's sampled token.
 What they share:
   `check`: whether an agent fits the engine, by shapes alone.
   `execution`: targets, schedules and orders of executions.
-  `quotes`: prices to go by where a side is empty.
+  `quotes`: prices to go by where a side is empty, best prices of the others.
+  `requoting`: from what is to rest to orders, without giving up places in the queue.
 """
 
-from marsjax.agents import background, base, check, execution, noise, quotes
+from marsjax.agents import background, base, check, execution, noise, quotes, requoting
+from marsjax.agents.avellaneda_stoikov import AvellanedaStoikov
 from marsjax.agents.base import (
     NO_LATENCY,
     Account,
@@ -47,7 +51,7 @@ from marsjax.agents.vwap import Vwap
 from marsjax.agents.wash import WashTrades
 
 __all__ = [
-    "NO_LATENCY", "Account", "Action", "Agent", "AgentEvent", "Immediate", "Latency", "Metered", "NoiseSpec",
-    "Observation", "Participation", "PumpAndDump", "Resting", "Spoofing", "Twap", "Vwap", "WashTrades", "background",
-    "base", "check", "execution", "noise", "quotes",
+    "NO_LATENCY", "Account", "Action", "Agent", "AgentEvent", "AvellanedaStoikov", "Immediate", "Latency",
+    "Metered", "NoiseSpec", "Observation", "Participation", "PumpAndDump", "Resting", "Spoofing", "Twap", "Vwap",
+    "WashTrades", "background", "base", "check", "execution", "noise", "quotes", "requoting",
 ]  # fmt: skip

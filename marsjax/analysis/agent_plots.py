@@ -11,6 +11,9 @@ from marsjax.analysis.figure_style import CAME, MIDDLE, PATH, plain
 
 _CURVES = (("reward", "reward of an episode"), ("entropy", "entropy, nats"), ("explained", "explained variance"))
 _MEASURES = (("arrival_bp", "against the price at the start, bp"), ("vwap_bp", "against others' VWAP, bp"))
+MAKER_MEASURES = (("reward", "reward of an episode"), ("profit", "profit less fees, ticks x shares"),
+                  ("held", "held, shares"))
+"""Of market makers."""
 
 
 def curves(found: dict[str, np.ndarray], steps_of_update: int, title: str) -> Figure:
@@ -38,20 +41,21 @@ def curves(found: dict[str, np.ndarray], steps_of_update: int, title: str) -> Fi
     return figure
 
 
-def comparison(rows: Sequence[dict[str, Any]], title: str) -> Figure:
-    """The advantages of all contenders with their intervals, a panel of each measure, markets one below the other.
+def comparison(rows: Sequence[dict[str, Any]], title: str, measures: Sequence[tuple[str, str]] = _MEASURES) -> Figure:
+    """The scores of all contenders with their intervals, a panel of each measure, markets one below the other.
 
     Args:
-      rows: of `agent_scores.rows`, of one market or several.
+      rows: of `agent_scores.rows` or `maker_comparison.rows`, of one market or several.
       title: of the figure.
+      measures: names of columns, and what to write below them.
     """
-    shown = [row for row in rows if row["regime"] == "all" and not row["against"]]
+    shown = [row for row in rows if row.get("regime", "all") == "all" and not row["against"]]
     markets = list(dict.fromkeys(row["market"] for row in shown))
     figure = Figure(figsize=(11, 1.2 + 0.34 * len(shown) + 0.5 * len(markets)), layout="constrained")
     figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
-    panels = figure.subplots(len(markets), len(_MEASURES), squeeze=False, sharex="col")
+    panels = figure.subplots(len(markets), len(measures), squeeze=False, sharex="col")
     for number, market in enumerate(markets):
-        for axes, (name, label) in zip(panels[number], _MEASURES, strict=True):
+        for axes, (name, label) in zip(panels[number], measures, strict=True):
             _bars(axes, [row for row in shown if row["market"] == market], name)
             axes.set_title(market, fontsize="small", loc="left")
             if number == len(markets) - 1:

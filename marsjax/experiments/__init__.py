@@ -14,7 +14,7 @@ Programs, each with a config of its name in configs/:
   `prepare`: days of real orders made ready to be trained on, however many.
   `train`, `context_length`: an order model from days of real orders; how its predictions depend on its context.
   `train_control`: an order-batch model and an ensemble beside an order model.
-  `train_agent`: agents that execute orders, by reinforcement, compared with executions by rule.
+  `train_agent`: agents that execute orders or make a market, by reinforcement, compared with rules.
   `make_day`: a day that an order model writes, to start from.
   `import_checkpoint`: a published order model as a checkpoint of marsjax.
   `benchmark`: speed.

@@ -39,7 +39,7 @@ MODELS = (
     Program("prepare", "days of orders made ready to be trained on, however many"),
     Program("train", "an order model from days of orders"),
     Program("train_control", "a model of whole minutes of orders beside it, by which control can lead"),
-    Program("train_agent", "agents that execute orders, by reinforcement in a market"),
+    Program("train_agent", "agents that execute orders or make a market, by reinforcement"),
     Program("import_checkpoint", "a published order model as a checkpoint of marsjax"),
     Program("context_length", "what a model's predictions lose with shorter contexts"))
 HOUSE = (

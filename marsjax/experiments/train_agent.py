@@ -1,4 +1,4 @@
-"""Trains agents in a market and compares them with executions by rule. The config: configs/train_agent.py."""
+"""Trains agents in a market and compares them with rules. The config: configs/train_agent.py."""
 
 import pathlib
 import time
@@ -12,11 +12,23 @@ from marsjax.core.errors import InputError
 from marsjax.data import made_days
 from marsjax.experiments import launcher, markets, run_folder, setup
 from marsjax.experiments.run_folder import write_json
-from marsjax.studies import agent_comparison, agent_markets, agent_training, order_model
+from marsjax.studies import agent_comparison, agent_markets, agent_training, maker_comparison, order_model
 from marsjax.studies.agent_comparison import ComparisonSpec
-from marsjax.studies.agent_markets import ACCOUNT, BACKGROUNDS, AgentMarket, EpisodeSpec, Spans
+from marsjax.studies.agent_markets import (
+    ACCOUNT,
+    BACKGROUNDS,
+    AgentMarket,
+    EpisodeSpec,
+    EpisodeTimes,
+    MarketMakingSpec,
+    Spans,
+)
 from marsjax.studies.agent_training import AgentTraining, TrainedAgents
+from marsjax.studies.maker_comparison import MakerComparisonSpec
 from marsjax.studies.order_model import PreparedModel
+
+MAKING = "market_making"
+_Comparison = ComparisonSpec | MakerComparisonSpec
 
 
 def main(config: ConfigDict) -> int:
@@ -35,26 +47,35 @@ def main(config: ConfigDict) -> int:
         seconds["trained"] = time.perf_counter() - began
         rows = []
         for name in names if config.compare == ("",) else config.compare:
-            rows += agent_scores.rows(agent_comparison.compared(comparison, found[name], trained.policies),
-                                      comparison.bootstrap, comparison.seed)
+            rows += _compared(comparison, found[name], trained)
         seconds["total"] = time.perf_counter() - began
         _write(folder, config, trained, rows, seconds, prepared)
-    print("\n".join(agent_scores.lines(rows)))
+    print("\n".join((maker_comparison if config.task == MAKING else agent_scores).lines(rows)))
     print(f"{seconds['total']:.0f} s; {run_folder.told(output, 'comparison.png', config.picture)}")
     return 0
 
 
-def checked(config: ConfigDict) -> tuple[tuple[EpisodeSpec, AgentTraining, ComparisonSpec], list[str]]:
+def checked(config: ConfigDict) -> tuple[tuple[EpisodeTimes, AgentTraining, _Comparison], list[str]]:
     """The config as specs, and the backgrounds to make, that of the training first; InputError names a wrong key."""
     return specs(config), backgrounds(config)
 
 
-def specs(config: ConfigDict) -> tuple[EpisodeSpec, AgentTraining, ComparisonSpec]:
+def specs(config: ConfigDict) -> tuple[EpisodeTimes, AgentTraining, _Comparison]:
     """The config as specs; InputError names a key with a wrong value."""
-    episode = setup.spec_of(EpisodeSpec, config)
+    makes = config.task == MAKING
+    episode: EpisodeTimes = setup.spec_of(MarketMakingSpec if makes else EpisodeSpec, config)
     ppo = agent_training.ppo_spec({name: config[name] for name in agent_training.PPO_KEYS})
     training = setup.spec_of(AgentTraining, config, ppo=ppo)
+    if makes:
+        return episode, training, setup.spec_of(MakerComparisonSpec, config, is_greedy=config.greedy)
     return episode, training, setup.spec_of(ComparisonSpec, config, is_greedy=config.greedy)
+
+
+def _compared(comparison: _Comparison, market: AgentMarket, trained: TrainedAgents) -> list[dict[str, Any]]:
+    if isinstance(comparison, MakerComparisonSpec):
+        return maker_comparison.rows(comparison, market, trained.policies)
+    return agent_scores.rows(agent_comparison.compared(comparison, market, trained.policies), comparison.bootstrap,
+                             comparison.seed)
 
 
 def backgrounds(config: ConfigDict) -> list[str]:
@@ -67,7 +88,7 @@ def backgrounds(config: ConfigDict) -> list[str]:
     return list(dict.fromkeys([config.background, *compare]))
 
 
-def _market(config: ConfigDict, episode: EpisodeSpec, prepared: PreparedModel | None, name: str) -> AgentMarket:
+def _market(config: ConfigDict, episode: EpisodeTimes, prepared: PreparedModel | None, name: str) -> AgentMarket:
     if name == "noise":
         return agent_markets.noisy(episode, markets.noise_spec(config, ACCOUNT), setup.noise_market(config))
     if config.source in made_days.NAMES:
@@ -99,7 +120,8 @@ def _write(folder: pathlib.Path, config: ConfigDict, trained: TrainedAgents, row
         steps = trained.spec.envs * trained.spec.length
         title = f"{config.task} in the market {config.background} of {config.source}"
         agent_plots.curves(trained.curves, steps, title).savefig(folder / "curves.png", dpi=110)
-        agent_plots.comparison(rows, f"{title}: held-out starts").savefig(folder / "comparison.png", dpi=110)
+        measures = (agent_plots.MAKER_MEASURES,) if config.task == MAKING else ()
+        agent_plots.comparison(rows, f"{title}: held-out starts", *measures).savefig(folder / "comparison.png", dpi=110)
     about = setup.about(config, prepared)
     agent_training.save(folder, trained, {"task": config.task, "background": config.background,
                                           "config": config.to_dict()})

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation, Resting
+from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
+from marsjax.agents.requoting import first
 from marsjax.core import int64, limits, times
 from marsjax.core.errors import InputError
-from marsjax.core.records import EMPTY_PRICE, NO_ID, Array, BookView, Int64, Kind, Market, Side, Status, Time
+from marsjax.core.records import Array, BookView, Int64, Kind, Market, Side, Status, Time
 from marsjax.core.specs import MarketSpec
 from marsjax.market import book as books
 from marsjax.market.process import Event
@@ -158,7 +159,7 @@ class PolicyAgent:
         features = self.task.observe(self.params, task, market, passed)
         memory, action = self.policy.act(jnp.asarray(state.memory)[None], features[None], is_first[None], of_action)
         # Action 0 takes back what rests.
-        orders = self.task.orders(self.params, task, market, _first(seen.resting), jnp.where(stops, 0, action[0]))
+        orders = self.task.orders(self.params, task, market, first(seen.resting, ROOM), jnp.where(stops, 0, action[0]))
         wake = times.add(seen.time, times.of_ns(self.step_ns))
         after = PolicyState(task, memory[0], state.step + 1, *_nothing())
         return Action(after, orders, wake, stops=stops, unsent=jnp.zeros((), jnp.int32))
@@ -180,16 +181,3 @@ def _nothing_seen() -> MarketSeen:
     spec = MarketSpec(capacity=1)
     book = books.empty(spec)
     return see(spec, book, books.view(spec, book), times.of_ns(0))
-
-
-def _first(resting: Resting) -> Resting:
-    """The first ROOM orders of each side, [2, ROOM]."""
-    there = jnp.asarray(resting.volume) > 0
-    rank = jnp.cumsum(there, axis=-1) - 1
-    here = there[:, None, :] & (rank[:, None, :] == jnp.arange(ROOM)[:, None])
-
-    def taken(x: Array, nothing: int) -> jax.Array:
-        found = jnp.sum(jnp.where(here, jnp.asarray(x)[:, None, :], 0), axis=-1, dtype=jnp.int32)
-        return jnp.where(jnp.any(here, axis=-1), found, nothing)
-
-    return Resting(taken(resting.price, EMPTY_PRICE), taken(resting.volume, 0), taken(resting.order_id, NO_ID))

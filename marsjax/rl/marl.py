@@ -40,6 +40,29 @@ class MarlEnv:
         return len(self.core.tasks)
 
     @property
+    def agent_classes(self) -> dict[str, list[str]]:
+        """Learners by the name of their task."""
+        found: dict[str, list[str]] = {}
+        for task, name in zip(self.core.tasks, self.agents, strict=True):
+            found.setdefault(task.name, []).append(name)
+        return found
+
+    @property
+    def observation_spaces(self) -> dict[str, Any]:
+        """Of each learner."""
+        return {name: self.observation_space(name) for name in self.agents}
+
+    @property
+    def action_spaces(self) -> dict[str, Any]:
+        """Of each learner."""
+        return {name: self.action_space(name) for name in self.agents}
+
+    def get_avail_actions(self, state: EpisodeState) -> dict[str, jax.Array]:
+        """bool, of each learner's actions: all may be taken at any time."""
+        del state
+        return {name: jnp.ones(task.actions, bool) for task, name in zip(self.core.tasks, self.agents, strict=True)}
+
+    @property
     def name(self) -> str:
         """Of the background."""
         return type(self.core.background).__name__.lower()

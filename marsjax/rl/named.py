@@ -18,6 +18,8 @@ from marsjax.data.feed import DayFeed
 from marsjax.rl.base import Background, Task
 from marsjax.rl.env import Core, MarketEnv, Params
 from marsjax.rl.execution import Execution
+from marsjax.rl.market_making import MarketMaking
+from marsjax.rl.marl import MarlEnv
 from marsjax.rl.model import Model
 from marsjax.rl.noise import Noise
 from marsjax.rl.passing import Stride
@@ -36,8 +38,8 @@ def make(task: str | Task, *, background: str, steps: int = 64, **options: Any) 
     """An environment of one learner, and its params, as gymnax's `make` gives them.
 
     Args:
-      task: by name, `execution` or `sliced`, or a task. By name in a market of `noise` or `model`, whose orders are
-        hundreds of shares, it is ten times as large.
+      task: by name, `execution`, `sliced` or `market_making`, or a task. By name in a market of `noise` or `model`,
+        whose orders are hundreds of shares, it is ten times as large.
       background: `replay`, `noise` or `model`.
       steps: of an episode.
       **options: of `replayed`, `noisy` or `modelled`.
@@ -51,20 +53,48 @@ def make(task: str | Task, *, background: str, steps: int = 64, **options: Any) 
       >>> env.name, env.num_actions, int(params.tasks[0].target)
       ('execution-noise', 13, 6000)
     """
+    core, params = _made((task,), background, steps, options)
+    return MarketEnv(core, params), params
+
+
+def make_marl(tasks: Sequence[str | Task], *, background: str, steps: int = 64, **options: Any
+              ) -> tuple[MarlEnv, Params]:
+    """An environment of several learners in one market, each with a task of its own, and its params.
+
+    Args:
+      tasks: of each learner, as of `make`; their orders reach the exchange in this sequence.
+      background: `replay` or `noise`.
+      steps: of an episode.
+      **options: of `replayed` or `noisy`; `traders` is the number of tasks.
+
+    InputError as `make` raises it, and for an order model, which has one trader from outside.
+    """
+    if background == "model" and len(tasks) != 1:
+        raise InputError(f"rl.make_marl: background: a market of an order model has one learner, got {len(tasks)} "
+                         "tasks; take replay or noise")
+    several = {} if background == "model" else {"traders": len(tasks)}
+    core, params = _made(tasks, background, steps, several | options)
+    return MarlEnv(core, params), params
+
+
+def _made(tasks: Sequence[str | Task], background: str, steps: int, options: dict[str, Any]) -> tuple[Core, Params]:
     if background not in BACKGROUNDS:
         raise InputError(f"rl.make: background: expected one of {', '.join(BACKGROUNDS)}, got {background!r}")
-    if isinstance(task, str):
-        if task not in TASKS:
-            raise InputError(f"rl.make: task: expected one of {', '.join(TASKS)} or a task, got {task!r}")
-        task = TASKS[task](background)
-    found, data = BACKGROUNDS[background](steps, **options)
-    core = Core(found, (task,))
-    env = MarketEnv(core, core.default_params(data, steps))
-    return env, env.default_params
+    found = []
+    for task in tasks:
+        if isinstance(task, str):
+            if task not in TASKS:
+                raise InputError(f"rl.make: task: expected one of {', '.join(TASKS)} or a task, got {task!r}")
+            task = TASKS[task](background)
+        found.append(task)
+    most = max([MOST_ORDERS, *(task.most_orders for task in found)])
+    market, data = BACKGROUNDS[background](steps, **{"most_orders": most} | options)
+    core = Core(market, tuple(found))
+    return core, core.default_params(data, steps)
 
 
 def replayed(steps: int, *, feed: DayFeed, between_ns: tuple[int, int], starts: int = 64, stride: Stride | None = None,
-             market: MarketSpec | None = None, traders: int = 1) -> Made:
+             market: MarketSpec | None = None, traders: int = 1, most_orders: int = MOST_ORDERS) -> Made:
     """A background of a day's messages, which episodes start in at many times.
 
     Args:
@@ -75,13 +105,14 @@ def replayed(steps: int, *, feed: DayFeed, between_ns: tuple[int, int], starts: 
       stride: a message a step unless given.
       market: as the feed says unless given; either way it gets accounts for the traders, after the feed's.
       traders: A.
+      most_orders: K, orders of one trader in a step.
     """
     limits.check_whole("starts", starts, 1, limits.TRAJECTORIES)
     stride = stride or Stride()
     first_ns, until_ns = between_ns
     spec = market or feed.venue.market()
     spec = dataclasses.replace(spec, accounts=feed.venue.accounts + traders)
-    found = Replay(spec, tuple(range(feed.venue.accounts, spec.accounts)), stride)
+    found = Replay(spec, tuple(range(feed.venue.accounts, spec.accounts)), stride, most_orders)
     last_ns = until_ns - steps * stride.span_ns
     if last_ns <= first_ns:
         raise InputError(f"rl.make: between_ns: expected at least {steps} steps of {stride.span_ns} ns, got "
@@ -102,7 +133,8 @@ def _long_enough(data: Recording, needed: int) -> Recording:
 
 
 def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, stride: Stride | None = None,
-          market: MarketSpec | None = None, warmup: Warmup | None = None, traders: int = 1) -> Made:
+          market: MarketSpec | None = None, warmup: Warmup | None = None, traders: int = 1,
+          most_orders: int = MOST_ORDERS) -> Made:
     """A background of the noise agent, and books to start from.
 
     Args:
@@ -113,10 +145,11 @@ def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, strid
       market: with an account for the noise agent and one for each trader.
       warmup: half an hour before the starts unless given.
       traders: A.
+      most_orders: K, orders of one trader in a step.
     """
     agent, stride, warmup = agent or NoiseSpec(), stride or Stride(), warmup or Warmup()
     spec = market or dataclasses.replace(_NOISE_MARKET, accounts=1 + traders)
-    found = Noise(spec, tuple(range(1, 1 + traders)), agent, stride)
+    found = Noise(spec, tuple(range(1, 1 + traders)), agent, stride, most_orders)
     # A wake-up comes 1.5 intervals after the one before at the latest.
     longest_ns = steps * (stride.span_ns or 3 * stride.messages * agent.interval_ns // 2)
     begin_ns = warmup.start_ns + warmup.duration_ns
@@ -128,7 +161,8 @@ def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, strid
 
 
 def modelled(steps: int, *, model: LoadedModel, market: MarketSpec, starts: Start | Sequence[Start],
-             step_ns: int = times.SECOND_NS, agents: Sequence[Agent] = (), account: int = 2) -> Made:
+             step_ns: int = times.SECOND_NS, agents: Sequence[Agent] = (), account: int = 2,
+             most_orders: int = MOST_ORDERS) -> Made:
     """A background of an order model, which has one trader.
 
     Args:
@@ -139,9 +173,10 @@ def modelled(steps: int, *, model: LoadedModel, market: MarketSpec, starts: Star
       step_ns: between two steps.
       agents: who else trades.
       account: of the trader.
+      most_orders: K, of the trader in a step.
     """
     environment = Environment.of(model, market, step_ns=step_ns, episode_ns=steps * step_ns, agents=agents,
-                                 account=account, most_orders=MOST_ORDERS)
+                                 account=account, most_orders=most_orders)
     every = [starts] if isinstance(starts, Start) else list(starts)
     if not every:
         raise InputError("rl.make: starts: expected at least one, got none")
@@ -161,4 +196,9 @@ def _sliced(background: str) -> Task:
     return SlicedExecution(target=600, lot=10) if background == "replay" else SlicedExecution()
 
 
-TASKS: dict[str, Callable[[str], Task]] = {"execution": _execution, "sliced": _sliced}
+def _making(background: str) -> Task:
+    return MarketMaking() if background == "replay" else MarketMaking(lot=100)
+
+
+TASKS: dict[str, Callable[[str], Task]] = {
+    "execution": _execution, "sliced": _sliced, "market_making": _making}

@@ -34,7 +34,8 @@ Order models:
 Agents that learn:
   `agent_markets`: one task in a replayed market, an order model's or the noise agent's; starts to train on and others.
   `agent_training`: agents of many seeds, trained by reinforcement.
-  `agent_comparison`: a trained agent against executions by rule, in the same episodes.
+  `agent_comparison`: a trained agent against executions by rule, in the same episodes; `maker_comparison`: a market
+    maker against market making by rule.
 Speed:
   `benchmark_book`, `benchmark_rollout`, `benchmark_parts`: books alone, complete rollouts, and the parts of a step.
 What they share:
@@ -49,7 +50,7 @@ __all__ = ["adapted", "agent_comparison", "agent_markets", "agent_training", "ba
            "benchmark_parts", "benchmark_rollout", "checks", "context_length", "control", "control_comparison",
            "control_models", "control_report", "detection", "ensemble_training", "executions", "fleet",
            "forecast_evaluation", "forecasts", "futures", "injected", "kept_traces", "lob_bench", "made_days",
-           "manipulated_day", "manipulations", "model_training", "noise_bars", "order_batch_data",
+           "maker_comparison", "manipulated_day", "manipulations", "model_training", "noise_bars", "order_batch_data",
            "order_batch_training", "order_model", "own_futures", "places", "progress", "realism", "rollout_summary",
            "scenario_text", "self_test", "service", "session_times", "starts", "token_shards", "told_futures",
            "worker_processes"]

@@ -53,7 +53,7 @@ def compared(spec: ComparisonSpec, market: AgentMarket, policies: Sequence[Polic
     """
     steps = int(market.held.max_steps_in_episode)
     keys = jax.random.split(jax.random.key(spec.seed), spec.episodes)
-    start = _start_numbers(market, keys)
+    start = start_numbers(market, keys)
     agents = [dataclasses.replace(policy, is_greedy=spec.is_greedy) for policy in policies]
     contenders = [_executions(AGENT, market, None, agents, keys, start)]
     volumes = None if not {"vwap", "participation"} & set(spec.rules) else _volumes(market, keys, steps)
@@ -90,7 +90,7 @@ def _volumes(market: AgentMarket, keys: jax.Array, steps: int) -> np.ndarray:
     return np.asarray(told["others_traded"], np.float64).mean(axis=1)
 
 
-def _start_numbers(market: AgentMarket, keys: jax.Array) -> np.ndarray:
+def start_numbers(market: AgentMarket, keys: jax.Array) -> np.ndarray:
     """Which of the starts each episode has: those are the same that look the same."""
     seen = evaluation.starts(market.env, market.held, keys)[1].market.seen
     looks = np.stack([np.asarray(x, np.int64).reshape(len(keys), -1)[:, i] for x in jax.tree.leaves(

@@ -14,10 +14,11 @@ from marsjax.core.records import Book
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed
-from marsjax.rl import named
-from marsjax.rl.base import Background
+from marsjax.rl import named, quotes
+from marsjax.rl.base import Background, Task
 from marsjax.rl.env import Core, MarketEnv, Params
 from marsjax.rl.execution import Execution
+from marsjax.rl.market_making import MarketMaking
 from marsjax.rl.passing import Stride
 from marsjax.rl.replay import Recording
 from marsjax.sim.initial import resize
@@ -31,13 +32,8 @@ ACCOUNT = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class EpisodeSpec:
-    """What is to be done in an episode, and where episodes start.
-
-    Examples:
-      >>> EpisodeSpec(steps=60, step_s=5).seconds
-      300
-    """
+class EpisodeTimes:
+    """How long episodes are, and where they start."""
 
     steps: int = 60
     step_s: float = 5.0
@@ -46,6 +42,48 @@ class EpisodeSpec:
     """Times that episodes of the training start at, of each day; of noise, books."""
     held_starts: int = 64
     """Likewise of those that are held out."""
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        for name in ("starts", "held_starts"):
+            limits.check_whole(f"{kind}.{name}", getattr(self, name), 1, 2**16)
+        limits.check_whole(f"{kind}.steps", self.steps, 1, limits.STEPS_OF_A_CALL)
+        if not 0.001 <= self.step_s <= 3600:
+            raise InputError(f"{kind}.step_s: expected 0.001 to 3600 seconds, got {self.step_s}")
+        try:
+            self.task()
+        except InputError as error:
+            raise InputError(f"{kind}.{str(error).split('.', 1)[1]}") from None
+
+    @property
+    def step_ns(self) -> int:
+        """Nanoseconds between two steps."""
+        return round(self.step_s * SECOND_NS)
+
+    @property
+    def seconds(self) -> int:
+        """Of an episode, rounded."""
+        return round(self.steps * self.step_ns / SECOND_NS)
+
+    @property
+    def most_orders(self) -> int:
+        """Of a step, that a background is made for."""
+        return max(quotes.MOST_ORDERS, self.task().most_orders)
+
+    def task(self) -> Task:
+        """The task."""
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeSpec(EpisodeTimes):
+    """What is to be done in an episode: an execution.
+
+    Examples:
+      >>> EpisodeSpec(steps=60, step_s=5).seconds
+      300
+    """
+
     target: int = 6000
     """Shares."""
     lot: int = 100
@@ -59,30 +97,32 @@ class EpisodeSpec:
     reward_unit: float = 6000.0
     """Ticks x shares that are a reward of 1."""
 
-    def __post_init__(self) -> None:
-        for name in ("starts", "held_starts"):
-            limits.check_whole(f"EpisodeSpec.{name}", getattr(self, name), 1, 2**16)
-        limits.check_whole("EpisodeSpec.steps", self.steps, 1, limits.STEPS_OF_A_CALL)
-        if not 0.001 <= self.step_s <= 3600:
-            raise InputError(f"EpisodeSpec.step_s: expected 0.001 to 3600 seconds, got {self.step_s}")
-        try:
-            self.task()
-        except InputError as error:
-            raise InputError(str(error).replace("Execution.", "EpisodeSpec.")) from None
-
-    @property
-    def step_ns(self) -> int:
-        """Nanoseconds between two steps."""
-        return round(self.step_s * SECOND_NS)
-
-    @property
-    def seconds(self) -> int:
-        """Of an episode, rounded."""
-        return round(self.steps * self.step_ns / SECOND_NS)
-
-    def task(self) -> Execution:
+    def task(self) -> Task:
         """The task."""
         return Execution(self.target, self.lot, self.side, self.drift_weight, self.penalty_ticks, self.reward_unit)
+
+
+@dataclasses.dataclass(frozen=True)
+class MarketMakingSpec(EpisodeTimes):
+    """What is to be done in an episode: market making."""
+
+    lot: int = 100
+    """Shares: a quote has 1 or 3 lots."""
+    most_lots: int = 10
+    """Largest inventory."""
+    inventory_penalty: float = 0.01
+    """Ticks a step for each share of the first lot that is held; n lots cost n times as much a share."""
+    fee_bp: float = 0.0
+    """Of the value of all trades; below 0: a rebate."""
+    close_ticks: int = 1
+    """Beyond the mid, at which what is held at the end counts as traded."""
+    reward_unit: float = 1000.0
+    """Ticks x shares that are a reward of 1."""
+
+    def task(self) -> MarketMaking:
+        """The task."""
+        return MarketMaking(self.lot, self.most_lots, self.inventory_penalty, self.fee_bp, self.close_ticks,
+                            self.reward_unit)
 
 
 class Spans(NamedTuple):
@@ -111,7 +151,7 @@ class AgentMarket(NamedTuple):
         return MarketEnv(self.core, self.train)
 
 
-def replayed(spec: EpisodeSpec, market: MarketSpec, feeds: Sequence[DayFeed], spans: Sequence[Spans]) -> AgentMarket:
+def replayed(spec: EpisodeTimes, market: MarketSpec, feeds: Sequence[DayFeed], spans: Sequence[Spans]) -> AgentMarket:
     """Days replayed; InputError where a day has no place for an episode in one of its spans."""
     found: list[list[Any]] = [[], []]
     background: Background | None = None
@@ -120,23 +160,24 @@ def replayed(spec: EpisodeSpec, market: MarketSpec, feeds: Sequence[DayFeed], sp
                                      (found[1], (span.held_ns, span.until_ns), spec.held_starts)):
             _check_room(spec, feed.name, between)
             background, data = named.replayed(spec.steps, feed=feed, between_ns=between, starts=count, market=market,
-                                              stride=Stride(0, spec.step_ns))
+                                              stride=Stride(0, spec.step_ns), most_orders=spec.most_orders)
             into.append(two_sided(feed.name, data))
     if background is None:
         raise InputError("agent_markets: expected a day of orders at least, got none")
     return _of(spec, "replay", background, joined(found[0]), joined(found[1]))
 
 
-def noisy(spec: EpisodeSpec, market: MarketSpec, noise: NoiseMarket) -> AgentMarket:
+def noisy(spec: EpisodeTimes, market: MarketSpec, noise: NoiseMarket) -> AgentMarket:
     """The noise agent; books that are held out come of other draws."""
     market = dataclasses.replace(market, accounts=2)
     background, train = named.noisy(spec.steps, starts=spec.starts, agent=noise.agent, market=market,
-                                    warmup=noise.warmup, stride=Stride(0, spec.step_ns))
+                                    warmup=noise.warmup, stride=Stride(0, spec.step_ns),
+                                    most_orders=spec.most_orders)
     held = background.starts(spec.held_starts, seed=noise.seed + 1, warmup=noise.warmup)  # type: ignore[attr-defined]
     return _of(spec, "noise", background, train, held)
 
 
-def modelled(spec: EpisodeSpec, market: MarketSpec, prepared: PreparedModel, feeds: Sequence[DayFeed],
+def modelled(spec: EpisodeTimes, market: MarketSpec, prepared: PreparedModel, feeds: Sequence[DayFeed],
              spans: Sequence[Spans]) -> AgentMarket:
     """An order model that answers, from the states of days at the times that replays start from."""
     market = dataclasses.replace(market, accounts=max(market.accounts, ACCOUNT + 1))
@@ -157,11 +198,11 @@ def modelled(spec: EpisodeSpec, market: MarketSpec, prepared: PreparedModel, fee
     capacity = market.capacity
     (background, train), (_, held) = (named.BACKGROUNDS["model"](
         spec.steps, model=prepared.model, market=market, starts=[resize(one, capacity) for one in part],
-        step_ns=spec.step_ns, account=ACCOUNT) for part in states)
+        step_ns=spec.step_ns, account=ACCOUNT, most_orders=spec.most_orders) for part in states)
     return _of(spec, "model", background, train, held)
 
 
-def start_times(spec: EpisodeSpec, between_ns: tuple[int, int], count: int) -> list[int]:
+def start_times(spec: EpisodeTimes, between_ns: tuple[int, int], count: int) -> list[int]:
     """At most `count` times, evenly spaced, whose episodes fit in a span of a day."""
     last_ns = between_ns[1] - spec.steps * spec.step_ns
     return [int(x) for x in np.unique(np.linspace(between_ns[0], last_ns, count).astype(np.int64))]
@@ -211,13 +252,13 @@ def _are_two_sided(book: Book) -> np.ndarray:
     return np.all(np.any(np.asarray(book.volume) > 0, axis=-1), axis=-1)  # type: ignore[no-any-return]
 
 
-def _check_room(spec: EpisodeSpec, name: str, between_ns: tuple[int, int]) -> None:
+def _check_room(spec: EpisodeTimes, name: str, between_ns: tuple[int, int]) -> None:
     if between_ns[1] - between_ns[0] < spec.steps * spec.step_ns:
         begin, end = (times.clock(np.array([each]), 0)[0] for each in between_ns)
         raise InputError(f"{name}: expected a span of {spec.seconds} s at least, an episode, got {begin} to {end}: "
                          "fewer steps, shorter ones, or a longer span")
 
 
-def _of(spec: EpisodeSpec, name: str, background: Background, train: Any, held: Any) -> AgentMarket:
+def _of(spec: EpisodeTimes, name: str, background: Background, train: Any, held: Any) -> AgentMarket:
     core = Core(background, (spec.task(),))
     return AgentMarket(name, core, *(core.default_params(data, spec.steps) for data in (train, held)))

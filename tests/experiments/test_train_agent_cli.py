@@ -21,6 +21,8 @@ SIZES = {"steps": 4, "step_s": 5.0, "target": 400, "starts": 3, "held_starts": 2
          "length": 8, "minibatches": 2, "width": 8, "layers": 1, "looks": 3, "episodes": 6, "capacity": 64,
          "rules": ("twap",), "bootstrap": 20, "noise_minutes": 3}
 
+FILES = {"agent", "agent_2", "curves.csv", "curves.png", "comparison.csv", "comparison.png", "results.json"}
+
 
 def config(arg: str, **values: Any) -> ConfigDict:
     found = configs.load(ROOT / "configs" / "train_agent.py", arg)
@@ -37,7 +39,7 @@ def test_a_training_writes_agents_curves_and_a_comparison(tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert "steps 96: reward" in said and "agent less twap" in said and "look at comparison.png first" in said
     found = {path.name for path in (tmp_path / "out").iterdir()} - {".marsjax-run"}
-    assert found == {"agent", "agent_2", "curves.csv", "curves.png", "comparison.csv", "comparison.png", "results.json"}
+    assert found == FILES
     agent, about = agent_files.load(tmp_path / "out" / "agent_2")
     assert agent.spec.choices == (13,) and about["seed"] == 1 and about["config"]["target"] == 400
     curves = pd.read_csv(tmp_path / "out" / "curves.csv")
@@ -49,7 +51,30 @@ def test_a_training_writes_agents_curves_and_a_comparison(tmp_path: Path, capsys
     assert np.isclose(rows[8]["arrival_bp"], rows[0]["arrival_bp"] - rows[4]["arrival_bp"])
 
 
+@pytest.mark.slow
+@pytest.mark.quick
+def test_market_makers_are_trained_and_compared_with_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {name: value for name, value in SIZES.items() if name not in ("target", "rules")}
+    given = config(f"market_making,source=noise,seeds=2,output={tmp_path / 'out'}", fee_bp=0.1, **sizes)
+    assert train_agent.main(given) == 0
+    said = capsys.readouterr().out
+    assert "steps 96: reward" in said and "agent less avellaneda_stoikov" in said and "agent less fixed" in said
+    found = {path.name for path in (tmp_path / "out").iterdir()} - {".marsjax-run"}
+    assert found == FILES
+    agent, about = agent_files.load(tmp_path / "out" / "agent")
+    assert agent.spec.choices == (13,) and agent.spec.observations == 11 and about["task"] == "market_making"
+    table = pd.read_csv(tmp_path / "out" / "comparison.csv", keep_default_na=False)
+    assert table["contender"].tolist() == ["agent", "avellaneda_stoikov", "fixed", "agent", "agent"]
+    assert table["against"].tolist() == ["", "", "", "avellaneda_stoikov", "fixed"]
+    for name in ("reward", "profit", "traded", "held"):
+        assert np.isclose(table[name][3], table[name][0] - table[name][1]) and np.isfinite(table[name]).all()
+    assert (table["traded"][:3] > 0).any() and (table["held"][:3] <= 1000).all()
+
+
 @pytest.mark.parametrize(("arg", "values", "said"), [
+    ("market_making", {"most_lots": 0}, "config.most_lots"), ("market_making", {"fee_bp": 1e6}, "config.fee_bp"),
+    ("market_making", {"rules": ("twap",)}, "config.rules: expected some of avellaneda_stoikov, fixed"),
+    ("market_making", {"fill_decay": 0.0}, "config.fill_decay"),
     ("execution", {"background": "noise"}, "config.background: expected replay or model with source=default"),
     ("execution", {"compare": ("replay", "real")}, "config.compare: expected replay or model"),
     ("execution,source=noise", {"compare": ("model",)}, "config.compare: expected noise with source=noise"),
@@ -69,5 +94,5 @@ def test_the_source_noise_has_its_own_background_and_days_are_replayed() -> None
     assert train_agent.backgrounds(config("execution")) == ["replay"]
     assert train_agent.backgrounds(config("execution,background=model", compare=("model", "replay"))) == [
         "model", "replay"]
-    with pytest.raises(configs.UsageError, match="market_making"):
-        config("market_making")
+    with pytest.raises(configs.UsageError, match="hedging"):
+        config("hedging")

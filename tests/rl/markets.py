@@ -13,6 +13,7 @@ from marsjax.data.feed import DayFeed, FeedChunk, Venue
 from marsjax.market import orders
 from marsjax.rl.env import MarketEnv
 from marsjax.rl.execution import Execution
+from marsjax.rl.market_making import MarketMaking
 from marsjax.rl.named import make
 from marsjax.rl.passing import Stride
 from marsjax.sim.initial import Warmup
@@ -74,3 +75,26 @@ def model_env() -> MarketEnv:
 
 
 ENVS = {"replay": replay_env, "noise": noise_env, "model": model_env}
+
+MAKING = MarketMaking(lot=100, most_lots=4, inventory_penalty=0.02, fee_bp=0.5)
+
+
+@functools.cache
+def making_replay() -> MarketEnv:
+    return make(MAKING, background="replay", steps=STEPS, feed=feed(), between_ns=(BEGIN_NS, END_NS), starts=4,
+                stride=Stride(5))[0]
+
+
+@functools.cache
+def making_noise() -> MarketEnv:
+    return make(MAKING, background="noise", steps=STEPS, starts=3, stride=Stride(5), market=SPEC, warmup=WARMUP)[0]
+
+
+@functools.cache
+def making_model() -> MarketEnv:
+    model, spec = testing.tiny_model(), testing.tiny_market(accounts=3)
+    starts = [testing.random_start(spec, model, BEGIN_NS, seed) for seed in range(3)]
+    return make(MAKING, background="model", steps=4, model=model, market=spec, starts=starts)[0]
+
+
+MAKERS = {"replay": making_replay, "noise": making_noise, "model": making_model}

@@ -1,0 +1,158 @@
+"""Several learners in one market: one that idles is not there, and all accounts add up."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from marsjax.core import int64
+from marsjax.core.errors import InputError
+from marsjax.core.specs import MarketSpec
+from marsjax.market import exchange
+from marsjax.rl.base import Task
+from marsjax.rl.execution import Execution
+from marsjax.rl.marl import MarlEnv
+from marsjax.rl.named import make, make_marl
+from marsjax.rl.passing import Stride
+from tests.rl.markets import BEGIN_NS, END_NS, MAKING, SPEC, STEPS, WARMUP, feed
+from tests.rl.test_laws import BATCH, driven_in, keys
+
+pytestmark = pytest.mark.quick
+
+BUYER = Execution(target=15_000, lot=100, side="buy", drift_weight=0.5)
+"""It is never done before its time is over, so that episodes end by the clock alone."""
+TASKS: dict[str, Task] = {"execution": BUYER, "market_making": MAKING}
+KINDS = ["noise", pytest.param("replay", marks=pytest.mark.slow)]
+
+
+def options(kind: str, count: int) -> dict[str, Any]:
+    if kind == "replay":
+        return {"background": "replay", "steps": STEPS, "feed": feed(), "between_ns": (BEGIN_NS, END_NS), "starts": 4,
+                "stride": Stride(5)}
+    market = MarketSpec(capacity=64, trade_width=16, accounts=1 + count, session=SPEC.session)
+    return {"background": "noise", "steps": STEPS, "starts": 3, "stride": Stride(5), "market": market,
+            "warmup": WARMUP}
+
+
+@functools.cache
+def both(kind: str) -> MarlEnv:
+    return make_marl((BUYER, MAKING), **options(kind, 2))[0]
+
+
+class Told(NamedTuple):
+    """What B markets of two learners told in T steps: dictionaries of NumPy arrays [T, B, ...]."""
+
+    observations: dict[str, np.ndarray]
+    rewards: dict[str, np.ndarray]
+    dones: dict[str, np.ndarray]
+    infos: dict[str, Any]
+    states: Any
+
+
+@functools.cache
+def played(kind: str, idle: str = "") -> Told:
+    """The same actions as `driven_in` takes in a market of one learner; those of `idle` are 0."""
+    env = both(kind)
+    step = jax.jit(jax.vmap(env.step, (0, 0, 0, None)))
+    steps = 2 * STEPS + 1
+    actions = {name: np.random.default_rng(0).integers(0, task.actions, (steps, BATCH))
+               for name, task in TASKS.items()}
+    _, state = jax.vmap(env.reset, (0, None))(keys(0, 2**31 - 1), env.default_params)
+    rows = []
+    for number in range(steps):
+        chosen = {name: jnp.asarray(of[number] * (name != idle)) for name, of in actions.items()}
+        seen, state, *rest = step(keys(0, number), state, chosen, env.default_params)
+        rows.append(Told(seen, *rest, state.market.state.market))
+    return jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *rows)
+
+
+@pytest.mark.parametrize(("kind", "name"), [
+    ("noise", "market_making"), *(pytest.param(kind, name, marks=pytest.mark.slow) for kind, name in (
+        ("noise", "execution"), ("replay", "execution"), ("replay", "market_making")))])
+def test_beside_one_who_idles_an_episode_is_that_of_one_alone_bit_for_bit(kind: str, name: str) -> None:
+    other = next(x for x in TASKS if x != name)
+    alone = driven_in(make(TASKS[name], **options(kind, 1))[0])
+    told = played(kind, idle=other)
+    np.testing.assert_array_equal(told.observations[name], alone.observations)
+    np.testing.assert_array_equal(told.rewards[name], alone.rewards)
+    np.testing.assert_array_equal(told.dones["__all__"], alone.over)
+    np.testing.assert_array_equal(told.dones[name], alone.over)
+    for key in set(alone.infos) & set(told.infos[name]):
+        np.testing.assert_array_equal(told.infos[name][key], alone.infos[key], err_msg=key)
+    assert alone.over.sum() == 2 * BATCH and alone.rewards.any() and "final_observation" in told.infos[name]
+    book = told.states.book
+    np.testing.assert_array_equal(np.where(book.volume > 0, book.price, 0),
+                                  np.where((of := alone.states.market.state.market.book).volume > 0, of.price, 0)[1:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_who_trade_see_one_another_and_no_share_and_no_cash_is_lost(kind: str) -> None:
+    told, env = played(kind), both(kind)
+    for name, of in vars(jax.vmap(jax.vmap(exchange.conservation))(told.states)).items():
+        assert not int64.to_numpy(of).any(), name
+    holdings = int64.to_numpy(told.states.ledgers.holdings)
+    for key, name, account in (("filled", "execution", 0), ("inventory", "market_making", 1)):
+        over, place = told.dones["__all__"], env.core.background.accounts[account]
+        np.testing.assert_array_equal(holdings[..., place][~over], told.infos[name][key][~over])
+        assert told.infos[name][key].any() and not told.infos[name]["refused"].any()
+    for name in TASKS:
+        other = next(x for x in TASKS if x != name)
+        assert (told.rewards[name] != played(kind, idle=other).rewards[name]).any()
+
+
+class Logged:
+    """A wrapper as those of JaxMARL are: it knows `agents`, `num_agents`, `reset(key)` and `step(key, state, actions)`.
+
+    Returns of episodes are arrays [A], put into `info`.
+    """
+
+    def __init__(self, env: MarlEnv) -> None:
+        self._env = env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def reset(self, key: jax.Array) -> Any:
+        seen, state = self._env.reset(key)
+        return seen, (state, jnp.zeros(self.num_agents))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(self, key: jax.Array, state: Any, actions: dict[str, jax.Array]) -> Any:
+        inner, total = state
+        seen, inner, reward, done, info = self._env.step(key, inner, actions)
+        total = total + jnp.stack([reward[name] for name in self._env.agents])
+        info["returned_episode_returns"] = total
+        info["returned_episode"] = jnp.full((self.num_agents,), done["__all__"])
+        return seen, (inner, total * (1 - done["__all__"])), reward, done, info
+
+
+@pytest.mark.slow
+def test_a_wrapper_that_knows_jaxmarl_s_interface_alone_works() -> None:
+    pytest.importorskip("gymnax", reason="extra rl")
+    env, told = Logged(both("noise")), played("noise")
+    assert env.agents == ["execution", "market_making"] and env.agent_classes == {name: [name] for name in env.agents}
+    assert {name: space.n for name, space in env.action_spaces.items()} == {"execution": 13, "market_making": 13}
+    assert {name: space.shape for name, space in env.observation_spaces.items()} == {
+        "execution": (12,), "market_making": (11,)}
+    state = jax.vmap(env.reset)(keys(0, 2**31 - 1))[1]
+    assert {name: of.tolist() for name, of in env.get_avail_actions(state).items()} == {
+        name: [True] * space.n for name, space in env.action_spaces.items()}
+    for number in range(STEPS):
+        chosen = {name: jnp.asarray(np.random.default_rng(0).integers(0, task.actions, (2 * STEPS + 1, BATCH))[number])
+                  for name, task in TASKS.items()}
+        _, state, _, done, info = jax.vmap(env.step)(keys(0, number), state, chosen)
+    assert np.asarray(done["__all__"]).all() and np.asarray(info["returned_episode"]).all()
+    for place, name in enumerate(TASKS):
+        np.testing.assert_allclose(info["returned_episode_returns"][:, place], told.rewards[name][:STEPS].sum(axis=0),
+                                   rtol=1e-4, atol=0.1)
+
+
+def test_an_order_model_has_one_learner() -> None:
+    with pytest.raises(InputError, match="one learner"):
+        make_marl(("execution", "market_making"), background="model")
+    with pytest.raises(InputError, match="expected one of replay, noise, model"):
+        make_marl(("execution",), background="real")
