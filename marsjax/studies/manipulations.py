@@ -65,14 +65,17 @@ class Manipulation:
         self.agent(0, 100)
 
     def agent(self, start_ns: int, tick: int) -> Any:
-        """Who does it from a time on, in a market of this tick; spoofers have a real order of a tenth of their size."""
+        """Who does it from a time on, in a market of this tick.
+
+        Spoofers have a real order of a tenth of their size; who washes takes a level of twice its size at most.
+        """
         common: dict[str, Any] = {"size": self.size, "start_ns": start_ns, "direction": self.direction,
                                   "account": ACCOUNT, "name": self.kind}
         if self.kind == "pump":
             return PumpAndDump(pump_seconds=self.seconds // 2, dump_seconds=self.seconds // 2,
                                price_change=_REACH_TICKS * tick, **common)
         if self.kind == "wash":
-            return WashTrades(total_seconds=self.seconds, **common)
+            return WashTrades(total_seconds=self.seconds, most_swept=min(max(2 * self.size, 2_000), 2**29), **common)
         return Spoofing(total_seconds=self.seconds, levels=1 if self.kind == "spoofing" else _LAYERS,
                         real_size=self.size // 1_000 * 100, move_ticks=_MOVE_TICKS, **common)
 

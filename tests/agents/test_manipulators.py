@@ -129,7 +129,7 @@ def test_a_pump_sends_whole_lots_and_the_last_order_of_its_dump_takes_the_rest()
             volumes.append(volume)
             traded = volume - 30 if second == 6 else volume  # the pump ends with 970 shares
             state = bought(agent, state, kind, traded)
-    assert volumes == [200, 100, 200, 100, 200, 100, 100] + [200, 100, 200, 100, 100, 200, 70]
+    assert volumes == [200, 100, 200, 100, 200, 100, 100, 200, 100, 200, 100, 100, 200, 70]
     assert (int(state.first.completed), int(state.second.completed)) == (970, 970)
 
 
