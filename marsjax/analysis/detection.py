@@ -158,11 +158,13 @@ def of_time_of_day(values: np.ndarray, time_ns: np.ndarray, clean: tuple[np.ndar
       time_ns: int64 [T], of their intervals.
       clean: the same of clean intervals, of one day or of many, (values [N], times [N]); NaN values do not count.
       width_ns: standard deviation of the weights; long ones take no account of the time.
+
+    NaN where fewer than 2 clean intervals have a value.
     """
     usual, at = clean
     known = ~np.isnan(usual)
     if known.sum() < 2:
-        raise InputError(f"of_time_of_day: expected at least 2 clean intervals, got {int(known.sum())}")
+        return np.full(len(values), np.nan)
     usual, at = usual[known], at[known]
     away = (np.asarray(time_ns, np.float64)[:, None] - at) / width_ns
     weights = np.exp(-0.5 * (away**2 - (away**2).min(axis=1, keepdims=True)))

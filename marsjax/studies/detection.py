@@ -36,6 +36,8 @@ SIMPLE = {"volume_score": "traded_volume", "cancel_score": "cancel_ratio"}
 """Detectors that need no order model, and the feature that each goes by: high ones are strange."""
 LEAST_CLEAN = 8
 """Clean intervals, fewer of which say nothing."""
+LEAST_USUAL_MINUTES = 1.0
+"""Below that a simple detector would go by a single clean interval."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,9 @@ class WatchSpec:
         check_numbers(self, minutes=(1, limits.MINUTES))
         detection.check_rate(self.rate)
         detection.combine(np.zeros(1), self.combination)
-        if isinstance(self.usual_minutes, bool) or not 0 < self.usual_minutes < np.inf:
-            raise InputError(f"WatchSpec.usual_minutes: expected a number above 0, got {self.usual_minutes!r}")
+        if isinstance(self.usual_minutes, bool) or not LEAST_USUAL_MINUTES <= self.usual_minutes < np.inf:
+            raise InputError(f"WatchSpec.usual_minutes: expected a number of {LEAST_USUAL_MINUTES} at least, got "
+                             f"{self.usual_minutes!r}")
 
     def intervals(self, market: MarketSpec) -> list[int]:
         """Their beginnings, one after the other in every period of continuous trading; InputError for fewer than 2."""
@@ -201,7 +204,7 @@ def _among_clean(found: Watched, is_clean: np.ndarray, combination: str) -> np.n
 
 
 def _unusual(values: np.ndarray, at_ns: np.ndarray, is_clean: np.ndarray, spec: WatchSpec) -> np.ndarray:
-    """Of each interval by clean ones, a clean one by the others; NaN where there are none."""
+    """Of each interval by clean ones, a clean one by the others; NaN where fewer than 2 of these have a value."""
     if not is_clean.any():
         return np.full(len(values), np.nan)
     width, numbers = round(spec.usual_minutes * MINUTE_NS), np.arange(len(values))

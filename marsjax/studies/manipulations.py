@@ -115,7 +115,7 @@ class CasesSpec:
 
 
 class Cases(NamedTuple):
-    """What came of the cases of S starts, C a start; NaN of lost trajectories."""
+    """What came of the cases of S starts, C a start; NaN of lost trajectories, and moves of those with a lost twin."""
 
     pool: np.ndarray
     """float64 [S, K, F], futures without a manipulator."""
@@ -156,11 +156,19 @@ def _after(prepared: PreparedModel, market: MarketSpec, spec: CasesSpec, start: 
     count = spec.futures.trajectories
     seconds = spec.delay_seconds + np.arange(spec.manipulation.seconds + 1)
     grid = begin_ns + seconds * 10**9
-    mids = np.stack([quantities.mids(events, grid) for events in made[count:]])
+    mids = np.stack([np.full(len(grid), np.nan) if is_lost else quantities.mids(events, grid)
+                     for events, is_lost in zip(made[count:], lost[count:], strict=True)])
     mids = mids.reshape(1 + len(spec.sizes), spec.cases, -1)
-    way = 1 if spec.manipulation.direction == "buy" else -1
-    moves = way * 1e4 * (mids[1:] / mids[0] - 1)
-    return rows[:count], rows[count:].reshape(1 + len(spec.sizes), spec.cases, -1), np.nanmean(moves, axis=-1)
+    moves = _moves_bp(mids, is_up=spec.manipulation.direction == "buy")
+    return rows[:count], rows[count:].reshape(1 + len(spec.sizes), spec.cases, -1), moves
+
+
+def _moves_bp(mids: np.ndarray, is_up: bool) -> np.ndarray:
+    """`Cases.moves_bp` of mids [1 + sizes, C, seconds]; NaN where a case or its twin has none."""
+    moves = (1 if is_up else -1) * 1e4 * (mids[1:] / mids[0] - 1)
+    known = ~np.isnan(moves)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, moves, 0).sum(axis=-1) / known.sum(axis=-1))
 
 
 
@@ -192,10 +200,11 @@ def p_values(cases: Cases, combination: str = "ranks") -> np.ndarray:
 
 
 def _tests(cases: Cases, combination: str) -> np.ndarray:
-    """p-value and distance of each case, [S, 1 + sizes, C, 2]."""
+    """p-value and distance of each case, [S, 1 + sizes, C, 2], among the futures that were not lost."""
     evened = interval_features.evened
+    pools = [pool[~np.isnan(pool).all(axis=1)] for pool in evened(cases.pool)]
     return np.array([[[detection.rank_test(case, pool, combination)[:2] for case in of] for of in kind]
-                     for kind, pool in zip(evened(cases.cases), evened(cases.pool), strict=True)])
+                     for kind, pool in zip(evened(cases.cases), pools, strict=True)])
 
 
 def table(cases: Cases, scores: dict[str, list[CaseScores]], spec: CasesSpec, rate: float, seed: int = 0

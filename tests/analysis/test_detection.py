@@ -104,8 +104,8 @@ def test_what_is_usual_follows_the_time_of_day() -> None:
     assert abs(found[0]) < 4 and found[1] < -20 and found[2] > 2
     flat = detection.of_time_of_day(np.array([159.0]), at[:1], (clean, at), 10**16)
     assert flat[0] == pytest.approx(0, abs=0.1)
-    with pytest.raises(InputError, match="clean intervals"):
-        detection.of_time_of_day(np.zeros(1), at[:1], (np.full(3, np.nan), at[:3]), 1)
+    for few in ([np.nan, np.nan, np.nan], [np.nan, 3.0, np.nan]):
+        assert np.isnan(detection.of_time_of_day(np.zeros(2), at[:2], (np.array(few), at[:3]), 1)).tolist() == [1, 1]
 
 
 def test_the_area_is_that_of_mann_and_whitney() -> None:

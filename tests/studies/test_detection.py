@@ -15,7 +15,7 @@ from marsjax.core.times import SECOND_NS
 from marsjax.studies import detection, futures, manipulations, order_model
 from marsjax.studies.detection import Watched, WatchSpec
 from marsjax.studies.futures import FuturesSpec
-from marsjax.studies.manipulations import CasesSpec, Manipulation
+from marsjax.studies.manipulations import Cases, CasesSpec, Manipulation
 from marsjax.studies.realism import SentOrders
 from marsjax.studies.session_times import MINUTE_NS
 
@@ -44,6 +44,9 @@ def test_intervals_lie_in_the_periods_of_continuous_trading() -> None:
         dataclasses.replace(NOON, rate=1.5)
     with pytest.raises(InputError, match="combination"):
         dataclasses.replace(NOON, combination="median")
+    for few in (1e-12, 0.5, float("nan")):
+        with pytest.raises(InputError, match=r"usual_minutes: expected a number of 1\.0 at least"):
+            dataclasses.replace(NOON, usual_minutes=few)
 
 
 @pytest.mark.quick
@@ -87,6 +90,16 @@ def test_without_clean_intervals_the_futures_decide_and_the_report_says_what_cam
 
 
 @pytest.mark.quick
+def test_a_simple_detector_with_too_few_clean_values_has_no_score_and_ends_no_run() -> None:
+    begins = 34_200 * SECOND_NS + np.arange(14) * MINUTE_NS
+    spec = WatchSpec(1, int(begins[0]), int(begins[-1]) + MINUTE_NS, int(begins[9]))
+    found = watched(14, 20, shift=0.0)
+    found.real[:8, FEATURES.index("cancel_ratio")] = np.nan  # a single clean interval had a cancel
+    rows = detection.table(begins, found, spec)
+    assert rows["is_clean"].sum() == 9 and rows["cancel_score"].isna().all() and rows["volume_score"].notna().all()
+
+
+@pytest.mark.quick
 def test_wrong_cases_are_refused() -> None:
     spec = FuturesSpec(8, 1)
     with pytest.raises(InputError, match="spoofing, layering, pump, wash"):
@@ -97,6 +110,24 @@ def test_wrong_cases_are_refused() -> None:
         CasesSpec(Manipulation("pump", 1_000, 60), (1_000,), 2, spec)
     with pytest.raises(InputError, match="size above 0"):
         CasesSpec(Manipulation("pump", 1_000, 30), (), 2, spec)
+
+
+@pytest.mark.quick
+def test_lost_futures_are_no_part_of_the_pool_and_lost_cases_have_no_numbers() -> None:
+    rng = np.random.default_rng(0)
+    pool, cases = (rng.normal(size=(3, *shape, len(FEATURES))) for shape in ((30,), (2, 4)))
+    lost = pool.copy()
+    lost[1, :12] = np.nan
+    cases[2, 1, 3] = np.nan
+    p = manipulations.p_values(Cases(lost, cases, np.zeros((3, 1, 4))))
+    assert np.isnan(p[2, 1, 3]) and np.isnan(p).sum() == 1
+    kept = manipulations.p_values(Cases(pool[1:2, 12:], cases[1:2], np.zeros((1, 1, 4))))
+    assert np.array_equal(p[1], kept[0])
+    mids = np.full((2, 3, 5), 100.0)
+    mids[1, 0], mids[1, 1, 2], mids[0, 1, 1] = 101.0, 102.0, np.nan
+    mids[:, 2] = [[np.nan], [100.0]]
+    assert np.allclose(manipulations._moves_bp(mids, is_up=True), [[100, 50, np.nan]], equal_nan=True)
+    assert np.allclose(manipulations._moves_bp(mids, is_up=False)[0, :2], [-100, -50])
 
 
 @pytest.mark.slow
