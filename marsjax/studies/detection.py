@@ -182,8 +182,10 @@ def day_test(rows: pd.DataFrame, found: Watched, spec: WatchSpec) -> DayTest:
     """The intervals that are not clean, as one day; `rows` are of `table`."""
     tested = rows[~rows["is_clean"]]
     clean = int(rows["is_clean"].sum())
-    pool = clean or min(len(each) for each in found.futures)
-    return detection.day_test(tested[BY_CLEAN if clean else BY_FUTURES].to_numpy(), spec.rate, pool)
+    if clean:
+        return detection.shared_pool_test(tested[BY_CLEAN].to_numpy(), spec.rate, clean)
+    pools = np.array([len(each) for each in found.futures])
+    return detection.own_pools_test(tested[BY_FUTURES].to_numpy(), spec.rate, pools)
 
 
 def away_from_futures(found: Watched) -> np.ndarray:

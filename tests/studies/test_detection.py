@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from marsjax import testing
+from marsjax.analysis import detection as analysis
 from marsjax.analysis import detection_report, interval_features, order_events
 from marsjax.analysis.interval_features import FEATURES
 from marsjax.core import times
@@ -67,6 +68,24 @@ def test_clean_intervals_keep_the_rate_where_model_and_market_differ() -> None:
     assert strange["p_clean"] == pytest.approx(1 / 151) and strange["alarm"]
     tested = detection.day_test(rows, found, spec)
     assert tested.attained == pytest.approx(np.floor(0.05 * 151) / 151)
+    assert tested.count_p == analysis.shared_pool_test(late["p_clean"].to_numpy(), 0.05, 150).count_p
+
+
+@pytest.mark.quick
+def test_a_pool_with_lost_futures_does_not_lower_the_rate_of_the_others() -> None:
+    begins = 34_200 * SECOND_NS + np.arange(10) * MINUTE_NS
+    spec = WatchSpec(1, int(begins[0]), int(begins[-1]) + MINUTE_NS, int(begins[0]))
+    found = watched(10, 40, shift=0.0)
+    found.real[5] = 30.0
+    for left in (15, 0):
+        found.futures[3] = found.futures[3][:left]
+        rows = detection.table(begins, found, spec)
+        tested = detection.day_test(rows, found, spec)
+        assert tested.alarms[5] and not tested.alarms[3]
+        assert tested.attained == pytest.approx(2 / 41) and tested.some_p == pytest.approx(1 - (39 / 41) ** 9)
+        assert tested.count_p > 0.05
+        said = detection_report.lines(detection_report.record(rows, tested, 0.05, 1, None))
+        assert "36% of such days" in "".join(said) and "too small" not in "".join(said)
 
 
 @pytest.mark.quick
