@@ -78,12 +78,22 @@ class WatchSpec:
         return found
 
     def is_clean(self, begins_ns: Sequence[int] | np.ndarray) -> np.ndarray:
-        """bool [T]; InputError where there are some, but too few."""
+        """bool [T]; InputError where there are some, but too few, or where all are clean."""
         found = np.asarray(begins_ns) + self.minutes * MINUTE_NS <= self.clean_until_ns
-        if 0 < found.sum() < LEAST_CLEAN:
+        if self.clean_until_ns != self.first_ns and found.sum() < LEAST_CLEAN:
             raise InputError(f"clean_until: expected {LEAST_CLEAN} intervals of {self.minutes} minutes at least before "
-                             f"it, or none, got {int(found.sum())}")
+                             f"it, got {int(found.sum())}; leave it out if none are known to be clean")
+        if found.all():
+            raise InputError(f"clean_until: expected a time before the end of the last interval, which begins at "
+                             f"{spell(int(begins_ns[-1]))}, got {spell(self.clean_until_ns)}: nothing is left to watch")
         return np.asarray(found)
+
+    def is_tested(self, begins_ns: Sequence[int], from_ns: int, until_ns: int) -> bool:
+        """Whether a time, both ends included, lies in intervals that are not clean; each is without its begin."""
+        tested = np.asarray(begins_ns)[~self.is_clean(begins_ns)]
+        seconds = np.append(np.arange(from_ns, until_ns, SECOND_NS), until_ns)
+        at = np.searchsorted(tested, seconds, side="left") - 1
+        return bool(((at >= 0) & (seconds <= tested[at] + self.minutes * MINUTE_NS)).all())
 
 
 class WatchedDay(NamedTuple):

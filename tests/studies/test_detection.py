@@ -51,6 +51,25 @@ def test_intervals_lie_in_the_periods_of_continuous_trading() -> None:
 
 
 @pytest.mark.quick
+def test_clean_intervals_leave_some_to_watch_and_a_manipulation_lies_in_those() -> None:
+    begins = 34_200 * SECOND_NS + np.arange(12) * MINUTE_NS
+    first, end = int(begins[0]), int(begins[-1]) + MINUTE_NS
+    spec = WatchSpec(1, first, end, int(begins[9]))
+    assert spec.is_clean(begins).sum() == 9
+    for until in (end, end + 1):
+        with pytest.raises(InputError, match="nothing is left to watch"):
+            dataclasses.replace(spec, clean_until_ns=until).is_clean(begins)
+    with pytest.raises(InputError, match="got 0; leave it out"):
+        dataclasses.replace(spec, clean_until_ns=first + SECOND_NS).is_clean(begins)
+    tested = int(begins[9])
+    for from_ns, until_ns, lies in ((tested + 1, end, True), (tested, end, False), (tested + 1, end + 1, False),
+                                    (first + 1, tested + 1, False), (tested + 1, tested + 70 * SECOND_NS, True)):
+        assert spec.is_tested(begins, from_ns, until_ns) == lies
+    broken = np.delete(begins, 10)
+    assert not spec.is_tested(broken, tested + SECOND_NS, end) and spec.is_tested(broken, tested + 1, int(begins[10]))
+
+
+@pytest.mark.quick
 def test_clean_intervals_keep_the_rate_where_model_and_market_differ() -> None:
     begins = 34_200 * SECOND_NS + np.arange(300) * MINUTE_NS
     spec = WatchSpec(1, int(begins[0]), int(begins[-1]) + MINUTE_NS, int(begins[150]))
@@ -104,6 +123,10 @@ def test_without_clean_intervals_the_futures_decide_and_the_report_says_what_cam
     assert (parts["before"]["intervals"], parts["during"], parts["after"]["intervals"]) == (
         7, {"intervals": 1, "alarms": 1, "spread_overlap": 0.8}, 32)
     assert record["alarms"] == rows["alarm"].sum() and not record["calibrated"]
+    # An order at an interval's begin is the last of the interval before.
+    edges = (int(begins[7]), int(begins[9]))
+    parts = detection_report.record(rows, detection.day_test(rows, found, spec), 0.05, 1, edges)["manipulation"]
+    assert [parts[part]["intervals"] for part in ("before", "during", "after")] == [6, 3, 31]
     record["manipulation"] |= {"kind": "pump", "orders": 3, "move_bp": 9.0}
     assert any("09:37:00" in line for line in detection_report.lines(record))
 
