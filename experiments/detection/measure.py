@@ -50,7 +50,8 @@ def cases(given: argparse.Namespace) -> None:
     begins = [made.start_ns - minutes * MINUTE_NS for minutes in range(2 * given.starts, 0, -2)]
     day = detection.read(market, prepared, made.feed, begins, given.minutes)
     tables, shares = [], []
-    for kind, sizes in SIZES[given.day].items():
+    for kind in given.kinds.split(","):
+        sizes = SIZES[given.day][kind]
         began = time.perf_counter()
         spec = CasesSpec(Manipulation(kind, sizes[0], given.seconds), sizes, given.cases,
                          FuturesSpec(given.trajectories, given.minutes, seed=given.seed))
@@ -62,9 +63,11 @@ def cases(given: argparse.Namespace) -> None:
             tables.append(rows)
             p = manipulations.p_values(found, combination)
             for number, size in enumerate((0, *sizes)):
-                alarms = p[:, number] <= RATE
-                shares.append({"kind": kind, "size": size, "combination": combination,
-                               **tests.share(int(alarms.sum()), alarms.size)._asdict()})
+                known = ~np.isnan(p[:, number])
+                starts = np.broadcast_to(np.arange(len(p))[:, None], known.shape)
+                found_share = tests.share(p[:, number][known] <= RATE, starts[known])
+                shares.append({"kind": kind, "size": size, "combination": combination, "cases": int(known.sum()),
+                               **found_share._asdict()})
         pd.concat(tables).to_csv(given.out, index=False)
         pd.DataFrame(shares).to_csv(str(given.out).replace(".csv", "_alarms.csv"), index=False)
         print(f"{kind}: {time.perf_counter() - began:.0f} s", flush=True)
@@ -166,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("cases", "days"))
     parser.add_argument("--day", default="default")
+    parser.add_argument("--kinds", default=",".join(manipulations.KINDS))
     parser.add_argument("--folder", default="data/sse")
     parser.add_argument("--symbol", default="600761")
     parser.add_argument("--date", default="")

@@ -18,12 +18,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from marsjax.analysis import intervals
 from marsjax.analysis.intervals import Interval
 from marsjax.core.errors import InputError
 
 COMBINATIONS = ("ranks", "mean_square", "largest")
 """How distances of features become one: the mean of -log of their rank p-values in the pool, which no long tail
 distorts; or of distances in robust standard deviations the root mean square, or the largest."""
+_RESAMPLES = 2_000
 _NORMAL = 1.349
 """Interquartile ranges of a normal law are so many standard deviations."""
 
@@ -227,12 +229,20 @@ def _leave_one_out(usual: np.ndarray, at: np.ndarray, width_ns: int) -> np.ndarr
     return np.asarray((weights @ usual) / weights.sum(axis=1))
 
 
-def share(count: int, of: int) -> Interval:
-    """A share of independent cases with its interval (Wilson); NaN of none."""
-    if not of:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    found = stats.binomtest(count, of).proportion_ci(method="wilson")
-    return Interval(count / of, float(found.low), float(found.high))
+def share(found: np.ndarray, block: np.ndarray, seed: int = 0) -> Interval:
+    """The share of cases found, bool [N], with the interval of a bootstrap over blocks; NaN of none.
+
+    Cases of one block [N] share a pool, so they hang together. Of few blocks an interval is rough.
+    """
+    if not len(found):
+        return intervals.UNKNOWN
+    _, place = np.unique(block, return_inverse=True)
+    count = int(place.max()) + 1
+    if count < 2:
+        return Interval(float(np.mean(found)), float("nan"), float("nan"))
+    hits, cases = np.bincount(place, found, count), np.bincount(place, minlength=count)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _RESAMPLES)
+    return Interval(float(np.mean(found)), *map(float, intervals.percentiles((drawn @ hits) / (drawn @ cases))))
 
 
 def check_rate(rate: float) -> None:

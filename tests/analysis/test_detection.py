@@ -1,10 +1,15 @@
 """Ranks keep their rate whatever the law; overlap, day tests and curves against plain counts."""
 
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from scipy import stats
 
-from marsjax.analysis import detection, interval_features, quantities, roc
+from marsjax.analysis import detection, detection_plots, interval_features, quantities, roc
+from marsjax.analysis.figure_style import CAME
 from marsjax.analysis.interval_features import FEATURES
 from marsjax.analysis.quantities import OrderEvents
 from marsjax.analysis.roc import CaseScores
@@ -123,6 +128,32 @@ def test_a_day_of_intervals_ranked_in_one_pool_keeps_its_rate() -> None:
         few.append(detection.shared_pool_test(p, 0.1, 20))
     assert np.mean([each.alarms.any() for each in few]) < few[0].some_p + 0.1
     assert stats.binom.sf(sum(each.count_p <= 0.05 for each in few) - 1, len(few), 0.05) > 1e-3
+
+
+def test_the_picture_shades_alarms_alone_in_red_and_hides_no_p_value() -> None:
+    at = 36_000 * SECOND_NS + np.arange(4) * 60 * SECOND_NS
+    rows = pd.DataFrame({"time_ns": at, "is_clean": [True, True, False, False], "alarm": [True, False, True, False],
+                         "p_futures": [0.02, 0.3, 0.02, 0.4], "p_clean": [0.04, 0.5, 0.02, 0.6],
+                         **{f"{name}_p": np.full(4, 1e-3) for name in FEATURES}})
+    made = events()
+    made = dataclasses.replace(made, time_ns=made.time_ns + at[0])
+    drawn = detection_plots.figure(rows, made, 1, 0.05, "a day")
+    drawn.draw_without_rendering()
+    mid, ranks, features = drawn.axes[:3]
+    shades = {round((patch.get_x() - 10) * 60): to_hex(patch.get_facecolor()) for patch in mid.patches}
+    assert shades == {0: to_hex("gray"), 2: to_hex(CAME)}
+    assert ranks.get_legend().get_window_extent().y0 >= ranks.get_window_extent().y1
+    assert all(mesh.get_clim() == (-3, 0) for mesh in features.collections)
+
+
+def test_a_share_has_an_interval_over_blocks() -> None:
+    found, block = np.repeat([True, False, False, False, True, False, False, False], 8), np.repeat(np.arange(8), 8)
+    shared = detection.share(found, block)
+    assert shared.value == 0.25 and shared.low == 0 and shared.high == pytest.approx(0.5, abs=0.13)
+    alone = detection.share(found, np.arange(64))
+    assert alone.high - alone.low < 0.5 * (shared.high - shared.low)
+    assert detection.share(found, block) == shared and np.isnan(detection.share(found[:0], block[:0]).value)
+    assert np.isnan(detection.share(found, np.zeros(64, int)).low)
 
 
 def test_overlap_is_the_sum_of_the_smaller_shares_and_an_empty_side_is_an_outcome() -> None:
