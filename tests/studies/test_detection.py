@@ -13,7 +13,8 @@ from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.core.sessions import chinese_session
 from marsjax.core.times import SECOND_NS
-from marsjax.studies import detection, futures, manipulations, order_model
+from marsjax.sim.result import Rollout
+from marsjax.studies import detection, futures, manipulations, order_model, rollout_summary
 from marsjax.studies.detection import Watched, WatchSpec
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.manipulations import Cases, CasesSpec, Manipulation
@@ -173,7 +174,8 @@ def test_lost_futures_are_no_part_of_the_pool_and_lost_cases_have_no_numbers() -
 
 
 @pytest.mark.slow
-def test_clean_cases_are_futures_without_the_manipulator_and_a_pump_drives_the_price_up() -> None:
+def test_clean_cases_are_futures_without_the_manipulator_and_a_pump_drives_the_price_up(
+        monkeypatch: pytest.MonkeyPatch) -> None:
     model = testing.tiny_model()
     prepared, market = order_model.prepare(model), dataclasses.replace(testing.tiny_market(), capacity=640)
     begin = 36_000 * SECOND_NS
@@ -195,3 +197,13 @@ def test_clean_cases_are_futures_without_the_manipulator_and_a_pump_drives_the_p
     rows = manipulations.table(found, scores, spec, 0.2)
     assert rows["detector"].tolist() == ["futures", "volume_score", "cancel_score"]
     assert rows["area"][1] > 0.9
+
+    def some_lost(run: Rollout) -> np.ndarray:
+        return np.isin(np.arange(len(run.status)), [3, 10 + 2, 16 + 4])  # a future, a clean case, a pump
+
+    monkeypatch.setattr(rollout_summary, "is_lost", some_lost)
+    lost = manipulations.simulate(prepared, market, spec, [start], [begin], [known])
+    assert np.isnan(lost.pool[0]).all(axis=1).nonzero()[0].tolist() == [3]
+    gone = np.isnan(lost.moves_bp[0, 0])
+    assert gone.nonzero()[0].tolist() == [2, 4]
+    assert np.array_equal(lost.moves_bp[0, 0, ~gone], found.moves_bp[0, 0, ~gone])
