@@ -99,7 +99,7 @@ def _watch_spec(config: ConfigDict, market: MarketSpec, end_ns: int) -> WatchSpe
 
 def _manipulation(config: ConfigDict, market: MarketSpec, watch: WatchSpec, begins: list[int]
                   ) -> tuple[Manipulation | None, int]:
-    """What is put into the day, and when it begins: if nothing says so, in the middle one of what is not clean."""
+    """What is put into the day, and when it begins: if nothing says so, in the middle interval that is not clean."""
     if not config.inject:
         if config.inject_time:
             raise InputError(f"config.inject_time: has no effect without config.inject, got {config.inject_time!r}")
