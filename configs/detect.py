@@ -60,9 +60,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.usual_minutes = 30.0  # simple detectors: what is usual at a time is that of clean intervals about so near
 
     config.inject = chosen.inject  # spoofing, layering, pump or wash, put into the day; empty: nothing
-    config.inject_time = ""  # of its first order, HH:MM:SS; empty: in the middle of what is not clean
+    config.inject_time = ""  # of its first order, HH:MM:SS; empty: 1 s into the middle interval that is not clean
     config.inject_seconds = 60  # from its first order to its last, even
-    config.inject_size = 10_000  # shares: of the false orders, of the pump, or traded with itself
+    config.inject_size = 10_000  # shares, above 0: of the false orders, of the pump, or traded with itself
     config.inject_direction = "buy"  # buy drives the price up, sell down
 
     add_order_model(config, chosen.model)

@@ -11,7 +11,8 @@ import argparse
 import json
 import pathlib
 import time
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,13 @@ from marsjax.analysis import interval_features, roc
 from marsjax.analysis.roc import CaseScores
 from marsjax.core import times
 from marsjax.core.specs import MarketSpec
+from marsjax.core.times import SECOND_NS
 from marsjax.data import sources
 from marsjax.data.feed import DayFeed
 from marsjax.studies import detection, futures, manipulated_day, manipulations, order_model, places
 from marsjax.studies.detection import Watched, WatchSpec
 from marsjax.studies.futures import FuturesSpec
+from marsjax.studies.injected import NothingSentError
 from marsjax.studies.manipulations import CasesSpec, Manipulation
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.realism import SentOrders
@@ -47,7 +50,8 @@ def cases(given: argparse.Namespace) -> None:
     begins = [made.start_ns - minutes * MINUTE_NS for minutes in range(2 * given.starts, 0, -2)]
     day = detection.read(market, prepared, made.feed, begins, given.minutes)
     tables, shares = [], []
-    for kind, sizes in SIZES[given.day].items():
+    for kind in given.kinds.split(","):
+        sizes = SIZES[given.day][kind]
         began = time.perf_counter()
         spec = CasesSpec(Manipulation(kind, sizes[0], given.seconds), sizes, given.cases,
                          FuturesSpec(given.trajectories, given.minutes, seed=given.seed))
@@ -59,9 +63,11 @@ def cases(given: argparse.Namespace) -> None:
             tables.append(rows)
             p = manipulations.p_values(found, combination)
             for number, size in enumerate((0, *sizes)):
-                alarms = p[:, number] <= RATE
-                shares.append({"kind": kind, "size": size, "combination": combination,
-                               **tests.share(int(alarms.sum()), alarms.size)._asdict()})
+                known = ~np.isnan(p[:, number])
+                starts = np.broadcast_to(np.arange(len(p))[:, None], known.shape)
+                found_share = tests.share(p[:, number][known] <= RATE, starts[known])
+                shares.append({"kind": kind, "size": size, "combination": combination, "cases": int(known.sum()),
+                               **found_share._asdict()})
         pd.concat(tables).to_csv(given.out, index=False)
         pd.DataFrame(shares).to_csv(str(given.out).replace(".csv", "_alarms.csv"), index=False)
         print(f"{kind}: {time.perf_counter() - began:.0f} s", flush=True)
@@ -92,8 +98,12 @@ def days(given: argparse.Namespace) -> None:
             "count_p": tested.count_p, "least_p": tested.least_p, "overlap": float(late["spread_overlap"].mean()),
             "seconds": time.perf_counter() - began}
     print(json.dumps(said), flush=True)
-    strange = put_into(given, prepared, Seen(market, feed, spec, begins, found, rows))
-    strange.to_csv(f"{name}_manipulated.csv", index=False)
+    made: list[dict[str, Any]] = []
+    for row in put_into(given, prepared, Seen(market, feed, spec, begins, found, rows)):
+        made.append(row)
+        strange = pd.DataFrame(made)
+        strange.to_csv(f"{name}_manipulated.csv", index=False)
+        print(*(row.get(key) for key in ("kind", "share", "clock", "move_bp", "p_clean")), flush=True)
     summary = areas(late, strange)
     summary.to_csv(f"{name}_areas.csv", index=False)
     print(summary.to_string(index=False))
@@ -111,36 +121,40 @@ class Seen(NamedTuple):
     rows: pd.DataFrame
 
 
-def put_into(given: argparse.Namespace, prepared: PreparedModel, seen: Seen) -> pd.DataFrame:
-    """Intervals after 14:00 with a manipulation in them; before it the states are those of the clean day."""
+def put_into(given: argparse.Namespace, prepared: PreparedModel, seen: Seen) -> Iterator[dict[str, Any]]:
+    """Intervals after 14:00 with a manipulation in them, or without numbers where it sent no order."""
     market, feed, spec, begins, found, rows = seen
     late = np.flatnonzero(~rows["is_clean"].to_numpy())
     chosen = late[np.linspace(0, len(late) - 1, given.cases).astype(int)]
     mean = float(np.mean(interval_features.column(found.real, "traded_volume")))
-    made = []
     for kind in manipulations.KINDS:
         for share in (0.5, 2.0):
             size = max(int(mean * share) // 1_000 * 1_000, 1_000)
             for at in chosen:
                 begin = begins[at]
-                case = manipulated_day.put_into(market, prepared, feed, Manipulation(kind, size, given.seconds),
-                                                begin + 10**9)
+                manipulation = Manipulation(kind, size, given.seconds)
+                row = {"kind": kind, "share": share, "size": size, "clock": rows["clock"].iloc[at], "orders_sent": 0}
+                try:
+                    case = manipulated_day.put_into(market, prepared, feed, manipulation, begin + SECOND_NS)
+                except NothingSentError as error:
+                    print(error, flush=True)
+                    yield row
+                    continue
                 again = detection.read(market, prepared, case.injected.feed, [begin], given.minutes)
                 real = found.real.copy()
                 real[at] = interval_features.of_interval(again.events, begin, given.minutes)
                 changed = found._replace(real=real, spread_overlap=found.spread_overlap.copy())
                 changed.spread_overlap[at] = np.nan
-                row = detection.table(begins, changed, spec).iloc[at]
-                made.append({"kind": kind, "share": share, "size": size,
-                             "move_bp": manipulated_day.move_bp(case, again.events), **row})
-                print(kind, share, row["clock"], made[-1]["move_bp"], row["p_clean"], flush=True)
-    return pd.DataFrame(made)
+                yield {**row, "orders_sent": len(case.injected.sent.kind),
+                       "move_bp": manipulated_day.move_bp(case, again.events),
+                       **detection.table(begins, changed, spec).iloc[at]}
 
 
 def areas(clean: pd.DataFrame, strange: pd.DataFrame) -> pd.DataFrame:
     """A row a kind, size and detector."""
     made = []
-    for (kind, share), some in strange.groupby(["kind", "share"], sort=False):
+    sent = strange[strange["orders_sent"] > 0]
+    for (kind, share), some in sent.groupby(["kind", "share"], sort=False):
         for name, sign in (("p_clean", -1), ("distance", 1), ("volume_score", 1), ("cancel_score", 1)):
             of = [CaseScores(sign * each[name].to_numpy(), each["time_ns"].to_numpy()) for each in (clean, some)]
             made.append({"kind": kind, "share": share, "size": some["size"].iloc[0],
@@ -155,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("cases", "days"))
     parser.add_argument("--day", default="default")
+    parser.add_argument("--kinds", default=",".join(manipulations.KINDS))
     parser.add_argument("--folder", default="data/sse")
     parser.add_argument("--symbol", default="600761")
     parser.add_argument("--date", default="")

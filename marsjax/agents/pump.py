@@ -14,6 +14,7 @@ from marsjax.agents import execution
 from marsjax.agents.base import NO_LATENCY, Action, AgentEvent, Latency, Observation
 from marsjax.agents.execution import ExecutionProgress
 from marsjax.agents.quotes import check_price_change
+from marsjax.agents.twap import LOT
 from marsjax.core import limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Kind, Side, Time
@@ -38,8 +39,8 @@ class PumpState(NamedTuple):
 class PumpAndDump:
     """Buys `size` shares over `pump_seconds`, waits, and sells over `dump_seconds` what it has bought.
 
-    Its orders are limit orders `price_change` beyond the best price of the other side, one at every wake-up; what is
-    left of one rests until the next. What it has not sold at its end it keeps.
+    Its orders are limit orders `price_change` beyond the best price of the other side, one at a wake-up with whole lots
+    due; the last takes the rest. What is left of one rests until the next. What it has not sold at its end it keeps.
 
     Examples:
       >>> agent = PumpAndDump(size=5_000, start_ns=36_000 * 10**9, pump_seconds=60, dump_seconds=30)
@@ -146,9 +147,10 @@ class PumpAndDump:
 
 
 def _due(target: Array, elapsed_s: Array, total_s: int, interval_s: int) -> jax.Array:
-    """int32, the part of a target that is due with the order of this wake-up, rounded up to whole shares.
+    """int32, the part of a target that is due with the order of this wake-up, rounded up to whole lots; at the end all.
 
     Without products beyond 32 bits: the target's whole and broken parts by second.
     """
     passed = jnp.clip(jnp.asarray(elapsed_s) + interval_s, 0, total_s)
-    return jnp.asarray(target // total_s * passed + -(-(target % total_s * passed) // total_s), jnp.int32)
+    shares = target // total_s * passed + -(-(target % total_s * passed) // total_s)
+    return jnp.asarray(jnp.minimum(shares + (-shares) % LOT, target), jnp.int32)

@@ -12,17 +12,20 @@ intervals of the same market (`rank_test` again) keeps the rate where model and 
 can be exchanged for one another.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from marsjax.analysis import intervals
 from marsjax.analysis.intervals import Interval
 from marsjax.core.errors import InputError
 
 COMBINATIONS = ("ranks", "mean_square", "largest")
 """How distances of features become one: the mean of -log of their rank p-values in the pool, which no long tail
 distorts; or of distances in robust standard deviations the root mean square, or the largest."""
+_RESAMPLES = 2_000
 _NORMAL = 1.349
 """Interquartile ranges of a normal law are so many standard deviations."""
 
@@ -44,9 +47,11 @@ class DayTest(NamedTuple):
     alarms: np.ndarray
     """bool [T], intervals with p at most the rate."""
     attained: float
-    """The largest rate not above the one asked for that ranks in pools of this size can have; 0: they can have none."""
+    """The largest rate not above the one asked for that ranks in these pools can have; 0: they can have none."""
+    some_p: float
+    """Probability of an alarm or more by chance; 0 where there can be none."""
     count_p: float
-    """Probability of as many alarms or more by chance, where the intervals' p-values are independent (binomial)."""
+    """Probability of as many alarms as there were, or more, by chance; 1 where there can be none."""
     least_p: float
     """Intervals x smallest p (Bonferroni), at most 1: right however they hang together."""
 
@@ -103,31 +108,73 @@ def combine(away: np.ndarray, combination: str) -> np.ndarray:
     return np.asarray(np.mean(known, axis=-1) if combination == "ranks" else np.sqrt(np.mean(known**2, axis=-1)))
 
 
-def day_test(p_values: np.ndarray, rate: float, pool: int) -> DayTest:
-    """The intervals of one day at a rate of false alarms an interval.
+def own_pools_test(p_values: np.ndarray, rate: float, pools: np.ndarray) -> DayTest:
+    """The intervals of one day at a rate of false alarms an interval, each ranked in a pool that no other has.
+
+    What is due to chance is that of independent p-values: a sum of as many draws, each with the rate of its own pool.
 
     Args:
       p_values: float64 [T], NaN for intervals without one, which raise no alarm.
       rate: between 0 and 1.
-      pool: intervals of the smallest pool.
+      pools: int64 [T], intervals in the pool of each.
 
     Examples:
-      >>> found = day_test(np.array([0.02, 0.5, 0.9]), rate=0.05, pool=99)
+      >>> found = own_pools_test(np.array([0.02, 0.5, 0.9]), rate=0.05, pools=np.full(3, 99))
       >>> found.alarms.tolist(), round(found.count_p, 4), round(found.least_p, 6)
       ([True, False, False], 0.1426, 0.06)
     """
+    known, alarms = _alarms(p_values, rate)
+    sizes = np.asarray(pools)[known] + 1
+    rates = _places(rate, sizes) / sizes
+    law = np.ones(1)
+    for each in rates:
+        law = np.convolve(law, [1 - each, each])
+    return _of_day(p_values, alarms, rates, lambda count: float(law[count:].sum()))
+
+
+def shared_pool_test(p_values: np.ndarray, rate: float, pool: int) -> DayTest:
+    """The same where all intervals are ranked in one pool, as that of clean intervals is.
+
+    Such p-values hang together: a pool that happens to lie close raises alarms in many. With m places of n + 1 that
+    raise an alarm, k of T intervals or more do where at least k of the k + m - 1 strangest of all n + T are tested ones
+    (hypergeometric), if all n + T can be exchanged for one another. That is exact for distances that do not depend on
+    the interval which is ranked; those of `rank_test` do a little.
+
+    Args:
+      p_values: float64 [T], NaN for intervals without one, which raise no alarm.
+      rate: between 0 and 1.
+      pool: n, intervals in it.
+
+    Examples:
+      >>> found = shared_pool_test(np.array([0.02, 0.5, 0.9]), rate=0.05, pool=99)
+      >>> round(found.some_p, 4), round(found.count_p, 4)
+      (0.1413, 0.1413)
+    """
+    known, alarms = _alarms(p_values, rate)
+    places, tested = int(_places(rate, pool + 1)), int(known.sum())
+    return _of_day(p_values, alarms, np.full(tested, places / (pool + 1)), lambda count: float(
+        stats.hypergeom.sf(count - 1, pool + tested, tested, count + places - 1)))
+
+
+def _alarms(p_values: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """bool [T] each: whether an interval has a p-value, and whether it raises an alarm."""
     check_rate(rate)
-    known = p_values[~np.isnan(p_values)]
-    alarms = np.nan_to_num(p_values, nan=2.0) <= rate + 1e-12
-    attained = np.floor(rate * (pool + 1) + 1e-9) / (pool + 1)
-    count_p = float(stats.binom.sf(alarms.sum() - 1, len(known), attained)) if attained else float(not alarms.any())
-    least = min(1.0, len(known) * float(known.min())) if len(known) else float("nan")
-    return DayTest(alarms, float(attained), count_p if len(known) else float("nan"), least)
+    return ~np.isnan(p_values), np.nan_to_num(p_values, nan=2.0) <= rate + 1e-12
 
 
-def rate_of_days(rate: float, intervals: int) -> float:
-    """Days with an alarm in some interval, where intervals are independent and each has one at a rate."""
-    return float(1 - (1 - rate) ** intervals)
+def _places(rate: float, of: np.ndarray | int) -> np.ndarray:
+    """Ranks that raise an alarm."""
+    return np.floor(rate * np.asarray(of) + 1e-9)
+
+
+def _of_day(p_values: np.ndarray, alarms: np.ndarray, rates: np.ndarray, at_least: Callable[[int], float]) -> DayTest:
+    """From the rates of intervals with a p-value, and the probability of at least so many alarms by chance."""
+    if not len(rates):
+        return DayTest(alarms, 0.0, float("nan"), float("nan"), float("nan"))
+    least = min(1.0, len(rates) * float(np.nanmin(p_values)))
+    if not rates.any():
+        return DayTest(alarms, 0.0, 0.0, 1.0, least)
+    return DayTest(alarms, float(rates.max()), at_least(1), at_least(int(alarms.sum())) if alarms.any() else 1.0, least)
 
 
 def overlap(real: np.ndarray, simulated: np.ndarray) -> float:
@@ -158,11 +205,13 @@ def of_time_of_day(values: np.ndarray, time_ns: np.ndarray, clean: tuple[np.ndar
       time_ns: int64 [T], of their intervals.
       clean: the same of clean intervals, of one day or of many, (values [N], times [N]); NaN values do not count.
       width_ns: standard deviation of the weights; long ones take no account of the time.
+
+    NaN where fewer than 2 clean intervals have a value.
     """
     usual, at = clean
     known = ~np.isnan(usual)
     if known.sum() < 2:
-        raise InputError(f"of_time_of_day: expected at least 2 clean intervals, got {int(known.sum())}")
+        return np.full(len(values), np.nan)
     usual, at = usual[known], at[known]
     away = (np.asarray(time_ns, np.float64)[:, None] - at) / width_ns
     weights = np.exp(-0.5 * (away**2 - (away**2).min(axis=1, keepdims=True)))
@@ -180,12 +229,20 @@ def _leave_one_out(usual: np.ndarray, at: np.ndarray, width_ns: int) -> np.ndarr
     return np.asarray((weights @ usual) / weights.sum(axis=1))
 
 
-def share(count: int, of: int) -> Interval:
-    """A share of independent cases with its interval (Wilson); NaN of none."""
-    if not of:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    found = stats.binomtest(count, of).proportion_ci(method="wilson")
-    return Interval(count / of, float(found.low), float(found.high))
+def share(found: np.ndarray, block: np.ndarray, seed: int = 0) -> Interval:
+    """The share of cases found, bool [N], with the interval of a bootstrap over blocks; NaN of none.
+
+    Cases of one block [N] share a pool, so they hang together. Of few blocks an interval is rough.
+    """
+    if not len(found):
+        return intervals.UNKNOWN
+    _, place = np.unique(block, return_inverse=True)
+    count = int(place.max()) + 1
+    if count < 2:
+        return Interval(float(np.mean(found)), float("nan"), float("nan"))
+    hits, cases = np.bincount(place, found, count), np.bincount(place, minlength=count)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _RESAMPLES)
+    return Interval(float(np.mean(found)), *map(float, intervals.percentiles((drawn @ hits) / (drawn @ cases))))
 
 
 def check_rate(rate: float) -> None:

@@ -35,10 +35,11 @@ def figure(rows: pd.DataFrame, events: OrderEvents, minutes: int, rate: float, t
     mid, ranks, features = drawn.subplots(3, 1, sharex=True, height_ratios=(1.2, 1, 1.8))
     width = minutes * 60 * SECOND_NS / _HOUR_NS
     begins = rows["time_ns"].to_numpy() / _HOUR_NS
+    alarm = rows["alarm"].to_numpy()
     _mid(mid, events, rows)
     for axes in (mid, ranks):
-        for begin in begins[rows["alarm"].to_numpy()]:
-            axes.axvspan(begin, begin + width, color=CAME, alpha=0.15, linewidth=0)
+        for begin, is_clean in zip(begins[alarm], rows["is_clean"].to_numpy()[alarm], strict=True):
+            axes.axvspan(begin, begin + width, color="gray" if is_clean else CAME, alpha=0.15, linewidth=0)
         if truth_ns is not None:
             axes.axvspan(*(each / _HOUR_NS for each in truth_ns), ymax=0.04, color="black", linewidth=0)
         figure_style.plain(axes)
@@ -46,7 +47,8 @@ def figure(rows: pd.DataFrame, events: OrderEvents, minutes: int, rate: float, t
     _features(features, rows, begins, width)
     ticks = figure_style.round_times(int(begins[0] * _HOUR_NS), int((begins[-1] + width) * _HOUR_NS))
     features.set_xticks(ticks / _HOUR_NS, [str(each)[:5] for each in times.clock(ticks, 0)])
-    features.set_xlabel("time of day; red: alarms" + ("; black: when it was manipulated" if truth_ns else ""))
+    grey = "; grey: clean ones at the rate, no alarms" if rows["is_clean"].any() else ""
+    features.set_xlabel(f"time of day; red: alarms{grey}" + ("; black: when it was manipulated" if truth_ns else ""))
     return drawn
 
 
@@ -68,7 +70,7 @@ def _ranks(axes: Axes, rows: pd.DataFrame, at: np.ndarray, rate: float) -> None:
     axes.axhline(rate, color="gray", linewidth=0.8, label=f"rate {rate:g}")
     axes.set_yscale("log")
     axes.set_ylabel("p-value")
-    axes.legend(fontsize="small", ncols=4, loc="lower left")
+    axes.legend(fontsize="small", ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, frameon=False)
 
 
 def _features(axes: Axes, rows: pd.DataFrame, begins: np.ndarray, width: float) -> None:
@@ -76,7 +78,7 @@ def _features(axes: Axes, rows: pd.DataFrame, begins: np.ndarray, width: float) 
     values = np.log10(np.clip(rows[[f"{name}_p" for name in names]].to_numpy(), _LEAST_P, 1)).T
     for begin, column in zip(begins, values.T, strict=True):
         image = axes.pcolormesh([begin, begin + width], np.arange(len(names) + 1) - 0.5, column[:, None],
-                                cmap="Blues_r", vmin=-2, vmax=0)
+                                cmap="Blues_r", vmin=np.log10(_LEAST_P), vmax=0)
     axes.set_yticks(range(len(names)), names, fontsize="small")
     axes.invert_yaxis()
     axes.figure.colorbar(image, ax=axes, label="log10 of a feature's p-value among the futures", shrink=0.8)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from marsjax.analysis import detection
 from marsjax.analysis.detection import DayTest
 from marsjax.analysis.interval_features import FEATURES
 from marsjax.core import times
@@ -23,7 +22,7 @@ def record(rows: pd.DataFrame, tested: DayTest, rate: float, minutes: int, truth
       tested: its intervals that are not clean, together.
       rate: of false alarms an interval.
       minutes: of an interval.
-      truth_ns: from when until when the day was manipulated, if it was.
+      truth_ns: from when until when the day was manipulated, the last included, if it was.
     """
     watched = rows[~rows["is_clean"]]
     alarms = watched[watched["alarm"]]
@@ -31,15 +30,14 @@ def record(rows: pd.DataFrame, tested: DayTest, rate: float, minutes: int, truth
         "minutes": minutes, "rate": rate, "attained_rate": tested.attained,
         "calibrated": bool(rows["is_clean"].any()), "clean_intervals": int(rows["is_clean"].sum()),
         "intervals": len(watched), "alarms": len(alarms),
-        "day": {"rate_of_some_alarm": detection.rate_of_days(tested.attained, len(watched)),
-                "count_p": tested.count_p, "least_p": tested.least_p},
+        "day": {"rate_of_some_alarm": tested.some_p, "count_p": tested.count_p, "least_p": tested.least_p},
         "spread_overlap": float(watched["spread_overlap"].mean()),
         "alarm_list": [_alarm(row) for _, row in alarms.iterrows()]}
     if truth_ns is not None:
         at = watched["time_ns"].to_numpy()
         length = minutes * 60 * SECOND_NS
-        during = (at < truth_ns[1]) & (at + length > truth_ns[0])
-        parts = {"before": at + length <= truth_ns[0], "during": during, "after": at >= truth_ns[1]}
+        is_before, is_after = at + length < truth_ns[0], at >= truth_ns[1]  # an interval holds its end
+        parts = {"before": is_before, "during": ~is_before & ~is_after, "after": is_after}
         alarm, overlap = watched["alarm"].to_numpy(), watched["spread_overlap"].to_numpy()
         found["manipulation"] = {
             "from": _clock(truth_ns[0]), "until": _clock(truth_ns[1]),
@@ -58,8 +56,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     if not found["attained_rate"]:
         said.append("the pool is too small for that rate: no interval can raise an alarm; more futures or clean "
                     "intervals are needed")
-    said.append(f"the day: {day['rate_of_some_alarm']:.0%} of days of independent intervals have an alarm by chance; "
-                f"so many or more: p {day['count_p']:.3g}; smallest p times intervals: {day['least_p']:.3g}")
+    said.append(f"the day: {day['rate_of_some_alarm']:.0%} of such days have an alarm by chance; so many or more: "
+                f"p {day['count_p']:.3g}; smallest p times intervals: {day['least_p']:.3g}")
     said += [f"  {each['clock']}  p {each['p']:.3g}  {', '.join(each['features'])}" for each in
              found["alarm_list"][:_MOST_LINES]]
     if len(found["alarm_list"]) > _MOST_LINES:

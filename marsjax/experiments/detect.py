@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from marsjax.analysis import detection_plots, detection_report
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
+from marsjax.core.times import SECOND_NS
 from marsjax.data import made_days
 from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, markets, run_folder, setup
@@ -20,7 +21,7 @@ from marsjax.studies.manipulated_day import ManipulatedDay
 from marsjax.studies.manipulations import Manipulation
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.realism import SentOrders
-from marsjax.studies.session_times import MINUTE_NS, continuous
+from marsjax.studies.session_times import MINUTE_NS, continuous, spell
 
 
 def main(config: ConfigDict) -> int:
@@ -31,7 +32,7 @@ def main(config: ConfigDict) -> int:
     watch = _watch_spec(config, market, end_ns)
     begins = watch.intervals(market)
     watch.is_clean(begins)
-    manipulation, at_ns = _manipulation(config, watch)
+    manipulation, at_ns = _manipulation(config, market, watch, begins)
     prepared = setup.load_order_model(config)
     output = run_folder.of_config(config, f"detect_{config.source}")
     with output as folder:
@@ -87,22 +88,38 @@ def _watch_spec(config: ConfigDict, market: MarketSpec, end_ns: int) -> WatchSpe
     if config.first_time:
         first_ns = setup.time_ns(config, "first_time")
     last_ns = min(setup.time_ns(config, "last_time"), end_ns) if config.last_time else end_ns
-    clean_ns = setup.time_ns(config, "clean_until") if config.clean_until else first_ns
+    clean_ns = first_ns
+    if config.clean_until:
+        clean_ns = setup.time_ns(config, "clean_until")
+        if clean_ns <= first_ns:
+            raise InputError(f"config.clean_until: expected a time after the first interval's begin, "
+                             f"{spell(first_ns)}, got {config.clean_until!r}")
     return setup.spec_of(WatchSpec, config, first_ns=first_ns, last_ns=last_ns, clean_until_ns=clean_ns)
 
 
-def _manipulation(config: ConfigDict, watch: WatchSpec) -> tuple[Manipulation | None, int]:
-    """What is put into the day, and when it begins: if nothing says so, in the middle of what is not clean."""
+def _manipulation(config: ConfigDict, market: MarketSpec, watch: WatchSpec, begins: list[int]
+                  ) -> tuple[Manipulation | None, int]:
+    """What is put into the day, and when it begins: if nothing says so, in the middle interval that is not clean."""
     if not config.inject:
         if config.inject_time:
             raise InputError(f"config.inject_time: has no effect without config.inject, got {config.inject_time!r}")
         return None, 0
     with setup.named("config.inject"):
         found = Manipulation(config.inject, config.inject_size, config.inject_seconds, config.inject_direction)
+    if not found.size:
+        raise InputError("config.inject_size: expected shares above 0, got 0")
+    tested = [begin for begin, is_clean in zip(begins, watch.is_clean(begins), strict=True) if not is_clean]
+    at_ns = tested[len(tested) // 2] + SECOND_NS
     if config.inject_time:
-        return found, setup.time_ns(config, "inject_time")
-    from_ns, length = max(watch.first_ns, watch.clean_until_ns), watch.minutes * MINUTE_NS
-    return found, from_ns + (watch.last_ns - from_ns) // 2 // length * length
+        at_ns = setup.time_ns(config, "inject_time")
+    with setup.named("config.inject_time"):
+        until_ns = manipulated_day.end_ns(market, found, at_ns)
+    if not watch.is_tested(begins, at_ns, until_ns):
+        raise InputError(f"config.inject_time, config.inject_seconds: expected times in intervals that are watched and "
+                         f"not clean, after {spell(tested[0])} and up to "
+                         f"{spell(tested[-1] + watch.minutes * MINUTE_NS)} without breaks, got {spell(at_ns)} to "
+                         f"{spell(until_ns)}")
+    return found, at_ns
 
 
 def _put_into(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, manipulation: Manipulation | None, at_ns: int

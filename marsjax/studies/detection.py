@@ -36,6 +36,8 @@ SIMPLE = {"volume_score": "traded_volume", "cancel_score": "cancel_ratio"}
 """Detectors that need no order model, and the feature that each goes by: high ones are strange."""
 LEAST_CLEAN = 8
 """Clean intervals, fewer of which say nothing."""
+LEAST_USUAL_MINUTES = 1.0
+"""Below that a simple detector would go by a single clean interval."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,9 @@ class WatchSpec:
         check_numbers(self, minutes=(1, limits.MINUTES))
         detection.check_rate(self.rate)
         detection.combine(np.zeros(1), self.combination)
-        if isinstance(self.usual_minutes, bool) or not 0 < self.usual_minutes < np.inf:
-            raise InputError(f"WatchSpec.usual_minutes: expected a number above 0, got {self.usual_minutes!r}")
+        if isinstance(self.usual_minutes, bool) or not LEAST_USUAL_MINUTES <= self.usual_minutes < np.inf:
+            raise InputError(f"WatchSpec.usual_minutes: expected a number of {LEAST_USUAL_MINUTES} at least, got "
+                             f"{self.usual_minutes!r}")
 
     def intervals(self, market: MarketSpec) -> list[int]:
         """Their beginnings, one after the other in every period of continuous trading; InputError for fewer than 2."""
@@ -75,12 +78,22 @@ class WatchSpec:
         return found
 
     def is_clean(self, begins_ns: Sequence[int] | np.ndarray) -> np.ndarray:
-        """bool [T]; InputError where there are some, but too few."""
+        """bool [T]; InputError where there are some, but too few, or where all are clean."""
         found = np.asarray(begins_ns) + self.minutes * MINUTE_NS <= self.clean_until_ns
-        if 0 < found.sum() < LEAST_CLEAN:
+        if self.clean_until_ns != self.first_ns and found.sum() < LEAST_CLEAN:
             raise InputError(f"clean_until: expected {LEAST_CLEAN} intervals of {self.minutes} minutes at least before "
-                             f"it, or none, got {int(found.sum())}")
+                             f"it, got {int(found.sum())}; leave it out if none are known to be clean")
+        if found.all():
+            raise InputError(f"clean_until: expected a time before the end of the last interval, which begins at "
+                             f"{spell(int(begins_ns[-1]))}, got {spell(self.clean_until_ns)}: nothing is left to watch")
         return np.asarray(found)
+
+    def is_tested(self, begins_ns: Sequence[int], from_ns: int, until_ns: int) -> bool:
+        """Whether a time, both ends included, lies in intervals that are not clean; each is without its begin."""
+        tested = np.asarray(begins_ns)[~self.is_clean(begins_ns)]
+        seconds = np.append(np.arange(from_ns, until_ns, SECOND_NS), until_ns)
+        at = np.searchsorted(tested, seconds, side="left") - 1
+        return bool(((at >= 0) & (seconds <= tested[at] + self.minutes * MINUTE_NS)).all())
 
 
 class WatchedDay(NamedTuple):
@@ -179,8 +192,10 @@ def day_test(rows: pd.DataFrame, found: Watched, spec: WatchSpec) -> DayTest:
     """The intervals that are not clean, as one day; `rows` are of `table`."""
     tested = rows[~rows["is_clean"]]
     clean = int(rows["is_clean"].sum())
-    pool = clean or min(len(each) for each in found.futures)
-    return detection.day_test(tested[BY_CLEAN if clean else BY_FUTURES].to_numpy(), spec.rate, pool)
+    if clean:
+        return detection.shared_pool_test(tested[BY_CLEAN].to_numpy(), spec.rate, clean)
+    pools = np.array([len(each) for each in found.futures])
+    return detection.own_pools_test(tested[BY_FUTURES].to_numpy(), spec.rate, pools)
 
 
 def away_from_futures(found: Watched) -> np.ndarray:
@@ -201,7 +216,7 @@ def _among_clean(found: Watched, is_clean: np.ndarray, combination: str) -> np.n
 
 
 def _unusual(values: np.ndarray, at_ns: np.ndarray, is_clean: np.ndarray, spec: WatchSpec) -> np.ndarray:
-    """Of each interval by clean ones, a clean one by the others; NaN where there are none."""
+    """Of each interval by clean ones, a clean one by the others; NaN where fewer than 2 of these have a value."""
     if not is_clean.any():
         return np.full(len(values), np.nan)
     width, numbers = round(spec.usual_minutes * MINUTE_NS), np.arange(len(values))

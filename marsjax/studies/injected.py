@@ -30,6 +30,10 @@ _CHUNK = 256
 """Orders of a compiled call."""
 
 
+class NothingSentError(InputError):
+    """An agent that found no moment to send an order: nothing has come of the day."""
+
+
 class Injected(NamedTuple):
     """A day with the orders of an agent in it."""
 
@@ -52,7 +56,8 @@ def inject(market: MarketSpec, feed: DayFeed, agent: Agent, start: Market, from_
       from_ns: nanoseconds since midnight.
       until_ns: in the same period of continuous trading.
 
-    At equal times recorded orders come first. InputError where the agent does not fit.
+    At equal times recorded orders come first. InputError where the agent does not fit, NothingSentError where it sends
+    none.
     """
     if agent.latency != NO_LATENCY:
         raise InputError(f"agent {agent.name!r}: expected no latency in a recorded day, got {agent.latency}")
@@ -68,7 +73,7 @@ def inject(market: MarketSpec, feed: DayFeed, agent: Agent, start: Market, from_
         at = due
         trader.act(at)
     if not trader.sent:
-        raise InputError(f"agent {agent.name!r}: sent no order from {spell(from_ns)} to {spell(until_ns)}")
+        raise NothingSentError(f"agent {agent.name!r}: sent no order from {spell(from_ns)} to {spell(until_ns)}")
     places = np.array([place for place, _ in trader.sent])
     sent = jax.tree.map(lambda *x: np.stack([np.asarray(each, np.int32) for each in x]),
                         *[order for _, order in trader.sent])

@@ -1,9 +1,10 @@
 """A manipulation put into a recorded day, and what it did to the mid."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from marsjax.agents import WashTrades
 from marsjax.analysis import order_events, quantities
 from marsjax.analysis.quantities import OrderEvents
 from marsjax.core.errors import InputError
@@ -11,7 +12,7 @@ from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed
 from marsjax.studies import injected, starts
-from marsjax.studies.injected import Injected
+from marsjax.studies.injected import Injected, NothingSentError
 from marsjax.studies.manipulations import Manipulation
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import check_time, spell
@@ -28,16 +29,28 @@ class ManipulatedDay(NamedTuple):
     until_ns: int
 
 
-def put_into(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, manipulation: Manipulation, from_ns: int
-             ) -> ManipulatedDay:
-    """Reads the day up to the end of a manipulation that begins at a time of continuous trading, and puts it in."""
+def end_ns(market: MarketSpec, manipulation: Manipulation, from_ns: int) -> int:
+    """When a manipulation ends; InputError where that is not in the period of continuous trading that it begins in."""
     until_ns = from_ns + manipulation.seconds * SECOND_NS
     if until_ns > check_time(market.session, from_ns, 0).end_ns:
         raise InputError(f"{manipulation.kind} at {spell(from_ns)}: ends at {spell(until_ns)}, after its period of "
                          "continuous trading")
+    return until_ns
+
+
+def put_into(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, manipulation: Manipulation, from_ns: int
+             ) -> ManipulatedDay:
+    """Reads the day up to the end of a manipulation that begins at a time of continuous trading, and puts it in.
+
+    InputError where it does not end in that period; NothingSentError, with what it needs, where it sends no order.
+    """
+    until_ns = end_ns(market, manipulation, from_ns)
     states = starts.states_of_feed(market, prepared, feed, [from_ns, until_ns], on_host=True)
     agent = manipulation.agent(from_ns, market.tick)
-    found = injected.inject(market, feed, agent, states.starts[0].market, from_ns, until_ns)
+    try:
+        found = injected.inject(market, feed, agent, states.starts[0].market, from_ns, until_ns)
+    except NothingSentError as error:
+        raise NothingSentError(f"{error}: {_needs(agent)}") from error
     return ManipulatedDay(found, order_events.of_passed(states.sent), from_ns, until_ns)
 
 
@@ -51,3 +64,11 @@ def move_bp(day: ManipulatedDay, events: OrderEvents) -> float:
     moves = 1e4 * (with_it / without - 1)
     known = moves[~np.isnan(moves)]
     return float(known[np.argmax(np.abs(known))]) if len(known) else float("nan")
+
+
+def _needs(agent: Any) -> str:
+    """What a manipulator must find to send an order."""
+    if isinstance(agent, WashTrades):
+        return (f"it needs a spread of 2 ticks, or {agent.most_swept} shares at most at the best price that it takes "
+                "first, which is twice its size: a larger size or another time may do")
+    return "it needs orders on both sides and a size above 0"

@@ -65,14 +65,17 @@ class Manipulation:
         self.agent(0, 100)
 
     def agent(self, start_ns: int, tick: int) -> Any:
-        """Who does it from a time on, in a market of this tick; spoofers have a real order of a tenth of their size."""
+        """Who does it from a time on, in a market of this tick.
+
+        Spoofers have a real order of a tenth of their size; who washes takes a level of twice its size at most.
+        """
         common: dict[str, Any] = {"size": self.size, "start_ns": start_ns, "direction": self.direction,
                                   "account": ACCOUNT, "name": self.kind}
         if self.kind == "pump":
             return PumpAndDump(pump_seconds=self.seconds // 2, dump_seconds=self.seconds // 2,
                                price_change=_REACH_TICKS * tick, **common)
         if self.kind == "wash":
-            return WashTrades(total_seconds=self.seconds, **common)
+            return WashTrades(total_seconds=self.seconds, most_swept=min(max(2 * self.size, 2_000), 2**29), **common)
         return Spoofing(total_seconds=self.seconds, levels=1 if self.kind == "spoofing" else _LAYERS,
                         real_size=self.size // 1_000 * 100, move_ticks=_MOVE_TICKS, **common)
 
@@ -112,7 +115,7 @@ class CasesSpec:
 
 
 class Cases(NamedTuple):
-    """What came of the cases of S starts, C a start; NaN of lost trajectories."""
+    """What came of the cases of S starts, C a start; NaN of lost trajectories, and moves of those with a lost twin."""
 
     pool: np.ndarray
     """float64 [S, K, F], futures without a manipulator."""
@@ -153,11 +156,19 @@ def _after(prepared: PreparedModel, market: MarketSpec, spec: CasesSpec, start: 
     count = spec.futures.trajectories
     seconds = spec.delay_seconds + np.arange(spec.manipulation.seconds + 1)
     grid = begin_ns + seconds * 10**9
-    mids = np.stack([quantities.mids(events, grid) for events in made[count:]])
+    mids = np.stack([np.full(len(grid), np.nan) if is_lost else quantities.mids(events, grid)
+                     for events, is_lost in zip(made[count:], lost[count:], strict=True)])
     mids = mids.reshape(1 + len(spec.sizes), spec.cases, -1)
-    way = 1 if spec.manipulation.direction == "buy" else -1
-    moves = way * 1e4 * (mids[1:] / mids[0] - 1)
-    return rows[:count], rows[count:].reshape(1 + len(spec.sizes), spec.cases, -1), np.nanmean(moves, axis=-1)
+    moves = _moves_bp(mids, is_up=spec.manipulation.direction == "buy")
+    return rows[:count], rows[count:].reshape(1 + len(spec.sizes), spec.cases, -1), moves
+
+
+def _moves_bp(mids: np.ndarray, is_up: bool) -> np.ndarray:
+    """`Cases.moves_bp` of mids [1 + sizes, C, seconds]; NaN where a case or its twin has none."""
+    moves = (1 if is_up else -1) * 1e4 * (mids[1:] / mids[0] - 1)
+    known = ~np.isnan(moves)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, moves, 0).sum(axis=-1) / known.sum(axis=-1))
 
 
 
@@ -189,10 +200,11 @@ def p_values(cases: Cases, combination: str = "ranks") -> np.ndarray:
 
 
 def _tests(cases: Cases, combination: str) -> np.ndarray:
-    """p-value and distance of each case, [S, 1 + sizes, C, 2]."""
+    """p-value and distance of each case, [S, 1 + sizes, C, 2], among the futures that were not lost."""
     evened = interval_features.evened
+    pools = [pool[~np.isnan(pool).all(axis=1)] for pool in evened(cases.pool)]
     return np.array([[[detection.rank_test(case, pool, combination)[:2] for case in of] for of in kind]
-                     for kind, pool in zip(evened(cases.cases), evened(cases.pool), strict=True)])
+                     for kind, pool in zip(evened(cases.cases), pools, strict=True)])
 
 
 def table(cases: Cases, scores: dict[str, list[CaseScores]], spec: CasesSpec, rate: float, seed: int = 0

@@ -120,6 +120,20 @@ def test_a_pump_buys_its_size_waits_and_sells_what_it_has_bought() -> None:
 
 
 @pytest.mark.quick
+def test_a_pump_sends_whole_lots_and_the_last_order_of_its_dump_takes_the_rest() -> None:
+    agent = dataclasses.replace(PUMP, pump_seconds=7, hold_seconds=0, dump_seconds=7, interval_seconds=1)
+    state, volumes = agent.init()[0], []
+    for second in range(14):
+        state, sent, _ = act(agent, state, seen(second))
+        for kind, _, volume in sent:
+            volumes.append(volume)
+            traded = volume - 30 if second == 6 else volume  # the pump ends with 970 shares
+            state = bought(agent, state, kind, traded)
+    assert volumes == [200, 100, 200, 100, 200, 100, 100, 200, 100, 200, 100, 100, 200, 70]
+    assert (int(state.first.completed), int(state.second.completed)) == (970, 970)
+
+
+@pytest.mark.quick
 def test_wash_trades_meet_within_the_spread_or_behind_what_they_sweep() -> None:
     state, sent, _ = act(WASH, WASH.init()[0], seen(0))
     assert sent == [(Kind.SELL, 100_000, 1_000), (Kind.BUY, 100_000, 1_000)]

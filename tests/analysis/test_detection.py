@@ -1,10 +1,15 @@
 """Ranks keep their rate whatever the law; overlap, day tests and curves against plain counts."""
 
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from scipy import stats
 
-from marsjax.analysis import detection, interval_features, quantities, roc
+from marsjax.analysis import detection, detection_plots, interval_features, quantities, roc
+from marsjax.analysis.figure_style import CAME
 from marsjax.analysis.interval_features import FEATURES
 from marsjax.analysis.quantities import OrderEvents
 from marsjax.analysis.roc import CaseScores
@@ -72,16 +77,83 @@ def test_what_is_far_out_has_the_least_rank_and_nothing_known_has_none() -> None
 
 def test_a_day_counts_alarms_at_the_rate_that_its_pool_can_have() -> None:
     p = np.array([0.04, 0.05, 0.06, np.nan, 0.9])
-    found = detection.day_test(p, rate=0.05, pool=24)
+    found = detection.own_pools_test(p, 0.05, np.full(5, 24))
     assert found.alarms.tolist() == [True, True, False, False, False]
     assert found.attained == pytest.approx(1 / 25)
     assert found.count_p == pytest.approx(stats.binom.sf(1, 4, 1 / 25))
     assert found.least_p == pytest.approx(0.16)
-    assert detection.day_test(p, 0.05, pool=10).attained == 0
-    assert detection.rate_of_days(0.05, 20) == pytest.approx(1 - 0.95**20)
+    assert found.some_p == pytest.approx(1 - (24 / 25) ** 4)
+    for few in (detection.own_pools_test(p, 0.05, np.full(5, 10)), detection.shared_pool_test(p, 0.05, 10)):
+        assert (few.attained, few.some_p, few.count_p) == (0, 0, 1)  # no p-value of such a pool can be so small
+    nothing = detection.shared_pool_test(np.full(3, np.nan), 0.05, 40)
+    assert not nothing.alarms.any() and np.isnan(nothing.count_p)
     for wrong in (0, 1, -0.1, True):
         with pytest.raises(InputError, match="rate"):
-            detection.day_test(p, wrong, 24)
+            detection.shared_pool_test(p, wrong, 24)
+
+
+def test_intervals_with_pools_of_their_own_have_rates_of_their_own() -> None:
+    pools = np.array([39, 24, 10, 99])  # 2 of 40, 1 of 25, none of 11, 5 of 100
+    found = detection.own_pools_test(np.array([0.05, 0.04, 0.5, 0.9]), 0.05, pools)
+    assert found.attained == 0.05
+    rates, rng = np.array([0.05, 0.04, 0, 0.05]), np.random.default_rng(0)
+    assert found.some_p == pytest.approx(1 - np.prod(1 - rates))
+    counts = (rng.random((200_000, 4)) < rates).sum(axis=1)
+    assert found.count_p == pytest.approx((counts >= 2).mean(), rel=0.08)
+    assert detection.own_pools_test(np.array([0.5, 0.9]), 0.05, np.array([0, 99])).attained == 0.05
+
+
+@pytest.mark.parametrize(("clean", "tested", "rate"), [(29, 28, 0.05), (20, 6, 0.15)])
+def test_ranks_in_one_pool_hang_together_and_a_day_is_tested_as_such(clean: int, tested: int, rate: float) -> None:
+    rng, tries = np.random.default_rng(1), 20_000
+    drawn = rng.random((tries, clean + tested))
+    pool, own = drawn[:, :clean, None], drawn[:, clean:]
+    p = (1 + (pool >= own[:, None]).sum(axis=1)) / (clean + 1)
+    counts = (p <= rate + 1e-12).sum(axis=1)
+    for count in (1, 2, 4):
+        some = np.where(np.arange(tested) < count, 1 / (clean + 1), 0.9)
+        found = detection.shared_pool_test(some, rate, clean)
+        expected = (counts >= count).mean()
+        assert found.count_p == pytest.approx(expected, abs=4 * np.sqrt(expected / tries))
+        assert found.some_p == pytest.approx((counts >= 1).mean(), abs=0.015)
+    if clean == 29:
+        assert found.count_p == pytest.approx(0.0518, abs=1e-3)  # binomial: 0.013
+
+
+def test_a_day_of_intervals_ranked_in_one_pool_keeps_its_rate() -> None:
+    rng, few = np.random.default_rng(2), []
+    for _ in range(250):
+        drawn = rng.normal(size=(30, 5))
+        p = np.array([detection.rank_test(each, drawn[:20]).p_value for each in drawn[20:]])
+        few.append(detection.shared_pool_test(p, 0.1, 20))
+    assert np.mean([each.alarms.any() for each in few]) < few[0].some_p + 0.1
+    assert stats.binom.sf(sum(each.count_p <= 0.05 for each in few) - 1, len(few), 0.05) > 1e-3
+
+
+def test_the_picture_shades_alarms_alone_in_red_and_hides_no_p_value() -> None:
+    at = 36_000 * SECOND_NS + np.arange(4) * 60 * SECOND_NS
+    rows = pd.DataFrame({"time_ns": at, "is_clean": [True, True, False, False], "alarm": [True, False, True, False],
+                         "p_futures": [0.02, 0.3, 0.02, 0.4], "p_clean": [0.04, 0.5, 0.02, 0.6],
+                         **{f"{name}_p": np.full(4, 1e-3) for name in FEATURES}})
+    made = events()
+    made = dataclasses.replace(made, time_ns=made.time_ns + at[0])
+    drawn = detection_plots.figure(rows, made, 1, 0.05, "a day")
+    drawn.draw_without_rendering()
+    mid, ranks, features = drawn.axes[:3]
+    shades = {round((patch.get_x() - 10) * 60): to_hex(patch.get_facecolor()) for patch in mid.patches}
+    assert shades == {0: to_hex("gray"), 2: to_hex(CAME)}
+    assert ranks.get_legend().get_window_extent().y0 >= ranks.get_window_extent().y1
+    assert all(mesh.get_clim() == (-3, 0) for mesh in features.collections)
+
+
+def test_a_share_has_an_interval_over_blocks() -> None:
+    found, block = np.repeat([True, False, False, False, True, False, False, False], 8), np.repeat(np.arange(8), 8)
+    shared = detection.share(found, block)
+    assert shared.value == 0.25 and shared.low == 0 and shared.high == pytest.approx(0.5, abs=0.13)
+    alone = detection.share(found, np.arange(64))
+    assert alone.high - alone.low < 0.5 * (shared.high - shared.low)
+    assert detection.share(found, block) == shared and np.isnan(detection.share(found[:0], block[:0]).value)
+    assert np.isnan(detection.share(found, np.zeros(64, int)).low)
 
 
 def test_overlap_is_the_sum_of_the_smaller_shares_and_an_empty_side_is_an_outcome() -> None:
@@ -104,8 +176,8 @@ def test_what_is_usual_follows_the_time_of_day() -> None:
     assert abs(found[0]) < 4 and found[1] < -20 and found[2] > 2
     flat = detection.of_time_of_day(np.array([159.0]), at[:1], (clean, at), 10**16)
     assert flat[0] == pytest.approx(0, abs=0.1)
-    with pytest.raises(InputError, match="clean intervals"):
-        detection.of_time_of_day(np.zeros(1), at[:1], (np.full(3, np.nan), at[:3]), 1)
+    for few in ([np.nan, np.nan, np.nan], [np.nan, 3.0, np.nan]):
+        assert np.isnan(detection.of_time_of_day(np.zeros(2), at[:2], (np.array(few), at[:3]), 1)).tolist() == [1, 1]
 
 
 def test_the_area_is_that_of_mann_and_whitney() -> None:

@@ -19,7 +19,8 @@ from marsjax.sim import initial
 from marsjax.sim.initial import Passed
 from marsjax.sim.replayed import replay_day
 from marsjax.sim.simulator import Simulator
-from marsjax.studies import injected, starts
+from marsjax.studies import injected, manipulated_day, order_model, starts
+from marsjax.studies.manipulations import Manipulation
 
 pytestmark = pytest.mark.quick
 
@@ -101,12 +102,39 @@ def test_no_result_depends_on_the_chunks_of_the_feed(start: Any, rows: int) -> N
         assert len(chunk.orders.kind) == len(chunk.sequence) == len(starts.synthetic(chunk))
 
 
+def tight_day(shares: int) -> DayFeed:
+    """A spread of one tick with so many shares at each best price, an hour before END_NS."""
+    kinds = np.array([Kind.BUY, Kind.SELL] + 4 * [Kind.BUY], np.int32)
+    sent = jax.tree.map(lambda x: np.asarray(x)[: len(kinds)], testing.random_orders(END_NS, count=len(kinds)))
+    sent = dataclasses.replace(
+        sent, kind=kinds, price=np.array([99_900, 100_000] + 4 * [99_000], np.int32),
+        volume=np.array([shares, shares] + 4 * [100], np.int32), order_id=np.arange(5, 11, dtype=np.int32),
+        time=times.from_ns(END_NS - np.array([59, 58, 50, 30, 20, 1], np.int64) * SECOND_NS))
+    return DayFeed("tight", "", lambda: iter([FeedChunk.of(sent)]), publishes_fills=True)
+
+
+def test_wash_trades_take_a_level_of_twice_their_size_and_say_what_kept_them_from_it() -> None:
+    prepared = order_model.prepare(testing.tiny_model())
+    wash = Manipulation("wash", 10_000, 30)
+    put_in = manipulated_day.put_into(MARKET, prepared, tight_day(20_000), wash, FROM_NS)
+    replayed = replay_day(put_in.injected.feed, MARKET, chunk_orders=128, allow_refused=True)
+    own = np.isin(replayed.sent.order_id, put_in.injected.sent.order_id)
+    first = np.flatnonzero(own)[:2]
+    assert [Kind(kind).name for kind in np.asarray(replayed.sent.kind)[first]] == ["BUY", "SELL"]
+    assert int64.to_numpy(replayed.reports.trades.volume)[first].tolist() == [20_000, 400]  # a level, then itself
+    assert int64.to_numpy(jax.tree.map(np.asarray, replayed.closing.ledgers.holdings))[wash.agent(0, 100).account] > 0
+    with pytest.raises(injected.NothingSentError, match=r"sent no order .* 20000 shares at most at the best price"):
+        manipulated_day.put_into(MARKET, prepared, tight_day(20_100), wash, FROM_NS)
+    with pytest.raises(InputError, match="after its period of continuous trading"):
+        manipulated_day.put_into(MARKET, prepared, tight_day(100), wash, MARKET.session.periods[-1].end_ns - 5)
+
+
 def test_what_cannot_be_put_in_is_refused(start: Any) -> None:
     with pytest.raises(InputError, match="latency"):
         put(dataclasses.replace(FAR, latency=Latency(1)), start)
     with pytest.raises(InputError, match="account below 3"):
         put(dataclasses.replace(FAR, account=3), start)
-    with pytest.raises(InputError, match="sent no order"):
+    with pytest.raises(injected.NothingSentError, match="sent no order"):
         put(dataclasses.replace(FAR, size=0), start)
     nameless = starts.feed_of("nameless", testing.random_orders(END_NS))
     with pytest.raises(InputError, match="ids of all limit orders"):
