@@ -93,12 +93,11 @@ def replayed(steps: int, *, feed: DayFeed, between_ns: tuple[int, int], starts: 
 
 def _long_enough(data: Recording, needed: int) -> Recording:
     """Without the starts that fewer messages than needed follow; InputError if there is no other."""
-    keeps = np.asarray(data.first) + max(needed, 1) <= data.message_count
+    keeps = np.asarray(data.first) + max(needed, 1) <= np.asarray(data.end)
     if not keeps.any():
         raise InputError(f"rl.make: expected {needed} messages after a start, got at most "
                          f"{data.message_count - int(data.first[0])}: fewer steps or messages a step, or a later end")
-    starts, first, time = jax.tree.map(lambda x: jnp.asarray(x)[keeps], (data.starts, data.first, data.time))
-    return Recording(data.messages, starts, first, time)
+    return data.only(keeps)
 
 
 def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, stride: Stride | None = None,

@@ -185,12 +185,11 @@ def spans_of(feed: DayFeed, share: float, between_ns: tuple[int, int] | None = N
 
 
 def joined(recordings: Sequence[Recording]) -> Recording:
-    """Recordings of several days as one: an episode starts in any of them, and ends before its messages do."""
+    """Recordings of several days as one: an episode starts in any of them, and knows the messages of that day alone."""
     passed = np.cumsum([0, *(each.message_count for each in recordings[:-1])])
-    starts, time = (jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-                    for parts in ([each.starts for each in recordings], [each.time for each in recordings]))
-    first = jnp.concatenate([each.first + int(n) for each, n in zip(recordings, passed, strict=True)])
-    return Recording(jnp.concatenate([each.messages for each in recordings]), starts, first, time)
+    moved = [dataclasses.replace(each, first=each.first + int(n), end=each.end + int(n))
+             for each, n in zip(recordings, passed, strict=True)]
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *moved)  # type: ignore[no-any-return]
 
 
 def two_sided(name: str, recording: Recording) -> Recording:
@@ -201,9 +200,7 @@ def two_sided(name: str, recording: Recording) -> Recording:
     keeps = np.flatnonzero(_are_two_sided(recording.starts.book))
     if not keeps.size:
         raise InputError(f"{name}: expected starts with orders on both sides, got none; begin later")
-    starts, first, time = jax.tree.map(lambda x: jnp.asarray(x)[keeps], (recording.starts, recording.first,
-                                                                         recording.time))
-    return Recording(recording.messages, starts, first, time)
+    return recording.only(keeps)
 
 
 def _are_two_sided(book: Book) -> np.ndarray:
