@@ -18,7 +18,7 @@ from marsjax.data.feed import DayFeed
 from marsjax.rl.base import Background, Task
 from marsjax.rl.env import Core, MarketEnv, Params
 from marsjax.rl.execution import Execution
-from marsjax.rl.model import Model
+from marsjax.rl.model import Model, ModelStarts
 from marsjax.rl.noise import Noise
 from marsjax.rl.passing import Stride
 from marsjax.rl.quotes import MOST_ORDERS
@@ -42,7 +42,8 @@ def make(task: str | Task, *, background: str, steps: int = 64, **options: Any) 
       steps: of an episode.
       **options: of `replayed`, `noisy` or `modelled`.
 
-    InputError for a name that is none, and as those functions raise it.
+    InputError for a name that is none, for a start at which nothing rests and nothing was traded yet, which has no
+    price to measure from, and as those functions raise it.
 
     Examples:
       >>> from marsjax.sim.initial import Warmup
@@ -58,9 +59,18 @@ def make(task: str | Task, *, background: str, steps: int = 64, **options: Any) 
             raise InputError(f"rl.make: task: expected one of {', '.join(TASKS)} or a task, got {task!r}")
         task = TASKS[task](background)
     found, data = BACKGROUNDS[background](steps, **options)
+    _check_prices(data)
     core = Core(found, (task,))
     env = MarketEnv(core, core.default_params(data, steps))
     return env, env.default_params
+
+
+def _check_prices(data: Any) -> None:
+    book = data.begun.market.book if isinstance(data, ModelStarts) else data.starts.book
+    none = np.flatnonzero(~np.any(np.asarray(book.volume) > 0, axis=(-1, -2)) & (np.asarray(book.last_price) <= 0))
+    if none.size:
+        raise InputError(f"rl.make: starts: expected an order or a trade before each, got none before number {none[0]} "
+                         f"of {book.last_price.shape[0]}: begin later")
 
 
 def replayed(steps: int, *, feed: DayFeed, between_ns: tuple[int, int], starts: int = 64, stride: Stride | None = None,

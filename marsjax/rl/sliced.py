@@ -52,7 +52,8 @@ class SlicedExecution:
 
     The reward of a step is alpha x traded / target + the price advantage: the sum over its trades of
     volume x (V - price) for a buy, its negative for a sell, over target x the mid at the start, in basis points. V is
-    the mean price of what others traded in the step, the mid where they traded nothing. `lowered` makes alpha smaller.
+    the mean price of what others traded in the step; where they traded nothing, the mid before the step's orders.
+    `lowered` makes alpha smaller.
     """
 
     target: int = 6_000
@@ -119,11 +120,11 @@ class SlicedExecution:
               trades: StepTrades, is_last: Array) -> Judged:
         """What a step was worth."""
         traded = fills.bought + fills.sold
-        advantage, _ = against_others(state.start_price, fills, trades, seen)
+        advantage, _ = against_others(state, fills, trades)
         sign = jnp.where(state.is_buy, -1.0, 1.0).astype(jnp.float32)
         part = 1 / params.target.astype(jnp.float32)
-        better = sign * advantage * part * (1e4 / jnp.maximum(state.start_price, 1).astype(jnp.float32))
-        after = state._replace(filled=state.filled + traded, step=state.step + 1)
+        better = sign * advantage * part * (2e4 / jnp.maximum(state.start_twice, 1).astype(jnp.float32))
+        after = state.after(traded, seen)
         info = {"filled": after.filled, "unfilled": jnp.where(is_last, params.target - after.filled, 0),
                 "advantage": better, "fulfilment": after.filled * part, "refused": fills.refused}
         return Judged(after, params.alpha * (traded * part) + better, after.filled >= params.target, info)

@@ -94,7 +94,8 @@ def test_what_is_told_of_executions_is_what_the_exchange_has_booked() -> None:
             new, old = (int64.to_numpy(getattr(x.ledgers, name))[ACCOUNT] for x in (market, start))
             return int(new - old)
 
-        price = int(first.tasks[0].task.start_price)
+        view = first.market.seen.view
+        price = (int(view.ask_price[0]) + int(view.bid_price[0])) / 2
         assert traded == sign * change("holdings") > 0
         assert excess == -sign * change("cash") - price * traded
         volume = int(int64.to_numpy(market.counters.traded) - int64.to_numpy(start.counters.traded))

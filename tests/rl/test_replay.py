@@ -91,6 +91,14 @@ def test_what_does_not_fit_is_said(change: dict, message: str) -> None:
         named.make(Execution(), background="replay", **given)
 
 
+def test_a_start_before_any_order_has_no_price_and_is_refused() -> None:
+    begin = BEGIN_NS - 200 * SECOND_NS
+    given = {"steps": STEPS, "feed": feed(), "between_ns": (begin, END_NS), "stride": Stride(5), "starts": 4}
+    assert named.replayed(**given)[1].start_count == 4  # whoever calls this may take them out
+    with pytest.raises(InputError, match="starts: expected an order or a trade before each, got none before number 0"):
+        named.make(Execution(), background="replay", **given)
+
+
 def test_ids_too_large_are_refused() -> None:
     sent = messages(30)
     large = dataclasses.replace(sent, order_id=sent.order_id + LARGEST_ID - 40,
