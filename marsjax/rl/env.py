@@ -125,9 +125,11 @@ class Core:
         every = jax.tree.map(lambda *x: jnp.stack(x), *sent)
         after = self.background.step(params.background, state.market.state, every)
         time = state.time + 1
-        judged = self._judged(params, state, after, after.is_over | (time >= params.max_steps_in_episode))
+        # What is left is charged where the time is up alone: the value of a truncated episode is estimated.
+        is_late = jnp.asarray(time >= params.max_steps_in_episode)
+        judged = self._judged(params, state, after, is_late)
         all_done = functools.reduce(jnp.logical_and, [one.is_done for one in judged])
-        terminated = jnp.asarray(all_done | (time >= params.max_steps_in_episode))
+        terminated = jnp.asarray(all_done | is_late)
         truncated = jnp.asarray(after.is_over & ~terminated)
         over = terminated | truncated
 
@@ -174,8 +176,8 @@ class MarketEnv:
     """One learner in a market, with the interface of a gymnax environment; `vmap` it over thousands.
 
     `terminated` means that the task is done or its time is over, which its reward and its observation know of;
-    `truncated` that the market could not go on (a recording has no more messages). Either way a new episode begins at
-    once: `info["final_observation"]` is what the step led to.
+    `truncated` that the market could not go on (a recording has no more messages), for which nothing is charged. Either
+    way a new episode begins at once: `info["final_observation"]` is what the step led to.
     """
 
     core: Core = dataclasses.field(metadata={"static": True})

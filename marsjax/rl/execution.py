@@ -84,8 +84,8 @@ class Execution:
     With q shares traded in a step at prices p, V the mean price of what others traded in it (where they traded
     nothing, the mid before the step's orders, which those cannot move), s the mid at the start and d = 1 for a sell,
     -1 for a buy, the reward is
-    d (sum(p q) - V sum(q)) + lambda d (V - s) sum(q), in ticks x shares over `reward_unit`. At the end of an episode
-    what is left counts as traded `penalty` ticks beyond the mid.
+    d (sum(p q) - V sum(q)) + lambda d (V - s) sum(q), in ticks x shares over `reward_unit`. When the time of an episode
+    is over, what is left counts as traded `penalty` ticks beyond the mid.
     """
 
     target: int = 600

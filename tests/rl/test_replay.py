@@ -48,10 +48,12 @@ def test_without_orders_of_its_own_it_is_the_replay() -> None:
             chex.assert_trees_all_equal(jax.tree.map(np.asarray, state.market.seen.view),
                                         jax.tree.map(lambda x, at=at: x[at], views))
             last = state
-            _, state, _, _, truncated, _ = step(jax.random.key(number), state, 0, params)
+            _, state, reward, terminated, truncated, info = step(jax.random.key(number), state, 0, params)
             if truncated:
                 break
         assert truncated and int(last.market.state.next) + 5 >= data.message_count
+        # Its value is estimated by who learns, so that it is not charged too.
+        assert not terminated and float(reward) == float(info["unfilled"]) == 0
     # The last books are those of a market without a learner, order by order.
     after = env.core.background.step(data, last.market.state, jax.tree.map(lambda x: x[None], no_orders(4)))
     chex.assert_trees_all_equal(after.state.market.book, jax.tree.map(lambda x: x[0], closing.book))
