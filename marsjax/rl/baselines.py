@@ -162,7 +162,8 @@ class Measured:
     Of each step: traded (shares), excess (sum of volume x (price - mid at the start), 1e-4 of the currency x shares),
     others_traded and others_excess likewise of trades in which it had no part; at the last step left (shares) and
     left_excess, as if they traded at the other side's best price then. The same at all steps: buys (1 or 0),
-    start_price, start_spread (ticks), target.
+    start_price, start_spread (ticks), target. An episode goes on to its last step, also where all is traded before: it
+    earns nothing more, and what others trade is measured over the same time for all.
     """
 
     task: Any
@@ -241,8 +242,9 @@ class Measured:
             "left_excess": left * ((2 * jnp.where(mine.is_buy, ask, bid) - twice) / 2), "buys": mine.is_buy,
             "start_price": twice / 2, "start_spread": state.spread, "target": params.target, "tick": seen.tick}
         info = judged.info | {name: jnp.asarray(x, jnp.float32) for name, x in numbers.items()}
-        return judged._replace(state=MeasuredState(mine, state.step + 1, state.others + traded, state.spread),
-                               info=info)
+        # Never done before its time, so that all contenders are measured against the same span of others' trades.
+        return Judged(MeasuredState(mine, state.step + 1, state.others + traded, state.spread), judged.reward,
+                      jnp.zeros((), bool), info)
 
     def observe(self, params: Any, state: MeasuredState, seen: MarketSeen, passed: tuple[Array, Array]) -> jax.Array:
         """The task's."""

@@ -22,7 +22,7 @@ from marsjax.core.errors import InputError
 from marsjax.core.keys import typed
 from marsjax.core.records import Array, Order
 from marsjax.market import orders as make
-from marsjax.rl.base import Background, Begun, Judged, Stepped, Task, where
+from marsjax.rl.base import Background, Begun, Judged, Stepped, Task, start_and_words, where
 
 MOST_STEPS = 2**24
 """Of an episode: float32 counts them."""
@@ -108,6 +108,10 @@ class Core:
         begun = self.background.begin(params.background, key_market)
         state = self._at_start(key_tasks, params, begun)
         return self._observe(params, state), state
+
+    def start_number(self, key: jax.Array, params: Params) -> jax.Array:
+        """int32, which of the background's starts `reset` begins at with this key."""
+        return start_and_words(jax.random.split(typed(key))[0], params.background.start_count)[0]
 
     def step(self, key: jax.Array, state: EpisodeState, actions: tuple[Array, ...], params: Params) -> Transition:
         """One step; where an episode is over by it, a new one begins.

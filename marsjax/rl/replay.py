@@ -82,8 +82,7 @@ class ReplayState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """A market of replayed messages. It is over after the last message of its day; in steps of time, at the day's end.
-    """
+    """A market of replayed messages. It is over after its day's last message; in steps of time, at the day's end."""
 
     market: MarketSpec
     """The feed's (`DayFeed.venue`), with accounts for the traders."""
