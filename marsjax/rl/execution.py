@@ -4,6 +4,7 @@ Actions, features and reward are those of JaxMARL-HFT's execution agent with 13 
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -105,8 +106,10 @@ class Execution:
         limits.check_whole("Execution.penalty_ticks", self.penalty_ticks, 0, 2**20)
         if self.side not in SIDES:
             raise InputError(f"Execution.side: expected one of {', '.join(SIDES)}, got {self.side!r}")
-        if not self.reward_unit > 0:
-            raise InputError(f"Execution.reward_unit: expected a number above 0, got {self.reward_unit!r}")
+        if not 0 < self.reward_unit < math.inf:
+            raise InputError(f"Execution.reward_unit: expected a finite number above 0, got {self.reward_unit!r}")
+        if not math.isfinite(self.drift_weight):
+            raise InputError(f"Execution.drift_weight: expected a finite number, got {self.drift_weight!r}")
 
     @property
     def actions(self) -> int:

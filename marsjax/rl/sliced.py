@@ -5,6 +5,7 @@ advantage, alpha falling once 95% are fulfilled. How a slice is sent, and the un
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +72,8 @@ class SlicedExecution:
         limits.check_whole("SlicedExecution.slices", self.slices, 1, 2**15)
         if self.side not in SIDES:
             raise InputError(f"SlicedExecution.side: expected one of {', '.join(SIDES)}, got {self.side!r}")
+        if not math.isfinite(self.alpha):
+            raise InputError(f"SlicedExecution.alpha: expected a finite number, got {self.alpha!r}")
 
     @property
     def actions(self) -> int:
@@ -108,7 +111,9 @@ class SlicedExecution:
         ratio, reach = jnp.asarray(action, jnp.int32) // REACHES, jnp.asarray(action, jnp.int32) % REACHES
         left = params.target - state.filled
         due = jnp.clip(_due(params, state.step) - state.filled, 0, left)
-        waits = due // params.lot * ratio // (RATIOS - 1) * params.lot
+        # Whole lots x ratio / 10, rounded down, without passing 2**31.
+        lots, whole = due // params.lot, RATIOS - 1
+        waits = (lots // whole * ratio + lots % whole * ratio // whole) * params.lot
         near, far = jnp.where(state.is_buy, bid, ask), jnp.where(state.is_buy, ask, bid)
         far += jnp.where(state.is_buy, reach, -reach) * seen.tick
         # One order waits and one reaches out, so that no more than R ever rest.
