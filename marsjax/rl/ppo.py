@@ -26,6 +26,7 @@ import optax
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.rl import policy as policies
+from marsjax.rl.env import MarketEnv
 from marsjax.rl.policy import Moments, NetworkSpec, Policy, PolicySpec
 
 MOST_STEPS = 2**31 - 1
@@ -180,7 +181,12 @@ class RolloutBatch(NamedTuple):
 
 
 def policy_spec(spec: PPOSpec, env: GymnaxEnvironment, params: Any) -> PolicySpec:
-    """Of a policy for an environment; InputError unless observations are vectors and actions whole numbers."""
+    """Of a policy for an environment; InputError unless observations are vectors and actions whole numbers.
+
+    A `MarketEnv` is asked for no spaces, so that gymnax need not be installed.
+    """
+    if isinstance(env, MarketEnv):
+        return PolicySpec(env.task.features, (env.task.actions,), spec.network)
     shape = tuple(env.observation_space(params).shape)
     if len(shape) != 1:
         raise InputError(f"{type(env).__name__}: expected observations [D], got {list(shape)}; flatten them")
