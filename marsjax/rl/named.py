@@ -111,7 +111,7 @@ def _long_enough(data: Recording, needed: int) -> Recording:
 
 
 def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, stride: Stride | None = None,
-          market: MarketSpec | None = None, warmup: Warmup | None = None, traders: int = 1) -> Made:
+          market: MarketSpec | None = None, warmup: Warmup | None = None, traders: int = 1, seed: int = 0) -> Made:
     """A background of the noise agent, and books to start from.
 
     Args:
@@ -122,6 +122,7 @@ def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, strid
       market: with an account for the noise agent and one for each trader.
       warmup: half an hour before the starts unless given.
       traders: A.
+      seed: of the books.
     """
     agent, stride, warmup = agent or NoiseSpec(), stride or Stride(), warmup or Warmup()
     spec = market or dataclasses.replace(_NOISE_MARKET, accounts=1 + traders)
@@ -133,7 +134,7 @@ def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, strid
                for p in spec.session.periods):
         raise InputError(f"rl.make: expected continuous trading for {longest_ns / times.SECOND_NS:g} s after "
                          f"{begin_ns} ns, got the session {spec.session}: fewer steps, or an earlier warmup")
-    return found, found.starts(starts, warmup=warmup)
+    return found, found.starts(starts, seed, warmup)
 
 
 def modelled(steps: int, *, model: LoadedModel, market: MarketSpec, starts: Start | Sequence[Start],

@@ -19,9 +19,9 @@ from marsjax.studies import agent_comparison, agent_markets, agent_training
 from marsjax.studies.agent_comparison import ComparisonSpec
 from marsjax.studies.agent_markets import EpisodeSpec, Spans
 from marsjax.studies.agent_training import AgentTraining
+from marsjax.studies.starts import NoiseMarket
 from tests.rl import markets
 
-pytest.importorskip("gymnax")
 pytestmark = [pytest.mark.slow, pytest.mark.quick]
 
 SPEC = EpisodeSpec(steps=6, step_s=5.0, starts=4, held_starts=3, target=1_000, lot=100)
@@ -82,23 +82,52 @@ def test_starts_without_a_price_are_left_out() -> None:
             recording, starts=jax.tree.map(jnp.zeros_like, recording.starts)))
 
 
-def test_a_training_and_its_comparison() -> None:
+def test_books_of_noise_have_both_sides_and_a_seed() -> None:
+    def made(seed):
+        market = NoiseMarket(warmup=markets.WARMUP, seed=seed)
+        return agent_markets.noisy(SPEC, markets.SPEC, market)
+
+    zero, one = made(0), made(1)
+    for data in (zero.train.background, zero.held.background, one.train.background, one.held.background):
+        assert agent_markets._are_two_sided(data.starts.book).all()
+    # One of the second seed's four books has one side alone.
+    assert [each.train.background.start_count for each in (zero, one)] == [4, 3]
+    first, other = (np.asarray(each.train.background.starts.book.price[0]) for each in (zero, one))
+    assert (first != other).any() and zero.blocks.tolist() == list(range(zero.held.background.start_count))
+
+
+def test_a_training_and_its_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     market = one_day()
-    training = AgentTraining(PPOSpec(steps=8 * 6 * 6, envs=8, length=6, network=NetworkSpec(width=8)), seeds=2, looks=3)
+    training = AgentTraining(PPOSpec(steps=8 * 6 * 6, envs=8, length=6, network=NetworkSpec(width=8)), seeds=2, looks=4)
     said: list[str] = []
     trained = agent_training.train(training, market.env, market.train, said.append)
     assert len(said) == 3 and said[-1].startswith("steps 288: reward") and len(trained.policies) == 2
     assert trained.curves["reward"].shape == (2, 6) and np.isfinite(trained.curves["value_loss"]).all()
-    again, _ = ppo.train(training.evenly()[0], market.env, market.train, jax.random.split(jax.random.key(0), 2))
+    again, _ = ppo.train(training.ppo, market.env, market.train, training.keys())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), trained.policies[1].weights,
                  ppo.of_seed(again, 1).weights)
     spec = ComparisonSpec(episodes=24, rules=("vwap",))
-    compared = agent_comparison.compared(spec, market, trained.policies)
+    keys: list[np.ndarray] = []
+    by_step = evaluation.by_step
+
+    def spied(env, params, actor, given, steps):
+        keys.append(np.asarray(jax.random.key_data(given)))
+        return by_step(env, params, actor, given, steps)
+
+    monkeypatch.setattr(evaluation, "by_step", spied)
+    rules = agent_comparison.rules(spec, market)
+    # What rules know of the market comes of other draws than those that they are tested on.
+    assert not {tuple(x) for x in keys[0]} & {tuple(x) for x in np.asarray(jax.random.key_data(spec.keys()))}
+    twin = (trained.policies[0], trained.policies[0])
+    compared = agent_comparison.compared(spec, market, twin, rules)
+    # One policy twice, in the same episodes: its actions are drawn anew.
+    assert (compared.contenders[0].reward[0] != compared.contenders[0].reward[1]).any()
+    compared = agent_comparison.compared(spec, market, trained.policies, rules)
     agent, vwap = compared.contenders
     assert [one.name for one in compared.contenders] == ["agent", "vwap"]
     assert agent.reward.shape == (2, 24) and vwap.reward.shape == (1, 24)
     # The same episodes: as many starts as there are, and the same spread of a start whoever trades.
-    assert len(np.unique(agent.start)) == 3
+    assert len(np.unique(agent.start)) == 3 and set(agent.block) == set(market.blocks)
     np.testing.assert_array_equal(agent.spread, vwap.spread)
     np.testing.assert_array_equal(agent.start, vwap.start)
     for start in range(3):
