@@ -30,15 +30,18 @@ def main(config: ConfigDict) -> int:
             print(order_model.headline(prepared, config.model), flush=True)
         found = {name: _market(config, episode, prepared, name) for name in names}
         market = found[config.background]
+        # What may be refused is, before hours of training.
+        rules = {name: agent_comparison.rules(comparison, found[name]) for name in compared_in(config)}
         seconds = {"prepared": time.perf_counter() - began}
         trained = agent_training.train(training, market.env, market.train, lambda line: print(line, flush=True))
         seconds["trained"] = time.perf_counter() - began
+        _save(folder, config, trained)
         rows = []
-        for name in names if config.compare == ("",) else config.compare:
-            rows += agent_scores.rows(agent_comparison.compared(comparison, found[name], trained.policies),
-                                      comparison.bootstrap, comparison.seed)
+        for name, against in rules.items():
+            compared = agent_comparison.compared(comparison, found[name], trained.policies, against)
+            rows += agent_scores.rows(compared, comparison.bootstrap, comparison.seed)
         seconds["total"] = time.perf_counter() - began
-        _write(folder, config, trained, rows, seconds, prepared)
+        _write(folder, config, rows, seconds, prepared)
     print("\n".join(agent_scores.lines(rows)))
     print(f"{seconds['total']:.0f} s; {run_folder.told(output, 'comparison.png', config.picture)}")
     return 0
@@ -60,11 +63,18 @@ def specs(config: ConfigDict) -> tuple[EpisodeSpec, AgentTraining, ComparisonSpe
 def backgrounds(config: ConfigDict) -> list[str]:
     """Those to make, that of the training first; InputError for one that the source does not have."""
     known = ("noise",) if config.source == markets.NOISE else ("replay", "model")
-    compare = () if config.compare == ("",) else config.compare
-    for key, name in [("background", config.background), *(("compare", name) for name in compare)]:
+    for key, name in [("background", config.background), *(("compare", name) for name in compared_in(config))]:
         if name not in BACKGROUNDS or name not in known:
             raise InputError(f"config.{key}: expected {' or '.join(known)} with source={config.source}, got {name!r}")
-    return list(dict.fromkeys([config.background, *compare]))
+    return list(dict.fromkeys([config.background, *compared_in(config)]))
+
+
+def compared_in(config: ConfigDict) -> list[str]:
+    """The backgrounds to compare in; InputError where there is none."""
+    if not config.compare:
+        raise InputError("config.compare: expected a background at least, got none; leave it at ('',) for that of the "
+                         "training")
+    return [config.background] if config.compare == ("",) else list(dict.fromkeys(config.compare))
 
 
 def _market(config: ConfigDict, episode: EpisodeSpec, prepared: PreparedModel | None, name: str) -> AgentMarket:
@@ -90,20 +100,27 @@ def _spans(config: ConfigDict, own: Spans, until_ns: int) -> Spans:
     return Spans(begin_ns, setup.time_ns(config, "held_from") if config.held_from else held_ns, end_ns)
 
 
-def _write(folder: pathlib.Path, config: ConfigDict, trained: TrainedAgents, rows: list[dict[str, Any]],
-           seconds: dict[str, float], prepared: PreparedModel | None) -> None:
-    """Tables, figures, agents, results."""
-    trained.table().to_csv(folder / "curves.csv", index=False)
-    pd.DataFrame(rows).to_csv(folder / "comparison.csv", index=False)
-    if config.picture:
-        steps = trained.spec.envs * trained.spec.length
-        title = f"{config.task} in the market {config.background} of {config.source}"
-        agent_plots.curves(trained.curves, steps, title).savefig(folder / "curves.png", dpi=110)
-        agent_plots.comparison(rows, f"{title}: held-out starts").savefig(folder / "comparison.png", dpi=110)
-    about = setup.about(config, prepared)
+def _save(folder: pathlib.Path, config: ConfigDict, trained: TrainedAgents) -> None:
+    """The agents and their curves, as soon as they are there: nothing that fails later takes them."""
     agent_training.save(folder, trained, {"task": config.task, "background": config.background,
                                           "config": config.to_dict()})
-    write_json(folder / "results.json", {"comparison": rows, "seconds": seconds, **about})
+    trained.table().to_csv(folder / "curves.csv", index=False)
+    if config.picture:
+        steps = trained.spec.envs * trained.spec.length
+        agent_plots.curves(trained.curves, steps, _title(config)).savefig(folder / "curves.png", dpi=110)
+
+
+def _write(folder: pathlib.Path, config: ConfigDict, rows: list[dict[str, Any]], seconds: dict[str, float],
+           prepared: PreparedModel | None) -> None:
+    """The comparison as a table and a figure, and the results."""
+    pd.DataFrame(rows).to_csv(folder / "comparison.csv", index=False)
+    if config.picture:
+        agent_plots.comparison(rows, f"{_title(config)}: held-out starts").savefig(folder / "comparison.png", dpi=110)
+    write_json(folder / "results.json", {"comparison": rows, "seconds": seconds, **setup.about(config, prepared)})
+
+
+def _title(config: ConfigDict) -> str:
+    return f"{config.task} in the market {config.background} of {config.source}"
 
 
 if __name__ == "__main__":
