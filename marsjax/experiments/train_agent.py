@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+from types import TracebackType
 from typing import Any
 
 import pandas as pd
@@ -23,7 +24,8 @@ def main(config: ConfigDict) -> int:
     """Trains, compares and writes; returns 0."""
     began = time.perf_counter()
     (episode, training, comparison), names = checked(config)
-    output = run_folder.of_config(config, f"train_agent_{config.task}")
+    output, comparing = run_folder.of_config(config, f"train_agent_{config.task}"), _HeldBack()
+    rows: list[dict[str, Any]] = []
     with output as folder:
         prepared = setup.load_order_model(config) if "model" in names else None
         if prepared:
@@ -36,15 +38,34 @@ def main(config: ConfigDict) -> int:
         trained = agent_training.train(training, market.env, market.train, lambda line: print(line, flush=True))
         seconds["trained"] = time.perf_counter() - began
         _save(folder, config, trained)
-        rows = []
-        for name, against in rules.items():
-            compared = agent_comparison.compared(comparison, found[name], trained.policies, against)
-            rows += agent_scores.rows(compared, comparison.bootstrap, comparison.seed)
-        seconds["total"] = time.perf_counter() - began
-        _write(folder, config, rows, seconds, prepared)
+        with comparing:
+            for name, against in rules.items():
+                compared = agent_comparison.compared(comparison, found[name], trained.policies, against)
+                rows += agent_scores.rows(compared, comparison.bootstrap, comparison.seed)
+            seconds["total"] = time.perf_counter() - began
+            _write(folder, config, rows, seconds, prepared)
+    if comparing.error is not None:
+        print(f"the comparison failed; the agents and their curves are in {output.path}")
+        raise comparing.error
     print("\n".join(agent_scores.lines(rows)))
     print(f"{seconds['total']:.0f} s; {run_folder.told(output, 'comparison.png', config.picture)}")
     return 0
+
+
+class _HeldBack:
+    """Holds back what is raised in its block, until the folder is in place with what was written before."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        """What was raised, to be raised again after it."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+                 ) -> bool:
+        self.error = error
+        return True
 
 
 def checked(config: ConfigDict) -> tuple[tuple[EpisodeSpec, AgentTraining, ComparisonSpec], list[str]]:
