@@ -59,9 +59,9 @@ def make(task: str | Task, *, background: str, steps: int = 64, **options: Any) 
             raise InputError(f"rl.make: task: expected one of {', '.join(TASKS)} or a task, got {task!r}")
         task = TASKS[task](background)
     found, data = BACKGROUNDS[background](steps, **options)
-    _check_prices(data)
     core = Core(found, (task,))
     env = MarketEnv(core, core.default_params(data, steps))
+    _check_prices(data)
     return env, env.default_params
 
 
