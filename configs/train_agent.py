@@ -28,18 +28,18 @@ MODE = "task"
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a training; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, ("execution", "market_making"), background="replay", source="default", steps=2.0,
+    chosen = parse_arg(arg, ("execution", "market_making"), background="", source="default", steps=2.0,
                        seeds=4, seed=0, model="default", output="", **FEED_ARGUMENTS)
     config = ConfigDict()
     config.task = chosen.mode  # execution or market_making
     # The market around the agents that are trained: replay, model or noise.
-    config.background = "noise" if chosen.source == "noise" else chosen.background
+    config.background = chosen.background or ("noise" if chosen.source == "noise" else "replay")
     config.compare = ("",)  # backgrounds to compare in, of the same kinds; empty: that of the training
     add_feed(config, chosen, chosen.source)
-    config.train_from = ""  # of each day, HH:MM:SS: the first start; empty: from the first trading
+    config.train_from = ""  # of each day, HH:MM:SS: the first start; empty: from its first continuous trading
     config.held_from = ""  # of each day: the first start of the comparison; empty: as train_share says
     config.train_share = 0.65  # of the time of each day, whose starts are trained on
-    config.until = ""  # of each day: after it no order is read; empty: the end of trading
+    config.until = ""  # of each day: no order after it is read; empty: the end of its first continuous trading
     config.starts = 256  # of each day (of noise: books) that are trained on
     config.held_starts = 64  # of each day that are held out
 
@@ -64,11 +64,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.width = 64  # of the network's layers
     config.layers = 2
     config.memory = 0  # numbers that a recurrent agent remembers; 0: feed-forward
-    config.looks = 20  # times that it is told how far the training is
+    config.looks = 20  # times at most that it is told how far the training is
 
     config.episodes = 1024  # of each contender in the comparison
     config.greedy = False  # whether the agents take their likeliest action in the comparison
-    config.bootstrap = 1000  # resamplings of seeds and starts, for the intervals
+    config.bootstrap = 1000  # resamplings of seeds and blocks of time, for the intervals
     config.picture = True  # curves.png, comparison.png
     config.output = chosen.output  # a new folder; empty: runs/train_agent_TASK, numbered where that is taken
     config.overwrite = False  # whether an earlier output of marsjax is replaced

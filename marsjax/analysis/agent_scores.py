@@ -13,6 +13,8 @@ MEASURES = ("arrival_bp", "arrival_ticks", "vwap_bp", "vwap_ticks", "filled", "r
 """Of an execution; of all of them more is better."""
 REGIMES = ("all", "1 tick", "2 ticks", "wider")
 """By the spread at the start."""
+LEAST_BLOCKS = 5
+"""Of an interval."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,8 +28,8 @@ class Executions:
     arrival_ticks: np.ndarray
     """float64 [S, E], the same in ticks a share."""
     vwap_bp: np.ndarray
-    """float64 [S, E], advantage against the mean price of what others traded among themselves meanwhile; NaN where they
-    did not."""
+    """float64 [S, E], advantage against the mean price of what others traded among themselves in the whole time of the
+    episode, also after the execution was done; NaN where they did not."""
     vwap_ticks: np.ndarray
     """float64 [S, E]."""
     filled: np.ndarray
@@ -37,9 +39,14 @@ class Executions:
     spread: np.ndarray
     """float64 [E], at the start, ticks; NaN where a side was empty."""
     start: np.ndarray
-    """int [E], number of the start: episodes of one start are not independent."""
+    """int [E], number of the start."""
+    block: np.ndarray
+    """int [E], number of the block of time that the start is of: episodes of one block are not independent."""
 
     def __post_init__(self) -> None:
+        if self.block.shape != self.start.shape:
+            raise InputError(f"Executions.block: expected one of each of {self.start.shape} episodes, got "
+                             f"{self.block.shape}")
         for name in MEASURES:
             found = getattr(self, name)
             if found.ndim != 2 or found.shape != self.reward.shape or found.shape[1:] != self.start.shape:
@@ -47,7 +54,8 @@ class Executions:
                                  f"{found.shape}")
 
 
-def executions(name: str, told: Mapping[str, np.ndarray], reward: np.ndarray, start: np.ndarray) -> Executions:
+def executions(name: str, told: Mapping[str, np.ndarray], reward: np.ndarray, start: np.ndarray, block: np.ndarray
+               ) -> Executions:
     """From what `rl.baselines.Measured` told.
 
     Args:
@@ -56,13 +64,14 @@ def executions(name: str, told: Mapping[str, np.ndarray], reward: np.ndarray, st
         and buys, start_price, start_spread, target, tick.
       reward: [S, E].
       start: int [E].
+      block: int [E].
 
     Examples:
       >>> told = {"traded": 300, "excess": 30_000, "left": 100, "left_excess": 30_000, "others_traded": 500,
       ...         "others_excess": 100_000, "buys": 1, "start_price": 100_000, "start_spread": 2, "target": 400,
       ...         "tick": 100}
       >>> one = executions("twap", {k: np.full((1, 1), float(v)) for k, v in told.items()}, np.zeros((1, 1)),
-      ...                  np.zeros(1, int))
+      ...                  np.zeros(1, int), np.zeros(1, int))
       >>> one.arrival_ticks.item(), one.arrival_bp.item(), one.vwap_ticks.item(), one.filled.item()
       (-1.5, -15.0, 0.5, 0.75)
     """
@@ -75,18 +84,19 @@ def executions(name: str, told: Mapping[str, np.ndarray], reward: np.ndarray, st
     in_bp = 1e4 / of["start_price"]
     return Executions(name, sign * own * in_bp, sign * own / of["tick"], sign * (own - others) * in_bp,
                       sign * (own - others) / of["tick"], of["traded"] / of["target"], np.asarray(reward, np.float64),
-                      of["start_spread"][0], np.asarray(start))
+                      of["start_spread"][0], np.asarray(start), np.asarray(block))
 
 
-def interval(values: np.ndarray, start: np.ndarray, draws: int, seed: int) -> Interval:
-    """The mean of [S, E] and its interval: seeds (where there are two or more) and starts are drawn anew, each whole.
+def interval(values: np.ndarray, block: np.ndarray, draws: int, seed: int) -> Interval:
+    """The mean of [S, E] and its interval: seeds (where there are two or more) and blocks are drawn anew, each whole.
 
-    NaN values are left out.
+    NaN values are left out. With fewer than LEAST_BLOCKS blocks there is no interval, NaN.
     """
-    _, group = np.unique(start, return_inverse=True)
     there = ~np.isnan(values)
     if not there.any():
         return UNKNOWN
+    _, group = np.unique(block[there.any(0)], return_inverse=True)
+    values, there = values[:, there.any(0)], there[:, there.any(0)]
     rows, groups = len(values), group.max() + 1
     sums, counts = np.zeros((rows, groups)), np.zeros((rows, groups))
     np.add.at(sums.T, group, np.where(there, values, 0.0).T)
@@ -96,7 +106,7 @@ def interval(values: np.ndarray, start: np.ndarray, draws: int, seed: int) -> In
     of_group = rng.multinomial(groups, np.full(groups, 1 / groups), draws).astype(float)
     total, count = (np.einsum("ds,sg,dg->d", of_seed, x, of_group) for x in (sums, counts))
     drawn = np.divide(total, count, out=np.full(draws, np.nan), where=count > 0)
-    low, high = percentiles(drawn) if groups > 1 else (np.nan, np.nan)
+    low, high = percentiles(drawn) if groups >= LEAST_BLOCKS else (np.nan, np.nan)
     return Interval(float(sums.sum() / counts.sum()), float(low), float(high))
 
 
@@ -124,7 +134,7 @@ def rows(compared: ComparedAgents, draws: int, seed: int) -> list[dict[str, Any]
       seed: of the draws.
 
     Returns rows with market, contender, against (empty, or what is subtracted, episode by episode), regime, episodes,
-    starts, and of each of MEASURES its mean, and NAME_low and NAME_high, the ends of its interval.
+    starts, blocks, and of each of MEASURES its mean, and NAME_low and NAME_high, the ends of its interval.
     """
     first, *others = compared.contenders
     found = []
@@ -133,10 +143,11 @@ def rows(compared: ComparedAgents, draws: int, seed: int) -> list[dict[str, Any]
             chosen = in_regime(regime, contender.spread)
             row: dict[str, Any] = {
                 "market": compared.market, "contender": contender.name, "against": against.name if against else "",
-                "regime": regime, "episodes": int(chosen.sum()), "starts": len(np.unique(contender.start[chosen]))}
+                "regime": regime, "episodes": int(chosen.sum()), "starts": len(np.unique(contender.start[chosen])),
+                "blocks": len(np.unique(contender.block[chosen]))}
             for name in MEASURES:
                 values = getattr(contender, name) - (getattr(against, name) if against else 0.0)
-                ends = interval(values[:, chosen], contender.start[chosen], draws, seed) if chosen.any() else UNKNOWN
+                ends = interval(values[:, chosen], contender.block[chosen], draws, seed) if chosen.any() else UNKNOWN
                 row |= {name: ends.value, f"{name}_low": ends.low, f"{name}_high": ends.high}
             found.append(row)
     return found
@@ -155,4 +166,6 @@ def lines(found: list[dict[str, Any]]) -> list[str]:
 
 
 def _spelt(row: dict[str, Any], name: str) -> str:
+    if np.isnan(row[f"{name}_low"]):
+        return f"{row[name]:+.2f} (no interval, {row['blocks']} blocks of time)"
     return f"{row[name]:+.2f} ({row[f'{name}_low']:+.2f} to {row[f'{name}_high']:+.2f})"

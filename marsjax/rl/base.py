@@ -153,7 +153,7 @@ class Task(Protocol):
 
     def judge(self, params: Any, state: Any, seen: MarketSeen, fills: TraderFills, trades: StepTrades,
               is_last: Array) -> Judged:
-        """After a step; `is_last`, bool: no other one follows."""
+        """After a step; `is_last`, bool: the episode's time is over with it, not the market before its time."""
 
     def observe(self, params: Any, state: Any, seen: MarketSeen, passed: tuple[Array, Array]) -> jax.Array:
         """float32 [F]; `passed` are the steps made and the steps of an episode."""

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from marsjax.agents.base import Resting
 from marsjax.core import int64, limits
 from marsjax.core.errors import InputError
-from marsjax.core.records import Array, Int64, Order
+from marsjax.core.records import Array, Order
 from marsjax.rl import quotes
 from marsjax.rl.base import Judged, MarketSeen, StepTrades, TraderFills
+from marsjax.rl.execution import excess
 
 MOST_WEIGHT = 2**15
 """Of a profile, all its steps together: products of two of them stay in int32."""
@@ -158,14 +159,15 @@ class MeasuredState(NamedTuple):
 class Measured:
     """An execution task whose `info` says what comparisons need, by a rule or by actions.
 
-    Of each step: traded (shares), excess (sum of volume x (price - price at the start), 1e-4 of the currency x shares),
+    Of each step: traded (shares), excess (sum of volume x (price - mid at the start), 1e-4 of the currency x shares),
     others_traded and others_excess likewise of trades in which it had no part; at the last step left (shares) and
     left_excess, as if they traded at the other side's best price then. The same at all steps: buys (1 or 0),
-    start_price, start_spread (ticks), target.
+    start_price, start_spread (ticks), target. An episode goes on to its last step, also where all is traded before: it
+    earns nothing more, and what others trade is measured over the same time for all.
     """
 
     task: Any
-    """An execution: its state has is_buy, filled and start_price, its params target and lot."""
+    """An execution: its state has is_buy, filled, start_price and start_twice, its params target and lot."""
     steps: int
     """Of an episode."""
     rule: ExecutionRule | None = None
@@ -228,26 +230,22 @@ class Measured:
               is_last: Array) -> Judged:
         """The task's judgement, with more in `info`."""
         judged = self.task.judge(params, state.task, seen, fills, trades, is_last)
-        start, mine = state.task.start_price, judged.state
+        twice, mine = state.task.start_twice, judged.state
         own = int64.add(int64.of_int32(fills.bought), int64.of_int32(fills.sold))
         others, value = int64.subtract(trades.volume, own), int64.subtract(trades.value, fills.value)
-        ask, bid = quotes.touch(seen.view, seen.tick, start)
+        ask, bid = quotes.touch(seen.view, seen.tick, state.task.start_price)
         left = jnp.where(is_last, params.target - mine.filled, 0).astype(jnp.float32)
         traded = int64.to_float32(others)
         numbers = {
-            "traded": int64.to_float32(own), "excess": _excess(fills.value, start, own), "others_traded": traded,
-            "others_excess": _excess(value, start, others), "left": left,
-            "left_excess": left * (jnp.where(mine.is_buy, ask, bid) - start), "buys": mine.is_buy,
-            "start_price": start, "start_spread": state.spread, "target": params.target, "tick": seen.tick}
+            "traded": int64.to_float32(own), "excess": excess(fills.value, twice, own), "others_traded": traded,
+            "others_excess": excess(value, twice, others), "left": left,
+            "left_excess": left * ((2 * jnp.where(mine.is_buy, ask, bid) - twice) / 2), "buys": mine.is_buy,
+            "start_price": twice / 2, "start_spread": state.spread, "target": params.target, "tick": seen.tick}
         info = judged.info | {name: jnp.asarray(x, jnp.float32) for name, x in numbers.items()}
-        return judged._replace(state=MeasuredState(mine, state.step + 1, state.others + traded, state.spread),
-                               info=info)
+        # Never done before its time, so that all contenders are measured against the same span of others' trades.
+        return Judged(MeasuredState(mine, state.step + 1, state.others + traded, state.spread), judged.reward,
+                      jnp.zeros((), bool), info)
 
     def observe(self, params: Any, state: MeasuredState, seen: MarketSeen, passed: tuple[Array, Array]) -> jax.Array:
         """The task's."""
         return self.task.observe(params, state.task, seen, passed)  # type: ignore[no-any-return]
-
-
-def _excess(value: Int64, price: Array, volume: Int64) -> jax.Array:
-    """float32, value - price x volume, exact up to the rounding."""
-    return int64.to_float32(int64.subtract(value, int64.scale(volume, price)))

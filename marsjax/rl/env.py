@@ -22,7 +22,7 @@ from marsjax.core.errors import InputError
 from marsjax.core.keys import typed
 from marsjax.core.records import Array, Order
 from marsjax.market import orders as make
-from marsjax.rl.base import Background, Begun, Judged, Stepped, Task, where
+from marsjax.rl.base import Background, Begun, Judged, Stepped, Task, start_and_words, where
 
 MOST_STEPS = 2**24
 """Of an episode: float32 counts them."""
@@ -109,6 +109,10 @@ class Core:
         state = self._at_start(key_tasks, params, begun)
         return self._observe(params, state), state
 
+    def start_number(self, key: jax.Array, params: Params) -> jax.Array:
+        """int32, which of the background's starts `reset` begins at with this key."""
+        return start_and_words(jax.random.split(typed(key))[0], params.background.start_count)[0]
+
     def step(self, key: jax.Array, state: EpisodeState, actions: tuple[Array, ...], params: Params) -> Transition:
         """One step; where an episode is over by it, a new one begins.
 
@@ -125,9 +129,11 @@ class Core:
         every = jax.tree.map(lambda *x: jnp.stack(x), *sent)
         after = self.background.step(params.background, state.market.state, every)
         time = state.time + 1
-        judged = self._judged(params, state, after, after.is_over | (time >= params.max_steps_in_episode))
+        # What is left is charged where the time is up alone: the value of a truncated episode is estimated.
+        is_late = jnp.asarray(time >= params.max_steps_in_episode)
+        judged = self._judged(params, state, after, is_late)
         all_done = functools.reduce(jnp.logical_and, [one.is_done for one in judged])
-        terminated = jnp.asarray(all_done | (time >= params.max_steps_in_episode))
+        terminated = jnp.asarray(all_done | is_late)
         truncated = jnp.asarray(after.is_over & ~terminated)
         over = terminated | truncated
 
@@ -174,8 +180,8 @@ class MarketEnv:
     """One learner in a market, with the interface of a gymnax environment; `vmap` it over thousands.
 
     `terminated` means that the task is done or its time is over, which its reward and its observation know of;
-    `truncated` that the market could not go on (a recording has no more messages). Either way a new episode begins at
-    once: `info["final_observation"]` is what the step led to.
+    `truncated` that the market could not go on (a recording has no more messages), for which nothing is charged. Either
+    way a new episode begins at once: `info["final_observation"]` is what the step led to.
     """
 
     core: Core = dataclasses.field(metadata={"static": True})

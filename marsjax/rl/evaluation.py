@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.core import limits
+from marsjax.rl.env import MarketEnv
 from marsjax.rl.ppo import GymnaxEnvironment
 
 _NO_NUMBERS = ("terminated", "truncated", "final_observation")
@@ -62,6 +63,13 @@ class Episodes(NamedTuple):
     """float32 [B], what it told at the last step."""
 
 
+class _Keys(NamedTuple):
+    episode: jax.Array
+    """[B]."""
+    draw: jax.Array
+    """int32, folded into those of the actions."""
+
+
 class _Now(NamedTuple):
     state: Any
     seen: jax.Array
@@ -70,8 +78,11 @@ class _Now(NamedTuple):
     found: Episodes
 
 
-def episodes(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, most_steps: int) -> Episodes:
-    """An episode from each of B keys, all in one compiled call; the same key has the same start and the same draws.
+def episodes(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, most_steps: int, draw: int = 0
+             ) -> Episodes:
+    """An episode from each of B keys, all in one compiled call.
+
+    The same key has the same start and the same draws, whatever the other keys are.
 
     Args:
       env: of gymnax's interface; one that is a pytree is an argument of the compiled call.
@@ -79,48 +90,50 @@ def episodes(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array,
       actor: who acts.
       keys: [B].
       most_steps: after which all end.
+      draw: number that is folded into the keys of the actions alone: with another one the same episodes have other
+        draws of the actor.
     """
     limits.check_whole("most_steps", most_steps, 1, limits.STEPS_OF_A_CALL)
     if jax.tree_util.all_leaves([env]):
-        return _of_constant(env, most_steps, params, actor, keys)
-    return _of_pytree(most_steps, env, params, actor, keys)
+        return _of_constant(env, most_steps, params, actor, _Keys(keys, jnp.int32(draw)))
+    return _of_pytree(most_steps, env, params, actor, _Keys(keys, jnp.int32(draw)))
 
 
 def by_step(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, steps: int) -> dict[str, jax.Array]:
     """What `info` tells in each of so many steps, float32 [K, B]; those after an episode's end are of the next one."""
     limits.check_whole("steps", steps, 1, limits.STEPS_OF_A_CALL)
     if jax.tree_util.all_leaves([env]):
-        return jax.jit(_by_step, static_argnums=(0, 4))(env, params, actor, keys, steps)
-    return jax.jit(_by_step, static_argnums=4)(env, params, actor, keys, steps)
+        return jax.jit(_by_step, static_argnums=(0, 4))(env, params, actor, _Keys(keys, jnp.int32(0)), steps)
+    return jax.jit(_by_step, static_argnums=4)(env, params, actor, _Keys(keys, jnp.int32(0)), steps)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _of_constant(env: GymnaxEnvironment, most_steps: int, params: Any, actor: Actor, keys: jax.Array) -> Episodes:
+def _of_constant(env: GymnaxEnvironment, most_steps: int, params: Any, actor: Actor, keys: _Keys) -> Episodes:
     return _episodes(env, params, actor, keys, most_steps)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _of_pytree(most_steps: int, env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array) -> Episodes:
+def _of_pytree(most_steps: int, env: GymnaxEnvironment, params: Any, actor: Actor, keys: _Keys) -> Episodes:
     return _episodes(env, params, actor, keys, most_steps)
 
 
-def _episodes(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, most_steps: int) -> Episodes:
+def _episodes(env: GymnaxEnvironment, params: Any, actor: Actor, keys: _Keys, most_steps: int) -> Episodes:
     def one(now: _Now) -> tuple[_Now, dict[str, jax.Array]]:
         return _stepped(env, params, actor, keys, now)
 
-    first = _first(env, params, actor, keys)
-    empty = dict.fromkeys(jax.eval_shape(one, first)[1], jnp.zeros(len(keys)))
+    first = _first(env, params, actor, keys.episode)
+    empty = dict.fromkeys(jax.eval_shape(one, first)[1], jnp.zeros(len(keys.episode)))
     first = first._replace(found=first.found._replace(sums=empty, last=empty))
     return jax.lax.while_loop(lambda now: (now.step < most_steps) & ~jnp.all(now.found.is_whole),
                               lambda now: one(now)[0], first).found
 
 
-def _by_step(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, steps: int) -> dict[str, jax.Array]:
+def _by_step(env: GymnaxEnvironment, params: Any, actor: Actor, keys: _Keys, steps: int) -> dict[str, jax.Array]:
     def one(now: _Now, _: None) -> tuple[_Now, dict[str, jax.Array]]:
         after, told = _stepped(env, params, actor, keys, now)
         return after._replace(found=now.found), told
 
-    return jax.lax.scan(one, _first(env, params, actor, keys), None, length=steps)[1]
+    return jax.lax.scan(one, _first(env, params, actor, keys.episode), None, length=steps)[1]
 
 
 def _first(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array) -> _Now:
@@ -135,12 +148,27 @@ def starts(env: GymnaxEnvironment, params: Any, keys: jax.Array) -> tuple[Any, A
     return jax.vmap(lambda key: env.reset(jax.random.fold_in(key, 0), params))(keys)
 
 
-def _stepped(env: GymnaxEnvironment, params: Any, actor: Actor, keys: jax.Array, now: _Now
+def start_numbers(env: MarketEnv, params: Any, keys: jax.Array) -> jax.Array:
+    """int32 [B], which of the background's starts the episodes of `episodes` begin at."""
+    return jax.vmap(lambda key: env.core.start_number(jax.random.fold_in(key, 0), params))(keys)
+
+
+def _acted(actor: Actor, now: _Now, keys: jax.Array) -> tuple[Any, jax.Array]:
+    """Memory and actions, each episode by itself with a key of its own [B]."""
+    def one(memory: Any, seen: jax.Array, key: jax.Array) -> tuple[Any, jax.Array]:
+        memory = jax.tree.map(lambda x: x[None], memory)
+        return jax.tree.map(  # type: ignore[no-any-return]
+            lambda x: x[0], actor.act(memory, seen[None], jnp.full(1, now.step == 0), key))
+
+    return jax.vmap(one)(now.memory, now.seen, keys)
+
+
+def _stepped(env: GymnaxEnvironment, params: Any, actor: Actor, keys: _Keys, now: _Now
              ) -> tuple[_Now, dict[str, jax.Array]]:
     """A step of all episodes, and what `info` told in it."""
-    count, was = len(keys), now.found
-    drawn = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, now.step + 1)))(keys)
-    memory, action = actor.act(now.memory, now.seen, jnp.full(count, now.step == 0), drawn[0, 0])
+    count, was = len(keys.episode), now.found
+    drawn = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, now.step + 1)))(keys.episode)
+    memory, action = _acted(actor, now, jax.vmap(jax.random.fold_in, (0, None))(drawn[:, 0], keys.draw))
     seen, state, reward, terminated, truncated, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
         drawn[:, 1], now.state, action, params)
     goes_on = ~was.is_whole

@@ -4,6 +4,7 @@ Actions, features and reward are those of JaxMARL-HFT's execution agent with 13 
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -52,16 +53,25 @@ class ExecutionState(NamedTuple):
     filled: Array
     """int32 shares."""
     start_price: Array
-    """int32, mid at the start, 1e-4 of the currency."""
+    """int32, mid at the start, rounded down to a tick, 1e-4 of the currency: where an empty book is quoted."""
     step: Array
     """int32, steps made."""
+    start_twice: Array
+    """int32, twice the mid at the start, which may be half a tick; what prices are measured from."""
+    before_twice: Array
+    """int32, twice the mid before the orders of the step that comes."""
 
     @classmethod
     def start(cls, side: Array, key: jax.Array, seen: MarketSeen) -> "ExecutionState":
-        """Nothing is traded; the side is drawn where it is -1."""
-        zero = jnp.zeros((), jnp.int32)
+        """Nothing is traded; the side is drawn where it is -1. A start has a mid (`rl.make` refuses others)."""
+        zero, twice = jnp.zeros((), jnp.int32), jnp.asarray(seen.view.mid_price_twice)
         is_buy = jnp.where(side < 0, jax.random.bernoulli(key), side == 1)
-        return cls(is_buy, zero, jnp.asarray(seen.view.mid_price), zero)
+        return cls(is_buy, zero, jnp.asarray(seen.view.mid_price), zero, twice, twice)
+
+    def after(self, traded: Array, seen: MarketSeen) -> "ExecutionState":
+        """A step later, in which so many shares were traded."""
+        before = jnp.where(seen.view.has_mid, seen.view.mid_price_twice, self.before_twice)
+        return self._replace(filled=self.filled + traded, step=self.step + 1, before_twice=before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +82,11 @@ class Execution:
     j-th of these prices: the far touch (it trades at once), the mid (rounded to the tick away from the far touch), the
     near touch, a tick behind it. Orders that stay at their price keep their place in the queue (`rl.quotes.requote`).
 
-    With q shares traded in a step at prices p, V the mean price of what others traded in it (the mid, where they
-    traded nothing), s the mid at the start and d = 1 for a sell, -1 for a buy, the reward is
-    d (sum(p q) - V sum(q)) + lambda d (V - s) sum(q), in ticks x shares over `reward_unit`. At the end of an episode
-    what is left counts as traded `penalty` ticks beyond the mid.
+    With q shares traded in a step at prices p, V the mean price of what others traded in it (where they traded
+    nothing, the mid before the step's orders, which those cannot move), s the mid at the start and d = 1 for a sell,
+    -1 for a buy, the reward is
+    d (sum(p q) - V sum(q)) + lambda d (V - s) sum(q), in ticks x shares over `reward_unit`. When the time of an episode
+    is over, what is left counts as traded `penalty` ticks beyond the mid.
     """
 
     target: int = 600
@@ -95,8 +106,10 @@ class Execution:
         limits.check_whole("Execution.penalty_ticks", self.penalty_ticks, 0, 2**20)
         if self.side not in SIDES:
             raise InputError(f"Execution.side: expected one of {', '.join(SIDES)}, got {self.side!r}")
-        if not self.reward_unit > 0:
-            raise InputError(f"Execution.reward_unit: expected a number above 0, got {self.reward_unit!r}")
+        if not 0 < self.reward_unit < math.inf:
+            raise InputError(f"Execution.reward_unit: expected a finite number above 0, got {self.reward_unit!r}")
+        if not math.isfinite(self.drift_weight):
+            raise InputError(f"Execution.drift_weight: expected a finite number, got {self.drift_weight!r}")
 
     @property
     def actions(self) -> int:
@@ -148,15 +161,15 @@ class Execution:
         traded = fills.bought + fills.sold
         left = params.target - state.filled - traded
         charged = jnp.where(is_last, left, 0)
-        advantage, vwap = against_others(state.start_price, fills, trades, seen)
+        advantage, vwap = against_others(state, fills, trades)
         sign = jnp.where(state.is_buy, -1.0, 1.0).astype(jnp.float32)
         # In 1e-4 of the currency x shares, prices less that of the start.
-        mid = above(seen, state.start_price)
+        mid = above(seen, state.start_twice)
         worst = mid - sign * params.penalty * seen.tick
         gain = sign * (advantage + (worst - vwap) * charged)
         drift = sign * vwap * (traded + charged)
         reward = (gain + params.drift_weight * drift) * (1 / (seen.tick * params.reward_unit))
-        after = state._replace(filled=state.filled + traded, step=state.step + 1)
+        after = state.after(traded, seen)
         info = {"filled": after.filled, "unfilled": charged, "advantage": gain / seen.tick, "drift": drift / seen.tick,
                 "refused": fills.refused}
         return Judged(after, reward.astype(jnp.float32), left <= 0, info)
@@ -177,41 +190,39 @@ def look(target: Array, state: ExecutionState, seen: MarketSeen, passed: tuple[A
     # Row 0 of the depths are asks, which a buy trades with.
     far_depth, near_depth = depth[jnp.where(state.is_buy, 0, 1)], depth[jnp.where(state.is_buy, 1, 0)]
     found = (
-        state.filled * part, state.start_price / 1e7, ~state.is_buy, (far - state.start_price) / 1e5,
-        (near - state.start_price) / 1e5, far_depth / 1e3, near_depth / 1e3,
+        state.filled * part, state.start_twice / 2e7, ~state.is_buy, (2 * far - state.start_twice) / 2e5,
+        (2 * near - state.start_twice) / 2e5, far_depth / 1e3, near_depth / 1e3,
         (target - state.filled) * part, 1 - step * whole, (ask - bid) / 1e4, step / 30, 1.0)
     return jnp.clip(jnp.stack([jnp.asarray(x, jnp.float32) for x in found]), -MOST, MOST)
 
 
-def above(seen: MarketSeen, price: Array) -> jax.Array:
-    """float32: the mid less a price, 1e-4 of the currency; 0 where there is no mid."""
-    twice = jnp.where(seen.view.has_mid, seen.view.mid_price_twice, 2 * price)
-    return (twice - 2 * price).astype(jnp.float32) / 2
+def above(seen: MarketSeen, twice: Array) -> jax.Array:
+    """float32: the mid less half of `twice`, 1e-4 of the currency; 0 where there is no mid."""
+    mid = jnp.where(seen.view.has_mid, seen.view.mid_price_twice, twice)
+    return (mid - twice).astype(jnp.float32) / 2
 
 
-def against_others(base: Array, fills: TraderFills, trades: StepTrades, seen: MarketSeen
-                   ) -> tuple[jax.Array, jax.Array]:
+def against_others(state: ExecutionState, fills: TraderFills, trades: StepTrades) -> tuple[jax.Array, jax.Array]:
     """How a trader's prices compare with the others' in a step, exact up to the last division.
 
     Args:
-      base: int32, a price near the market, 1e-4 of the currency.
+      state: before the step.
       fills: the trader's.
       trades: all of the market.
-      seen: after the step.
 
     Returns:
       float32, sum over its trades of volume x (price - V), 1e-4 of the currency x shares; and float32, V less the
-      base. V is the mean price of trades in which the trader had no part, the mid where there were none.
+      mid at the start. V is the mean price of trades in which the trader had no part; where there were none, the mid
+      before the step's orders: a mid after them could be moved by the trader's own.
     """
     own = int64.add(int64.of_int32(fills.bought), int64.of_int32(fills.sold))
     others, value = int64.subtract(trades.volume, own), int64.subtract(trades.value, fills.value)
-    spent = int64.to_float32(_over(value, base, others))
     volume = int64.to_float32(others)
-    vwap = jnp.where(volume > 0, spent / jnp.maximum(volume, 1), above(seen, base))
-    traded = int64.to_float32(own)
-    return int64.to_float32(_over(fills.value, base, own)) - vwap * traded, vwap
+    before = (state.before_twice - state.start_twice).astype(jnp.float32) / 2
+    vwap = jnp.where(volume > 0, excess(value, state.start_twice, others) / jnp.maximum(volume, 1), before)
+    return excess(fills.value, state.start_twice, own) - vwap * int64.to_float32(own), vwap
 
 
-def _over(value: Int64, base: Array, volume: Int64) -> Int64:
-    """value - base x volume."""
-    return int64.subtract(value, int64.scale(volume, base))
+def excess(value: Int64, twice: Array, volume: Int64) -> jax.Array:
+    """float32, value - volume x twice / 2, exact up to the rounding."""
+    return int64.to_float32(int64.subtract(int64.add(value, value), int64.scale(volume, twice))) / 2

@@ -20,7 +20,7 @@ from marsjax.rl.env import Core, MarketEnv, Params
 from marsjax.rl.execution import Execution
 from marsjax.rl.market_making import MarketMaking
 from marsjax.rl.marl import MarlEnv
-from marsjax.rl.model import Model
+from marsjax.rl.model import Model, ModelStarts
 from marsjax.rl.noise import Noise
 from marsjax.rl.passing import Stride
 from marsjax.rl.quotes import MOST_ORDERS
@@ -44,7 +44,8 @@ def make(task: str | Task, *, background: str, steps: int = 64, **options: Any) 
       steps: of an episode.
       **options: of `replayed`, `noisy` or `modelled`.
 
-    InputError for a name that is none, and as those functions raise it.
+    InputError for a name that is none, for a start at which nothing rests and nothing was traded yet, which has no
+    price to measure from, and as those functions raise it.
 
     Examples:
       >>> from marsjax.sim.initial import Warmup
@@ -90,7 +91,17 @@ def _made(tasks: Sequence[str | Task], background: str, steps: int, options: dic
     most = max([MOST_ORDERS, *(task.most_orders for task in found)])
     market, data = BACKGROUNDS[background](steps, **{"most_orders": most} | options)
     core = Core(market, tuple(found))
-    return core, core.default_params(data, steps)
+    params = core.default_params(data, steps)
+    _check_prices(data)
+    return core, params
+
+
+def _check_prices(data: Any) -> None:
+    book = data.begun.market.book if isinstance(data, ModelStarts) else data.starts.book
+    none = np.flatnonzero(~np.any(np.asarray(book.volume) > 0, axis=(-1, -2)) & (np.asarray(book.last_price) <= 0))
+    if none.size:
+        raise InputError(f"rl.make: starts: expected an order or a trade before each, got none before number {none[0]} "
+                         f"of {book.last_price.shape[0]}: begin later")
 
 
 def replayed(steps: int, *, feed: DayFeed, between_ns: tuple[int, int], starts: int = 64, stride: Stride | None = None,
@@ -124,12 +135,11 @@ def replayed(steps: int, *, feed: DayFeed, between_ns: tuple[int, int], starts: 
 
 def _long_enough(data: Recording, needed: int) -> Recording:
     """Without the starts that fewer messages than needed follow; InputError if there is no other."""
-    keeps = np.asarray(data.first) + max(needed, 1) <= data.message_count
+    keeps = np.asarray(data.first) + max(needed, 1) <= np.asarray(data.end)
     if not keeps.any():
         raise InputError(f"rl.make: expected {needed} messages after a start, got at most "
                          f"{data.message_count - int(data.first[0])}: fewer steps or messages a step, or a later end")
-    starts, first, time = jax.tree.map(lambda x: jnp.asarray(x)[keeps], (data.starts, data.first, data.time))
-    return Recording(data.messages, starts, first, time)
+    return data.only(keeps)
 
 
 def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, stride: Stride | None = None,

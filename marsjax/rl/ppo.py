@@ -26,6 +26,7 @@ import optax
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.rl import policy as policies
+from marsjax.rl.env import MarketEnv
 from marsjax.rl.policy import Moments, NetworkSpec, Policy, PolicySpec
 
 MOST_STEPS = 2**31 - 1
@@ -181,6 +182,8 @@ class RolloutBatch(NamedTuple):
 
 def policy_spec(spec: PPOSpec, env: GymnaxEnvironment, params: Any) -> PolicySpec:
     """Of a policy for an environment; InputError unless observations are vectors and actions whole numbers."""
+    if isinstance(env, MarketEnv):  # whose spaces are gymnax's, which need not be installed
+        return PolicySpec(env.task.features, (env.task.actions,), spec.network)
     shape = tuple(env.observation_space(params).shape)
     if len(shape) != 1:
         raise InputError(f"{type(env).__name__}: expected observations [D], got {list(shape)}; flatten them")

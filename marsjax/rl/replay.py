@@ -44,6 +44,10 @@ class Recording:
     """int32 [S], number of the first message after each start."""
     time: Time
     """[S], of the starts."""
+    end: jax.Array
+    """int32 [S], number of the message after the last one of each start's own day."""
+    until: Time
+    """[S], until when each start's day goes on."""
 
     @property
     def message_count(self) -> int:
@@ -55,6 +59,12 @@ class Recording:
         """S."""
         return int(self.first.shape[-1])
 
+    def only(self, places: np.ndarray) -> "Recording":
+        """With some of the starts: their numbers, or bool [S]."""
+        kept = jax.tree.map(lambda x: jnp.asarray(x)[places], (self.starts, self.first, self.time, self.end,
+                                                               self.until))
+        return Recording(self.messages, *kept)
+
 
 class ReplayState(NamedTuple):
     """One replayed market in an episode."""
@@ -64,11 +74,15 @@ class ReplayState(NamedTuple):
     """int32, number of the next message."""
     time: Time
     """The clock."""
+    end: Array
+    """int32, number of the message after the last one of its day."""
+    until: Time
+    """Until when its day goes on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """A market of replayed messages."""
+    """A market of replayed messages. It is over after its day's last message; in steps of time, at the day's end."""
 
     market: MarketSpec
     """The feed's (`DayFeed.venue`), with accounts for the traders."""
@@ -83,9 +97,10 @@ class Replay:
     def begin(self, data: Recording, key: jax.Array) -> Begun:
         """One of the starts, each as likely as the others."""
         number, _ = start_and_words(key, data.start_count)
-        market, first, time = jax.tree.map(lambda x: x[number], (data.starts, data.first, data.time))
+        market, first, time, end, until = jax.tree.map(
+            lambda x: x[number], (data.starts, data.first, data.time, data.end, data.until))
         seen, resting = passing.seen_of(self.market, self.accounts, market, time)
-        return Begun(ReplayState(market, first, time), seen, resting)
+        return Begun(ReplayState(market, first, time, end, until), seen, resting)
 
     def renew(self, data: Recording, key: jax.Array, done: Array, old: Begun) -> Begun:
         """Where `done`, a new start."""
@@ -99,26 +114,26 @@ class Replay:
         until = times.add(state.time, times.of_ns(span)) if span else state.time
 
         def one(flow: Flow) -> Flow:
-            order = _message(data, flow.cursor)
+            order = _message(data, flow.cursor, state.end)
             market, _ = exchange.submit(self.market, flow.market, _of_what_is_left(flow.market, order))
             fills = passing.counted(self.accounts, flow.market, market, flow.fills)
             return Flow(market, flow.cursor + 1, fills)
 
         def is_due(flow: Flow) -> Array:
-            return (flow.cursor < data.message_count) & ~times.before(until, _message(data, flow.cursor).time)
+            return (flow.cursor < state.end) & ~times.before(until, _message(data, flow.cursor, state.end).time)
 
         flow = passing.go_on(self.stride, flow, one, is_due)
         time = until if span else times.select(times.before(state.time, flow.market.time), flow.market.time, state.time)
-        after = ReplayState(flow.market, flow.cursor, time)
-        return passing.stepped(self.market, self.accounts, state.market, flow,
-                               (after, time, flow.cursor >= data.message_count))
+        after = state._replace(market=flow.market, next=flow.cursor, time=time)
+        is_over = ~times.before(time, state.until) if span else flow.cursor >= state.end
+        return passing.stepped(self.market, self.accounts, state.market, flow, (after, time, is_over))
 
 
-def _message(data: Recording, number: Array) -> Order:
-    """One message; Kind.NONE beyond the last."""
+def _message(data: Recording, number: Array, end: Array) -> Order:
+    """One message; Kind.NONE from number `end` on."""
     row = data.messages[jnp.minimum(number, data.message_count - 1)]
     order = Order(Time(row[0], row[1]), **{name: row[2 + i] for i, name in enumerate(_COLUMNS)})
-    return dataclasses.replace(order, kind=jnp.where(number < data.message_count, order.kind, jnp.int32(Kind.NONE)))
+    return dataclasses.replace(order, kind=jnp.where(number < end, order.kind, jnp.int32(Kind.NONE)))
 
 
 def _of_what_is_left(market: Market, order: Order) -> Order:
@@ -169,8 +184,10 @@ def record(market: MarketSpec, feed: DayFeed, starts_ns: Sequence[int], until_ns
     rows = np.stack([every.time.s, every.time.ns, *(getattr(every, name) for name in _COLUMNS)], axis=-1)[skipped:]
     starts = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *books)
     starts = dataclasses.replace(starts, next_id=jnp.maximum(starts.next_id, _free_id(every)))
-    return Recording(jnp.asarray(rows, jnp.int32), starts, jnp.asarray(np.array(first) - skipped, jnp.int32),
-                     jax.tree.map(jnp.asarray, times.from_ns(np.array(starts_ns))))
+    time, until = (jax.tree.map(jnp.asarray, times.from_ns(np.array(x)))
+                   for x in (starts_ns, [until_ns] * len(starts_ns)))
+    return Recording(jnp.asarray(rows, jnp.int32), starts, jnp.asarray(np.array(first) - skipped, jnp.int32), time,
+                     jnp.full(len(first), len(rows), jnp.int32), until)
 
 
 def _free_id(orders: Order) -> int:

@@ -5,6 +5,7 @@ advantage, alpha falling once 95% are fulfilled. How a slice is sent, and the un
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,8 @@ class SlicedExecution:
 
     The reward of a step is alpha x traded / target + the price advantage: the sum over its trades of
     volume x (V - price) for a buy, its negative for a sell, over target x the mid at the start, in basis points. V is
-    the mean price of what others traded in the step, the mid where they traded nothing. `lowered` makes alpha smaller.
+    the mean price of what others traded in the step; where they traded nothing, the mid before the step's orders.
+    `lowered` makes alpha smaller.
     """
 
     target: int = 6_000
@@ -70,6 +72,8 @@ class SlicedExecution:
         limits.check_whole("SlicedExecution.slices", self.slices, 1, 2**15)
         if self.side not in SIDES:
             raise InputError(f"SlicedExecution.side: expected one of {', '.join(SIDES)}, got {self.side!r}")
+        if not math.isfinite(self.alpha):
+            raise InputError(f"SlicedExecution.alpha: expected a finite number, got {self.alpha!r}")
 
     @property
     def actions(self) -> int:
@@ -107,7 +111,9 @@ class SlicedExecution:
         ratio, reach = jnp.asarray(action, jnp.int32) // REACHES, jnp.asarray(action, jnp.int32) % REACHES
         left = params.target - state.filled
         due = jnp.clip(_due(params, state.step) - state.filled, 0, left)
-        waits = due // params.lot * ratio // (RATIOS - 1) * params.lot
+        # Whole lots x ratio / 10, rounded down, without passing 2**31.
+        lots, whole = due // params.lot, RATIOS - 1
+        waits = (lots // whole * ratio + lots % whole * ratio // whole) * params.lot
         near, far = jnp.where(state.is_buy, bid, ask), jnp.where(state.is_buy, ask, bid)
         far += jnp.where(state.is_buy, reach, -reach) * seen.tick
         # One order waits and one reaches out, so that no more than R ever rest.
@@ -119,11 +125,11 @@ class SlicedExecution:
               trades: StepTrades, is_last: Array) -> Judged:
         """What a step was worth."""
         traded = fills.bought + fills.sold
-        advantage, _ = against_others(state.start_price, fills, trades, seen)
+        advantage, _ = against_others(state, fills, trades)
         sign = jnp.where(state.is_buy, -1.0, 1.0).astype(jnp.float32)
         part = 1 / params.target.astype(jnp.float32)
-        better = sign * advantage * part * (1e4 / jnp.maximum(state.start_price, 1).astype(jnp.float32))
-        after = state._replace(filled=state.filled + traded, step=state.step + 1)
+        better = sign * advantage * part * (2e4 / jnp.maximum(state.start_twice, 1).astype(jnp.float32))
+        after = state.after(traded, seen)
         info = {"filled": after.filled, "unfilled": jnp.where(is_last, params.target - after.filled, 0),
                 "advantage": better, "fulfilment": after.filled * part, "refused": fills.refused}
         return Judged(after, params.alpha * (traded * part) + better, after.filled >= params.target, info)

@@ -18,6 +18,8 @@ from marsjax.rl.evaluation import Actor, Constant
 from marsjax.rl.policy import Policy
 from marsjax.studies.agent_markets import AgentMarket
 
+_EPISODES, _RULES = 0x6570, 0x7275
+"""Folded into the seed's key."""
 RULES = ("twap", "patient_twap", "vwap", "participation", "immediate")
 AGENT = "agent"
 
@@ -44,22 +46,34 @@ class ComparisonSpec:
         if len(set(self.rules)) < len(self.rules) or not set(self.rules) <= set(RULES):
             raise InputError(f"ComparisonSpec.rules: expected some of {', '.join(RULES)}, got {self.rules!r}")
 
+    def keys(self, of_rules: bool = False) -> jax.Array:
+        """Of the episodes, or of those in which rules learn what others trade; no other draw is of these."""
+        return episode_keys(self.seed, self.episodes, of_rules)
 
-def compared(spec: ComparisonSpec, market: AgentMarket, policies: Sequence[Policy]) -> ComparedAgents:
-    """Agents of S seeds (the first contender) and the rules in the held-out starts of a market.
+
+def episode_keys(seed: int, episodes: int, of_rules: bool = False) -> jax.Array:
+    """Typed keys of the episodes of a comparison, or of those in which rules learn; no other draw is of these."""
+    return jax.random.split(jax.random.fold_in(jax.random.key(seed), _RULES if of_rules else _EPISODES), episodes)
+
+
+def rules(spec: ComparisonSpec, market: AgentMarket) -> tuple[ExecutionRule, ...]:
+    """The rules to compare with in a market.
 
     What a rule has to know of the market beforehand (VWAP its volume by step, participation the ratio that comes to the
-    target) comes from the starts that were trained on.
+    target) comes from the starts that are trained on, and from other draws than those of the comparison. InputError
+    where others trade nothing there.
     """
-    steps = int(market.held.max_steps_in_episode)
-    keys = jax.random.split(jax.random.key(spec.seed), spec.episodes)
-    start = start_numbers(market, keys)
+    volumes = _volumes(spec, market) if {"vwap", "participation"} & set(spec.rules) else None
+    target = int(np.asarray(market.held.tasks[0].target))
+    return tuple(rule_of(name, spec.patience, volumes, target) for name in spec.rules)
+
+
+def compared(spec: ComparisonSpec, market: AgentMarket, policies: Sequence[Policy], against: Sequence[ExecutionRule]
+             ) -> ComparedAgents:
+    """Agents of S seeds (the first contender) and rules in the held-out starts of a market."""
     agents = [dataclasses.replace(policy, is_greedy=spec.is_greedy) for policy in policies]
-    contenders = [_executions(AGENT, market, None, agents, keys, start)]
-    volumes = None if not {"vwap", "participation"} & set(spec.rules) else _volumes(market, keys, steps)
-    for name in spec.rules:
-        rule = rule_of(name, spec.patience, volumes, int(np.asarray(market.held.tasks[0].target)))
-        contenders.append(_executions(name, market, rule, [Constant()], keys, start))
+    contenders = [_executions(spec, AGENT, market, None, agents)]
+    contenders += [_executions(spec, rule.name, market, rule, [Constant()]) for rule in against]
     return ComparedAgents(market.name, tuple(contenders))
 
 
@@ -84,26 +98,23 @@ def _measured(market: AgentMarket, rule: ExecutionRule | None, params: Params) -
     return MarketEnv(Core(market.core.background, (task,)), params)
 
 
-def _volumes(market: AgentMarket, keys: jax.Array, steps: int) -> np.ndarray:
+def _volumes(spec: ComparisonSpec, market: AgentMarket) -> np.ndarray:
     """What others trade in each step, in the mean, float [K], where nobody executes."""
-    told = evaluation.by_step(_measured(market, None, market.train), market.train, Constant(), keys, steps)
+    steps = int(market.train.max_steps_in_episode)
+    told = evaluation.by_step(_measured(market, None, market.train), market.train, Constant(),
+                              spec.keys(of_rules=True), steps)
     return np.asarray(told["others_traded"], np.float64).mean(axis=1)
 
 
-def start_numbers(market: AgentMarket, keys: jax.Array) -> np.ndarray:
-    """Which of the starts each episode has: those are the same that look the same."""
-    seen = evaluation.starts(market.env, market.held, keys)[1].market.seen
-    looks = np.stack([np.asarray(x, np.int64).reshape(len(keys), -1)[:, i] for x in jax.tree.leaves(
-        (seen.time, seen.view.mid_price_twice, seen.depth)) for i in range(np.size(x) // len(keys))], axis=-1)
-    return np.asarray(np.unique(looks, axis=0, return_inverse=True)[1]).ravel()
-
-
-def _executions(name: str, market: AgentMarket, rule: ExecutionRule | None, actors: Sequence[Actor], keys: jax.Array,
-                start: np.ndarray) -> Executions:
-    env, steps = _measured(market, rule, market.held), int(market.held.max_steps_in_episode)
-    found: list[Any] = [evaluation.episodes(env, market.held, actor, keys, steps) for actor in actors]
+def _executions(spec: ComparisonSpec, name: str, market: AgentMarket, rule: ExecutionRule | None,
+                actors: Sequence[Actor]) -> Executions:
+    env, steps, keys = _measured(market, rule, market.held), int(market.held.max_steps_in_episode), spec.keys()
+    found: list[Any] = [evaluation.episodes(env, market.held, actor, keys, steps, draw=number)
+                        for number, actor in enumerate(actors)]
+    start = np.asarray(evaluation.start_numbers(env, market.held, keys))
     summed = ("traded", "excess", "others_traded", "others_excess", "left", "left_excess")
     fixed = ("buys", "start_price", "start_spread", "target", "tick")
     told = {key: np.stack([np.asarray(one.sums[key]) for one in found]) for key in summed}
     told |= {key: np.stack([np.asarray(one.last[key]) for one in found]) for key in fixed}
-    return agent_scores.executions(name, told, np.stack([np.asarray(one.reward) for one in found]), start)
+    return agent_scores.executions(name, told, np.stack([np.asarray(one.reward) for one in found]), start,
+                                   market.blocks[start])

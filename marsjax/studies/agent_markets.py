@@ -19,6 +19,7 @@ from marsjax.rl.base import Background, Task
 from marsjax.rl.env import Core, MarketEnv, Params
 from marsjax.rl.execution import Execution
 from marsjax.rl.market_making import MarketMaking
+from marsjax.rl.noise import NoiseStarts
 from marsjax.rl.passing import Stride
 from marsjax.rl.replay import Recording
 from marsjax.sim.initial import resize
@@ -144,6 +145,8 @@ class AgentMarket(NamedTuple):
     """With the starts that are trained on."""
     held: Params
     """With those that are held out."""
+    blocks: np.ndarray
+    """int [S], of each start that is held out: its block of time. What is of one block is not independent."""
 
     @property
     def env(self) -> MarketEnv:
@@ -153,7 +156,7 @@ class AgentMarket(NamedTuple):
 
 def replayed(spec: EpisodeTimes, market: MarketSpec, feeds: Sequence[DayFeed], spans: Sequence[Spans]) -> AgentMarket:
     """Days replayed; InputError where a day has no place for an episode in one of its spans."""
-    found: list[list[Any]] = [[], []]
+    found: list[list[Recording]] = [[], []]
     background: Background | None = None
     for feed, span in zip(feeds, spans, strict=True):
         for into, between, count in ((found[0], (span.begin_ns, span.held_ns), spec.starts),
@@ -164,17 +167,19 @@ def replayed(spec: EpisodeTimes, market: MarketSpec, feeds: Sequence[DayFeed], s
             into.append(two_sided(feed.name, data))
     if background is None:
         raise InputError("agent_markets: expected a day of orders at least, got none")
-    return _of(spec, "replay", background, joined(found[0]), joined(found[1]))
+    blocks = blocks_of(spec, [times.to_ns(jax.tree.map(np.asarray, each.time)) for each in found[1]])
+    return _of(spec, "replay", background, (joined(found[0]), joined(found[1])), blocks)
 
 
 def noisy(spec: EpisodeTimes, market: MarketSpec, noise: NoiseMarket) -> AgentMarket:
     """The noise agent; books that are held out come of other draws."""
     market = dataclasses.replace(market, accounts=2)
-    background, train = named.noisy(spec.steps, starts=spec.starts, agent=noise.agent, market=market,
-                                    warmup=noise.warmup, stride=Stride(0, spec.step_ns),
-                                    most_orders=spec.most_orders)
-    held = background.starts(spec.held_starts, seed=noise.seed + 1, warmup=noise.warmup)  # type: ignore[attr-defined]
-    return _of(spec, "noise", background, train, held)
+    background, _ = named.noisy(spec.steps, starts=1, agent=noise.agent, market=market, warmup=noise.warmup,
+                                stride=Stride(0, spec.step_ns), most_orders=spec.most_orders)
+    train, held = (background.starts(count, seed=seed, warmup=noise.warmup)  # type: ignore[attr-defined]
+                   for count, seed in ((spec.starts, noise.seed), (spec.held_starts, noise.seed + 1)))
+    train, held = (_two_sided_books(each) for each in (train, held))
+    return _of(spec, "noise", background, (train, held), np.arange(held.start_count))
 
 
 def modelled(spec: EpisodeTimes, market: MarketSpec, prepared: PreparedModel, feeds: Sequence[DayFeed],
@@ -182,6 +187,7 @@ def modelled(spec: EpisodeTimes, market: MarketSpec, prepared: PreparedModel, fe
     """An order model that answers, from the states of days at the times that replays start from."""
     market = dataclasses.replace(market, accounts=max(market.accounts, ACCOUNT + 1))
     states: list[list[Any]] = [[], []]
+    days: list[np.ndarray] = []
     for feed, span in zip(feeds, spans, strict=True):
         parts = []
         for between, count in (((span.begin_ns, span.held_ns), spec.starts), ((span.held_ns, span.until_ns),
@@ -190,8 +196,10 @@ def modelled(spec: EpisodeTimes, market: MarketSpec, prepared: PreparedModel, fe
             parts.append(start_times(spec, between, count))
         every = starts.states_of_feed(market, prepared, feed, sorted({*parts[0], *parts[1]})).starts
         at = dict(zip(sorted({*parts[0], *parts[1]}), every, strict=True))
-        for into, part in zip(states, parts, strict=True):
-            into += [at[time_ns] for time_ns in part if _are_two_sided(at[time_ns].market.book).all()]
+        kept = [[time_ns for time_ns in part if _are_two_sided(at[time_ns].market.book).all()] for part in parts]
+        for into, part in zip(states, kept, strict=True):
+            into += [at[time_ns] for time_ns in part]
+        days.append(np.array(kept[1], np.int64))
     if not all(states):
         raise InputError(f"{', '.join(feed.name for feed in feeds)}: expected starts with orders on both sides, got "
                          "none; begin later")
@@ -199,13 +207,34 @@ def modelled(spec: EpisodeTimes, market: MarketSpec, prepared: PreparedModel, fe
     (background, train), (_, held) = (named.BACKGROUNDS["model"](
         spec.steps, model=prepared.model, market=market, starts=[resize(one, capacity) for one in part],
         step_ns=spec.step_ns, account=ACCOUNT, most_orders=spec.most_orders) for part in states)
-    return _of(spec, "model", background, train, held)
+    return _of(spec, "model", background, (train, held), blocks_of(spec, days))
 
 
 def start_times(spec: EpisodeTimes, between_ns: tuple[int, int], count: int) -> list[int]:
     """At most `count` times, evenly spaced, whose episodes fit in a span of a day."""
     last_ns = between_ns[1] - spec.steps * spec.step_ns
     return [int(x) for x in np.unique(np.linspace(between_ns[0], last_ns, count).astype(np.int64))]
+
+
+def blocks_of(spec: EpisodeTimes, days: Sequence[np.ndarray]) -> np.ndarray:
+    """int [S], the block of each start, those of all days one after the other.
+
+    Episodes overlap whose starts are less than an episode apart. A block is of one day, and the starts of a day are cut
+    into blocks of two episodes' length at least; a shorter day is one block.
+
+    Args:
+      spec: of the episodes.
+      days: times of the starts of each day, int64 nanoseconds since midnight.
+    """
+    found: list[np.ndarray] = []
+    for time_ns in days:
+        if time_ns.size:
+            after = time_ns - time_ns.min()
+            length = int(after.max()) + 1
+            count = max(length // (2 * spec.steps * spec.step_ns), 1)
+            block = np.minimum(after // (length // count), count - 1)
+            found.append(block + (found[-1].max() + 1 if found else 0))
+    return np.concatenate(found)
 
 
 def spans_of(feed: DayFeed, share: float, between_ns: tuple[int, int] | None = None) -> Spans:
@@ -226,12 +255,11 @@ def spans_of(feed: DayFeed, share: float, between_ns: tuple[int, int] | None = N
 
 
 def joined(recordings: Sequence[Recording]) -> Recording:
-    """Recordings of several days as one: an episode starts in any of them, and ends before its messages do."""
+    """Recordings of several days as one: an episode starts in any of them, and knows the messages of that day alone."""
     passed = np.cumsum([0, *(each.message_count for each in recordings[:-1])])
-    starts, time = (jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
-                    for parts in ([each.starts for each in recordings], [each.time for each in recordings]))
-    first = jnp.concatenate([each.first + int(n) for each, n in zip(recordings, passed, strict=True)])
-    return Recording(jnp.concatenate([each.messages for each in recordings]), starts, first, time)
+    moved = [dataclasses.replace(each, first=each.first + int(n), end=each.end + int(n))
+             for each, n in zip(recordings, passed, strict=True)]
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *moved)  # type: ignore[no-any-return]
 
 
 def two_sided(name: str, recording: Recording) -> Recording:
@@ -242,9 +270,15 @@ def two_sided(name: str, recording: Recording) -> Recording:
     keeps = np.flatnonzero(_are_two_sided(recording.starts.book))
     if not keeps.size:
         raise InputError(f"{name}: expected starts with orders on both sides, got none; begin later")
-    starts, first, time = jax.tree.map(lambda x: jnp.asarray(x)[keeps], (recording.starts, recording.first,
-                                                                         recording.time))
-    return Recording(recording.messages, starts, first, time)
+    return recording.only(keeps)
+
+
+def _two_sided_books(data: NoiseStarts) -> NoiseStarts:
+    """Likewise of books of the noise agent."""
+    keeps = np.flatnonzero(_are_two_sided(data.starts.book))
+    if not keeps.size:
+        raise InputError("the noise agent: expected starts with orders on both sides, got none; a longer warm-up")
+    return jax.tree.map(lambda x: jnp.asarray(x)[keeps], data)  # type: ignore[no-any-return]
 
 
 def _are_two_sided(book: Book) -> np.ndarray:
@@ -259,6 +293,8 @@ def _check_room(spec: EpisodeTimes, name: str, between_ns: tuple[int, int]) -> N
                          "fewer steps, shorter ones, or a longer span")
 
 
-def _of(spec: EpisodeTimes, name: str, background: Background, train: Any, held: Any) -> AgentMarket:
+def _of(spec: EpisodeTimes, name: str, background: Background, data: tuple[Any, Any], blocks: np.ndarray
+        ) -> AgentMarket:
     core = Core(background, (spec.task(),))
-    return AgentMarket(name, core, *(core.default_params(data, spec.steps) for data in (train, held)))
+    train, held = (core.default_params(each, spec.steps) for each in data)
+    return AgentMarket(name, core, train, held, blocks)

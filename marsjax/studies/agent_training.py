@@ -22,6 +22,8 @@ _OF_NETWORK = ("width", "layers", "memory")
 _OF_PPO = ("envs", "length", "epochs", "minibatches", "rate", "anneal", "discount", "trace", "clip", "entropy")
 PPO_KEYS = ("train_steps", *_OF_PPO, *_OF_NETWORK)
 """What `ppo_spec` takes."""
+_TRAINING = 0x7061
+"""Folded into the seed's key."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,24 +35,27 @@ class AgentTraining:
     """Agents, which differ in all draws."""
     seed: int = 0
     looks: int = 10
-    """Times that it is told how far the training is."""
+    """Times at most that it is told how far the training is; no result depends on it."""
 
     def __post_init__(self) -> None:
         limits.check_whole("AgentTraining.seeds", self.seeds, 1, 1024)
         limits.check_whole("AgentTraining.seed", self.seed, 0, limits.SEED)
         limits.check_whole("AgentTraining.looks", self.looks, 1, 2**16)
 
-    def evenly(self) -> tuple[PPOSpec, int]:
-        """The spec of a training whose updates are a multiple of the looks, and the updates between two of them.
+    def parts(self) -> list[int]:
+        """Updates between two looks: all alike but for the last part, which may have fewer; all `ppo.updates` together.
 
         Examples:
-          >>> spec, each = AgentTraining(PPOSpec(steps=10_000, envs=4, length=128), looks=4).evenly()
-          >>> spec.updates, each
-          (16, 4)
+          >>> AgentTraining(PPOSpec(steps=10_000, envs=4, length=128), looks=4).parts()
+          [5, 5, 5, 4]
         """
-        looks = min(self.looks, self.ppo.updates)
-        each = self.ppo.updates // looks
-        return dataclasses.replace(self.ppo, steps=each * looks * self.ppo.envs * self.ppo.length), each
+        each = -(-self.ppo.updates // self.looks)
+        whole, rest = divmod(self.ppo.updates, each)
+        return [each] * whole + [rest] * (rest > 0)
+
+    def keys(self) -> jax.Array:
+        """[S], of each agent; no other draw with the same seed is of these."""
+        return jax.random.split(jax.random.fold_in(jax.random.key(self.seed), _TRAINING), self.seeds)
 
 
 class TrainedAgents(NamedTuple):
@@ -84,20 +89,20 @@ def train(training: AgentTraining, env: MarketEnv, params: Params, on_line: Call
 
     InputError where the weights are no finite numbers any more.
     """
-    spec, each = training.evenly()
-    keys = jax.random.split(jax.random.key(training.seed), training.seeds)
-    learner: Any = ppo.begin(spec, env, params, keys)
+    spec, done = training.ppo, 0
+    learner: Any = ppo.begin(spec, env, params, training.keys())
     found: list[dict[str, np.ndarray]] = []
-    for look in range(spec.updates // each):
-        learner, curves = ppo.learn(spec, env, params, learner, each)
+    for count in training.parts():
+        learner, curves = ppo.learn(spec, env, params, learner, count)
+        done += count
         found.append({name: np.asarray(x) for name, x in curves.items()})
         if not np.isfinite(found[-1]["value_loss"]).all():
-            raise InputError(f"agent training: the loss is no finite number after update {(look + 1) * each}; lower "
-                             f"the rate ({spec.rate})")
+            raise InputError(f"agent training: the loss is no finite number after update {done}; lower the rate "
+                             f"({spec.rate})")
         reward = found[-1]["reward"]
         there = reward[~np.isnan(reward)]
         shown = f"{there.mean():+.4f}" if there.size else "no episode ended"
-        on_line(f"steps {(look + 1) * each * spec.envs * spec.length}: reward {shown}, entropy "
+        on_line(f"steps {done * spec.envs * spec.length}: reward {shown}, entropy "
                 f"{found[-1]['entropy'].mean():.3f}")
     whole = {name: np.concatenate([part[name] for part in found], axis=-1) for name in found[0]}
     policies = tuple(ppo.policy_of(spec, env, params, ppo.of_seed(learner, seed)) for seed in range(training.seeds))

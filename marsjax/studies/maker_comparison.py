@@ -16,7 +16,7 @@ from marsjax.rl.evaluation import Actor, Constant
 from marsjax.rl.making_rules import FixedRule, MakingRule, StoikovRule, ruled
 from marsjax.rl.market_making import MarketMaking
 from marsjax.rl.policy import Policy
-from marsjax.studies.agent_comparison import AGENT, start_numbers
+from marsjax.studies.agent_comparison import AGENT, episode_keys
 from marsjax.studies.agent_markets import AgentMarket
 
 RULES = ("avellaneda_stoikov", "fixed")
@@ -71,10 +71,10 @@ def rows(spec: MakerComparisonSpec, market: AgentMarket, policies: Sequence[Poli
 
     Returns a row of each contender, and of what the agent has more than each rule, episode by episode: market,
     contender, against (empty, or the rule), episodes, starts, and of each of MEASURES its mean, and NAME_low and
-    NAME_high, the ends of its bootstrap interval over seeds and starts.
+    NAME_high, the ends of its bootstrap interval over seeds and blocks of time (`AgentMarket.blocks`).
     """
-    keys = jax.random.split(jax.random.key(spec.seed), spec.episodes)
-    start = start_numbers(market, keys)
+    keys = episode_keys(spec.seed, spec.episodes)
+    start = np.asarray(evaluation.start_numbers(market.env, market.held, keys))
     agents = [dataclasses.replace(policy, is_greedy=spec.is_greedy) for policy in policies]
     first = _compared(AGENT, market, None, agents, keys)
     others = [_compared(name, market, spec.rule(name), [Constant()], keys) for name in spec.rules]
@@ -84,7 +84,7 @@ def rows(spec: MakerComparisonSpec, market: AgentMarket, policies: Sequence[Poli
                                "episodes": spec.episodes, "starts": len(np.unique(start))}
         for name in MEASURES:
             values = one.values[name] - (against.values[name] if against else 0.0)
-            ends = agent_scores.interval(values, start, spec.bootstrap, spec.seed)
+            ends = agent_scores.interval(values, market.blocks[start], spec.bootstrap, spec.seed)
             row |= {name: ends.value, f"{name}_low": ends.low, f"{name}_high": ends.high}
         found.append(row)
     return found
@@ -108,7 +108,8 @@ def _compared(name: str, market: AgentMarket, rule: MakingRule | None, actors: S
         raise InputError(f"maker comparison: expected the task market_making, got {task.name}")
     task = ruled(task, rule, steps) if rule else task
     env = MarketEnv(Core(market.core.background, (task,)), market.held)
-    told = [evaluation.episodes(env, market.held, actor, keys, steps) for actor in actors]
+    told = [evaluation.episodes(env, market.held, actor, keys, steps, draw=number)
+            for number, actor in enumerate(actors)]
 
     def of(key: str) -> np.ndarray:
         return np.stack([np.asarray(one.sums[key], np.float64) for one in told])

@@ -14,7 +14,7 @@ def some(name="agent", seeds=3, episodes=40, shift=0.0, seed=0):
     rng = np.random.default_rng(seed)
     numbers = {each: rng.normal(shift, 1, (seeds, episodes)) for each in MEASURES}
     return Executions(name, **numbers, spread=rng.integers(1, 5, episodes).astype(float),
-                      start=np.repeat(np.arange(episodes // 4), 4))
+                      start=np.repeat(np.arange(episodes // 4), 4), block=np.repeat(np.arange(episodes // 4), 4))
 
 
 def test_advantages_are_those_of_the_trades() -> None:
@@ -42,11 +42,11 @@ def test_advantages_are_those_of_the_trades() -> None:
                             ("vwap_bp", (mean - vwap) / start * 1e4), ("vwap_ticks", (mean - vwap) / tick)):
             expected[name].append(sign * value)
         expected["filled"].append(volume.sum() / target)
-    found = agent_scores.executions("one", told, np.zeros((1, 3)), np.arange(3))
+    found = agent_scores.executions("one", told, np.zeros((1, 3)), np.arange(3), np.arange(3))
     for name, values in expected.items():
         np.testing.assert_allclose(getattr(found, name)[0], values, rtol=1e-9)
     told["others_traded"][:] = 0
-    assert np.isnan(agent_scores.executions("one", told, np.zeros((1, 3)), np.arange(3)).vwap_bp).all()
+    assert np.isnan(agent_scores.executions("one", told, np.zeros((1, 3)), np.arange(3), np.arange(3)).vwap_bp).all()
 
 
 def test_an_interval_holds_the_spread_of_seeds_and_of_starts() -> None:
@@ -67,7 +67,22 @@ def test_an_interval_holds_the_spread_of_seeds_and_of_starts() -> None:
         assert np.mean(widths) == pytest.approx(truth, rel=0.15)
 
 
-def test_an_interval_leaves_out_what_is_not_there_and_keeps_to_one_start() -> None:
+def test_intervals_of_episodes_that_overlap_hold_the_truth_by_blocks_of_time() -> None:
+    """Costs are moves of a random walk over 300 s; 160 starts in 8,000 s overlap with the 11 before and after each."""
+    rng, starts, held = np.random.default_rng(0), np.linspace(0, 7_999, 160).astype(int), {"starts": 0, "blocks": 0}
+    by = {"starts": np.arange(160), "blocks": starts // 616}
+    for trial in range(200):
+        path = np.cumsum(rng.normal(0, 1, 8_300))
+        values = np.repeat((path[starts + 300] - path[starts])[None], 2, axis=0)
+        for name, block in by.items():
+            found = agent_scores.interval(values, block, 200, trial)
+            held[name] += found.low <= 0 <= found.high
+    assert held["starts"] < 0.6 * 200 and held["blocks"] > 0.82 * 200, held
+
+
+def test_an_interval_leaves_out_what_is_not_there_and_needs_blocks() -> None:
+    few, enough = (agent_scores.interval(np.arange(20.0)[None], np.arange(20) % count, 50, 0) for count in (4, 5))
+    assert few.value == enough.value == 9.5 and np.isnan([few.low, few.high]).all() and enough.low < enough.high
     values = np.array([[1.0, np.nan, 3.0], [5.0, np.nan, np.nan]])
     assert agent_scores.interval(values, np.arange(3), 100, 0).value == 3.0
     alone = agent_scores.interval(values, np.zeros(3), 100, 0)
@@ -85,6 +100,7 @@ def test_rows_have_contenders_regimes_and_paired_differences() -> None:
     assert difference["arrival_bp_low"] < difference["arrival_bp"] < difference["arrival_bp_high"]
     for row, chosen in zip(rows[:4], (agent.spread > 0, agent.spread == 1, agent.spread == 2, agent.spread > 2),
                            strict=True):
+        assert row["blocks"] == row["starts"]
         assert row["episodes"] == chosen.sum() and row["starts"] == len(np.unique(agent.start[chosen]))
         assert row["filled"] == pytest.approx(agent.filled[:, chosen].mean())
     lines = agent_scores.lines(rows)

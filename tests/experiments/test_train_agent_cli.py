@@ -13,8 +13,7 @@ from marsjax.core.errors import InputError
 from marsjax.experiments import config as configs
 from marsjax.experiments import train_agent
 from marsjax.rl import agent_files
-
-pytest.importorskip("gymnax")
+from marsjax.studies import agent_comparison, agent_training
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"steps": 4, "step_s": 5.0, "target": 400, "starts": 3, "held_starts": 2, "train_steps": 96, "envs": 4,
@@ -71,12 +70,37 @@ def test_market_makers_are_trained_and_compared_with_rules(tmp_path: Path, capsy
     assert (table["traded"][:3] > 0).any() and (table["held"][:3] <= 1000).all()
 
 
+@pytest.mark.slow
+def test_what_fails_in_the_comparison_leaves_the_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*given: Any) -> None:
+        raise InputError("no comparison")
+
+    given = config(f"execution,source=noise,seeds=1,output={tmp_path / 'out'}", **SIZES)
+    monkeypatch.setattr(agent_comparison, "compared", failing)
+    with pytest.raises(InputError, match="no comparison"):
+        train_agent.main(given)
+    assert agent_files.load(tmp_path / "out" / "agent").policy.spec.choices == (13,)
+    assert len(pd.read_csv(tmp_path / "out" / "curves.csv")) == 3
+
+
+@pytest.mark.slow
+def test_rules_that_cannot_be_made_are_told_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                                ) -> None:
+    given = config(f"execution,source=noise,seeds=1,output={tmp_path / 'out'}", **{**SIZES, "rules": ("vwap",)})
+    monkeypatch.setattr(agent_comparison, "_volumes", lambda *given: np.zeros(4))
+    monkeypatch.setattr(agent_training, "train", None)
+    with pytest.raises(InputError, match="vwap: expected trades of others"):
+        train_agent.main(given)
+
+
 @pytest.mark.parametrize(("arg", "values", "said"), [
     ("market_making", {"most_lots": 0}, "config.most_lots"), ("market_making", {"fee_bp": 1e6}, "config.fee_bp"),
     ("market_making", {"rules": ("twap",)}, "config.rules: expected some of avellaneda_stoikov, fixed"),
     ("market_making", {"fill_decay": 0.0}, "config.fill_decay"),
     ("execution", {"background": "noise"}, "config.background: expected replay or model with source=default"),
     ("execution", {"compare": ("replay", "real")}, "config.compare: expected replay or model"),
+    ("execution", {"compare": ()}, "config.compare: expected a background at least"),
+    ("execution,source=noise,background=model", {}, "config.background: expected noise with source=noise, got 'model'"),
     ("execution,source=noise", {"compare": ("model",)}, "config.compare: expected noise with source=noise"),
     ("execution", {"target": 0}, "config.target"), ("execution", {"side": "long"}, "config.side: expected one of"),
     ("execution", {"minibatches": 7}, "config.minibatches"), ("execution", {"memory": -1}, "config.memory"),

@@ -18,8 +18,6 @@ from marsjax.rl.evaluation import Constant
 from marsjax.rl.policy import NetworkSpec, Policy, PolicySpec
 from tests.rl import markets
 
-pytest.importorskip("gymnax")
-
 pytestmark = pytest.mark.quick
 
 KEYS = jax.random.split(jax.random.key(5), 3)
@@ -38,8 +36,7 @@ def alone(env, actor, key, steps):
     memory, begins, found, states = actor.begin(1), True, [], [state]
     for step in range(steps):
         return_keys = jax.random.split(jax.random.fold_in(key, step + 1))
-        # Of a batch only the first key draws actions, so that a batch of one is what a loop can repeat.
-        memory, action = actor.act(memory, seen[None], jnp.array([begins]), return_keys[0])
+        memory, action = actor.act(memory, seen[None], jnp.array([begins]), jax.random.fold_in(return_keys[0], 2))
         seen, state, reward, terminated, truncated, info = env.step(return_keys[1], state, action[0],
                                                                     env.default_params)
         begins = False
@@ -56,14 +53,20 @@ def test_an_episode_is_that_of_single_steps(memory) -> None:
     env = measured()
     policy = Policy.fresh(PolicySpec(env.task.features, (env.task.actions,), NetworkSpec(width=8, memory=memory)),
                           jax.random.key(1))
-    found = evaluation.episodes(env, env.default_params, policy, KEYS[:1], markets.STEPS)
-    steps, _ = alone(env, policy, KEYS[0], markets.STEPS)
-    assert int(found.steps[0]) == len(steps) and bool(found.is_whole[0])
-    assert float(found.reward[0]) == pytest.approx(sum(reward for reward, _ in steps), rel=1e-5)
-    for name in ("traded", "excess", "others_traded", "left"):
-        assert float(found.sums[name][0]) == pytest.approx(sum(info[name] for _, info in steps), rel=1e-6), name
-        assert float(found.last[name][0]) == steps[-1][1][name]
+    found = evaluation.episodes(env, env.default_params, policy, KEYS, markets.STEPS, draw=2)
+    for number, key in enumerate(KEYS):  # whatever the other episodes of the batch are
+        steps, states = alone(env, policy, key, markets.STEPS)
+        assert int(found.steps[number]) == len(steps) and bool(found.is_whole[number])
+        assert float(found.reward[number]) == pytest.approx(sum(reward for reward, _ in steps), rel=1e-5)
+        for name in ("traded", "excess", "others_traded", "left"):
+            told = sum(info[name] for _, info in steps)
+            assert float(found.sums[name][number]) == pytest.approx(told, rel=1e-6), name
+            assert float(found.last[name][number]) == steps[-1][1][name]
+        start = int(evaluation.start_numbers(env, env.default_params, KEYS)[number])
+        assert int(states[0].market.state.next) == int(env.default_params.background.first[start])
     assert float(jnp.abs(found.sums["traded"]).sum()) > 0
+    other = evaluation.episodes(env, env.default_params, policy, KEYS, markets.STEPS, draw=3)
+    assert (np.asarray(other.reward) != np.asarray(found.reward)).any()
 
 
 @pytest.mark.slow
@@ -77,24 +80,20 @@ def test_what_is_told_of_executions_is_what_the_exchange_has_booked() -> None:
         longer = dataclasses.replace(given, max_steps_in_episode=jnp.int32(markets.STEPS + 1))
         state = MarketEnv(env.core, longer).reset(jax.random.fold_in(key, 0), longer)[1]
         start, first = state.market.state.market, state
-        for _ in range(int(found.steps[number])):
-            before = state
+        assert int(found.steps[number]) == markets.STEPS  # also where all is traded before
+        for _ in range(markets.STEPS):
             _, state, _, terminated, _, _ = env.step(key, state, 0, longer)
-        if bool(terminated):  # filled before its time: the rest of the account is that of the step before
-            state = before
-            traded = float(by_step["traded"][: int(found.steps[number]) - 1, number].sum())
-            excess = float(by_step["excess"][: int(found.steps[number]) - 1, number].sum())
-            others = float(by_step["others_traded"][: int(found.steps[number]) - 1, number].sum())
-        else:
-            traded, excess = float(found.sums["traded"][number]), float(found.sums["excess"][number])
-            others = float(found.sums["others_traded"][number])
+            assert not terminated
+        traded, excess, others = (float(found.sums[name][number]) for name in ("traded", "excess", "others_traded"))
+        assert others == by_step["others_traded"][:, number].sum()
         market, sign = state.market.state.market, 1 if bool(first.tasks[0].task.is_buy) else -1
 
         def change(name, market=market, start=start):
             new, old = (int64.to_numpy(getattr(x.ledgers, name))[ACCOUNT] for x in (market, start))
             return int(new - old)
 
-        price = int(first.tasks[0].task.start_price)
+        view = first.market.seen.view
+        price = (int(view.ask_price[0]) + int(view.bid_price[0])) / 2
         assert traded == sign * change("holdings") > 0
         assert excess == -sign * change("cash") - price * traded
         volume = int(int64.to_numpy(market.counters.traded) - int64.to_numpy(start.counters.traded))
@@ -109,6 +108,7 @@ def test_a_rule_never_trades_more_than_its_target_and_leaves_what_it_says(rule) 
     traded, left = np.asarray(found.sums["traded"]), np.asarray(found.sums["left"])
     np.testing.assert_array_equal(traded + left, markets.TASK.target)
     assert (traded > 0).all() and np.asarray(found.is_whole).all()
+    assert (np.asarray(found.steps) == markets.STEPS).all()
 
 
 @pytest.mark.parametrize("profile", [(), (3, 1, 4, 1, 5, 9, 2, 6), (0, 0, 7, 0, 0, 0, 0, 2**15 - 7)])

@@ -12,7 +12,7 @@ import pytest
 from marsjax.agents.noise import NoiseSpec
 from marsjax.core.errors import InputError
 from marsjax.rl import env as environments
-from marsjax.rl import gymnasium_envs, named
+from marsjax.rl import gymnasium_envs, named, ppo
 from marsjax.rl.env import Core, MarketEnv
 from marsjax.rl.marl import MarlEnv
 from marsjax.rl.noise import Noise
@@ -189,6 +189,9 @@ def test_without_the_extra_the_spaces_say_what_to_install(monkeypatch: pytest.Mo
         replay_env().action_space()
     with pytest.raises(InputError, match=r"marsjax\[rl\]"):
         environments.box(TASK)
+    # A learner here asks for none.
+    of = ppo.policy_spec(ppo.PPOSpec(steps=64, envs=4, length=8), replay_env(), replay_env().default_params)
+    assert (of.observations, of.choices) == (TASK.features, (TASK.actions,))
     monkeypatch.setattr(gymnasium_envs, "gymnasium", None)
     with pytest.raises(InputError, match=r"marsjax\[rl\]"):
         gymnasium_envs.GymnasiumMarkets(replay_env(), 2)

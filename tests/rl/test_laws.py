@@ -1,5 +1,6 @@
 """What holds in every episode, whatever a learner does."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from marsjax.core import int64, times
 from marsjax.core.records import NO_ID, Kind, Market, Order, Status, Time
 from marsjax.market import book as books
 from marsjax.market import exchange
+from marsjax.rl.base import StepTrades, TraderFills
 from marsjax.rl.env import EpisodeState, MarketEnv
 from marsjax.rl.replay import _COLUMNS
 from marsjax.sim.env import Environment
@@ -171,16 +173,19 @@ def sent_by_hand(env: MarketEnv, state: EpisodeState, action: int) -> list[Order
 
 
 def test_the_reward_is_that_of_a_slow_account_of_all_trades() -> None:
-    """Python's whole numbers, order by order, of what the exchange reports."""
+    """Of whole numbers in Python, order by order, from what the exchange reports and the best prices."""
     env, run = replay_env(), driven("replay")
     spec, account = env.core.background.market, env.core.background.accounts[0]
     submit = jax.jit(functools.partial(exchange.submit, spec))
-    seen_some = 0
+    seen_some, first = 0, at(run, 0, 3).market.seen.view
+    start = (int(first.ask_price[0]) + int(first.bid_price[0])) / 2
+    assert start % spec.tick  # between two ticks, so that a rounded mid would be told
     for step in range(STEPS):
-        state = at(run, step, 2)
+        state = at(run, step, 3)
         market, task = state.market.state.market, state.tasks[0]
+        before = int(books.view(spec, market.book).mid_price_twice) / 2
         own, others = [], []
-        for order in sent_by_hand(env, state, int(run.actions[step, 2])):
+        for order in sent_by_hand(env, state, int(run.actions[step, 3])):
             market, report = submit(market, jax.tree.map(jnp.asarray, order))
             if report.status != Status.ACCEPTED and order.kind == Kind.CANCEL and order.account != account:
                 row = np.flatnonzero(np.asarray(market.book.order_id)[order.cancel_side] == order.cancel_id)
@@ -198,15 +203,28 @@ def test_the_reward_is_that_of_a_slow_account_of_all_trades() -> None:
         if step == STEPS - 1 and left:
             own.append((mid - sign * TASK.penalty_ticks * spec.tick, left))
         volume = sum(q for _, q in others)
-        mean = sum(p * q for p, q in others) / volume if volume else mid
+        mean = sum(p * q for p, q in others) / volume if volume else before
         traded = sum(q for _, q in own)
-        start = int(task.start_price)
         reward = sign * (sum(p * q for p, q in own) - mean * traded + TASK.drift_weight * traded * (mean - start))
-        assert float(run.rewards[step, 2]) == pytest.approx(reward / spec.tick, rel=1e-5, abs=1e-3)
+        assert float(run.rewards[step, 3]) == pytest.approx(reward / spec.tick, rel=1e-5, abs=1e-3)
         seen_some += bool(own) + bool(others)
-        if run.over[step, 2]:
+        if run.over[step, 3]:
             break
     assert seen_some > 4
+
+
+def test_a_trade_that_is_alone_is_measured_from_the_mid_before_it() -> None:
+    task = dataclasses.replace(TASK, drift_weight=0.0)
+    state, seen = at(driven("replay"), 0, 3).tasks[0], at(driven("replay"), 0, 3).market.seen
+    ask, bid = int(seen.view.ask_price[0]), int(seen.view.bid_price[0])
+    bought = jax.tree.map(jnp.asarray, TraderFills(200, 0, int64.of_int32(-200 * ask), int64.of_int32(200 * ask), 1, 0))
+    trades = StepTrades(int64.of_int32(200), bought.value)
+    for moved in (0, 1_000, -300):  # the mid after it
+        view = dataclasses.replace(seen.view, mid_price_twice=seen.view.mid_price_twice + 2 * moved)
+        found = task.judge(task.default_params(), state._replace(is_buy=True), seen._replace(view=view), bought,
+                           trades, jnp.bool_(False))
+        assert float(found.reward) == -200 * (ask - bid) / 2 / 100
+        assert int(found.state.before_twice) == ask + bid + 2 * moved
 
 
 @pytest.mark.slow

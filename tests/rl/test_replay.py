@@ -48,10 +48,12 @@ def test_without_orders_of_its_own_it_is_the_replay() -> None:
             chex.assert_trees_all_equal(jax.tree.map(np.asarray, state.market.seen.view),
                                         jax.tree.map(lambda x, at=at: x[at], views))
             last = state
-            _, state, _, _, truncated, _ = step(jax.random.key(number), state, 0, params)
+            _, state, reward, terminated, truncated, info = step(jax.random.key(number), state, 0, params)
             if truncated:
                 break
         assert truncated and int(last.market.state.next) + 5 >= data.message_count
+        # Its value is estimated by who learns, so that it is not charged too.
+        assert not terminated and float(reward) == float(info["unfilled"]) == 0
     # The last books are those of a market without a learner, order by order.
     after = env.core.background.step(data, last.market.state, jax.tree.map(lambda x: x[None], no_orders(4)))
     chex.assert_trees_all_equal(after.state.market.book, jax.tree.map(lambda x: x[0], closing.book))
@@ -88,6 +90,14 @@ def test_orders_without_ids_are_cancelled_by_the_ids_that_they_were_given() -> N
 def test_what_does_not_fit_is_said(change: dict, message: str) -> None:
     given = {"steps": STEPS, "feed": feed(), "between_ns": (BEGIN_NS, END_NS), "stride": Stride(5)} | change
     with pytest.raises(InputError, match=message):
+        named.make(Execution(), background="replay", **given)
+
+
+def test_a_start_before_any_order_has_no_price_and_is_refused() -> None:
+    begin = BEGIN_NS - 200 * SECOND_NS
+    given = {"steps": STEPS, "feed": feed(), "between_ns": (begin, END_NS), "stride": Stride(5), "starts": 4}
+    assert named.replayed(**given)[1].start_count == 4  # whoever calls this may take them out
+    with pytest.raises(InputError, match="starts: expected an order or a trade before each, got none before number 0"):
         named.make(Execution(), background="replay", **given)
 
 

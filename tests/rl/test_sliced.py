@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from marsjax.core.errors import InputError
 from marsjax.core.records import Kind
 from marsjax.rl import sliced
 from marsjax.rl.env import Core, MarketEnv
+from marsjax.rl.execution import Execution
 from marsjax.rl.sliced import SlicedExecution
 from tests.rl.markets import replay_env
 
@@ -48,6 +50,25 @@ def test_an_action_says_how_much_waits_and_how_far_the_rest_reaches() -> None:
             waits = 4 * ratio // 10 * 100  # four lots of 14 are due
             assert np.where(kind == Kind.BUY, volume, 0).tolist() == [waits, 400 - waits]
             assert (not waits or price[0] == bid) and (waits == 400 or price[1] == ask + 100 * reach)
+
+
+def test_the_largest_target_in_the_smallest_lots_waits_in_whole() -> None:
+    _, state = env().reset(jax.random.key(0))
+    task = SlicedExecution(target=2**30, lot=1, slices=1)
+    for ratio in range(sliced.RATIOS):
+        sent = task.orders(task.default_params(), state.tasks[0], state.market.seen, state.market.resting[0],
+                           jnp.int32(ratio * sliced.REACHES))
+        waits, rest = (int(x) for x in np.asarray(sent.volume)[-2:])
+        assert (waits, rest) == (2**30 * ratio // 10, 2**30 - 2**30 * ratio // 10)
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (lambda: SlicedExecution(alpha=math.nan), "SlicedExecution.alpha"),
+    (lambda: Execution(drift_weight=math.nan), "Execution.drift_weight"),
+    (lambda: Execution(reward_unit=math.inf), "Execution.reward_unit")])
+def test_numbers_that_are_not_finite_are_refused(make, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        make()
 
 
 @pytest.mark.slow

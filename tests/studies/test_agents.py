@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -48,11 +49,32 @@ def test_an_episode_that_makes_no_sense_is_refused(changes, said) -> None:
         dataclasses.replace(EpisodeSpec(), **changes)
 
 
-def test_a_training_has_as_many_updates_between_two_looks() -> None:
+def test_a_training_has_all_its_updates_however_often_it_is_looked_at() -> None:
     training = AgentTraining(PPOSpec(steps=11 * 40 + 5, envs=4, length=10), looks=3)
-    spec, each = training.evenly()
-    assert (spec.updates, each) == (9, 3)
-    assert dataclasses.replace(training, looks=100).evenly()[0].updates == 11
+    assert training.parts() == [4, 4, 3]
+    for looks in (1, 2, 5, 7, 10, 11, 100):
+        parts = dataclasses.replace(training, looks=looks).parts()
+        assert sum(parts) == 11 and len(parts) <= looks and 0 < parts[-1] <= parts[0] and len(set(parts[:-1])) <= 1
+
+
+def test_one_seed_gives_other_keys_for_other_purposes() -> None:
+    training = AgentTraining(PPOSpec(steps=40, envs=4, length=10), seeds=4, seed=3)
+    comparison = ComparisonSpec(episodes=16, seed=3)
+    keys = [jax.random.split(jax.random.key(3), 16), training.keys(), comparison.keys(),
+            comparison.keys(of_rules=True)]
+    rows = np.concatenate([np.asarray(jax.random.key_data(each)) for each in keys])
+    assert len(np.unique(rows, axis=0)) == len(rows) == 16 + 4 + 16 + 16
+
+
+def test_blocks_are_of_two_episodes_at_least_and_of_one_day() -> None:
+    spec = EpisodeSpec(steps=60, step_s=1.0)
+    days = [np.arange(0, 601, 10) * SECOND_NS, np.array([5, 70]) * SECOND_NS]
+    blocks = agent_markets.blocks_of(spec, days)
+    assert len(blocks) == 63 and blocks[61:].tolist() == [5, 5]
+    for block in range(5):
+        starts = days[0][blocks[:61] == block]
+        assert starts.max() - starts.min() >= 110 * SECOND_NS
+    assert (np.diff(blocks) >= 0).all()
 
 
 @pytest.mark.parametrize(("changes", "said"), [
