@@ -17,7 +17,7 @@ import pytest
 
 from marsjax import testing
 from marsjax.agents.twap import Twap
-from marsjax.core import times
+from marsjax.core import kernels, times
 from marsjax.core.errors import InputError
 from marsjax.core.order_images import OrderBatchSpec
 from marsjax.market import exchange
@@ -185,6 +185,28 @@ def test_what_has_ended_is_told_nothing_that_counts_and_does_no_harm() -> None:
     kept = np.array([0, 2])
     chex.assert_trees_all_equal(*(jax.tree.map(lambda x: np.asarray(x)[kept], each) for each in (plain, ended)))
     assert all(np.isnan(x[1]) for x in ended[1].predicted)
+
+
+@pytest.mark.parametrize(("rows", "batch", "expected"), [(None, 3, 3), (None, 3000, 2730), (16, 3, 16)])
+def test_no_more_rows_are_computed_than_there_are_but_where_blocks_fix_the_bits(
+        rows: int | None, batch: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Simulator.of(MODEL, MARKET, observers=[
+        models().observer(MARKET.tick), control_run.FeatureObserver(MARKET.tick)])
+    inner = dataclasses.replace(inner, ensemble=models().ensemble)
+    ways = dataclasses.replace(kernels.chosen(inner.spec.cache.kernels), rows=rows)
+    leader = Leader.of(GUIDE, LED, inner.replace(cache=dataclasses.replace(inner.spec.cache, kernels=ways)))
+    until = jax.tree.map(lambda x: jnp.broadcast_to(x, batch), times.of_ns(times.to_ns(start().time) + 60 * 10**9))
+    state = jax.eval_shape(sim_step.begin, inner, start(), jnp.arange(batch), (), until)
+    seen: list[int] = []
+    propose = OrderBatches.propose
+
+    def watched(self: OrderBatches, images: jax.Array, *rest: Any) -> Any:
+        seen.append(images.shape[0])
+        return propose(self, images, *rest)
+
+    monkeypatch.setattr(OrderBatches, "propose", watched)
+    jax.eval_shape(leader.lead, models(), state, jnp.uint32(SEED), jnp.int32(0))
+    assert set(seen) == {expected}
 
 
 def other_ensemble(hidden: int, codes: int) -> Ensemble:

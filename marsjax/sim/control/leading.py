@@ -102,8 +102,9 @@ class Leader:
     control: ControlSpec
     images: OrderImageObserver
     features: FeatureObserver
-    rows: int
-    """Trajectories that are led together, which fixes the bits on a CPU."""
+    rows: int | None
+    """Trajectories that are led together, which fixes the bits on a CPU; None: all of a device, up to as many as
+    _CANDIDATES have room for."""
 
     @classmethod
     def of(cls, guide: Guide, control: ControlSpec, inner: Simulator) -> "Leader":
@@ -112,8 +113,8 @@ class Leader:
         if not isinstance(images, OrderImageObserver) or not isinstance(features, FeatureObserver):
             raise InputError(f"leading: expected observers of order images and features as the last two, got {images} "
                              f"and {features}")
-        most = max(_CANDIDATES // control.candidates, 1)
-        return cls(guide, control, images, features, min(kernels.chosen(inner.spec.cache.kernels).rows or most, most))
+        rows = kernels.chosen(inner.spec.cache.kernels).rows
+        return cls(guide, control, images, features, rows and min(rows, _most(control)))
 
     def lead(self, models: ControlModels, state: SimState, seed: Array, interval: Array) -> tuple[SimState, Led]:
         """Trajectories at the beginning of an interval, int32 [], with what each is told of it."""
@@ -137,14 +138,23 @@ class Leader:
             found = batches.propose(part(last.images), part(last.known), part(keys), self.control.candidates)
             return found.codes, found.read
 
-        found: tuple[jax.Array, jax.Array] = in_blocks(block, self.rows, keys.shape[0])
+        found: tuple[jax.Array, jax.Array] = in_blocks(block, self._together(keys.shape[0]), keys.shape[0])
         return found
 
     def _told(self, ensemble: Ensemble, codes: jax.Array) -> ReadBatch:
         """What the order model is told of batches, int32 [B, C]: the one place where the ensemble reads them."""
-        found: ReadBatch = in_blocks(lambda part: ensemble.prepared(part(codes), self.control.told), self.rows,
-                                     codes.shape[0])
+        found: ReadBatch = in_blocks(lambda part: ensemble.prepared(part(codes), self.control.told),
+                                     self._together(codes.shape[0]), codes.shape[0])
         return found
+
+    def _together(self, batch: int) -> int:
+        """Rows of a block, where a device has so many trajectories."""
+        return self.rows or min(batch, _most(self.control))
+
+
+def _most(control: ControlSpec) -> int:
+    """Trajectories whose candidates are drawn together at most."""
+    return max(_CANDIDATES // control.candidates, 1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
