@@ -162,6 +162,15 @@ def test_the_nearest_candidate_is_the_best_by_its_guide_with_the_price_it_leads_
     assert np.asarray(nearest(guide, jnp.int32(0), seen, broken)).tolist() == [2] * 4, "NaN is never chosen"
 
 
+def test_a_guide_prefers_something_where_it_wants_anything_of_an_interval() -> None:
+    seen, one, two = (Features(*[np.array(x, np.float32)] * len(Features._fields))
+                      for x in ([0.0, 5.0], [[1.0], [5.0]], [[1.0, 1.0], [2.0, 3.0]]))
+    guide = CurveGuide((math.nan, -3.0), scale_bp=1.0)
+    for predicted in (one, two):
+        assert np.asarray(guides.prefers(guide, jnp.int32(0), seen, predicted)).tolist() == [False, False]
+        assert np.asarray(guides.prefers(guide, jnp.int32(1), seen, predicted)).tolist() == [True, True]
+
+
 def test_scenarios_by_name_are_curves_and_multiples_of_what_is_usual() -> None:
     def values(name: str, strength: float, intervals: int = 4) -> dict[str, list[float]]:
         return {key: x.tolist() for key, x in guides.wanted(scenarios.of(name, strength, intervals, USUAL)).items()}

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -106,9 +107,20 @@ def test_what_is_told_with_no_weight_leaves_futures_alone_to_the_bit() -> None:
     assert not all(np.array_equal(x, y) for x, y in zip(states(led().rollout), states(plain), strict=True))
 
 
+def test_of_what_nothing_is_wanted_nothing_is_told() -> None:
+    simulator = Simulator.of(MODEL, MARKET, observers=[TraceObserver(MARKET, room=256)])
+    plain = rollout.rollout(simulator, start(), RolloutSpec(BATCH, minutes=1, seed=SEED))
+    free = run(dataclasses.replace(LED, candidates=1), guide=CurveGuide((math.nan,) * 3))
+    chex.assert_trees_all_equal(states(free.rollout), states(plain))
+    assert free.led is not None and all(np.isnan(x).all() for x in free.led.predicted)
+
+
 def test_led_futures_are_independent_of_one_another() -> None:
     assert (led().ancestors == np.arange(BATCH)).all() and (led().distinct == BATCH).all()
     assert (led().ess == 1).all() and not led().resampled.any() and np.isnan(led().log_evidence).all()
+    alone = run(trajectories=3, first=4)
+    chex.assert_trees_all_equal(states(alone.rollout), [x[4:7] for x in states(led().rollout)])
+    chex.assert_trees_all_equal(alone.led, jax.tree.map(lambda x: x[:, 4:7], led().led))
 
 
 def image_rows(found: ControlledRollout, number: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 When an interval begins, the order-batch model proposes candidates for it, from the images of what really happened in
 the intervals before. The one that fits the guide best is kept, and the ensemble changes the order model's law under it
-until the next interval begins. Trajectories know nothing of one another.
+until the next interval begins. Trajectories know nothing of one another. Where the guide wants nothing of an interval,
+nothing is told of it.
 
 What is told is no more than told: how much of it is done is what `Led.predicted` beside `ControlledRollout.features`
 shows. Draws of candidates are keyed by (seed, interval, number of the trajectory), apart from all draws of decisions,
@@ -88,7 +89,8 @@ class Led(NamedTuple):
     """int32 [B, C]."""
     predicted: Features
     """float32 [B], what an interval of such orders would do, as the order-batch model's readout tells, with the return
-    that this would make from where the trajectory stood. NaN of one that had ended."""
+    that this would make from where the trajectory stood. NaN of one that had ended, and where the guide wanted nothing:
+    then nothing was told."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +127,10 @@ class Leader:
         reached = guides.reached_bp(jnp.asarray(seen.return_bp)[:, None], predicted.move_bp)
         kept, kept_codes = jax.tree.map(lambda x: jax.vmap(operator.getitem)(x, which),
                                         (predicted._replace(return_bp=reached), codes))
-        kept = jax.tree.map(lambda x: jnp.where(state.end == End.RUNNING, x, jnp.nan), kept)
-        return dataclasses.replace(state, guide=self._told(models.ensemble, kept_codes)), Led(kept_codes, kept)
+        is_told = (state.end == End.RUNNING) & guides.prefers(self.guide, interval, seen, predicted)
+        kept = jax.tree.map(lambda x: jnp.where(is_told, x, jnp.nan), kept)
+        told = self._told(models.ensemble, kept_codes, jnp.where(is_told, jnp.float32(self.control.told), 0.0))
+        return dataclasses.replace(state, guide=told), Led(kept_codes, kept)
 
     def _proposed(self, batches: OrderBatches, state: SimState, seed: Array, interval: Array
                   ) -> tuple[jax.Array, jax.Array]:
@@ -141,9 +145,9 @@ class Leader:
         found: tuple[jax.Array, jax.Array] = in_blocks(block, self._together(keys.shape[0]), keys.shape[0])
         return found
 
-    def _told(self, ensemble: Ensemble, codes: jax.Array) -> ReadBatch:
-        """What the order model is told of batches, int32 [B, C]: the one place where the ensemble reads them."""
-        found: ReadBatch = in_blocks(lambda part: ensemble.prepared(part(codes), self.control.told),
+    def _told(self, ensemble: Ensemble, codes: jax.Array, strength: jax.Array) -> ReadBatch:
+        """What the order model is told of batches, int32 [B, C], each with a strength [B]."""
+        found: ReadBatch = in_blocks(lambda part: ensemble.prepared(part(codes), part(strength)),
                                      self._together(codes.shape[0]), codes.shape[0])
         return found
 
