@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 from typing import Any
 
 import chex
@@ -28,6 +29,7 @@ from marsjax.model.order_batch import batch_model, readout, tokenizer
 from marsjax.model.order_batch.proposals import OrderBatches
 from marsjax.model.order_batch.readout import READ, Readout
 from marsjax.model.order_batch.specs import BatchModelSpec, TokenizerSpec
+from marsjax.model.order_batch.tokenizer import Tokenizer
 from marsjax.observers.features import Features
 from marsjax.observers.trace import TraceObserver
 from marsjax.sim import rollout
@@ -295,10 +297,47 @@ def test_one_candidate_and_no_images_before_the_start_work_and_a_trace_is_that_o
 
 
 @pytest.mark.slow
-def test_a_future_that_sends_orders_without_end_is_given_up() -> None:
-    with pytest.raises(InputError, match=r"told: a future that was told with 1 made more than 10 decisions in an int"):
-        run(dataclasses.replace(LED, most_decisions=10), chunk_steps=7)
+@pytest.mark.parametrize("chunk_steps", [7, 256])
+def test_a_future_that_sends_orders_without_end_is_given_up(chunk_steps: int) -> None:
     assert int(np.asarray(led().rollout.state.step).max()) > 3 * 10
+    with pytest.raises(InputError, match="^ControlSpec.most_decisions: a led future made more than 10 decisions in an "):
+        run(dataclasses.replace(LED, most_decisions=10), chunk_steps=chunk_steps)
+
+
+def test_what_is_told_nothing_is_not_to_be_told_less() -> None:
+    control = dataclasses.replace(LED, most_decisions=10, told=2.0)
+    control_run._check_decisions(control, 10)
+    with pytest.raises(InputError, match=r"interval of 20 s: tell it less loudly \(ControlSpec\.told, 2\), or allow m"):
+        control_run._check_decisions(control, 11)
+    with pytest.raises(InputError, match="interval of 20 s: allow more"):
+        control_run._check_decisions(dataclasses.replace(control, told=0.0), 11)
+
+
+def test_futures_that_are_led_alone_need_no_islands() -> None:
+    def check(control: ControlSpec, count: int, devices: int, first: Any = 0) -> None:
+        given = types.SimpleNamespace(agent_starts=(), is_one=False, starts=np.array([first, *[0] * (count - 1)]))
+        control_run._check_islands(types.SimpleNamespace(
+            count=count, devices=types.SimpleNamespace(count=devices), given=given), control)
+
+    check(LED, 8, 2)
+    check(dataclasses.replace(LED, island=3), 8, 1, first=1)
+    with pytest.raises(InputError, match="expected trajectories that 2 devices share evenly, got 7"):
+        check(LED, 7, 2)
+    with pytest.raises(InputError, match="to make whole islands that 2 devices share evenly"):
+        check(dataclasses.replace(BOTH, island=0), 8, 2)
+    with pytest.raises(InputError, match="expected the same start"):
+        check(BOTH, 8, 1, first=1)
+
+
+def test_led_futures_of_no_whole_intervals_are_refused() -> None:
+    with pytest.raises(InputError, match=r"RolloutSpec\.minutes: expected whole intervals of 50 s .*, got futures of 120 "):
+        run(dataclasses.replace(LED, every_s=50), dataclasses.replace(models(), batches=of_interval(50)), minutes=2)
+
+
+def of_interval(every_s: int) -> OrderBatches:
+    """The models of images, as if they were of other intervals."""
+    book = dataclasses.replace(BOOK, images=dataclasses.replace(IMAGES, every_s=every_s))
+    return dataclasses.replace(models().batches, tokenizer=Tokenizer(book, models().batches.tokenizer.weights()))
 
 
 PROGRAM = """
@@ -309,9 +348,12 @@ from tests.sim import test_leading as led
 quick_compilation.switch(True)
 found = []
 for devices in (1, 2):
-    run = led.run(led.BOTH, devices=devices)
-    leaves = jax.tree.leaves((led.states(run.rollout), run.features, run.ancestors, run.led))
-    found.append([hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdigest(), run.decisions])
+    of_devices = []
+    for way in (led.BOTH, led.LED):
+        run = led.run(way, devices=devices)
+        leaves = jax.tree.leaves((led.states(run.rollout), run.features, run.ancestors, run.ess, run.led))
+        of_devices += [hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdigest(), run.decisions]
+    found.append(of_devices)
 print(json.dumps(found))
 """
 

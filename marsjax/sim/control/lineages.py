@@ -79,6 +79,19 @@ def of_islands(source: np.ndarray, islands: int) -> np.ndarray:
     return np.asarray(source + first, np.int32)
 
 
+def together(looks: Any, island: int) -> Any:
+    """Looks [I, B] at trajectories that are islands of their own, as none is resampled, by islands of `island`.
+
+    All are one where it is 0, or they make no whole islands.
+    """
+    intervals, batch = looks.ess.shape
+    size = island if island and batch % island == 0 else batch
+    ess, resampled, mean = (x.reshape(intervals, batch // size, size) for x in (
+        looks.ess, looks.resampled, looks.log_mean_weight))
+    return looks._replace(ess=np.fmax.reduce(ess, axis=-1), resampled=resampled.any(axis=-1),
+                          log_mean_weight=mean.max(axis=-1))
+
+
 def places(ancestors: np.ndarray) -> np.ndarray:
     """int [I, B], the place at which each of the trajectories that are left was in each interval.
 
