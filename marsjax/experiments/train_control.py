@@ -48,7 +48,7 @@ def main(config: ConfigDict) -> int:
         rows, report = trained.rows, dict(trained.report)
         if told:
             ensemble_files.save(place, told.ensemble, ensemble_files.trained_with(
-                prepared.model.model, trained.batches.tokenizer), json.loads(json.dumps(about | told.report)))
+                prepared.model.model, trained.batches.tokenizer, place), json.loads(json.dumps(about | told.report)))
             rows, report = [*rows, *told.rows], report | {"ensemble": told.report}
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         write_json(folder / "report.json", {**report, **setup.about(config, prepared),
