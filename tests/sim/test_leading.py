@@ -300,7 +300,7 @@ def test_one_candidate_and_no_images_before_the_start_work_and_a_trace_is_that_o
 @pytest.mark.parametrize("chunk_steps", [7, 256])
 def test_a_future_that_sends_orders_without_end_is_given_up(chunk_steps: int) -> None:
     assert int(np.asarray(led().rollout.state.step).max()) > 3 * 10
-    with pytest.raises(InputError, match="^ControlSpec.most_decisions: a led future made more than 10 decisions in an "):
+    with pytest.raises(InputError, match=r"^ControlSpec\.most_decisions: a led future made more than 10 decisions"):
         run(dataclasses.replace(LED, most_decisions=10), chunk_steps=chunk_steps)
 
 
@@ -330,7 +330,7 @@ def test_futures_that_are_led_alone_need_no_islands() -> None:
 
 
 def test_led_futures_of_no_whole_intervals_are_refused() -> None:
-    with pytest.raises(InputError, match=r"RolloutSpec\.minutes: expected whole intervals of 50 s .*, got futures of 120 "):
+    with pytest.raises(InputError, match=r"RolloutSpec\.minutes: expected whole intervals of 50 .*, got futures of 12"):
         run(dataclasses.replace(LED, every_s=50), dataclasses.replace(models(), batches=of_interval(50)), minutes=2)
 
 

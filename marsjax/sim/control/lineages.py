@@ -48,8 +48,8 @@ class ControlledRollout:
     """Places at which a trajectory was in whose book a side had been full, one that was written over or not."""
     led: Led | None = None
     """NumPy arrays [I, B, ...], what the trajectories that are left were told of each interval, beside `features`, what
-    they then did; None where nothing was told. NaN, and codes without meaning, in intervals after the end of one, and in
-    those of which the guide wanted nothing."""
+    they then did; None where nothing was told. NaN, and codes without meaning, in intervals after the end of one, and
+    where the guide wanted nothing of one."""
 
     @property
     def kept_features(self) -> Features:

@@ -23,8 +23,8 @@ class ControlSpec:
     every_s: int = 60
     """Seconds of an interval. The last one ends with the trajectory, and may be shorter, but where they are led."""
     island: int = 0
-    """Trajectories among which they are resampled (not of batch); 0: all. Islands know nothing of each other: futures of different
-    islands have no ancestor in common, and an island is the same alone and beside others."""
+    """Trajectories among which they are resampled; 0: all. Islands know nothing of each other: futures of different
+    islands have no ancestor in common, and an island is the same alone and beside others. Without effect of batch."""
     strength: float = 1.0
     """What a guide's scores are multiplied by; 0: futures are left alone, those of `rollout` to the bit, in every way.
     Otherwise 1e-6 to 1e6. Which candidate is the nearest does not depend on it."""
