@@ -220,7 +220,7 @@ def real_orders(study: EnsembleStudy, prepared: PreparedModel, market: MarketSpe
                 batches: OrderBatches) -> RealOrders:
     """Real orders that decide when to stop, and those held out (`check_hours`)."""
     spans: tuple[list[ToldSpan], list[ToldSpan]] = ([], [])
-    predicted = []
+    predicted: list[np.ndarray] = []
     replayed = days.replay_days(market, [feed.read() for feed in feeds], [feed.name for feed in feeds])
     for feed, day in zip(feeds, replayed, strict=True):
         tokens, seen = days.day_tokens(market, prepared.model.spec.tokens, prepared.table, day), data.of_day(day)
