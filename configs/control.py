@@ -73,15 +73,19 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     config.every_s = 60  # seconds between two times of control
     config.scale_bp = 2.5  # of targets of prices: a future so far off has .6 of the weight of one on the target
-    config.island = 0  # futures among which copies are made, each island apart from the others; 0: all
+    config.island = 0  # resample and both: futures among which copies are made, islands apart from one another; 0: all
     config.resample_below = 0.5  # resample and both: effective share of the weights below which copies are made
     # resample: futures that fit are copied; batch: each future is led by the order-batch model and the ensemble of the
     # checkpoint; both.
     config.way = "resample"
     config.candidates = 8  # batch and both: batches of orders that are proposed for a minute, the nearest is told
-    config.told = 1.0  # batch and both: how loudly the ensemble tells it, 1 as it was trained, 0 not at all
+    # batch and both: how loudly the ensemble tells it, 1 as it was trained, 0 not at all; above 1 the trained change
+    # stays as at 1, and (told - 1) times a second, smoother map is added.
+    config.told = 1.0
     config.most_decisions = 10_000  # batch and both: of a future in a minute, beyond which the run is given up
-    config.strengths = (1.0,)  # of the control: 0 none, 1 as the scale says; the first is shown, more make a sweep
+    # Of the control: 0 none, 1 as the scale says; the first is shown, more make a sweep. One with way=batch, where all
+    # are alike.
+    config.strengths = (1.0,)
     config.counts = (0,)  # numbers of futures of further runs of the sweep; 0: none
 
     config.execute = chosen.execute  # twap, vwap, participation or immediate, beside; empty: no execution

@@ -11,11 +11,13 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from marsjax.checkpoint import control_files, order_batch
+from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.checkpoint.control_files import ControlFiles
-from marsjax.checkpoint.load import DEFAULT
+from marsjax.checkpoint.load import DEFAULT, folder_of
 from marsjax.core.errors import InputError, brief
 from marsjax.core.records import Array
 from marsjax.model import ensemble as ensembles
@@ -26,9 +28,23 @@ from marsjax.model.order_batch.tokenizer import Tokenizer
 FILES = ControlFiles("ensemble", "marsjax ensemble 2", "ensemble", "`marsjax train_control`")
 
 
-def trained_with(model: OrderModel, tokenizer: Tokenizer) -> dict[str, str]:
-    """Hashes of what an ensemble was trained with: with another order model, or other codes, it means nothing."""
-    return {"order_model": _hash(model.weights()), "tokenizer": _hash(tokenizer.weights())}
+def trained_with(model: OrderModel, tokenizer: Tokenizer, source: str | os.PathLike[str] | None = None
+                 ) -> dict[str, str]:
+    """Hashes of what an ensemble was trained with: with another order model, or other codes, it means nothing.
+
+    Args:
+      model: the order model.
+      tokenizer: of the codes.
+      source: the checkpoint of the order model, as of `load`. Where the model is that one, but loaded with fewer bits
+        a weight than are stored, the hash is of what is stored: the same however it was loaded.
+    """
+    weights = model.weights()
+    if source is not None and jnp.asarray(weights["norm"]).dtype != jnp.float32:  # these have all bits there are
+        stored = checkpoint_folder.restore(folder_of(source)).model.weights()
+        if list(stored) == list(weights) and all(
+                np.array_equal(jnp.asarray(stored[name]).astype(x.dtype), x) for name, x in weights.items()):
+            weights = stored
+    return {"order_model": _hash(weights), "tokenizer": _hash(tokenizer.weights())}
 
 
 def save(folder: str | os.PathLike[str], ensemble: Ensemble, of: Mapping[str, str], about: Mapping[str, Any]) -> None:

@@ -24,12 +24,15 @@ from marsjax.studies import (
     order_model,
     rollout_summary,
 )
-from marsjax.studies.control_comparison import Comparison, ControlledExecution
+from marsjax.studies.control_comparison import Comparison, ControlledExecution, Point
 from marsjax.studies.executions import StrategySpec
 from marsjax.studies.forecasts import ForecastStart
 from marsjax.studies.futures import FuturesSpec
 from marsjax.studies.order_model import PreparedModel
 from marsjax.studies.session_times import check_time, spell
+
+_KEYS = {"ControlSpec.": "", "RolloutSpec.": ""}
+"""Beginnings of keys of the config by records whose fields they are (`setup.keyed`)."""
 
 
 def main(config: ConfigDict) -> int:
@@ -60,9 +63,10 @@ def main(config: ConfigDict) -> int:
         if models:
             models = control_models.with_past(models, where.market, markets.feed_of(config, where), where.time_ns)
         place = control.ControlledMarket(prepared, where.market, at.start, models=models)
-        found = control_comparison.compare(place, spec, how, wanted.guide, at.time_ns, execution,
-                                           config.realism, setup.watching())
-        record, said = _written(config, folder, _Made(place, spec, how, wanted, found, at))
+        with setup.keyed(_KEYS):
+            found = control_comparison.compare(place, spec, how, wanted.guide, at.time_ns, execution,
+                                               config.realism, setup.watching())
+        record, said, given_up = _written(config, folder, _Made(place, spec, how, wanted, found, at))
         runs = [kind.run.rollout for kind in found.kinds]
         summary = rollout_summary.summarize(runs, [at.start] * len(runs))
         total_s = time.perf_counter() - began
@@ -73,7 +77,7 @@ def main(config: ConfigDict) -> int:
     print("\n".join(said))
     print(f"{rollout_summary.summary_line(summary, total_s)}; "
           f"{run_folder.told(output, 'control.png', config.picture)}")
-    return launcher.finish(problems + rollout_summary.problems(summary) + control_report.problems(found))
+    return launcher.finish(problems + rollout_summary.problems(summary) + control_report.problems(found) + given_up)
 
 
 class _Made(NamedTuple):
@@ -87,8 +91,8 @@ class _Made(NamedTuple):
     at: ForecastStart
 
 
-def _written(config: ConfigDict, folder: Path, made: _Made) -> tuple[dict[str, Any], list[str]]:
-    """Writes tables and picture; the record of the results, and the lines to be shown."""
+def _written(config: ConfigDict, folder: Path, made: _Made) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Writes tables and picture; the record of the results, the lines to be shown, and what was given up."""
     found, at, market, form = made.found, made.at, made.place.market, config.tables
     by_interval = control_report.intervals(found, market, at.time_ns, config.minutes)
     table_files.write_table(folder, "intervals", by_interval, form)
@@ -103,15 +107,28 @@ def _written(config: ConfigDict, folder: Path, made: _Made) -> tuple[dict[str, A
     if config.picture:
         title = f"{at.name} from {spell(at.time_ns)}, order model {Path(config.model).name}: {made.wanted.words}"
         control_report.picture(found, at, config.minutes, title).savefig(folder / "control.png", dpi=110)
-    counts = [count for count in config.counts if count]
-    if len(config.strengths) > 1 or counts:
-        points = control_comparison.sweep(made.place, made.spec, made.how, found.guide, config.strengths, counts,
-                                          setup.watching())
+    points, given_up = _swept(config, made)
+    if points:
         table = control_report.sweep_table(found, points)
         table_files.write_table(folder, "sweep", table, form)
         record["sweep"] = table.to_dict("records")
         said += ["sweep:", table.to_string(index=False, float_format=lambda x: f"{x:.3g}")]
-    return record, said
+    return record, said, given_up
+
+
+def _swept(config: ConfigDict, made: _Made) -> tuple[list[Point], list[str]]:
+    """The points of the sweep up to one that was given up, and why it was."""
+    counts, points = [count for count in config.counts if count], list[Point]()
+    if len(config.strengths) < 2 and not counts:
+        return [], []
+    try:
+        with setup.keyed(_KEYS):
+            for point in control_comparison.sweep(made.place, made.spec, made.how, made.found.guide, config.strengths,
+                                                  counts, setup.watching()):
+                points.append(point)
+    except InputError as error:  # what was run before is not to be lost
+        return points, [f"sweep: given up after {len(points)} of {len(config.strengths) + len(counts)} runs: {error}"]
+    return points, []
 
 
 def _control(config: ConfigDict) -> ControlSpec:
@@ -119,11 +136,14 @@ def _control(config: ConfigDict) -> ControlSpec:
         raise InputError("config.strengths: expected a number at least, got none")
     specs = [setup.spec_of(ControlSpec, config, strength=strength) for strength in config.strengths]
     island = specs[0].island
-    if island and config.trajectories % island:
+    if island and config.way != "batch" and config.trajectories % island:
         raise InputError(f"config.island: expected a number that divides config.trajectories, {config.trajectories}, "
                          f"got {island}")
     if not specs[0].strength:
         raise InputError("config.strengths: expected the first one above 0, which is shown, got 0.0")
+    if len(specs) > 1 and config.way == "batch":
+        raise InputError("config.strengths: expected one with way=batch, where which batch is nearest, and so all, is "
+                         f"the same for each, got {len(specs)}")
     return specs[0]
 
 
@@ -132,17 +152,18 @@ def _models(config: ConfigDict, how: ControlSpec, prepared: PreparedModel) -> Co
     if not how.is_led:
         return None
     models, _ = control_models.load(config.model, prepared)
-    try:
+    with setup.keyed(_KEYS):
         models.check(how.every_s, config.trajectories)
-    except InputError as error:
-        raise InputError(str(error).replace("ControlSpec.", "config.")) from error
+    if config.minutes * 60 % how.every_s:
+        raise InputError(f"config.minutes: expected whole intervals of config.every_s, {how.every_s} s, where futures "
+                         f"are led (way), got {config.minutes}")
     return models
 
 
 def _check_sweep(config: ConfigDict) -> None:
     for count in config.counts:
         limits.check_whole("config.counts", count, 0, limits.TRAJECTORIES)
-        if config.island and count % config.island:
+        if config.island and config.way != "batch" and count % config.island:
             raise InputError(f"config.counts: expected multiples of config.island, {config.island}, got {count}")
 
 

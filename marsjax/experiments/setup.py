@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import flax
@@ -38,14 +38,27 @@ def named(prefix: str) -> Iterator[None]:
         raise InputError(f"{prefix}: {error}") from error
 
 
+@contextlib.contextmanager
+def keyed(begins: Mapping[str, str]) -> Iterator[None]:
+    """Names keys of the config in an InputError, in place of fields of records.
+
+    `begins` are beginnings of keys by those of the fields that they stand for, as {"OwnMinutes.": "own_"}.
+    """
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for field, key in begins.items():
+            text = text.replace(field, f"config.{key}")
+        raise InputError(text) from error
+
+
 def spec_of(kind: type[_Spec], config: ConfigDict, **given: Any) -> _Spec:
     """A spec whose fields are keys of the config, but for those given; an InputError names the key."""
     fields = [field.name for field in dataclasses.fields(kind) if field.name not in given]  # type: ignore[arg-type]
     keys = {name: config[name] for name in fields if name in config}
-    try:
+    with keyed({f"{kind.__name__}.": ""}):
         return kind(**keys, **given)
-    except InputError as error:
-        raise InputError(str(error).replace(f"{kind.__name__}.", "config.")) from error
 
 
 def at_least(config: ConfigDict, key: str, least: int, most: int = limits.TRAJECTORIES) -> int:

@@ -106,7 +106,8 @@ class ReadBatch(NamedTuple):
     values: Array
     """[B, L, h, C, k]."""
     shift: Array
-    """[B, d], the part of the change that is the same for all hidden states, by its strength."""
+    """[B, d], the part of the change that is the same for all hidden states: the trained shift times the strength, at
+    most 1, and what a strength has above 1 times a second, smoother map (`Ensemble.further`)."""
     strength: Array
     """float32 [B], at most 1, what the other part is multiplied by; 0: nothing is told, and nothing changes."""
 
@@ -167,7 +168,8 @@ class Ensemble(nnx.Module):
 
         Args:
           codes: int32 [B, C], in [0, N).
-          strength: [B], or one for all: 1 as the ensemble was trained, 0 nothing, above 1 more (`further`).
+          strength: [B], or one for all: 1 as the ensemble was trained, 0 nothing; above 1 the trained change stays as
+            it is at 1, and (strength - 1) times the map of `further` is added.
         """
         x = self._read(codes)
         found = [layer_of(self.layers, number).project(x, slice(1, 3)) for number in range(self.spec.layers)]
@@ -177,17 +179,11 @@ class Ensemble(nnx.Module):
         whole, more = jnp.minimum(strength, 1), jnp.maximum(strength - 1, 0)
         told = self._told(codes)
         further = dense(told, self.further[...], self.compute) + self.further_bias[...]
-        return ReadBatch(keys, values, whole[..., None] * self._shift(told) + more[..., None] * further, whole)
-
-    def shifts(self, codes: Array) -> jax.Array:
-        """The shifts [..., d] of codes int32 [..., C] alone, of strength 1."""
-        return self._shift(self._told(codes))
+        shift = dense(told, self.shift[...], self.compute) + self.shift_bias[...]
+        return ReadBatch(keys, values, whole[..., None] * shift + more[..., None] * further, whole)
 
     def _told(self, codes: Array) -> jax.Array:
         return inputs(jax.lax.stop_gradient(self.tokenizer.decode(codes)))
-
-    def _shift(self, told: jax.Array) -> jax.Array:
-        return dense(told, self.shift[...], self.compute) + self.shift_bias[...]
 
     def _read(self, codes: Array) -> jax.Array:
         """What is read of codes [..., C], [..., C, w]."""

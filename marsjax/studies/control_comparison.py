@@ -4,7 +4,7 @@ All three are of the same start and the same numbers; what differs is the contro
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -200,13 +200,14 @@ class Point(NamedTuple):
 
 
 def sweep(at: ControlledMarket, spec: FuturesSpec, how: ControlSpec, guide: Guide, strengths: Sequence[float],
-          counts: Sequence[int], watch: Watching = NOBODY_WATCHES) -> list[Point]:
-    """Controlled futures of other strengths of the control, and of other numbers of them; nothing is kept of orders."""
+          counts: Sequence[int], watch: Watching = NOBODY_WATCHES) -> Iterator[Point]:
+    """Controlled futures of other strengths of the control, and of other numbers of them, one run after the other.
+
+    Nothing is kept of orders.
+    """
     every = [(strength, spec.trajectories) for strength in strengths] + [(how.strength, count) for count in counts]
-    found = []
     for strength, count in every:
         limits.check_whole("counts", count, 1, limits.TRAJECTORIES)
         run = control.simulate(at, dataclasses.replace(spec, trajectories=count), dataclasses.replace(
             how, strength=strength), guide, hooks=Hooks(watch.on_chunk, on_memory=watch.on_memory))
-        found.append(Point(strength, count, run))
-    return found
+        yield Point(strength, count, run)

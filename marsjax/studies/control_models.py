@@ -21,13 +21,14 @@ def load(source: str, prepared: PreparedModel) -> tuple[ControlModels, dict[str,
 
     Args:
       source: `default`, or a checkpoint folder of marsjax.
-      prepared: the order model of that checkpoint, as it is stored: not taught by a day.
+      prepared: the order model of that checkpoint, in any dtype, not taught by a day.
 
     Raises FileNotFoundError, which says what trains them, where the checkpoint has none; InputError where they do not
     fit one another, or the order model.
     """
     batches, of_batches = order_batch.load(source)
-    found, of_ensemble = ensemble.load(source, ensemble.trained_with(prepared.model.model, batches.tokenizer))
+    found, of_ensemble = ensemble.load(source, ensemble.trained_with(
+        prepared.model.model, batches.tokenizer, source))
     return ControlModels(batches, found), {"order_batch": of_batches, "ensemble": of_ensemble}
 
 

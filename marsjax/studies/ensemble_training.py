@@ -35,7 +35,8 @@ from marsjax.training.split import Span
 
 HALF = 0.5
 """A strength of the change that is measured beside 1."""
-_DRAW_SEED = 9
+_DRAWS = 2**31
+"""Draws of the batch model for a span are keyed by the study's seed and this + the span's number."""
 _TOGETHER = 1000
 """Images whose codes are made at a time."""
 
@@ -130,17 +131,25 @@ def train(study: EnsembleStudy, prepared: PreparedModel, market: MarketSpec, fee
 
 
 def check_hours(study: EnsembleStudy, every_s: int, market: MarketSpec, feeds: Sequence[DayFeed]) -> None:
-    """InputError where days are too short for a training whose intervals are of so many seconds."""
-    step, counts = every_s * SECOND_NS, np.zeros(2, np.int64)
+    """InputError where days or futures are too short for a training whose intervals are of so many seconds."""
+    if study.own.minutes * 60 < every_s:
+        raise InputError(f"OwnMinutes.minutes: expected futures of {every_s} s (every_s) or more, got "
+                         f"{study.own.minutes} minutes")
+    step, counts, states = every_s * SECOND_NS, np.zeros(2, np.int64), 0
     for feed in feeds:
         for period in session_times.continuous(session_times.hours(market.session, feed)):
             counts += [max(part.high_ns - part.low_ns, 0) // step for part in _parts(study, period)]
+            states += len(_begins(study, period))
+    if not states:
+        raise InputError("OwnMinutes.every_minutes: expected a state of a day to write futures from, of "
+                         f"{study.own.minutes} minutes (told_minutes) before told_validation_from, got none with one "
+                         f"every {study.own.every_minutes} minutes; take longer days, or shorter futures")
     wanted = (1, ensemble_report.BLOCK)
     for name, key, found, least in zip(("to validate", "held out"), ("told_validation_from", "held_from"),
                                        counts.tolist(), wanted, strict=True):
         if found < least:
-            raise InputError(f"ensemble: expected at least {least} intervals of {every_s} s {name}, got {found}; set "
-                             f"{key} earlier, or train none (told_trajectories 0)")
+            raise InputError(f"EnsembleStudy.{key}: expected at least {least} intervals of {every_s} s {name}, got "
+                             f"{found}; set it earlier, or train no ensemble (told_trajectories 0)")
 
 
 def _gains(prepared: PreparedModel, best: Ensemble, real: RealOrders) -> dict[str, dict[str, Gain]]:
@@ -159,9 +168,7 @@ def own_orders(study: EnsembleStudy, prepared: PreparedModel, market: MarketSpec
     found, passed = [], 0
     for place, feed in enumerate(feeds):
         periods = session_times.continuous(session_times.hours(market.session, feed))
-        step, length = study.own.every_minutes * MINUTE_NS, study.own.minutes * MINUTE_NS
-        at = [time for period in periods for time in range(
-            period.start_ns + step, min(period.end_ns + 1, study.validation_from_ns) - length + 1, step)]
+        at = [time for period in periods for time in _begins(study, period)]
         states = starts.states_of_feed(market, prepared, feed, at, on_host=True).starts if at else []
         ready = [own_futures.best_orders(state) for state in states
                  if int(state.count) == prepared.model.spec.context_length]
@@ -173,6 +180,12 @@ def own_orders(study: EnsembleStudy, prepared: PreparedModel, market: MarketSpec
         raise InputError("ensemble: expected a state with orders before it to write futures from, got none; take "
                          "longer days, or shorter futures")
     return ToldOrders(*(np.concatenate(x) for x in zip(*found, strict=True)))
+
+
+def _begins(study: EnsembleStudy, period: Period) -> range:
+    """Times of the states of a period that futures are written from, nanoseconds since midnight."""
+    step, length = study.own.every_minutes * MINUTE_NS, study.own.minutes * MINUTE_NS
+    return range(period.start_ns + step, min(period.end_ns + 1, study.validation_from_ns) - length + 1, step)
 
 
 def _rolled(study: EnsembleStudy, prepared: PreparedModel, market: MarketSpec, batches: OrderBatches,
@@ -207,7 +220,7 @@ def real_orders(study: EnsembleStudy, prepared: PreparedModel, market: MarketSpe
                 batches: OrderBatches) -> RealOrders:
     """Real orders that decide when to stop, and those held out (`check_hours`)."""
     spans: tuple[list[ToldSpan], list[ToldSpan]] = ([], [])
-    predicted = []
+    predicted: list[np.ndarray] = []
     replayed = days.replay_days(market, [feed.read() for feed in feeds], [feed.name for feed in feeds])
     for feed, day in zip(feeds, replayed, strict=True):
         tokens, seen = days.day_tokens(market, prepared.model.spec.tokens, prepared.table, day), data.of_day(day)
@@ -216,7 +229,8 @@ def real_orders(study: EnsembleStudy, prepared: PreparedModel, market: MarketSpe
                 found = _told(hours, seen, tokens, market.tick, batches)
                 if found is not None:
                     into.append(found[0])
-                    predicted += [] if into is spans[0] else [_predicted(batches, *found)]
+                    key = jax.random.fold_in(jax.random.key(study.seed), jnp.uint32(_DRAWS + len(predicted)))
+                    predicted += [] if into is spans[0] else [_predicted(batches, *found, key)]
     validation, held = (ensemble.told(prepared.model.model, each) for each in spans)
     return RealOrders(validation, held, np.concatenate(predicted))
 
@@ -247,12 +261,12 @@ def _told(hours: _Hours, seen: SeenOrders, tokens: DayTokens, tick: int, batches
     return ToldSpan(Span(tokens.name, tokens.features, first, last), interval, codes[before:]), codes[:before]
 
 
-def _predicted(batches: OrderBatches, told: ToldSpan, before: np.ndarray) -> np.ndarray:
-    """A draw of the batch model for each interval, int32 [M, C], from those before it."""
+def _predicted(batches: OrderBatches, told: ToldSpan, before: np.ndarray, key: jax.Array) -> np.ndarray:
+    """A draw of the batch model for each interval, int32 [M, C], from those before it; the key is the span's."""
     most = batches.model.spec.batches
     every = np.concatenate([np.zeros((most - len(before), *told.codes.shape[1:]), np.int32), before, told.codes])
     number = np.arange(len(told.codes))
     history = every[number[:, None] + np.arange(most)]
     known = np.minimum(len(before) + number, most)
-    keys = jax.random.split(jax.random.key(_DRAW_SEED), len(number))
+    keys = jax.random.split(key, len(number))
     return np.asarray(batches.model.sample(history, known, keys, 1))[:, 0]

@@ -9,7 +9,7 @@ import pytest
 
 from marsjax import testing
 from marsjax.checkpoint import ensemble as ensemble_files
-from marsjax.checkpoint import folder, order_batch
+from marsjax.checkpoint import folder, load, order_batch
 from marsjax.model import ensemble
 from marsjax.model.ensemble import Ensemble, EnsembleSpec
 from marsjax.model.order_batch import batch_model, readout, tokenizer
@@ -61,6 +61,21 @@ def test_other_models_are_told_apart(place: Path, of: dict[str, str]) -> None:
     order_batch.save(place, batches(tokenizer.init(BOOK.spec, jax.random.key(2))), {})
     with pytest.raises(ValueError, match=r"ensemble\.json: trained_with\.tokenizer: expected .* train the"):
         ensemble_files.load(place)
+
+
+def test_it_is_of_its_order_model_in_any_dtype(place: Path, of: dict[str, str], tmp_path: Path) -> None:
+    half = load.load_order_model(place, dtype="bfloat16").model
+    assert np.asarray(half.weights()["norm"]).dtype == "bfloat16"
+    assert ensemble_files.trained_with(half, BOOK, place) == of
+    ensemble_files.load(place, ensemble_files.trained_with(half, BOOK, place))
+    other = testing.tiny_model(seed=1)
+    folder.save(tmp_path / "other", other.model, other.converters, other.about)
+    wrong = load.load_order_model(tmp_path / "other", dtype="bfloat16").model
+    assert ensemble_files.trained_with(wrong, BOOK, place)["order_model"] != of["order_model"]
+    folder.save(tmp_path / "half", half, testing.tiny_model().converters, {})  # stored so, it is whole
+    hashes = [ensemble_files.trained_with(load.load_order_model(tmp_path / "half", dtype=dtype).model, BOOK,
+                                          tmp_path / "half") for dtype in ("bfloat16", "float32")]
+    assert hashes[0] == hashes[1] != of
 
 
 def test_a_checkpoint_without_one_says_how_to_make_it(tmp_path: Path) -> None:

@@ -6,16 +6,19 @@ All runs share one market and one tiny model of random weights.
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from ml_collections import ConfigDict
 
 from marsjax.checkpoint import converter_files, folder, load, order_batch
 from marsjax.checkpoint import ensemble as ensemble_files
 from marsjax.core import times
+from marsjax.core.errors import InputError
 from marsjax.core.order_images import OrderBatchSpec
 from marsjax.core.sessions import continuous_session
 from marsjax.core.specs import ModelSpec
@@ -27,6 +30,8 @@ from marsjax.model.order_batch import batch_model, readout, tokenizer
 from marsjax.model.order_batch.proposals import OrderBatches
 from marsjax.model.order_batch.specs import BatchModelSpec, TokenizerSpec
 from marsjax.sim import replay_day
+from marsjax.sim.control import ControlSpec
+from marsjax.studies.futures import FuturesSpec
 from tests.experiments.conftest import Launch, Ran
 from tests.experiments.synthetic_day import write_traded_day
 from tests.helpers import fixture_folder
@@ -165,6 +170,33 @@ def _curve(held: pd.DataFrame) -> bool:
     return True
 
 
+def test_a_sweep_that_is_given_up_keeps_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    def simulate(at: Any, spec: FuturesSpec, how: ControlSpec, *_: Any, **__: Any) -> ControlSpec:
+        if how.strength == 4:
+            raise InputError("ControlSpec.most_decisions: a led future made more than 10 (ControlSpec.told, 2)")
+        return how
+
+    monkeypatch.setattr("marsjax.studies.control.simulate", simulate)
+    found = SimpleNamespace(guide=None)
+    made: Any = SimpleNamespace(place=None, spec=FuturesSpec(4, 1), how=ControlSpec(), found=found)
+    config = ConfigDict({"strengths": (1.0, 2.0, 4.0), "counts": (8,)})
+    points, given_up = experiment._swept(config, made)
+    assert [point.run.strength for point in points] == [1, 2]
+    assert given_up == ["sweep: given up after 2 of 4 runs: config.most_decisions: a led future made more than 10 "
+                        "(config.told, 2)"]
+    points, given_up = experiment._swept(ConfigDict({"strengths": (1.0,), "counts": (0, 8)}), made)
+    assert [point.trajectories for point in points] == [4, 8] and not given_up
+
+
+def test_led_futures_last_whole_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    fits = SimpleNamespace(check=lambda *_: None)
+    monkeypatch.setattr("marsjax.studies.control_models.load", lambda *_: (fits, {}))
+    config, how = ConfigDict({"model": "m", "trajectories": 4, "minutes": 1}), ControlSpec(every_s=45, way="batch")
+    with pytest.raises(InputError, match=r"^config\.minutes: expected whole intervals of config\.every_s, 45 s"):
+        experiment._models(config, how, None)  # type: ignore[arg-type]
+    assert experiment._models(config, ControlSpec(every_s=20, way="batch"), None) is fits  # type: ignore
+
+
 @pytest.mark.parametrize(("argument", "overrides", "expected"), [
     ("noise,scenario=crash", (), "scenario: expected one of drop, rise, reversal, calm, burst, illiquid, got 'crash'"),
     ("noise,strength=-3", (), "strength: expected a finite number above 0, got -3.0"),
@@ -187,6 +219,8 @@ def _curve(held: pd.DataFrame) -> bool:
     ("noise", ("--config.way=both", "--config.candidates=0"), "config.candidates: expected at least 1, got 0"),
     ("noise", ("--config.way=both", "--config.told=-1"), "config.told: expected 0 to 1000, got -1.0"),
     ("noise", ("--config.way=batch", "--config.model=default"), "config.every_s: expected 60, the interval that"),
+    ("noise", ("--config.way=batch", "--config.island=5"), "has no order-batch model; train one with"),
+    ("noise", ("--config.way=batch", "--config.strengths=1,2"), "config.strengths: expected one with way=batch, wh"),
     ("noise,execute=all", (), "config.execute: expected twap, vwap, participation, immediate or nothing, got 'all'"),
     ("noise,execute=twap", ("--config.side=both",), "config.side: expected buy or sell, got 'both'"),
     ("noise,execute=twap", ("--config.ratio=0",), "config.ratio: expected a number above 0 (and below 100), got 0.0"),

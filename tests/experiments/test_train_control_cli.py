@@ -15,8 +15,14 @@ from marsjax.checkpoint import ensemble as ensemble_files
 from marsjax.checkpoint import folder as checkpoint_folder
 from marsjax.checkpoint import order_batch
 from marsjax.core.errors import InputError
+from marsjax.core.order_images import OrderBatchSpec
 from marsjax.experiments import config as configs
 from marsjax.experiments import train_control
+from marsjax.model.order_batch import batch_model, readout, tokenizer
+from marsjax.model.order_batch.proposals import OrderBatches
+from marsjax.model.order_batch.readout import READ, Readout
+from marsjax.model.order_batch.specs import BatchModelSpec, TokenizerSpec
+from marsjax.studies.order_batch_training import TrainedBatches
 from tests.training import short_day
 
 pytestmark = pytest.mark.quick
@@ -73,29 +79,63 @@ def test_a_training_writes_a_checkpoint_that_proposes_and_again_the_same(tmp_pat
 
 @pytest.mark.parametrize(("values", "match"), [
     ({"codes": 0}, "codes: expected at least 1"), ({"compress": 3}, "compress: expected a divisor"),
-    ({"own_trajectories": -1}, "config.own_trajectories"), ({"own_minutes": 0}, "config.own_minutes"),
-    ({"tokenizer_steps": 0}, "config.tokenizer_steps"), ({"tokenizer_rate": 0.0}, "config.tokenizer_rate"),
-    ({"batch_rate": -1.0}, "config.batch_rate"), ({"batch_steps": 0}, "config.batch_steps"),
-    ({"phases": 0}, "config.phases"), ({"held_from": "09:00:00"}, "validation_from"),
-    ({"held_from": "soon"}, "config.held_from")])
+    ({"own_trajectories": -1}, r"^config\.own_trajectories: "), ({"own_minutes": 0}, r"^config\.own_minutes: "),
+    ({"tokenizer_steps": 0}, r"^config\.tokenizer_steps: "), ({"tokenizer_rate": 0.0}, r"^config\.tokenizer_rate: "),
+    ({"batch_rate": -1.0}, r"^config\.batch_rate: "), ({"batch_steps": 0}, r"^config\.batch_steps: "),
+    ({"phases": 0}, r"^config\.phases: "), ({"seed": -1}, r"^config\.seed: expected at least 0, got -1$"),
+    ({"held_from": "09:00:00"},
+     r"^config\.validation_from: expected a time before config\.held_from, 09:00:00, got 09:33:00$"),
+    ({"held_from": "soon"}, r"^config\.held_from: ")])
 def test_a_wrong_key_is_named(tmp_path: Path, values: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         train_control.training_of(config(tmp_path, **values))
 
 
 @pytest.mark.parametrize(("values", "match"), [
-    ({"told_trajectories": -1}, "config.told_trajectories"), ({"told_minutes": 0}, "config.told_minutes"),
-    ({"ensemble_heads": 3}, "config.ensemble_width: expected a multiple of heads=3"),
-    ({"ensemble_steps": 0}, "config.ensemble_steps"), ({"told_validation_from": "09:40:00"}, "told_validation_from"),
-    ({"told_validation_from": "soon"}, "config.told_validation_from")])
+    ({"told_trajectories": -1}, r"^config\.told_trajectories: "), ({"told_minutes": 0}, r"^config\.told_minutes: "),
+    ({"ensemble_heads": 3}, r"^config\.ensemble_width: expected a multiple of heads=3"),
+    ({"ensemble_steps": 0}, r"^config\.ensemble_steps: "), ({"seed": -1}, r"^config\.seed: "),
+    ({"told_validation_from": "09:40:00"},
+     r"^config\.told_validation_from: expected a time before config\.held_from, 09:33:45, got 09:40:00$"),
+    ({"told_validation_from": "soon"}, r"^config\.told_validation_from: ")])
 def test_a_wrong_key_of_the_ensemble_is_named(tmp_path: Path, values: dict[str, Any], match: str) -> None:
     with pytest.raises(InputError, match=match):
         train_control.ensemble_of(config(tmp_path, **values))
     assert train_control.ensemble_of(config(tmp_path, told_trajectories=0)) is None
 
 
-def test_days_too_short_for_an_ensemble_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    late = config(tmp_path, every_s=30)
-    with pytest.raises(InputError, match=r"at least 5 intervals of 30 s held out, got \d; set held_from earlier, or"):
-        train_control.main(late)
+@pytest.mark.parametrize(("values", "match"), [
+    ({"every_s": 30}, r"^config\.held_from: expected at least 5 intervals of 30 s held out, got \d; set it earlier"),
+    ({"every_s": 70}, r"^config\.told_minutes: expected futures of 70 s \(every_s\) or more, got 1 minutes$"),
+    ({"told_every_minutes": 60}, r"^config\.told_every_minutes: expected a state of a day to write futures")])
+def test_what_is_too_short_for_an_ensemble_is_refused_before_anything_is_trained(
+        tmp_path: Path, values: dict[str, Any], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        train_control.main(config(tmp_path, **values))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_ensemble_that_cannot_be_trained_leaves_the_order_batch_model(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    images = OrderBatchSpec(price_slots=8, volume_edges=(100, 300, 500), every_s=5)
+    batches = tiny_batches(images)
+    monkeypatch.setattr(train_control.order_batch_training, "train", lambda *_: TrainedBatches(batches, {}, [], {}))
+
+    def fails(*_: Any) -> None:
+        raise InputError("a loss is no number")
+
+    monkeypatch.setattr(train_control.ensemble_training, "train", fails)
+    assert train_control.main(config(tmp_path)) == 3
+    assert "no ensemble was written: a loss is no number" in capsys.readouterr().err
+    found, _ = order_batch.load(tmp_path / "out" / "checkpoint")
+    assert found.tokenizer.spec.images == images and (tmp_path / "out" / "report.json").exists()
+    with pytest.raises(FileNotFoundError):
+        ensemble_files.load(tmp_path / "out" / "checkpoint")
+
+
+def tiny_batches(images: OrderBatchSpec) -> OrderBatches:
+    """Of fresh weights."""
+    book = tokenizer.init(TokenizerSpec(images, codes=8, code_dim=4, width=8, blocks=1), jax.random.key(0))
+    sizes = BatchModelSpec(batches=2, places=book.spec.places, codes=8, layers=1, width=8, heads=2)
+    read = Readout(np.zeros((readout.input_count(images), len(READ)), np.float32), np.zeros(len(READ), np.float32))
+    return OrderBatches(book, batch_model.init(sizes, jax.random.key(1)), read)

@@ -87,7 +87,6 @@ def test_it_is_its_slow_copy(learnt: Ensemble, hidden: jax.Array, codes: jax.Arr
     found = learnt(hidden, learnt.prepared(codes))
     expected = [slow(learnt, *of) for of in zip(np.asarray(hidden, np.float64), np.asarray(codes), strict=True)]
     np.testing.assert_allclose(found, np.stack(expected), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(learnt.shifts(codes), learnt.prepared(codes).shift, rtol=1e-5, atol=1e-5)
 
 
 def test_what_has_learnt_nothing_or_is_told_nothing_changes_no_bit(learnt: Ensemble, hidden: jax.Array,

@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 from marsjax.core.errors import InputError
 from marsjax.observers.features import Features
 from marsjax.observers.trace import Log
-from marsjax.sim.control import CurveGuide, Target, TargetGuide, guides, lineages, nearest, resampling, scenarios
+from marsjax.sim.control import CurveGuide, Target, TargetGuide, guides, lineages, nearest, resampling, run, scenarios
 from marsjax.sim.result import Trace
 
 USUAL = Features(0.0, 0.0, 4.0, 1e4, 0.0, 2.0, 5e4, 120.0)
@@ -160,6 +160,24 @@ def test_the_nearest_candidate_is_the_best_by_its_guide_with_the_price_it_leads_
     assert not np.asarray(nearest(guide, jnp.int32(0), seen, same)).any(), "of those alike the first"
     broken = predicted._replace(volume=np.where(np.arange(9) == 2, predicted.volume, np.nan))
     assert np.asarray(nearest(guide, jnp.int32(0), seen, broken)).tolist() == [2] * 4, "NaN is never chosen"
+
+
+def test_looks_at_trajectories_of_their_own_are_told_of_by_islands() -> None:
+    ess = np.array([[1, 1, 1, np.nan], [1, np.nan, np.nan, np.nan]], np.float32)
+    looks = run.Looked(None, None, ess, np.zeros((2, 4), bool), np.zeros((2, 4), np.float32), None)
+    for island, expected in ((2, [[1, 1], [1, math.nan]]), (0, [[1], [1]]), (3, [[1], [1]])):
+        found = lineages.together(looks, island)
+        np.testing.assert_array_equal(found.ess, expected)
+        assert found.resampled.shape == found.log_mean_weight.shape == found.ess.shape
+
+
+def test_a_guide_prefers_something_where_it_wants_anything_of_an_interval() -> None:
+    seen, one, two = (Features(*[np.array(x, np.float32)] * len(Features._fields))
+                      for x in ([0.0, 5.0], [[1.0], [5.0]], [[1.0, 1.0], [2.0, 3.0]]))
+    guide = CurveGuide((math.nan, -3.0), scale_bp=1.0)
+    for predicted in (one, two):
+        assert np.asarray(guides.prefers(guide, jnp.int32(0), seen, predicted)).tolist() == [False, False]
+        assert np.asarray(guides.prefers(guide, jnp.int32(1), seen, predicted)).tolist() == [True, True]
 
 
 def test_scenarios_by_name_are_curves_and_multiples_of_what_is_usual() -> None:

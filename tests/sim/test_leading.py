@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import subprocess
 import sys
+import types
 from typing import Any
 
 import chex
@@ -17,7 +19,7 @@ import pytest
 
 from marsjax import testing
 from marsjax.agents.twap import Twap
-from marsjax.core import times
+from marsjax.core import kernels, times
 from marsjax.core.errors import InputError
 from marsjax.core.order_images import OrderBatchSpec
 from marsjax.market import exchange
@@ -27,6 +29,7 @@ from marsjax.model.order_batch import batch_model, readout, tokenizer
 from marsjax.model.order_batch.proposals import OrderBatches
 from marsjax.model.order_batch.readout import READ, Readout
 from marsjax.model.order_batch.specs import BatchModelSpec, TokenizerSpec
+from marsjax.model.order_batch.tokenizer import Tokenizer
 from marsjax.observers.features import Features
 from marsjax.observers.trace import TraceObserver
 from marsjax.sim import rollout
@@ -106,9 +109,20 @@ def test_what_is_told_with_no_weight_leaves_futures_alone_to_the_bit() -> None:
     assert not all(np.array_equal(x, y) for x, y in zip(states(led().rollout), states(plain), strict=True))
 
 
+def test_of_what_nothing_is_wanted_nothing_is_told() -> None:
+    simulator = Simulator.of(MODEL, MARKET, observers=[TraceObserver(MARKET, room=256)])
+    plain = rollout.rollout(simulator, start(), RolloutSpec(BATCH, minutes=1, seed=SEED))
+    free = run(dataclasses.replace(LED, candidates=1), guide=CurveGuide((math.nan,) * 3))
+    chex.assert_trees_all_equal(states(free.rollout), states(plain))
+    assert free.led is not None and all(np.isnan(x).all() for x in free.led.predicted)
+
+
 def test_led_futures_are_independent_of_one_another() -> None:
     assert (led().ancestors == np.arange(BATCH)).all() and (led().distinct == BATCH).all()
     assert (led().ess == 1).all() and not led().resampled.any() and np.isnan(led().log_evidence).all()
+    alone = run(trajectories=3, first=4)
+    chex.assert_trees_all_equal(states(alone.rollout), [x[4:7] for x in states(led().rollout)])
+    chex.assert_trees_all_equal(alone.led, jax.tree.map(lambda x: x[:, 4:7], led().led))
 
 
 def image_rows(found: ControlledRollout, number: int) -> np.ndarray:
@@ -187,6 +201,28 @@ def test_what_has_ended_is_told_nothing_that_counts_and_does_no_harm() -> None:
     assert all(np.isnan(x[1]) for x in ended[1].predicted)
 
 
+@pytest.mark.parametrize(("rows", "batch", "expected"), [(None, 3, 3), (None, 3000, 2730), (16, 3, 16)])
+def test_no_more_rows_are_computed_than_there_are_but_where_blocks_fix_the_bits(
+        rows: int | None, batch: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Simulator.of(MODEL, MARKET, observers=[
+        models().observer(MARKET.tick), control_run.FeatureObserver(MARKET.tick)])
+    inner = dataclasses.replace(inner, ensemble=models().ensemble)
+    ways = dataclasses.replace(kernels.chosen(inner.spec.cache.kernels), rows=rows)
+    leader = Leader.of(GUIDE, LED, inner.replace(cache=dataclasses.replace(inner.spec.cache, kernels=ways)))
+    until = jax.tree.map(lambda x: jnp.broadcast_to(x, batch), times.of_ns(times.to_ns(start().time) + 60 * 10**9))
+    state = jax.eval_shape(sim_step.begin, inner, start(), jnp.arange(batch), (), until)
+    seen: list[int] = []
+    propose = OrderBatches.propose
+
+    def watched(self: OrderBatches, images: jax.Array, *rest: Any) -> Any:
+        seen.append(images.shape[0])
+        return propose(self, images, *rest)
+
+    monkeypatch.setattr(OrderBatches, "propose", watched)
+    jax.eval_shape(leader.lead, models(), state, jnp.uint32(SEED), jnp.int32(0))
+    assert set(seen) == {expected}
+
+
 def other_ensemble(hidden: int, codes: int) -> Ensemble:
     book = tokenizer.init(dataclasses.replace(BOOK, codes=codes), jax.random.key(0))
     return ensemble.init(EnsembleSpec.of(hidden, book.spec, width=4, heads=1), jax.random.key(0), book)
@@ -261,10 +297,47 @@ def test_one_candidate_and_no_images_before_the_start_work_and_a_trace_is_that_o
 
 
 @pytest.mark.slow
-def test_a_future_that_sends_orders_without_end_is_given_up() -> None:
-    with pytest.raises(InputError, match=r"told: a future that was told with 1 made more than 10 decisions in an int"):
-        run(dataclasses.replace(LED, most_decisions=10), chunk_steps=7)
+@pytest.mark.parametrize("chunk_steps", [7, 256])
+def test_a_future_that_sends_orders_without_end_is_given_up(chunk_steps: int) -> None:
     assert int(np.asarray(led().rollout.state.step).max()) > 3 * 10
+    with pytest.raises(InputError, match=r"^ControlSpec\.most_decisions: a led future made more than 10 decisions"):
+        run(dataclasses.replace(LED, most_decisions=10), chunk_steps=chunk_steps)
+
+
+def test_what_is_told_nothing_is_not_to_be_told_less() -> None:
+    control = dataclasses.replace(LED, most_decisions=10, told=2.0)
+    control_run._check_decisions(control, 10)
+    with pytest.raises(InputError, match=r"interval of 20 s: tell it less loudly \(ControlSpec\.told, 2\), or allow m"):
+        control_run._check_decisions(control, 11)
+    with pytest.raises(InputError, match="interval of 20 s: allow more"):
+        control_run._check_decisions(dataclasses.replace(control, told=0.0), 11)
+
+
+def test_futures_that_are_led_alone_need_no_islands() -> None:
+    def check(control: ControlSpec, count: int, devices: int, first: Any = 0) -> None:
+        given = types.SimpleNamespace(agent_starts=(), is_one=False, starts=np.array([first, *[0] * (count - 1)]))
+        control_run._check_islands(types.SimpleNamespace(
+            count=count, devices=types.SimpleNamespace(count=devices), given=given), control)
+
+    check(LED, 8, 2)
+    check(dataclasses.replace(LED, island=3), 8, 1, first=1)
+    with pytest.raises(InputError, match="expected trajectories that 2 devices share evenly, got 7"):
+        check(LED, 7, 2)
+    with pytest.raises(InputError, match="to make whole islands that 2 devices share evenly"):
+        check(dataclasses.replace(BOTH, island=0), 8, 2)
+    with pytest.raises(InputError, match="expected the same start"):
+        check(BOTH, 8, 1, first=1)
+
+
+def test_led_futures_of_no_whole_intervals_are_refused() -> None:
+    with pytest.raises(InputError, match=r"RolloutSpec\.minutes: expected whole intervals of 50 .*, got futures of 12"):
+        run(dataclasses.replace(LED, every_s=50), dataclasses.replace(models(), batches=of_interval(50)), minutes=2)
+
+
+def of_interval(every_s: int) -> OrderBatches:
+    """The models of images, as if they were of other intervals."""
+    book = dataclasses.replace(BOOK, images=dataclasses.replace(IMAGES, every_s=every_s))
+    return dataclasses.replace(models().batches, tokenizer=Tokenizer(book, models().batches.tokenizer.weights()))
 
 
 PROGRAM = """
@@ -275,9 +348,12 @@ from tests.sim import test_leading as led
 quick_compilation.switch(True)
 found = []
 for devices in (1, 2):
-    run = led.run(led.BOTH, devices=devices)
-    leaves = jax.tree.leaves((led.states(run.rollout), run.features, run.ancestors, run.led))
-    found.append([hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdigest(), run.decisions])
+    of_devices = []
+    for way in (led.BOTH, led.LED):
+        run = led.run(way, devices=devices)
+        leaves = jax.tree.leaves((led.states(run.rollout), run.features, run.ancestors, run.ess, run.led))
+        of_devices += [hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in leaves)).hexdigest(), run.decisions]
+    found.append(of_devices)
 print(json.dumps(found))
 """
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from marsjax import load_order_model
 from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.core.sessions import continuous_session
@@ -29,6 +30,8 @@ def test_the_default_checkpoint_has_models_that_fit_it_and_another_order_model_i
     models, about = control_models.load("default", prepared)
     models.check(60, 8)
     assert set(about) == {"order_batch", "ensemble"} and models.before is None
+    half = order_model.prepare(load_order_model("default", dtype="bfloat16"))
+    control_models.load("default", half)[0].check(60, 8)
     weights = jax.tree.map(lambda x: x + 1e-3, prepared.model.model)
     other = dataclasses.replace(prepared, model=dataclasses.replace(prepared.model, model=weights))
     with pytest.raises(InputError, match=r"trained_with\.order_model: expected .* train the ensemble anew"):

@@ -99,7 +99,7 @@ def test_it_ends_when_nothing_gets_better(model: OrderModel) -> None:
 def test_the_shift_is_the_best_linear_map_and_stays_as_it_is(model: OrderModel, fitted: tuple) -> None:
     best, curve = fitted
     of = market(0)
-    found, told = ensemble.pulls(model, of), np.asarray(best.shifts(of.codes), np.float64)
+    found, told = ensemble.pulls(model, of), np.asarray(best.prepared(of.codes).shift, np.float64)
     ridge = min(curve[1:4], key=lambda row: row["validation_loss"])
     gained = np.sum(found.pull * told) - np.sum(found.orders * np.einsum("md,de,me->m", told, found.cost, told)) / 2
     assert gained / len(of.label) == pytest.approx(ridge["foretold"], rel=1e-3)
@@ -113,7 +113,7 @@ def test_the_shift_is_the_best_linear_map_and_stays_as_it_is(model: OrderModel, 
         SIZES, jax.random.key(1), BOOK), (of, of), jax.random.key(2))
     x = np.asarray(model_ensemble.inputs(BOOK.decode(of.codes)), np.float64)
     # At the best map no direction of the weights gains: the pulls less their costs are 0 against every input.
-    rest = found.pull - found.orders[:, None] * (np.asarray(free.shifts(of.codes), np.float64) @ found.cost)
+    rest = found.pull - found.orders[:, None] * (np.asarray(free.prepared(of.codes).shift, np.float64) @ found.cost)
     assert np.abs((x - x.mean(axis=0)).T @ rest).max() < 0.02 * np.abs((x - x.mean(axis=0)).T @ found.pull).max()
 
 

@@ -160,10 +160,24 @@ def nearest(guide: Guide, interval: Array, seen: Features, predicted: Features) 
       predicted: of N candidates for each of them, [B, N]. `return_bp` is not read: it comes of `seen.return_bp` and
         the candidate's `move_bp`.
     """
+    return jnp.argmax(_scores(guide, interval, seen, predicted), axis=1).astype(jnp.int32)
+
+
+def prefers(guide: Guide, interval: Array, seen: Features, predicted: Features) -> jax.Array:
+    """Whether anything of an interval matters to a guide, bool [B]; the arguments are those of `nearest`.
+
+    False where the candidates, and the interval before if it came again, all have one score: nothing is wanted.
+    """
+    scores = _scores(guide, interval, seen, predicted)
+    again = usable(guide.score(interval, seen))
+    return (scores != again[:, None]).any(axis=1)
+
+
+def _scores(guide: Guide, interval: Array, seen: Features, predicted: Features) -> jax.Array:
+    """Of candidates, float32 [B, N]."""
     reached = reached_bp(jnp.asarray(seen.return_bp)[:, None], predicted.move_bp)
     flat = jax.tree.map(lambda x: jnp.reshape(jnp.asarray(x), -1), predicted._replace(return_bp=reached))
-    scores = jnp.reshape(usable(guide.score(interval, flat)), jnp.shape(reached))
-    return jnp.argmax(scores, axis=1).astype(jnp.int32)
+    return jnp.reshape(usable(guide.score(interval, flat)), jnp.shape(reached))
 
 
 def reached_bp(return_bp: Array, move_bp: Array) -> jax.Array:

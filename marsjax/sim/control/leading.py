@@ -2,7 +2,8 @@
 
 When an interval begins, the order-batch model proposes candidates for it, from the images of what really happened in
 the intervals before. The one that fits the guide best is kept, and the ensemble changes the order model's law under it
-until the next interval begins. Trajectories know nothing of one another.
+until the next interval begins. Trajectories know nothing of one another. Where the guide wants nothing of an interval,
+nothing is told of it.
 
 What is told is no more than told: how much of it is done is what `Led.predicted` beside `ControlledRollout.features`
 shows. Draws of candidates are keyed by (seed, interval, number of the trajectory), apart from all draws of decisions,
@@ -88,7 +89,8 @@ class Led(NamedTuple):
     """int32 [B, C]."""
     predicted: Features
     """float32 [B], what an interval of such orders would do, as the order-batch model's readout tells, with the return
-    that this would make from where the trajectory stood. NaN of one that had ended."""
+    that this would make from where the trajectory stood. NaN of one that had ended, and where the guide wanted nothing:
+    then nothing was told."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +104,9 @@ class Leader:
     control: ControlSpec
     images: OrderImageObserver
     features: FeatureObserver
-    rows: int
-    """Trajectories that are led together, which fixes the bits on a CPU."""
+    rows: int | None
+    """Trajectories that are led together, which fixes the bits on a CPU; None: all of a device, up to as many as
+    _CANDIDATES have room for."""
 
     @classmethod
     def of(cls, guide: Guide, control: ControlSpec, inner: Simulator) -> "Leader":
@@ -112,8 +115,8 @@ class Leader:
         if not isinstance(images, OrderImageObserver) or not isinstance(features, FeatureObserver):
             raise InputError(f"leading: expected observers of order images and features as the last two, got {images} "
                              f"and {features}")
-        most = max(_CANDIDATES // control.candidates, 1)
-        return cls(guide, control, images, features, min(kernels.chosen(inner.spec.cache.kernels).rows or most, most))
+        rows = kernels.chosen(inner.spec.cache.kernels).rows
+        return cls(guide, control, images, features, rows and min(rows, _most(control)))
 
     def lead(self, models: ControlModels, state: SimState, seed: Array, interval: Array) -> tuple[SimState, Led]:
         """Trajectories at the beginning of an interval, int32 [], with what each is told of it."""
@@ -124,8 +127,10 @@ class Leader:
         reached = guides.reached_bp(jnp.asarray(seen.return_bp)[:, None], predicted.move_bp)
         kept, kept_codes = jax.tree.map(lambda x: jax.vmap(operator.getitem)(x, which),
                                         (predicted._replace(return_bp=reached), codes))
-        kept = jax.tree.map(lambda x: jnp.where(state.end == End.RUNNING, x, jnp.nan), kept)
-        return dataclasses.replace(state, guide=self._told(models.ensemble, kept_codes)), Led(kept_codes, kept)
+        is_told = (state.end == End.RUNNING) & guides.prefers(self.guide, interval, seen, predicted)
+        kept = jax.tree.map(lambda x: jnp.where(is_told, x, jnp.nan), kept)
+        told = self._told(models.ensemble, kept_codes, jnp.where(is_told, jnp.float32(self.control.told), 0.0))
+        return dataclasses.replace(state, guide=told), Led(kept_codes, kept)
 
     def _proposed(self, batches: OrderBatches, state: SimState, seed: Array, interval: Array
                   ) -> tuple[jax.Array, jax.Array]:
@@ -137,14 +142,23 @@ class Leader:
             found = batches.propose(part(last.images), part(last.known), part(keys), self.control.candidates)
             return found.codes, found.read
 
-        found: tuple[jax.Array, jax.Array] = in_blocks(block, self.rows, keys.shape[0])
+        found: tuple[jax.Array, jax.Array] = in_blocks(block, self._together(keys.shape[0]), keys.shape[0])
         return found
 
-    def _told(self, ensemble: Ensemble, codes: jax.Array) -> ReadBatch:
-        """What the order model is told of batches, int32 [B, C]: the one place where the ensemble reads them."""
-        found: ReadBatch = in_blocks(lambda part: ensemble.prepared(part(codes), self.control.told), self.rows,
-                                     codes.shape[0])
+    def _told(self, ensemble: Ensemble, codes: jax.Array, strength: jax.Array) -> ReadBatch:
+        """What the order model is told of batches, int32 [B, C], each with a strength [B]."""
+        found: ReadBatch = in_blocks(lambda part: ensemble.prepared(part(codes), part(strength)),
+                                     self._together(codes.shape[0]), codes.shape[0])
         return found
+
+    def _together(self, batch: int) -> int:
+        """Rows of a block, where a device has so many trajectories."""
+        return self.rows or min(batch, _most(self.control))
+
+
+def _most(control: ControlSpec) -> int:
+    """Trajectories whose candidates are drawn together at most."""
+    return max(_CANDIDATES // control.candidates, 1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)

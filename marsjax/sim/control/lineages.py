@@ -48,7 +48,8 @@ class ControlledRollout:
     """Places at which a trajectory was in whose book a side had been full, one that was written over or not."""
     led: Led | None = None
     """NumPy arrays [I, B, ...], what the trajectories that are left were told of each interval, beside `features`, what
-    they then did; None where nothing was told. NaN, and codes without meaning, in intervals after the end of one."""
+    they then did; None where nothing was told. NaN, and codes without meaning, in intervals after the end of one, and
+    where the guide wanted nothing of one."""
 
     @property
     def kept_features(self) -> Features:
@@ -76,6 +77,19 @@ def of_islands(source: np.ndarray, islands: int) -> np.ndarray:
     batch = source.shape[1]
     first = np.arange(batch) // (batch // islands) * (batch // islands)
     return np.asarray(source + first, np.int32)
+
+
+def together(looks: Any, island: int) -> Any:
+    """Looks [I, B] at trajectories that are islands of their own, as none is resampled, by islands of `island`.
+
+    All are one where it is 0, or they make no whole islands.
+    """
+    intervals, batch = looks.ess.shape
+    size = island if island and batch % island == 0 else batch
+    ess, resampled, mean = (x.reshape(intervals, batch // size, size) for x in (
+        looks.ess, looks.resampled, looks.log_mean_weight))
+    return looks._replace(ess=np.fmax.reduce(ess, axis=-1), resampled=resampled.any(axis=-1),
+                          log_mean_weight=mean.max(axis=-1))
 
 
 def places(ancestors: np.ndarray) -> np.ndarray:

@@ -122,7 +122,12 @@ def controlled(simulator: Simulator, start: Start, spec: RolloutSpec, control: C
         observers.insert(0, models.observer(tick))
     inner, scheduler = scheduled(simulator, start, spec, agent_starts, hooks, observers)
     begins, ends = times.to_ns(scheduler.given.starts.time), times.to_ns(scheduler.given.until)
-    intervals = max(-(-int((ends - begins).max()) // (control.every_s * SECOND_NS)), 1)
+    lengths, every_ns = ends - begins, control.every_s * SECOND_NS
+    intervals = max(-(-int(lengths.max()) // every_ns), 1)
+    if models and (lengths % every_ns).any():
+        raise InputError(f"RolloutSpec.minutes: expected whole intervals of {control.every_s} s (ControlSpec.every_s), "
+                         "as models that lead futures know no shorter ones, got futures of "
+                         f"{int(lengths[lengths % every_ns > 0][0]) / SECOND_NS:g} s")
     _check_islands(scheduler, control)
     guides.check(guide, intervals)
     return _Run(simulator, inner, spec, scheduler, control, guide, hooks, models).outcome(intervals)
@@ -144,6 +149,10 @@ def _check(spec: RolloutSpec, control: ControlSpec, hooks: Hooks, models: Contro
 def _check_islands(scheduler: Scheduler, control: ControlSpec) -> None:
     """InputError unless trajectories come out even, and those of an island can take each other's places."""
     count, devices = scheduler.count, scheduler.devices.count
+    if control.way == "batch":  # none takes the place of another
+        if count % devices:
+            raise InputError(f"controlled: expected trajectories that {devices} devices share evenly, got {count}")
+        return
     island = control.island or count
     if count % island or (count // island) % devices:
         on = f" that {devices} devices share evenly" if devices > 1 else ""
@@ -211,6 +220,8 @@ class _Run:
         looks = jax.tree.map(lambda *x: np.stack(x), *looks)
         led = jax.tree.map(lambda *x: np.stack(x), *told) if told else None
         ancestors = lineages.of_islands(looks.source, looks.ess.shape[1])
+        if self._control.way == "batch":
+            looks = lineages.together(looks, self._control.island)
         places = lineages.places(ancestors)
         ledgers, mids, counts = self._before
         kept, at = self._keeper.trace(self._scheduler), places[of_chunks]
@@ -227,13 +238,15 @@ class _Run:
 
     def _until(self, passed_s: int) -> int:
         """To the end of an interval, seconds since the start; how many compiled calls that took."""
-        goes_on, chunks, before = True, 0, self._steps
+        goes_on, chunks, before = True, 0, np.array(self._carried.state.step)
         while goes_on:
             self._carried, *found = self._run(self._arrays, self._carried, self._seed, np.int32(passed_s))
             state, chunks = self._carried.state, chunks + 1
             made, steps, more, end, at = jax.device_get((*found, state.end, state.time))
             goes_on = bool(more.any())
             self._steps, self._decided = self._steps + int(steps.max()), self._decided + int(made.sum())
+            if self._lead:
+                _check_decisions(self._control, int((np.asarray(state.step) - before).max()))
             if self._hooks.on_trace:
                 log = state.observed[len(self._simulator.spec.observers) + 1]  # after the minute bars
                 outcomes.traced(self._scheduler, log, lambda *chunk: self._chunks.append(chunk))
@@ -243,11 +256,15 @@ class _Run:
                                            len(self._simulator.spec.observers), self._before[1])
                 self._hooks.on_chunk(RolloutProgress(self._steps, *self._scheduler.progress(end, at), self._decided,
                                                      self._clock.run_s, so_far))
-            if self._lead and goes_on and self._steps - before > self._control.most_decisions:
-                raise InputError(f"ControlSpec.told: a future that was told with {self._control.told:g} made more than "
-                                 f"{self._control.most_decisions:,} decisions in an interval "
-                                 "(ControlSpec.most_decisions): tell it less loudly")
         return chunks
+
+
+def _check_decisions(control: ControlSpec, made: int) -> None:
+    """InputError where a led trajectory has made too many in an interval; the same in chunks of any size."""
+    if made > control.most_decisions:
+        quieter = f"tell it less loudly (ControlSpec.told, {control.told:g}), or " if control.told else ""
+        raise InputError(f"ControlSpec.most_decisions: a led future made more than {control.most_decisions:,} "
+                         f"decisions in an interval of {control.every_s} s: {quieter}allow more")
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -328,7 +345,7 @@ def _look_at(guide: Guide, control: ControlSpec, observer: FeatureObserver, carr
     """`_look` at the trajectories of one device."""
     state, batch = carried.state, carried.epoch.shape[0]
     side_full = jnp.array(state.market.counters.status)[:, Status.SIDE_FULL]
-    island = control.island or batch
+    island = 1 if control.way == "batch" else control.island or batch
     shape = (batch // island, island)
     seen, places = observer.of(state.observed[-1]), jnp.broadcast_to(jnp.arange(island, dtype=jnp.int32), shape)
     weight, epoch = jnp.asarray(carried.log_weight), jnp.asarray(carried.epoch)

@@ -21,10 +21,10 @@ class ControlSpec:
     """
 
     every_s: int = 60
-    """Seconds of an interval. The last one ends with the trajectory, and may be shorter."""
+    """Seconds of an interval. The last one ends with the trajectory, and may be shorter, but where they are led."""
     island: int = 0
     """Trajectories among which they are resampled; 0: all. Islands know nothing of each other: futures of different
-    islands have no ancestor in common, and an island is the same alone and beside others."""
+    islands have no ancestor in common, and an island is the same alone and beside others. Without effect of batch."""
     strength: float = 1.0
     """What a guide's scores are multiplied by; 0: futures are left alone, those of `rollout` to the bit, in every way.
     Otherwise 1e-6 to 1e6. Which candidate is the nearest does not depend on it."""
@@ -39,11 +39,12 @@ class ControlSpec:
     """Batches of orders that the order-batch model proposes for an interval, of which the nearest is told; of batch and
     both."""
     told: float = 1.0
-    """What the ensemble's change of the order model is multiplied by, 0 to 1000; of batch and both. 1: as it was
-    trained; above 1 it is told louder than that; 0: futures are those without being led, to the bit."""
+    """How strongly the ensemble changes the order model, 0 to 1000; of batch and both. 1: as it was trained. Up to 1
+    the trained change is multiplied by it. Above 1 that change stays as at 1, and (told - 1) times a second, smoother
+    map of the codes is added to it. 0: futures are those without being led, to the bit."""
     most_decisions: int = 10_000
-    """Of a led trajectory in an interval: a run is given up where one makes more. One that is told too loudly may send
-    orders without end."""
+    """Of a led trajectory in an interval: a run is given up where one makes more, whatever is told. One that is told
+    too loudly may send orders without end."""
 
     def __post_init__(self) -> None:
         limits.check_whole("ControlSpec.every_s", self.every_s, 1, _LONGEST_S)
