@@ -245,10 +245,10 @@ def share(found: np.ndarray, block: np.ndarray, seed: int = 0) -> Interval:
     return Interval(float(np.mean(found)), *map(float, intervals.percentiles((drawn @ hits) / (drawn @ cases))))
 
 
-def check_rate(rate: float) -> None:
-    """InputError unless a rate lies between 0 and 1."""
+def check_rate(rate: float, name: str = "rate") -> None:
+    """InputError, which names it, unless a rate lies between 0 and 1."""
     if isinstance(rate, bool) or not 0 < rate < 1:
-        raise InputError(f"rate: expected a number between 0 and 1, got {rate!r}")
+        raise InputError(f"{name}: expected a number between 0 and 1, got {rate!r}")
 
 
 def _check(tested: np.ndarray, pool: np.ndarray) -> None:

@@ -61,7 +61,7 @@ class WatchSpec:
 
     def __post_init__(self) -> None:
         check_numbers(self, minutes=(1, limits.MINUTES))
-        detection.check_rate(self.rate)
+        detection.check_rate(self.rate, "WatchSpec.rate")
         detection.combine(np.zeros(1), self.combination)
         if isinstance(self.usual_minutes, bool) or not LEAST_USUAL_MINUTES <= self.usual_minutes < np.inf:
             raise InputError(f"WatchSpec.usual_minutes: expected a number of {LEAST_USUAL_MINUTES} at least, got "
