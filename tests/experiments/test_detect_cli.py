@@ -61,7 +61,6 @@ def test_a_day_is_watched_and_a_manipulation_put_into_it_changes_its_interval(
 @pytest.mark.parametrize(("words", "said"), [
     ({"inject": "rumour"}, "spoofing, layering, pump, wash"), ({"clean_until": "09:34:00"}, "clean_until: expected 8"),
     ({"minutes": "9"}, "at least 2 intervals"), ({"clean_until": "soon"}, "HH:MM:SS"),
-    ({"rate": "2"}, "config.rate: expected a number between 0 and 1, got 2.0"),
     ({"clean_until": "09:31:00"}, "config.clean_until: expected a time after the first interval's begin, 09:31:00"),
     ({"clean_until": "09:31:30"}, "clean_until: expected 8")])
 def test_what_does_not_fit_is_refused_before_anything_runs(launch: Launch, tmp_path: Path, words: dict[str, str],
@@ -70,6 +69,13 @@ def test_what_does_not_fit_is_refused_before_anything_runs(launch: Launch, tmp_p
     ran = launch("detect", detect.main, *config(tmp_path, tmp_path / "none", **words))
     assert ran.code == 1 and said in ran.err
     assert not Path("runs").exists()
+
+
+@pytest.mark.quick
+def test_a_rate_that_cannot_be_is_named_by_its_key(launch: Launch, tmp_path: Path) -> None:
+    write_day(tmp_path)
+    ran = launch("detect", detect.main, *config(tmp_path, tmp_path / "none"), "--config.rate=2")
+    assert ran.code == 1 and "config.rate: expected a number between 0 and 1, got 2.0" in ran.err
 
 
 @pytest.mark.quick
