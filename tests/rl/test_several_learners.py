@@ -97,7 +97,9 @@ def test_two_who_trade_see_one_another_and_no_share_and_no_cash_is_lost(kind: st
     for key, name, account in (("filled", "execution", 0), ("inventory", "market_making", 1)):
         over, place = told.dones["__all__"], env.core.background.accounts[account]
         np.testing.assert_array_equal(holdings[..., place][~over], told.infos[name][key][~over])
-        assert told.infos[name][key].any() and not told.infos[name]["refused"].any()
+        assert told.infos[name][key].any()
+    # The first one's are all taken; one of the second may have met the first one's before it is taken back.
+    assert not told.infos["execution"]["refused"].any()
     for name in TASKS:
         other = next(x for x in TASKS if x != name)
         assert (told.rewards[name] != played(kind, idle=other).rewards[name]).any()
