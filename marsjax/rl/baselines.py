@@ -222,7 +222,7 @@ class Measured:
         ask, bid = quotes.touch(seen.view, seen.tick, mine.start_price)
         far, near = jnp.where(mine.is_buy, ask, bid), jnp.where(mine.is_buy, bid, ask)
         beyond = jnp.where(mine.is_buy, 1, -1) * jnp.maximum(wanted.reach, 0) * seen.tick
-        price = quotes.within(jnp.where(wanted.reach < 0, near, far + beyond), seen.tick)
+        price = quotes.within_limits(jnp.where(wanted.reach < 0, near, far + beyond), seen.tick)
         return quotes.requote(resting, mine.is_buy, price,
                               jnp.clip(wanted.volume, 0, params.target - mine.filled))
 

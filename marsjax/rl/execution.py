@@ -153,7 +153,7 @@ class Execution:
         price = jnp.stack([far, mid, near, behind])[which % 4]
         lots = jnp.where(action > 0, jnp.array(_SIZES, jnp.int32)[which // 4], 0)
         volume = jnp.minimum(lots * params.lot, params.target - state.filled)
-        return quotes.requote(resting, state.is_buy, quotes.within(price, seen.tick), volume)
+        return quotes.requote(resting, state.is_buy, quotes.within_limits(price, seen.tick), volume)
 
     def judge(self, params: ExecutionParams, state: ExecutionState, seen: MarketSeen, fills: TraderFills,
               trades: StepTrades, is_last: Array) -> Judged:

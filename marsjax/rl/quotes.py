@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from marsjax.agents.quotes import within_limits
 from marsjax.agents.requoting import limit, requote
-from marsjax.core.records import EMPTY_PRICE, MAX_PRICE, Array, BookView
+from marsjax.core.records import EMPTY_PRICE, Array, BookView
 from marsjax.rl.base import ROOM
 
-__all__ = ["MOST_ORDERS", "limit", "requote", "touch", "within"]
+__all__ = ["MOST_ORDERS", "limit", "requote", "touch", "within_limits"]
 
 MOST_ORDERS = ROOM + 2
 """Of a step: cancels of what rests, and two orders."""
@@ -20,8 +21,3 @@ def touch(view: BookView, tick: Array, fallback: Array) -> tuple[jax.Array, jax.
     seen_ask = jnp.where(has_ask, ask, jnp.where(has_bid, bid + tick, fallback + tick))
     seen_bid = jnp.where(has_bid, bid, jnp.where(has_ask, ask - tick, fallback))
     return seen_ask, seen_bid
-
-
-def within(price: Array, tick: Array) -> jax.Array:
-    """The price, or the nearest that an order may have: a tick at least, `MAX_PRICE` at most."""
-    return jnp.clip(price, tick, MAX_PRICE // tick * tick)

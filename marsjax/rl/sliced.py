@@ -117,8 +117,8 @@ class SlicedExecution:
         near, far = jnp.where(state.is_buy, bid, ask), jnp.where(state.is_buy, ask, bid)
         far += jnp.where(state.is_buy, reach, -reach) * seen.tick
         # One order waits and one reaches out, so that no more than R ever rest.
-        kept = quotes.requote(resting, state.is_buy, quotes.within(near, seen.tick), waits, most=ROOM - 1)
-        sent = quotes.limit(state.is_buy, quotes.within(far, seen.tick), due - waits)
+        kept = quotes.requote(resting, state.is_buy, quotes.within_limits(near, seen.tick), waits, most=ROOM - 1)
+        sent = quotes.limit(state.is_buy, quotes.within_limits(far, seen.tick), due - waits)
         return jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), kept, sent)
 
     def judge(self, params: SlicedParams, state: ExecutionState, seen: MarketSeen, fills: TraderFills,
