@@ -115,7 +115,8 @@ class Replay:
 
         def one(flow: Flow) -> Flow:
             order = _message(data, flow.cursor, state.end)
-            market, _ = exchange.submit(self.market, flow.market, _of_what_is_left(flow.market, order))
+            volume = passing.shortened(order, passing.left_of(flow.market, order))
+            market, _ = exchange.submit(self.market, flow.market, dataclasses.replace(order, volume=volume))
             fills = passing.counted(self.accounts, flow.market, market, flow.fills)
             return Flow(market, flow.cursor + 1, fills)
 
@@ -134,15 +135,6 @@ def _message(data: Recording, number: Array, end: Array) -> Order:
     row = data.messages[jnp.minimum(number, data.message_count - 1)]
     order = Order(Time(row[0], row[1]), **{name: row[2 + i] for i, name in enumerate(_COLUMNS)})
     return dataclasses.replace(order, kind=jnp.where(number < end, order.kind, jnp.int32(Kind.NONE)))
-
-
-def _of_what_is_left(market: Market, order: Order) -> Order:
-    """A cancel of no more shares than still rest."""
-    book = market.book
-    rests = jnp.asarray(book.order_id)[order.cancel_side] == order.cancel_id
-    left = jnp.sum(jnp.where(rests, jnp.asarray(book.volume)[order.cancel_side], 0), dtype=jnp.int32)
-    is_more = (order.kind == Kind.CANCEL) & (left > 0) & (order.volume > left)
-    return dataclasses.replace(order, volume=jnp.where(is_more, left, order.volume))
 
 
 def record(market: MarketSpec, feed: DayFeed, starts_ns: Sequence[int], until_ns: int, chunk_orders: int = 4096

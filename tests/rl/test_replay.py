@@ -15,8 +15,8 @@ from marsjax.data.feed import DayFeed, FeedChunk
 from marsjax.market import exchange, orders
 from marsjax.rl import named
 from marsjax.rl.execution import Execution
-from marsjax.rl.passing import Stride
-from marsjax.rl.replay import LARGEST_ID, Recording, _of_what_is_left, record
+from marsjax.rl.passing import Stride, left_of, shortened
+from marsjax.rl.replay import LARGEST_ID, Recording, record
 from marsjax.sim import replay
 from marsjax.sim.env import no_orders
 from tests.rl.markets import BEGIN_NS, END_NS, SPEC, STEPS, feed, messages, replay_env
@@ -130,4 +130,4 @@ def test_a_message_cancels_no_more_than_a_learner_has_left_of_its_order() -> Non
     for sent, volume in ((orders.cancel_order(1, 7, 300), 200), (orders.cancel_order(1, 7, 100), 100),
                          (orders.cancel_order(1, 8, 300), 300), (orders.limit_order(Kind.BUY, 100_000, 300), 300)):
         sent = dataclasses.replace(sent, cancel_side=jnp.int32(1))
-        assert int(_of_what_is_left(market, sent).volume) == volume
+        assert int(shortened(sent, left_of(market, sent))) == volume

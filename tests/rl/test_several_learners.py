@@ -10,8 +10,10 @@ import pytest
 
 from marsjax.core import int64
 from marsjax.core.errors import InputError
+from marsjax.core.records import Kind, Market, Order, Side, Time
 from marsjax.core.specs import MarketSpec
-from marsjax.market import exchange
+from marsjax.market import exchange, orders
+from marsjax.rl import passing
 from marsjax.rl.base import Task
 from marsjax.rl.execution import Execution
 from marsjax.rl.marl import MarlEnv
@@ -103,6 +105,29 @@ def test_two_who_trade_see_one_another_and_no_share_and_no_cash_is_lost(kind: st
     for name in TASKS:
         other = next(x for x in TASKS if x != name)
         assert (told.rewards[name] != played(kind, idle=other).rewards[name]).any()
+
+
+def test_what_met_another_trader_is_not_sent_again() -> None:
+    """The second rests 300 to sell; the first buys 200 of them before they are moved: 100 rest at the new price."""
+    env = both("noise")
+    background, market = env.core.background, exchange.open_market(env.core.background.market)
+    time, k = Time(jnp.int32(36_000), jnp.int32(0)), background.most_orders
+
+    def sent(*of: Order) -> Order:
+        return jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y, jnp.int32).reshape(()) for y in x]),
+                            *of, *[orders.no_order()] * (2 * k - len(of)))
+
+    def step(market: Market, mine: list[Order], theirs: list[Order]) -> passing.Flow:
+        rows = jax.tree.map(lambda x, y: jnp.stack([x[:k], y[:k]]), sent(*mine), sent(*theirs))
+        flow = passing.Flow(market, jnp.int32(0), passing.no_fills(2))
+        return passing.send_own(background.market, background.accounts, flow, rows, time)
+
+    rests = step(market, [], [orders.limit_order(Kind.SELL, 100_000, 300)]).market
+    number = jnp.max(jnp.asarray(rests.book.order_id))
+    moved = step(rests, [orders.limit_order(Kind.BUY, 100_000, 200)],
+                 [orders.cancel_order(jnp.int32(Side.ASK), number, 300), orders.limit_order(Kind.SELL, 100_100, 300)])
+    asks = np.asarray(moved.market.book.volume)[int(Side.ASK)]
+    assert asks.sum() == 100 and moved.fills.sold.tolist() == [0, 200] and not moved.fills.refused.any()
 
 
 class Logged:
