@@ -86,7 +86,7 @@ def _add_execution(config: ConfigDict) -> None:
     config.penalty_ticks = 5  # beyond the mid, at which shares that were not traded are charged
     config.reward_unit = 6000.0  # ticks x shares that are a reward of 1
     config.rules = ("twap", "patient_twap", "vwap", "participation", "immediate")  # to compare with
-    config.patience = 6  # of patient_twap: steps that a part waits before it is due
+    config.patience = 6  # of patient_twap: steps that a part waits before it trades
 
 
 def _add_making(config: ConfigDict) -> None:

@@ -75,9 +75,10 @@ class Immediately:
 
 @dataclasses.dataclass(frozen=True)
 class Scheduled:
-    """Trades at once, at the best price of the other side, what a schedule asks for by the next step: TWAP or VWAP.
+    """Trades, at the best price of the other side, what a schedule asks for by the next step: TWAP or VWAP.
 
-    The schedule is in whole lots, rounded down, and its last entry is the target.
+    With `patience`, what is due waits at the best price of the own side first; once a part of it has waited for so many
+    steps, all that is due trades. The schedule is in whole lots, rounded down, and its last entry is the target.
 
     Examples:
       >>> int(Scheduled().due(Progress(0, 1_000, 100, 0, 0.0), 4))
@@ -90,7 +91,7 @@ class Scheduled:
     """Weight of each step, in any unit, 2**15 in all at most: what others traded in it at other starts (VWAP). Empty:
     all alike (TWAP)."""
     patience: int = 0
-    """Steps before it is due that a part already waits at the best price of the own side; 0: none waits."""
+    """Steps for which a part waits at the best price of the own side before it trades; 0: it trades at once."""
     name: str = "twap"
 
     def __post_init__(self) -> None:
@@ -103,24 +104,25 @@ class Scheduled:
                              "take a larger unit")
         limits.check_whole("Scheduled.patience", self.patience, 0, limits.STEPS_OF_A_CALL)
 
-    def due(self, progress: Progress, steps: int, ahead: int = 0) -> jax.Array:
-        """int32 shares that ought to have traded once the orders of the step `ahead` steps from now have."""
+    def due(self, progress: Progress, steps: int, ago: int = 0) -> jax.Array:
+        """int32 shares that ought to have traded by the next step, or, `ago` steps earlier, by the step after that."""
         weights = self.profile or (1,) * min(steps, MOST_WEIGHT)
         if len(weights) != steps:
             raise InputError(f"Scheduled.profile: expected a weight of each of {steps} steps, got {len(weights)}")
         so_far = jnp.cumsum(jnp.array(weights, jnp.int32))
-        part, total = so_far[jnp.minimum(progress.step + ahead, steps - 1)], so_far[-1]
+        step, total = jnp.minimum(progress.step - ago, steps - 1), so_far[-1]
+        part = jnp.where(step < 0, 0, so_far[jnp.maximum(step, 0)])
         lots = progress.target // progress.lot
         # lots x part / total, rounded down, without passing 2**31.
         due = lots // total * part + lots % total * part // total
         return jnp.where(part == total, progress.target, due * progress.lot)
 
     def wanted(self, progress: Progress, steps: int) -> WantedRest:
-        """What is due, or, where nothing is, what may wait."""
-        missing = self.due(progress, steps) - progress.filled
-        waits = self.due(progress, steps, self.patience) - progress.filled
-        trades = (missing > 0) | (self.patience == 0)
-        return WantedRest(jnp.maximum(jnp.where(trades, missing, waits), 0), jnp.where(trades, 0, -1))
+        """What is due: to wait, or to trade where a part has waited long enough, and at the last step."""
+        missing = jnp.maximum(self.due(progress, steps) - progress.filled, 0)
+        overdue = self.due(progress, steps, self.patience) - progress.filled
+        trades = (overdue > 0) | (self.patience == 0) | (progress.step >= steps - 1)
+        return WantedRest(missing, jnp.where(trades, 0, -1))
 
 
 @dataclasses.dataclass(frozen=True)

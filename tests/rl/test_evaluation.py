@@ -131,9 +131,19 @@ def test_a_patient_schedule_waits_before_it_trades() -> None:
         got = rule.wanted(Progress(jnp.int32(step), jnp.int32(800), jnp.int32(100), jnp.int32(filled), 0.0), 8)
         return int(got.volume), int(got.reach)
 
-    assert wanted(0, 0) == (100, 0)  # due at once
-    assert wanted(0, 100) == (200, -1)  # ahead of it: two steps' parts wait
-    assert wanted(7, 800) == (0, -1)
+    assert [wanted(0, 0), wanted(1, 0)] == [(100, -1), (200, -1)]  # waits at first
+    assert wanted(2, 0) == (300, 0)  # the first part has waited for two steps: all that is due trades
+    assert wanted(3, 300) == (100, -1) and wanted(3, 200) == (200, -1)  # what is due waits again
+    assert wanted(7, 600) == (200, 0)  # the last step
+
+
+def test_a_patient_schedule_pays_less_where_others_come_to_it() -> None:
+    found = {}
+    for patience in (0, 2):
+        env = measured(Scheduled(patience=patience))
+        sums = evaluation.episodes(env, env.default_params, Constant(), KEYS, markets.STEPS).sums
+        found[patience] = np.asarray(sums["excess"]) * (1 - 2 * np.asarray(sums["buys"]) / markets.STEPS)
+    assert found[2].mean() > found[0].mean()
 
 
 def test_participation_follows_what_others_trade_and_finishes() -> None:
