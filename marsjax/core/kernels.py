@@ -199,5 +199,8 @@ def compiler_options(ways: Kernels) -> dict[str, str | bool] | None:
 
 
 def chosen(given: Kernels | None) -> Kernels:
-    """The ways given, or those of JAX's default device, which this starts."""
-    return for_platform(jax.default_backend()) if given is None else given
+    """The ways given, or those of JAX's default device (`jax.default_device` counts), which this starts."""
+    if given is not None:
+        return given
+    device = getattr(jax.config, "jax_default_device", None)
+    return for_platform(jax.default_backend() if device is None else getattr(device, "platform", str(device)))

@@ -5,6 +5,7 @@ import enum
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from marsjax.core import times
 from marsjax.core.errors import InputError
@@ -101,6 +102,19 @@ def open_seconds(session: Session, time_ns: int) -> int:
     """Whole seconds of the session's periods that are over at `time_ns` since midnight; breaks are none."""
     spent = (min(time_ns, period.end_ns) - period.start_ns for period in session.periods)
     return sum(max(ns, 0) for ns in spent) // SECOND_NS
+
+
+def phases_of(session: Session, time_ns: np.ndarray) -> np.ndarray:
+    """`phase_at` of known times on the host: int64 nanoseconds since midnight [...] -> int32 [...].
+
+    Examples:
+      >>> phases_of(chinese_session(), np.array([0, times.of_clock("09:20:00")])).tolist()
+      [0, 1]
+    """
+    result = np.full(np.shape(time_ns), Phase.CLOSED, np.int32)
+    for period in session.periods:
+        result[(time_ns >= period.start_ns) & (time_ns <= period.end_ns)] = period.phase
+    return result
 
 
 def phase_at(session: Session, time: Time) -> jax.Array:

@@ -47,6 +47,8 @@ def main(config: ConfigDict) -> int:
         # What may be refused is, before hours of training.
         rules = {name: _rules(comparison, found[name]) for name in compared_in(config)}
         seconds = {"prepared": time.perf_counter() - began}
+        starts = sum(part.background.start_count for each in found.values() for part in (each.train, each.held))
+        print(f"{starts} starts made in {seconds['prepared']:.0f} s; the first steps wait for the compiler", flush=True)
         trained = agent_training.train(training, market.env, market.train, lambda line: print(line, flush=True))
         seconds["trained"] = time.perf_counter() - began
         _save(folder, config, trained)

@@ -172,8 +172,8 @@ class Measured:
     """An execution: its state has is_buy, filled, start_price and start_twice, its params target and lot."""
     steps: int
     """Of an episode."""
-    rule: ExecutionRule | None = None
-    """None: actions are those of the task."""
+    rules: tuple[ExecutionRule, ...] = ()
+    """An action is the number of one of them, so that one program compares them all; none: actions are the task's."""
 
     def __post_init__(self) -> None:
         limits.check_whole("Measured.steps", self.steps, 1, limits.STEPS_OF_A_CALL)
@@ -185,8 +185,8 @@ class Measured:
 
     @property
     def actions(self) -> int:
-        """The task's; a rule reads none."""
-        return int(self.task.actions)
+        """The task's, or one of each rule."""
+        return len(self.rules) or int(self.task.actions)
 
     @property
     def features(self) -> int:
@@ -217,10 +217,11 @@ class Measured:
     def orders(self, params: Any, state: MeasuredState, seen: MarketSeen, resting: Resting, action: Array) -> Order:
         """What the rule wants, or the action."""
         mine = state.task
-        if self.rule is None:
+        if not self.rules:
             return self.task.orders(params, mine, seen, resting, action)  # type: ignore[no-any-return]
-        wanted = self.rule.wanted(Progress(state.step, params.target, params.lot, mine.filled, state.others),
-                                  self.steps)
+        progress = Progress(state.step, params.target, params.lot, mine.filled, state.others)
+        every = [rule.wanted(progress, self.steps) for rule in self.rules]
+        wanted = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(each, jnp.int32) for each in x])[action], *every)
         ask, bid = quotes.touch(seen.view, seen.tick, mine.start_price)
         far, near = jnp.where(mine.is_buy, ask, bid), jnp.where(mine.is_buy, bid, ask)
         beyond = jnp.where(mine.is_buy, 1, -1) * jnp.maximum(wanted.reach, 0) * seen.tick

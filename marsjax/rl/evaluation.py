@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.core import limits
+from marsjax.core.records import Array
 from marsjax.rl.env import MarketEnv
 from marsjax.rl.ppo import GymnaxEnvironment
 
@@ -34,7 +35,7 @@ class Constant:
       [3, 3]
     """
 
-    action: int = dataclasses.field(default=0, metadata={"static": True})
+    action: Array | int = 0
 
     def begin(self, count: int) -> tuple[()]:
         """It remembers nothing."""

@@ -15,7 +15,7 @@ from marsjax.market import orders as make
 from marsjax.market.process import NOT_MADE, ByPrice, MarketState, process
 from marsjax.rl import passing
 from marsjax.rl.base import Begun, Stepped, key_of, start_and_words, where
-from marsjax.rl.passing import Flow, Stride
+from marsjax.rl.passing import Flow, Passing, Stride
 from marsjax.rl.quotes import MOST_ORDERS
 from marsjax.sim import initial
 from marsjax.sim.initial import Warmup
@@ -92,21 +92,26 @@ class Noise:
         span = self.stride.span_ns
         until = times.add(state.time, times.of_ns(span)) if span else state.time
 
-        def one(flow: Flow) -> Flow:
-            wake, number = flow.cursor
-            key = jax.random.fold_in(key_of(state.words), number)
-            plan = noise_agent.act(self.agent, key, flow.market.book.last_price)
-            order = make.limit_order(plan.kind, plan.price, plan.volume, account=0, time=wake)
-            by_price = ByPrice(plan.kind == Kind.CANCEL, (0, 0), plan.upper_wins)
-            after, _ = process(self.market, None, MarketState(flow.market, NOT_MADE, NOT_MADE), order,
-                               by_price=by_price)
-            fills = passing.counted(self.accounts, flow.market, after.market, flow.fills)
-            return Flow(after.market, (times.add(wake, plan.sleep), number + 1), fills)
-
-        def is_due(flow: Flow) -> Array:
-            return ~times.before(until, flow.cursor[0])
-
-        flow = passing.go_on(self.stride, flow, one, is_due)
+        flow = passing.go_on(self.market, self.stride, Passing(self._pass_one, _is_due), (), (until, state.words), flow)
         time = until if span else times.select(times.before(state.time, flow.market.time), flow.market.time, state.time)
         after = state._replace(market=flow.market, wake=flow.cursor[0], number=flow.cursor[1], time=time)
         return passing.stepped(self.market, self.accounts, state.market, flow, (after, time, jnp.zeros((), bool)))
+
+    def _pass_one(self, shared: tuple[()], own: tuple[Time, jax.Array], flow: Flow, happens: Array) -> Flow:
+        del shared
+        wake, number = flow.cursor
+        key = jax.random.fold_in(key_of(own[1]), number)
+        plan = noise_agent.act(self.agent, key, flow.market.book.last_price)
+        order = make.limit_order(plan.kind, plan.price, plan.volume, account=0, time=wake)
+        by_price = ByPrice(plan.kind == Kind.CANCEL, (0, 0), plan.upper_wins)
+        after, _ = process(self.market, None, MarketState(flow.market, NOT_MADE, NOT_MADE), order, happens=happens,
+                           by_price=by_price)
+        fills = passing.counted(self.accounts, flow.market, after.market, flow.fills)
+        following = times.select(happens, times.add(wake, plan.sleep), wake)
+        return Flow(after.market, (following, number + jnp.asarray(happens).astype(jnp.int32)), fills)
+
+
+def _is_due(shared: tuple[()], own: tuple[Time, jax.Array], flow: Flow) -> Array:
+    """Whether the agent wakes up by the end of the step."""
+    del shared
+    return ~times.before(own[0], flow.cursor[0])

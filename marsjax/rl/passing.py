@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.agents.base import Resting
-from marsjax.core import int64, limits, times
+from marsjax.core import int64, kernels, limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Int64, Kind, Market, Order, Side, Status, Time
 from marsjax.core.specs import MarketSpec
 from marsjax.market import book as books
 from marsjax.market import exchange
 from marsjax.rl.base import MarketSeen, Stepped, StepTrades, TraderFills, addressed, resting_of, see
+from marsjax.rl.batches import by_whole_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +119,41 @@ def shortened(order: Order, left: Array) -> jax.Array:
     return jnp.where(is_more, left, order.volume)
 
 
-def go_on(stride: Stride, flow: Flow, one: Callable[[Flow], Flow], is_due: Callable[[Flow], Array]) -> Flow:
-    """`one` message after the other: as many as the stride says, or while one `is_due`."""
+class Passing(NamedTuple):
+    """What passes one market's next message, and whether one is left.
+
+    Both are functions of what all markets share (recorded messages), what is a market's own, and its flow.
+    """
+
+    one: Callable[[Any, Any, Flow, Array], Flow]
+    """Its last argument: whether it happens. Where not, nothing changes."""
+    is_due: Callable[[Any, Any, Flow], Array]
+
+
+def go_on(spec: MarketSpec, stride: Stride, how: Passing, shared: Any, own: Any, flow: Flow) -> Flow:
+    """One message after the other: as many as the stride says, or while one is due.
+
+    Under `vmap` markets with fewer due messages wait for the others. The loop is of the whole batch: one that `vmap`
+    batches would choose between the old and the new books of all markets in every pass.
+    """
     if stride.messages:
-        return jax.lax.fori_loop(0, stride.messages, lambda _, flow: one(flow), flow)  # type: ignore[no-any-return]
-    return jax.lax.while_loop(is_due, one, flow)  # type: ignore[no-any-return]
+        return jax.lax.fori_loop(  # type: ignore[no-any-return]
+            0, stride.messages, lambda _, flow: how.one(shared, own, flow, jnp.ones((), bool)), flow)
+    at_a_time = kernels.chosen(spec.kernels).steps_a_look
+
+    def due(shared: Any, own: Any, flow: Flow) -> Array:
+        return jax.vmap(how.is_due, (None, 0, 0))(shared, own, flow)  # type: ignore[no-any-return]
+
+    def together(shared: Any, own: Any, flow: Flow) -> Flow:
+        def pass_one(_: Array, flow: Flow) -> Flow:
+            return jax.vmap(how.one, (None, 0, 0, 0))(  # type: ignore[no-any-return]
+                shared, own, flow, due(shared, own, flow))
+
+        return jax.lax.while_loop(  # type: ignore[no-any-return]
+            lambda flow: jnp.any(due(shared, own, flow)),
+            lambda flow: jax.lax.fori_loop(0, at_a_time, pass_one, flow), flow)
+
+    return by_whole_batches(together)(shared, own, flow)
 
 
 def seen_of(spec: MarketSpec, accounts: Sequence[int], market: Market, time: Time

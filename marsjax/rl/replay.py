@@ -22,7 +22,7 @@ from marsjax.data.feed import LARGEST_ID, DayFeed
 from marsjax.market import exchange
 from marsjax.rl import passing
 from marsjax.rl.base import Begun, Stepped, start_and_words, where
-from marsjax.rl.passing import Flow, Stride
+from marsjax.rl.passing import Flow, Passing, Stride
 from marsjax.rl.quotes import MOST_ORDERS
 from marsjax.sim.initial.given_orders import Chunk, PassSpec, Stop, pass_feeds
 
@@ -113,26 +113,32 @@ class Replay:
         span = self.stride.span_ns
         until = times.add(state.time, times.of_ns(span)) if span else state.time
 
-        def one(flow: Flow) -> Flow:
-            order = _message(data, flow.cursor, state.end)
-            volume = passing.shortened(order, passing.left_of(flow.market, order))
-            market, _ = exchange.submit(self.market, flow.market, dataclasses.replace(order, volume=volume))
-            fills = passing.counted(self.accounts, flow.market, market, flow.fills)
-            return Flow(market, flow.cursor + 1, fills)
-
-        def is_due(flow: Flow) -> Array:
-            return (flow.cursor < state.end) & ~times.before(until, _message(data, flow.cursor, state.end).time)
-
-        flow = passing.go_on(self.stride, flow, one, is_due)
+        flow = passing.go_on(self.market, self.stride, Passing(self._pass_one, _is_due), data.messages,
+                             (until, state.end), flow)
         time = until if span else times.select(times.before(state.time, flow.market.time), flow.market.time, state.time)
         after = state._replace(market=flow.market, next=flow.cursor, time=time)
         is_over = ~times.before(time, state.until) if span else flow.cursor >= state.end
         return passing.stepped(self.market, self.accounts, state.market, flow, (after, time, is_over))
 
 
-def _message(data: Recording, number: Array, end: Array) -> Order:
+    def _pass_one(self, messages: jax.Array, own: tuple[Time, Array], flow: Flow, happens: Array) -> Flow:
+        order = _message(messages, flow.cursor, own[1])
+        volume = passing.shortened(order, passing.left_of(flow.market, order))
+        kind = jnp.where(happens, order.kind, jnp.int32(Kind.NONE))
+        market, _ = exchange.submit(self.market, flow.market, dataclasses.replace(order, kind=kind, volume=volume))
+        fills = passing.counted(self.accounts, flow.market, market, flow.fills)
+        return Flow(market, flow.cursor + jnp.asarray(happens).astype(jnp.int32), fills)
+
+
+def _is_due(messages: jax.Array, own: tuple[Time, Array], flow: Flow) -> Array:
+    """Whether a message of the day is left that came by the end of the step."""
+    until, end = own
+    return (flow.cursor < end) & ~times.before(until, _message(messages, flow.cursor, end).time)
+
+
+def _message(messages: jax.Array, number: Array, end: Array) -> Order:
     """One message; Kind.NONE from number `end` on."""
-    row = data.messages[jnp.minimum(number, data.message_count - 1)]
+    row = messages[jnp.minimum(number, messages.shape[0] - 1)]
     order = Order(Time(row[0], row[1]), **{name: row[2 + i] for i, name in enumerate(_COLUMNS)})
     return dataclasses.replace(order, kind=jnp.where(number < end, order.kind, jnp.int32(Kind.NONE)))
 
@@ -196,7 +202,7 @@ def _check_times(market: MarketSpec, starts_ns: Sequence[int], until_ns: int) ->
     if not starts_ns or any(b <= a for a, b in itertools.pairwise(every)):
         raise InputError(f"record: expected starts_ns that rise and lie before until_ns, got {every}")
     period = [p for p in market.session.periods if p.start_ns <= every[0] <= p.end_ns]
-    is_open = np.asarray(sessions.phase_at(market.session, times.from_ns(np.array(every)))) == Phase.CONTINUOUS
+    is_open = sessions.phases_of(market.session, np.array(every)) == Phase.CONTINUOUS
     if not is_open.all() or until_ns > period[0].end_ns:
         raise InputError(f"record: expected starts_ns and until_ns in one period of continuous trading, got {every} in "
                          f"{market.session}")

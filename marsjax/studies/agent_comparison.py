@@ -72,8 +72,9 @@ def compared(spec: ComparisonSpec, market: AgentMarket, policies: Sequence[Polic
              ) -> ComparedAgents:
     """Agents of S seeds (the first contender) and rules in the held-out starts of a market."""
     agents = [dataclasses.replace(policy, is_greedy=spec.is_greedy) for policy in policies]
-    contenders = [_executions(spec, AGENT, market, None, agents)]
-    contenders += [_executions(spec, rule.name, market, rule, [Constant()]) for rule in against]
+    contenders = [_executions(spec, AGENT, market, (), agents)]
+    contenders += [_executions(spec, rule.name, market, tuple(against), [Constant(number)])
+                   for number, rule in enumerate(against)]
     return ComparedAgents(market.name, tuple(contenders))
 
 
@@ -93,22 +94,22 @@ def rule_of(name: str, patience: int, volumes: np.ndarray | None, target: int) -
     return Participating(float(min(target / volumes.sum(), 1.0)))
 
 
-def _measured(market: AgentMarket, rule: ExecutionRule | None, params: Params) -> MarketEnv:
-    task = Measured(market.core.tasks[0], int(params.max_steps_in_episode), rule)
+def _measured(market: AgentMarket, rules: tuple[ExecutionRule, ...], params: Params) -> MarketEnv:
+    task = Measured(market.core.tasks[0], int(params.max_steps_in_episode), rules)
     return MarketEnv(Core(market.core.background, (task,)), params)
 
 
 def _volumes(spec: ComparisonSpec, market: AgentMarket) -> np.ndarray:
     """What others trade in each step, in the mean, float [K], where nobody executes."""
     steps = int(market.train.max_steps_in_episode)
-    told = evaluation.by_step(_measured(market, None, market.train), market.train, Constant(),
+    told = evaluation.by_step(_measured(market, (), market.train), market.train, Constant(),
                               spec.keys(of_rules=True), steps)
     return np.asarray(told["others_traded"], np.float64).mean(axis=1)
 
 
-def _executions(spec: ComparisonSpec, name: str, market: AgentMarket, rule: ExecutionRule | None,
+def _executions(spec: ComparisonSpec, name: str, market: AgentMarket, rules: tuple[ExecutionRule, ...],
                 actors: Sequence[Actor]) -> Executions:
-    env, steps, keys = _measured(market, rule, market.held), int(market.held.max_steps_in_episode), spec.keys()
+    env, steps, keys = _measured(market, rules, market.held), int(market.held.max_steps_in_episode), spec.keys()
     found: list[Any] = [evaluation.episodes(env, market.held, actor, keys, steps, draw=number)
                         for number, actor in enumerate(actors)]
     start = np.asarray(evaluation.start_numbers(env, market.held, keys))

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax.core import limits, times
+from marsjax.core import limits, sessions, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Book
+from marsjax.core.sessions import Phase
 from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed
@@ -30,6 +31,8 @@ from marsjax.studies.starts import NoiseMarket
 BACKGROUNDS = ("replay", "model", "noise")
 ACCOUNT = 2
 """Of the trader in the order model's market."""
+_READ_FIRST = 3
+"""Orders of continuous trading before the first start of an order model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,8 +165,10 @@ def replayed(spec: EpisodeTimes, market: MarketSpec, feeds: Sequence[DayFeed], s
         for into, between, count in ((found[0], (span.begin_ns, span.held_ns), spec.starts),
                                      (found[1], (span.held_ns, span.until_ns), spec.held_starts)):
             _check_room(spec, feed.name, between)
-            background, data = named.replayed(spec.steps, feed=feed, between_ns=between, starts=count, market=market,
-                                              stride=Stride(0, spec.step_ns), most_orders=spec.most_orders)
+            with starts.host_device():
+                background, data = named.replayed(spec.steps, feed=feed, between_ns=between, starts=count,
+                                                  market=market, stride=Stride(0, spec.step_ns),
+                                                  most_orders=spec.most_orders)
             into.append(two_sided(feed.name, data))
     if background is None:
         raise InputError("agent_markets: expected a day of orders at least, got none")
@@ -194,9 +199,12 @@ def modelled(spec: EpisodeTimes, market: MarketSpec, prepared: PreparedModel, fe
                                                                               spec.held_starts)):
             _check_room(spec, feed.name, between)
             parts.append(start_times(spec, between, count))
-        every = starts.states_of_feed(market, prepared, feed, sorted({*parts[0], *parts[1]})).starts
-        at = dict(zip(sorted({*parts[0], *parts[1]}), every, strict=True))
-        kept = [[time_ns for time_ns in part if _are_two_sided(at[time_ns].market.book).all()] for part in parts]
+        first_ns = _first_of_model(market, feed)
+        times_ns = [time_ns for time_ns in sorted({*parts[0], *parts[1]}) if time_ns > first_ns]
+        every = starts.states_of_feed(market, prepared, feed, times_ns, on_host=True).starts if times_ns else []
+        at = dict(zip(times_ns, every, strict=True))
+        kept = [[time_ns for time_ns in part if time_ns in at and _are_two_sided(at[time_ns].market.book).all()]
+                for part in parts]
         for into, part in zip(states, kept, strict=True):
             into += [at[time_ns] for time_ns in part]
         days.append(np.array(kept[1], np.int64))
@@ -208,6 +216,21 @@ def modelled(spec: EpisodeTimes, market: MarketSpec, prepared: PreparedModel, fe
         spec.steps, model=prepared.model, market=market, starts=[resize(one, capacity) for one in part],
         step_ns=spec.step_ns, account=ACCOUNT, most_orders=spec.most_orders) for part in states)
     return _of(spec, "model", background, (train, held), blocks_of(spec, days))
+
+
+def _first_of_model(market: MarketSpec, feed: DayFeed) -> int:
+    """When the first orders of continuous trading have come that an order model reads, nanoseconds since midnight.
+
+    The first starts its clock and makes no token.
+    """
+    found = 0
+    for chunk in feed.read():
+        at_ns = times.to_ns(chunk.orders.time)
+        at_ns = at_ns[sessions.phases_of(market.session, at_ns) == Phase.CONTINUOUS]
+        if found + len(at_ns) >= _READ_FIRST:
+            return int(at_ns[_READ_FIRST - found - 1])
+        found += len(at_ns)
+    return times.DAY_NS
 
 
 def start_times(spec: EpisodeTimes, between_ns: tuple[int, int], count: int) -> list[int]:

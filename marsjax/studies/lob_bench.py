@@ -15,7 +15,7 @@ import numpy as np
 from marsjax.analysis.lob_bench import messages
 from marsjax.analysis.lob_bench.messages import OrderMessages
 from marsjax.analysis.lob_bench.table import Parts, Sources
-from marsjax.core import sessions
+from marsjax.core import sessions, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Status
 from marsjax.core.sessions import Phase
@@ -64,7 +64,7 @@ def read_feed(market: MarketSpec, feed: DayFeed) -> OrderMessages:
     passed = []
     for event in replay(market, [chunks()]):
         if isinstance(event, Stretch) and event.views is not None:
-            phase = np.asarray(sessions.phase_at(market.session, event.orders.time))
+            phase = sessions.phases_of(market.session, times.to_ns(event.orders.time))
             status = np.asarray(event.reports.status)
             counts = (status == Status.ACCEPTED) & (phase == Phase.CONTINUOUS)
             passed.append(Passed(event.orders, status, counts, event.views))

@@ -59,7 +59,7 @@ def feed_of(name: str, orders: Order) -> DayFeed:
 
 def noise_feeds(market: MarketSpec, noise: NoiseMarket, count: int, on_host: bool = False) -> list[DayFeed]:
     """`noise_orders` as feeds, one a market; `on_host` as in `states_of_feed`."""
-    with _host_device() if on_host else contextlib.nullcontext():
+    with host_device() if on_host else contextlib.nullcontext():
         sent = noise_orders(market, noise, count)
     return [feed_of(f"noise_{number}", orders) for number, orders in enumerate(sent)]
 
@@ -110,7 +110,7 @@ def states_of_feed(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, t
     """
     table = jax.tree.map(np.asarray, prepared.table)
     by_none: list[np.ndarray] = []
-    with _host_device() if on_host else contextlib.nullcontext():
+    with host_device() if on_host else contextlib.nullcontext():
         found = list(initial.from_feed_at(market, table, _of_one_account(feed, by_none), times_ns,
                                           prepared.model.spec.context_length, allow_refused=True))
     starts, passed = zip(*found, strict=True)
@@ -144,7 +144,8 @@ def _of_one_account(feed: DayFeed, into: list[np.ndarray]) -> Iterator[FeedChunk
         yield dataclasses.replace(chunk, orders=dataclasses.replace(chunk.orders, account=account))
 
 
-def _host_device() -> contextlib.AbstractContextManager[Any]:
+def host_device() -> contextlib.AbstractContextManager[Any]:
+    """A CPU as JAX's default device, where there is one: one order after another takes an accelerator longer."""
     if jax.default_backend() == "cpu":
         return contextlib.nullcontext()
     try:

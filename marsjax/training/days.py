@@ -136,7 +136,7 @@ def replay_days(market: MarketSpec, feeds: Sequence[Iterator[FeedChunk]], names:
         if full := refused[place].counts.get(Status.SIDE_FULL.name):
             raise InputError(f"training: {name}: {full} orders refused, a side was full: set capacity above "
                              f"{market.capacity}")
-        is_open = [np.asarray(sessions.phase_at(market.session, chunk.orders[place].time)) == Phase.CONTINUOUS
+        is_open = [sessions.phases_of(market.session, times.to_ns(chunk.orders[place].time)) == Phase.CONTINUOUS
                    for chunk in chunks]
         # Of a feed that was not read to its end the flags go on behind the orders.
         learned = np.concatenate(is_open)

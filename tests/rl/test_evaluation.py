@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,9 +26,9 @@ ACCOUNT = 1
 """Of the trader in the markets of the tests."""
 
 
-def measured(rule=None):
+def measured(*rules):
     env = markets.replay_env()
-    return MarketEnv(Core(env.core.background, (Measured(env.task, markets.STEPS, rule),)), env.default_params)
+    return MarketEnv(Core(env.core.background, (Measured(env.task, markets.STEPS, rules),)), env.default_params)
 
 
 def alone(env, actor, key, steps):
@@ -109,6 +110,17 @@ def test_a_rule_never_trades_more_than_its_target_and_leaves_what_it_says(rule) 
     np.testing.assert_array_equal(traded + left, markets.TASK.target)
     assert (traded > 0).all() and np.asarray(found.is_whole).all()
     assert (np.asarray(found.steps) == markets.STEPS).all()
+
+
+def test_an_action_chooses_among_several_rules() -> None:
+    rules = (Immediately(), Participating(0.3), Scheduled(patience=2))
+    env = measured(*rules)
+    assert env.num_actions == 3
+    found = [evaluation.episodes(env, env.default_params, Constant(number), KEYS, markets.STEPS) for number in range(3)]
+    alone = measured(rules[1])
+    chex.assert_trees_all_equal(found[1], evaluation.episodes(alone, env.default_params, Constant(), KEYS,
+                                                              markets.STEPS))
+    assert len({np.asarray(each.sums["excess"]).tobytes() for each in found}) == 3
 
 
 @pytest.mark.parametrize("profile", [(), (3, 1, 4, 1, 5, 9, 2, 6), (0, 0, 7, 0, 0, 0, 0, 2**15 - 7)])

@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 from marsjax.core import int64, times
+from marsjax.core.kernels import CPU
 from marsjax.core.records import NO_ID, Kind, Market, Order, Status, Time
+from marsjax.core.specs import MarketSpec
 from marsjax.market import book as books
 from marsjax.market import exchange
+from marsjax.rl import passing
 from marsjax.rl.base import StepTrades, TraderFills
 from marsjax.rl.env import EpisodeState, MarketEnv
+from marsjax.rl.passing import Stride
 from marsjax.rl.replay import _COLUMNS
 from marsjax.sim.env import Environment
 from tests.rl.markets import ENVS, STEPS, TASK, noise_env, replay_env
@@ -237,6 +241,38 @@ def test_a_span_of_time_takes_the_messages_that_come_in_it() -> None:
         _, state, *_ = env.step(jax.random.key(step), state, 0)
         inner = state.market.state
         assert int(inner.next) == np.searchsorted(stamps, times.to_ns(inner.time), side="right")
+
+
+def _plainly(spec: MarketSpec, stride: Stride, how: passing.Passing, shared: Any, own: Any, flow: passing.Flow
+             ) -> passing.Flow:
+    del spec, stride
+    return jax.lax.while_loop(lambda flow: how.is_due(shared, own, flow),
+                              lambda flow: how.one(shared, own, flow, jnp.bool_(True)), flow)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [replay_env, noise_env])
+def test_markets_wait_for_those_with_more_messages_and_nothing_else_changes(make: Any) -> None:
+    """Together, looking every third message whether one is due, under two `vmap`s, as each alone in a plain loop."""
+    env = make(span_ns=7 * 10**9)
+    background = env.core.background
+    seldom = dataclasses.replace(background.market, kernels=dataclasses.replace(CPU, steps_a_look=3))
+    often = MarketEnv(dataclasses.replace(env.core, background=dataclasses.replace(background, market=seldom)),
+                      env.default_params)
+    keys = jax.random.split(jax.random.key(5), (2, 3))
+    _, state = jax.vmap(jax.vmap(env.reset))(keys)
+    step = jax.jit(jax.vmap(jax.vmap(often.step, (0, 0, 0, None)), (0, 0, 0, None)))
+    alone = jax.jit(lambda *given: env.step(*given))
+    for number in range(3):
+        action = jnp.arange(6).reshape(2, 3) * 2 + number
+        found = step(keys, state, action, env.default_params)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(passing, "go_on", _plainly)
+            for i, j in np.ndindex(2, 3):
+                one = jax.tree.map(lambda x, at=(i, j): x[at], (keys, state, action))
+                chex.assert_trees_all_equal(jax.tree.map(lambda x, at=(i, j): x[at], found), alone(
+                    *one, env.default_params))
+        state = found[1]
 
 
 @pytest.mark.slow

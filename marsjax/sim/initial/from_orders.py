@@ -119,7 +119,7 @@ def from_feed_at(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChun
     made: list[Encoded] = []
     refused = Refusals(market)
     nobodys: list[np.ndarray] = []
-    between = chunk_tokens.before_all(market)
+    between, nothing = chunk_tokens.before_all(market), _nothing(market)
     for passed in pass_feeds(spec, [feed], stops_ns=times_ns, until_ns=times_ns[-1]):
         if isinstance(passed, Chunk):
             (sent,) = passed.orders
@@ -132,7 +132,7 @@ def from_feed_at(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChun
         elif isinstance(passed, list):
             for _, chunk in passed:
                 refused.messages(chunk.ignored, chunk.adapted)
-                parts.append(_nothing(market)._replace(ignored=chunk.ignored, adapted=chunk.adapted))
+                parts.append(nothing._replace(ignored=chunk.ignored, adapted=chunk.adapted))
                 none = np.zeros(len(chunk.orders.kind), bool)
                 nobodys.append(none if chunk.is_synthetic is None else chunk.is_synthetic)
         elif isinstance(passed, Auctions):
@@ -142,7 +142,7 @@ def from_feed_at(market: MarketSpec, table: TokenTables, feed: Iterator[FeedChun
                 raise InputError(f"start: {'; '.join(problems)} (allow_refused=True starts without them)")
             made = [_joined(made)] if made else made
             yield (_start(passed.states, between.state, made, passed.time_ns, context_length),
-                   joined([_nothing(market), *parts]))
+                   joined([nothing, *parts]))
             parts = []
 
 
@@ -156,7 +156,7 @@ def joined(passed: Sequence[Passed]) -> Passed:
 
 
 def _passed(market: MarketSpec, sent: Order, answers: Answer, is_sent: np.ndarray) -> Passed:
-    is_open = np.asarray(sessions.phase_at(market.session, sent.time)) == Phase.CONTINUOUS
+    is_open = sessions.phases_of(market.session, times.to_ns(sent.time)) == Phase.CONTINUOUS
     status, views = jax.tree.map(lambda x: np.asarray(x)[0, :len(sent.kind)], (answers.report.status, answers.view))
     return Passed(sent, status, (status == Status.ACCEPTED) & is_open & is_sent, views)
 
