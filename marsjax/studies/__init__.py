@@ -51,7 +51,7 @@ __all__ = ["adapted", "agent_comparison", "agent_markets", "agent_training", "ba
            "control_models", "control_report", "detection", "ensemble_training", "executions", "fleet",
            "forecast_evaluation", "forecasts", "futures", "injected", "kept_traces", "lob_bench", "made_days",
            "maker_comparison", "manipulated_day", "manipulations", "model_training", "noise_bars", "order_batch_data",
-           "order_batch_training", "order_model", "own_futures", "places", "progress", "realism", "rollout_summary",
+           "order_batch_training", "order_model", "own_futures", "places", "progress", "realism", "rollout_summary", "scaling",
            "scenario_text", "self_test", "service", "session_times", "starts", "token_shards", "told_futures",
            "worker_processes"]
 
