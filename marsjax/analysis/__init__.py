@@ -30,6 +30,8 @@ Detection:
   `interval_features`: numbers of an interval of a market.
   `detection`: how far an interval lies from others, as p-values; `roc`: how well scores tell two kinds apart.
   `detection_report`, `detection_plots`: a watched day as record and text, and its figure.
+Order models by their size:
+  `scaling_law`, `scaling_plots`: a law of losses by size and orders, with its intervals; its figure.
 Stylized facts:
   `panel`: bars as dense rollouts of one length.
   `stylized_facts`, `verdicts`, `fact_plots`: tables of the eleven facts, which of them hold, and their figures.
@@ -43,8 +45,8 @@ __all__ = ["agent_plots", "agent_scores", "bars", "control_fit", "control_plots"
            "figure_style", "fills", "forecast", "forecast_baselines", "forecast_plots", "forecast_report",
            "forecast_scores", "impact", "impact_plots", "impact_report", "impact_so_far", "interval_features",
            "intervals", "label_plots", "lob_bench", "market_summary", "order_events", "panel", "plots", "quantities",
-           "realism", "realism_plots", "realism_report", "realism_table", "roc", "rollout_info", "stylized_facts",
-           "verdicts"]
+           "realism", "realism_plots", "realism_report", "realism_table", "roc", "rollout_info", "scaling_law",
+           "scaling_plots", "stylized_facts", "verdicts"]
 
 
 def __getattr__(name: str) -> ModuleType:

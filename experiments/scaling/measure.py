@@ -1,0 +1,219 @@
+"""How the loss of order models falls with their size and with the orders that they are trained on, and a law of it.
+
+    python experiments/scaling/measure.py losses.jsonl --seconds=480
+    python experiments/scaling/measure.py real.jsonl --source=sse --folder=data/sse --seconds=240
+
+Each (size, amount) writes a line; what is there under the same settings is not made again, so that the same command
+goes on where it was. No training is begun of which it must be expected that it ends after `--seconds`. At the end all
+lines are fitted: a table, the law with its intervals, and beside the file a picture and a record of the law.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from marsjax.analysis import scaling_law, scaling_plots
+from marsjax.analysis.scaling_law import FittedLaw, Losses
+from marsjax.checkpoint import load
+from marsjax.core import times
+from marsjax.core.errors import InputError
+from marsjax.data import made_days, sources
+from marsjax.studies import order_model, scaling
+from marsjax.studies.order_model import PreparedModel
+from marsjax.studies.scaling import SIZES, MakingSpec, Orders, ScalingSpec
+
+FUTURES = (64, 256, 1024, 4096)
+"""Amounts of made orders, in futures of `--orders` orders each."""
+REAL = (4, 16, 64)
+"""Amounts of real orders, in stretches of as many."""
+LENGTH = {"made": 1536}
+"""Orders of a future; of real days a stretch has 1,024."""
+SPARE = 16
+"""Futures more than needed, in place of those that are too short."""
+SYMBOLS = ("600536", "600761", "601825")
+"""Whose bins the default model has."""
+HELD_FROM_NS = times.of_clock("14:00:00")
+SAME = ("steps", "batch", "length", "every", "patience", "dtype", "seed")
+"""Settings of a line, beside the source, the orders of a future and the futures held out."""
+
+
+def flags() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="file of lines")
+    parser.add_argument("--source", default="made", choices=["made", *sources.names()])
+    parser.add_argument("--folder", default="", help="of a feed")
+    parser.add_argument("--sizes", default="50k,170k,860k,3.3M,17M,20k,9k", help=f"some of {', '.join(SIZES)}")
+    parser.add_argument("--amounts", default="", help="rising; in futures, of real days in stretches")
+    parser.add_argument("--orders", type=int, default=0, help="of a future, or of a stretch of real days")
+    parser.add_argument("--held-out", type=int, default=128, help="futures")
+    parser.add_argument("--seconds", type=float, default=480.0, help="0: only the fit of what is there")
+    parser.add_argument("--dtype", default="", help="of matrix products; by default bfloat16 but on a CPU")
+    for name in ("steps", "batch", "length", "every", "patience", "seed"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(ScalingSpec(), name))
+    given = parser.parse_args()
+    given.sizes = given.sizes.split(",")
+    given.amounts = [int(x) for x in given.amounts.split(",")] if given.amounts else list(
+        FUTURES if given.source == "made" else REAL)
+    given.orders = given.orders or LENGTH.get(given.source, 1024)
+    given.dtype = given.dtype or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    for name in given.sizes:
+        if name not in SIZES:
+            raise InputError(f"--sizes: expected some of {', '.join(SIZES)}, got {name!r}")
+    if given.amounts != sorted(set(given.amounts)):
+        raise InputError(f"--amounts: expected rising numbers, got {given.amounts}")
+    return given
+
+
+def settings(given: argparse.Namespace) -> dict[str, Any]:
+    """What lines must have in common to be one study."""
+    of_source = {"held_out": given.held_out} if given.source == "made" else {}
+    return {"source": given.source, "orders": given.orders, **of_source, **{name: getattr(given, name) for name in SAME}}
+
+
+def lines(path: Path, same: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is there under these settings."""
+    if not path.exists():
+        return []
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for line in found if line["settings"] == same]
+
+
+def orders_of(given: argparse.Namespace, prepared: PreparedModel) -> tuple[Orders, dict[str, Any]]:
+    """The orders, and what there is to say of them."""
+    if given.source != "made":
+        feeds = sources.open_days(given.source, given.folder)
+        feeds = [feed for feed in feeds if feed.symbol in SYMBOLS or given.source != "sse"]
+        market = feeds[0].venue.market(capacity=8192, trade_width=1)
+        orders = scaling.of_days(prepared, market, feeds, given.orders, given.amounts, HELD_FROM_NS)
+        return orders, {"days": [feed.name for feed in feeds]}
+    days = [made_days.open_day(load.folder_of(load.DEFAULT), name) for name in made_days.NAMES]
+    count = given.amounts[-1] + max(min(given.amounts[-1] // 8, 32), 1) + given.held_out + SPARE
+    made = scaling.made_orders(prepared, days, MakingSpec(count, given.orders, max(given.orders // 12, 32),
+                                                          seed=given.seed))
+    orders = scaling.of_made(prepared.model.spec.tokens, made, given.amounts, given.held_out)
+    return orders, {"futures": len(made.rows), "left_out": made.left_out, "decisions": made.decisions,
+                    "tokens": made.tokens}
+
+
+def mean(of_stretches: np.ndarray) -> dict[str, float]:
+    """With the standard error between stretches."""
+    return {"nats": float(of_stretches.mean()), "error": float(of_stretches.std(ddof=1) / math.sqrt(len(of_stretches)))}
+
+
+class Writer(NamedTuple):
+    """The model that wrote the orders, on those held out."""
+
+    own: np.ndarray
+    """float64 [S], in its own contexts, float32."""
+    record: dict[str, Any]
+
+
+def writer(spec: ScalingSpec, prepared: PreparedModel, orders: Orders) -> Writer:
+    """Its losses, in its own way and in that of the others."""
+    model, own = prepared.model.model, prepared.model.spec.context_length
+    best, like_others = (scaling.floor(model, orders, *how) for how in ((own, "float32"), (spec.length, spec.dtype)))
+    return Writer(best, {**mean(best), "as_others": mean(like_others), "orders": sum(x.count for x in orders.held_out)})
+
+
+def trained(spec: ScalingSpec, name: str, orders: Orders, place: int, against: Writer | None) -> dict[str, Any]:
+    """One size on one amount, as a line."""
+    amount, size = orders.amounts[place], SIZES[name]
+    most = orders.amounts[-1].orders
+    repeated, rest = divmod(most, amount.orders)
+    found = scaling.train(spec, size, orders.tokens, amount, 1 if rest else repeated)
+    nats = scaling.held_out(spec, found.weights, orders)
+    above = {"above_writer": mean(nats - against.own)} if against else {}
+    return {"size": name, "numbers": found.numbers, "orders": amount.orders,
+            "validation_orders": sum(x.count for x in amount.validation), **mean(nats), **above,
+            "validation": found.validation, "step": found.step, "steps": found.steps, "seconds": found.seconds}
+
+
+def measured(given: argparse.Namespace, same: dict[str, Any], began: float) -> Iterator[dict[str, Any]]:
+    """A line for all that is missing, as far as the time goes."""
+    there = lines(given.output, same)
+    done = {(line["size"], line["amount"]) for line in there if "size" in line}
+    todo = [(name, place) for name in given.sizes for place, amount in enumerate(given.amounts)
+            if (name, amount) not in done]
+    if not todo or given.seconds <= 0:
+        return
+    spec = ScalingSpec(**{name: getattr(given, name) for name in SAME})
+    prepared = order_model.prepare(load.load_order_model())
+    orders, about = orders_of(given, prepared)
+    of = {"settings": same, "device": jax.devices()[0].device_kind, "jax": jax.__version__}
+    against = writer(spec, prepared, orders) if given.source == "made" else None
+    yield {"of": "orders", **about, **({"writer": against.record} if against else {}),
+           "seconds": time.perf_counter() - began, **of}
+    longest: dict[str, float] = {}
+    for name, place in todo:
+        expected = longest.get(name, max(longest.values(), default=0.0))
+        if time.perf_counter() - began + expected > given.seconds:
+            print(f"no time for {name} on {given.amounts[place]}: the same command goes on with it")
+            return
+        since = time.perf_counter()
+        yield {**trained(spec, name, orders, place, against), "amount": given.amounts[place], **of}
+        longest[name] = max(longest.get(name, 0.0), time.perf_counter() - since)
+
+
+def losses_of(found: list[dict[str, Any]]) -> Losses:
+    """The lines as points."""
+    rows = [line for line in found if "size" in line]
+    return Losses(*(np.array([row[key] for row in rows], np.float64) for key in ("numbers", "orders", "nats")))
+
+
+def shown(found: list[dict[str, Any]], fitted: FittedLaw | None) -> str:
+    """Markdown: losses, and the law."""
+    rows = [line for line in found if "size" in line]
+    text = ["| numbers | orders | nats | above the writer | best step | of | s |", "|" + "---|" * 7]
+    for row in sorted(rows, key=lambda line: (line["numbers"], line["orders"])):
+        above = row.get("above_writer")
+        text.append(f"| {row['numbers']:,} | {row['orders']:,} | {row['nats']:.4f} ± {row['error']:.4f} | "
+                    + (f"{above['nats']:.4f} ± {above['error']:.4f}" if above else "-")
+                    + f" | {row['step']} | {row['steps']} | {row['seconds']:.1f} |")
+    for line in found:
+        if "writer" in line:
+            of = line["writer"]
+            text.append(f"\nwriter: {of['nats']:.4f} ± {of['error']:.4f}; as the others: "
+                        f"{of['as_others']['nats']:.4f}; {of['orders']:,} orders held out")
+            break
+    if fitted:
+        text += ["\n| | value | 95% |", "|---|---|---|"]
+        text += [f"| {name} | {x.value:.4g} | {x.low:.4g} to {x.high:.4g} |" for name, x in fitted.intervals.items()]
+        text.append(f"\nlargest residual of log loss {np.abs(fitted.residuals).max():.4f}")
+    return "\n".join(text)
+
+
+def main() -> None:
+    """Measures what is missing, and fits all."""
+    began, given = time.perf_counter(), flags()
+    same = settings(given)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    for line in measured(given, same, began):
+        with given.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        print({key: value for key, value in line.items() if key not in ("settings", "device", "jax")}, flush=True)
+    found = lines(given.output, same)
+    points = losses_of(found)
+    enough = len(points.nats) > 5 and min(len(np.unique(points.numbers)), len(np.unique(points.orders))) >= 3
+    fitted = scaling_law.fit(points) if enough else None
+    print(shown(found, fitted))
+    if fitted:
+        floors = [line["writer"]["nats"] for line in found if "writer" in line]
+        scaling_plots.curves(points, fitted, floors[0] if floors else None).savefig(
+            given.output.with_suffix(".png"), dpi=120)
+        record = {"law": fitted.law._asdict(), "intervals": {k: list(x) for k, x in fitted.intervals.items()},
+                  "writer": floors[:1], "points": len(points.nats)}
+        given.output.with_name(f"{given.output.stem}_law.json").write_text(json.dumps(record, indent=1) + "\n")
+    else:
+        print("no law: it needs six points of three sizes and three amounts")
+
+
+if __name__ == "__main__":
+    main()
