@@ -40,8 +40,8 @@ SPARE = 16
 SYMBOLS = ("600536", "600761", "601825")
 """Whose bins the default model has."""
 HELD_FROM_NS = times.of_clock("14:00:00")
-SAME = ("steps", "batch", "length", "every", "patience", "dtype", "seed")
-"""Settings of a line, beside the source, the orders of a future and the futures held out."""
+SAME = ("orders", "steps", "batch", "length", "every", "patience", "dtype", "seed")
+"""Settings of a line, beside the source and the futures held out."""
 
 
 def flags() -> argparse.Namespace:
@@ -75,7 +75,7 @@ def flags() -> argparse.Namespace:
 def settings(given: argparse.Namespace) -> dict[str, Any]:
     """What lines must have in common to be one study."""
     of_source = {"held_out": given.held_out} if given.source == "made" else {}
-    return {"source": given.source, "orders": given.orders, **of_source, **{name: getattr(given, name) for name in SAME}}
+    return {"source": given.source, **of_source, **{name: getattr(given, name) for name in SAME}}
 
 
 def lines(path: Path, same: dict[str, Any]) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ def measured(given: argparse.Namespace, same: dict[str, Any], began: float) -> I
             if (name, amount) not in done]
     if not todo or given.seconds <= 0:
         return
-    spec = ScalingSpec(**{name: getattr(given, name) for name in SAME})
+    spec = ScalingSpec(**{name: getattr(given, name) for name in SAME if name != "orders"})
     prepared = order_model.prepare(load.load_order_model())
     orders, about = orders_of(given, prepared)
     of = {"settings": same, "device": jax.devices()[0].device_kind, "jax": jax.__version__}
