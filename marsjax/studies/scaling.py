@@ -300,11 +300,11 @@ class ScalingSpec:
         ComputeSpec(self.dtype)
 
     def train(self, size: Size) -> TrainSpec:
-        """The rule for all sizes: a learning rate of 5e-3 (32 / width) ** 0.75, everything else alike.
+        """The rule for all sizes: a learning rate of 5e-3 (32 / width) ** 0.75, 5e-3 at most; everything else alike.
 
         It rises over a twelfth of the steps; the running average of the weights is what is measured.
         """
-        rate = 5e-3 * (32 / size.embed_dim) ** 0.75
+        rate = 5e-3 * min(32 / size.embed_dim, 1.0) ** 0.75
         return TrainSpec(self.steps, self.batch, self.length, rate, max(self.steps // 12, 1), 0.1,
                          structured.UNDECAYED, average=0.98)
 
@@ -357,6 +357,7 @@ def train(spec: ScalingSpec, size: Size, tokens: TokenSpec, amount: Amount, repe
     frequencies = sum((np.bincount(day[:, -1], minlength=tokens.classes) for day in days), np.zeros(tokens.classes))
     fresh = structured.init(size.spec(tokens, spec.length), jax.random.fold_in(key, 0), frequencies, size.pair_width,
                             ComputeSpec(spec.dtype))
+    fresh = jax.tree.map(lambda x: x.astype(x.dtype), fresh)  # weak types would have the step compiled twice
     how, objective = spec.train(size), Labelled(math.gcd(128, spec.length))
     measured = _Measured(objective, amount.validation, spec.length)
     best, step, lowest, taken = fresh, 0, math.inf, 0
