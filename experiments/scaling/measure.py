@@ -42,6 +42,8 @@ SYMBOLS = ("600536", "600761", "601825")
 HELD_FROM_NS = times.of_clock("14:00:00")
 SAME = ("orders", "steps", "batch", "length", "every", "patience", "dtype", "seed")
 """Settings of a line, beside the source and the futures held out."""
+FREE, KNOWN = "all fitted", "E of the writer"
+"""Laws."""
 
 
 def flags() -> argparse.Namespace:
@@ -168,8 +170,23 @@ def losses_of(found: list[dict[str, Any]]) -> Losses:
     return Losses(*(np.array([row[key] for row in rows], np.float64) for key in ("numbers", "orders", "nats")))
 
 
-def shown(found: list[dict[str, Any]], fitted: FittedLaw | None) -> str:
-    """Markdown: losses, and the law."""
+def writer_as_others(found: list[dict[str, Any]]) -> float | None:
+    """Nats of the writer in contexts and numbers as the others have, if there is one."""
+    return next((float(line["writer"]["as_others"]["nats"]) for line in found if "writer" in line), None)
+
+
+def laws_of(found: list[dict[str, Any]]) -> dict[str, FittedLaw]:
+    """The law with all its terms fitted, and where there is a writer that whose E is the writer's loss."""
+    points = losses_of(found)
+    if len(points.nats) < 6 or min(len(np.unique(points.numbers)), len(np.unique(points.orders))) < 3:
+        return {}
+    floor = writer_as_others(found)
+    known = {} if floor is None else {KNOWN: scaling_law.fit(points, floor)}
+    return {FREE: scaling_law.fit(points), **known}
+
+
+def shown(found: list[dict[str, Any]], laws: dict[str, FittedLaw]) -> str:
+    """Markdown: losses, and the laws by their names."""
     rows = [line for line in found if "size" in line]
     text = ["| numbers | orders | nats | above the writer | best step | of | s |", "|" + "---|" * 7]
     for row in sorted(rows, key=lambda line: (line["numbers"], line["orders"])):
@@ -183,8 +200,8 @@ def shown(found: list[dict[str, Any]], fitted: FittedLaw | None) -> str:
             text.append(f"\nwriter: {of['nats']:.4f} ± {of['error']:.4f}; as the others: "
                         f"{of['as_others']['nats']:.4f}; {of['orders']:,} orders held out")
             break
-    if fitted:
-        text += ["\n| | value | 95% |", "|---|---|---|"]
+    for law, fitted in laws.items():
+        text += [f"\n| {law} | value | 95% |", "|---|---|---|"]
         text += [f"| {name} | {x.value:.4g} | {x.low:.4g} to {x.high:.4g} |" for name, x in fitted.intervals.items()]
         text.append(f"\nlargest residual of log loss {np.abs(fitted.residuals).max():.4f}")
     return "\n".join(text)
@@ -200,19 +217,16 @@ def main() -> None:
             file.write(json.dumps(line) + "\n")
         print({key: value for key, value in line.items() if key not in ("settings", "device", "jax")}, flush=True)
     found = lines(given.output, same)
-    points = losses_of(found)
-    enough = len(points.nats) > 5 and min(len(np.unique(points.numbers)), len(np.unique(points.orders))) >= 3
-    fitted = scaling_law.fit(points) if enough else None
-    print(shown(found, fitted))
-    if fitted:
-        floors = [line["writer"]["nats"] for line in found if "writer" in line]
-        scaling_plots.curves(points, fitted, floors[0] if floors else None).savefig(
-            given.output.with_suffix(".png"), dpi=120)
-        record = {"law": fitted.law._asdict(), "intervals": {k: list(x) for k, x in fitted.intervals.items()},
-                  "writer": floors[:1], "points": len(points.nats)}
-        given.output.with_name(f"{given.output.stem}_law.json").write_text(json.dumps(record, indent=1) + "\n")
-    else:
+    laws = laws_of(found)
+    print(shown(found, laws))
+    if not laws:
         print("no law: it needs six points of three sizes and three amounts")
+        return
+    floor = writer_as_others(found)
+    scaling_plots.curves(losses_of(found), laws[FREE], floor).savefig(given.output.with_suffix(".png"), dpi=120)
+    record = {name: {"law": fitted.law._asdict(), "intervals": {key: list(x) for key, x in fitted.intervals.items()},
+                     "points": len(fitted.residuals)} for name, fitted in laws.items()}
+    given.output.with_name(f"{given.output.stem}_law.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

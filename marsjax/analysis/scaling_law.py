@@ -74,15 +74,17 @@ class FittedLaw(NamedTuple):
         return np.asarray(found[0]), np.asarray(found[1])
 
 
-def fit(losses: Losses, draws: int = 200, seed: int = 0) -> FittedLaw:
+def fit(losses: Losses, floor: float | None = None, draws: int = 200, seed: int = 0) -> FittedLaw:
     """The law that fits points best, with intervals.
 
     The intervals are those of a bootstrap of residuals: the law's losses times what is left of other points, made
-    larger by sqrt(K / (K - 5)), since the fit has taken up some of it. They hold where points differ from the law by
-    chance alone; where the law itself is wrong they are too narrow.
+    larger by sqrt(K / (K - 5)), since the fit has taken up some of it (4 with a floor). They hold where points differ
+    from the law by chance alone; where the law itself is wrong they are too narrow. Wide ones say that the points do
+    not tell a term from the others.
 
     Args:
       losses: at least six points, of at least three sizes and three amounts of orders.
+      floor: E, where it is known; else it is fitted too.
       draws: of the bootstrap.
       seed: of these.
 
@@ -94,12 +96,12 @@ def fit(losses: Losses, draws: int = 200, seed: int = 0) -> FittedLaw:
       >>> [round(x, 3) for x in found.law]
       [5.0, 20.0, 0.3, 100.0, 0.4]
     """
-    _check(losses)
+    _check(losses, floor)
     limits.check_whole("scaling law: draws", draws, 2, limits.RESAMPLES)
-    points = _Points(losses)
+    points = _Points(losses, floor)
     x = min((points.solved(start, np.log(losses.nats)) for start in points.starts()), key=lambda one: one.cost).x
     law, rest = points.law(x), -points.residuals(x, np.log(losses.nats))
-    wider = np.sqrt(len(rest) / (len(rest) - len(TERMS)))
+    wider = np.sqrt(len(rest) / (len(rest) - len(x)))
     rng, drawn = np.random.default_rng(seed), []
     for _ in range(draws):
         again = np.log(law(losses.numbers, losses.orders)) + wider * rng.choice(rest, len(rest))
@@ -110,7 +112,9 @@ def fit(losses: Losses, draws: int = 200, seed: int = 0) -> FittedLaw:
     return FittedLaw(law, intervals, rest, drawn)
 
 
-def _check(losses: Losses) -> None:
+def _check(losses: Losses, floor: float | None) -> None:
+    if floor is not None and not 0 < floor < np.inf:
+        raise InputError(f"scaling law: floor: expected a positive number, got {floor}")
     for name, x in losses._asdict().items():
         if not (np.isfinite(x).all() and (x > 0).all()):
             raise InputError(f"scaling law: {name}: expected positive finite numbers, got {x.tolist()}")
@@ -121,9 +125,13 @@ def _check(losses: Losses) -> None:
 
 
 class _Points:
-    """The fit in coordinates that are nearly apart: log E, and of each term its log in the middle and its exponent."""
+    """The fit in coordinates that are nearly apart: log E, and of each term its log in the middle and its exponent.
 
-    def __init__(self, losses: Losses) -> None:
+    Where E is known, the others alone.
+    """
+
+    def __init__(self, losses: Losses, floor: float | None) -> None:
+        self._known = np.log([floor] if floor is not None else [])
         logs = np.stack([np.log(losses.numbers), np.log(losses.orders)])
         self._middle = logs.mean(axis=1)
         self._logs = logs - self._middle[:, None]
@@ -132,11 +140,12 @@ class _Points:
     def starts(self) -> Sequence[np.ndarray]:
         """Of searches."""
         low, mean = np.log(self._nats.min()), np.log(self._nats.mean())
-        return [np.array([low + np.log1p(-share), mean + np.log(share), a, mean + np.log(share), b])
+        return [np.array([low + np.log1p(-share), mean + np.log(share), a, mean + np.log(share), b])[len(self._known):]
                 for a, b, share in _STARTS]
 
     def _terms(self, x: np.ndarray) -> np.ndarray:
         """[3, K]."""
+        x = np.concatenate([self._known, x])
         return np.exp(np.stack([np.broadcast_to(x[0], self._nats.shape), x[1] - x[2] * self._logs[0],
                                 x[3] - x[4] * self._logs[1]]))
 
@@ -146,21 +155,23 @@ class _Points:
         return found
 
     def _slopes(self, x: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """[K, 5], of the residuals."""
+        """[K, len(x)], of the residuals."""
         del wanted
         terms = self._terms(x)
         share = terms / terms.sum(axis=0)
-        return np.stack([share[0], share[1], -share[1] * self._logs[0], share[2], -share[2] * self._logs[1]], axis=1)
+        return np.stack([share[0], share[1], -share[1] * self._logs[0], share[2], -share[2] * self._logs[1]],
+                        axis=1)[:, len(self._known):]
 
     def solved(self, start: np.ndarray, wanted: np.ndarray) -> Any:
         """SciPy's result of a search from a start for logs of nats [K]."""
-        low = np.array([_LEAST_LOG, _LEAST_LOG, 0.0, _LEAST_LOG, 0.0])
-        high = np.array([_MOST_LOG, _MOST_LOG, _MOST_EXPONENT, _MOST_LOG, _MOST_EXPONENT])
+        low = np.array([_LEAST_LOG, _LEAST_LOG, 0.0, _LEAST_LOG, 0.0])[len(self._known):]
+        high = np.array([_MOST_LOG, _MOST_LOG, _MOST_EXPONENT, _MOST_LOG, _MOST_EXPONENT])[len(self._known):]
         return optimize.least_squares(self.residuals, np.clip(start, low + 1e-6, high - 1e-6), self._slopes,
                                       bounds=(low, high), loss="huber", f_scale=HUBER, x_scale="jac", ftol=1e-12,
                                       xtol=1e-12, gtol=1e-12, max_nfev=400, args=(wanted,))
 
     def law(self, x: np.ndarray) -> Law:
         """In ordinary terms."""
+        x = np.concatenate([self._known, x])
         scales = np.exp(x[[1, 3]] + x[[2, 4]] * self._middle)
         return Law(float(np.exp(x[0])), float(scales[0]), float(x[2]), float(scales[1]), float(x[4]))

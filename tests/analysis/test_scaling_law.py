@@ -27,6 +27,17 @@ def test_a_planted_law_is_found(law: Law) -> None:
     np.testing.assert_allclose(found.residuals, 0, atol=1e-9)
 
 
+def test_a_known_floor_is_kept_and_makes_the_rest_surer() -> None:
+    points = measured(2e-3, seed=3)
+    free, known = scaling_law.fit(points, draws=100), scaling_law.fit(points, LAW.E, draws=100)
+    assert known.law.E == pytest.approx(LAW.E, rel=1e-12) and holds(known)[1:].all()
+    for name in ("a", "b"):
+        widths = [fitted.intervals[name].high - fitted.intervals[name].low for fitted in (known, free)]
+        assert 0 < widths[0] < widths[1]
+    with pytest.raises(InputError, match="floor"):
+        scaling_law.fit(points, 0.0)
+
+
 def test_exponents_lie_in_their_intervals_and_these_shrink_with_the_noise() -> None:
     wide, narrow = (scaling_law.fit(measured(noise, seed=1), draws=100) for noise in (4e-3, 1e-3))
     assert holds(wide).all() and holds(narrow).all()
