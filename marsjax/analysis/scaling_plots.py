@@ -1,7 +1,5 @@
 """Losses by size and by amount of orders beside the law that was fitted, a figure."""
 
-import math
-
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -32,13 +30,13 @@ def curves(losses: Losses, fitted: FittedLaw, floor: float | None = None) -> Fig
     right.set(xlabel="orders to train on")
     low, high = fitted.intervals["E"][1:]
     for axes in (left, right):
-        axes.axhline(fitted.law.E, color=PATH, linewidth=1, linestyle="--", label="E of the law")
+        axes.axhline(fitted.law.E, color=PATH, linewidth=1, linestyle="--", label=f"E of the law, {fitted.law.E:.3g}")
         axes.axhspan(low, high, color=PATH, alpha=0.12, linewidth=0)
         if floor is not None:
-            axes.axhline(floor, color=CAME, linewidth=1, label="loss of the writer")
+            axes.axhline(floor, color=CAME, linewidth=1, label=f"loss of the writer, {floor:.3g}")
         axes.legend(fontsize="x-small", frameon=False, title_fontsize="x-small",
                     title="orders" if axes is left else "numbers")
-    _nats_axis(left, losses, min(fitted.law.E, floor or math.inf))
+    _nats_axis(left, losses, fitted.law.E, floor)
     return figure
 
 
@@ -54,13 +52,16 @@ def _panel(axes: Axes, losses: Losses, fitted: FittedLaw, by_size: bool) -> None
         axes.plot(x, fitted.law(*at), color=color, linewidth=1.2)
         axes.fill_between(x, *fitted.band(*at), color=color, alpha=0.18, linewidth=0)
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     plain(axes)
 
 
-def _nats_axis(axes: Axes, losses: Losses, least: float) -> None:
-    """A logarithmic axis with plain numbers."""
+def _nats_axis(axes: Axes, losses: Losses, fitted: float, floor: float | None) -> None:
+    """A logarithmic axis with plain numbers; E is in view where it is not far below the points."""
     axes.set_yscale("log")
-    low, high = min(losses.nats.min(), least), losses.nats.max()
+    low, high = float(losses.nats.min()), float(losses.nats.max())
+    least = fitted if low - fitted < high - low else low
+    low = min(least, low if floor is None else floor)
     room = 0.05 * (high - low)
     axes.set_ylim(low - room, high + room)
     axes.yaxis.set_major_locator(MaxNLocator(6))
