@@ -25,9 +25,9 @@ from marsjax.checkpoint import load
 from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.data import made_days, sources
-from marsjax.studies import order_model, scaling
+from marsjax.studies import order_model, scaling, scaling_days
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.scaling import SIZES, MakingSpec, Orders, ScalingSpec
+from marsjax.studies.scaling import SIZES, MadeOrdersSpec, Orders, ScalingSpec
 
 FUTURES = (64, 256, 1024, 4096)
 """Amounts of made orders, in futures of `--orders` orders each."""
@@ -94,11 +94,11 @@ def orders_of(given: argparse.Namespace, prepared: PreparedModel) -> tuple[Order
         feeds = sources.open_days(given.source, given.folder)
         feeds = [feed for feed in feeds if feed.symbol in SYMBOLS or given.source != "sse"]
         market = feeds[0].venue.market(capacity=8192, trade_width=1)
-        orders = scaling.of_days(prepared, market, feeds, given.orders, given.amounts, HELD_FROM_NS)
+        orders = scaling_days.of_days(prepared, market, feeds, given.orders, given.amounts, HELD_FROM_NS)
         return orders, {"days": [feed.name for feed in feeds]}
     days = [made_days.open_day(load.folder_of(load.DEFAULT), name) for name in made_days.NAMES]
     count = given.amounts[-1] + max(min(given.amounts[-1] // 8, 32), 1) + given.held_out + SPARE
-    made = scaling.made_orders(prepared, days, MakingSpec(count, given.orders, max(given.orders // 12, 32),
+    made = scaling.made_orders(prepared, days, MadeOrdersSpec(count, given.orders, max(given.orders // 12, 32),
                                                           seed=given.seed))
     orders = scaling.of_made(prepared.model.spec.tokens, made, given.amounts, given.held_out)
     return orders, {"futures": len(made.rows), "left_out": made.left_out, "decisions": made.decisions,

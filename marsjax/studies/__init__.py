@@ -31,7 +31,7 @@ Order models:
   `told_futures`, `ensemble_training`: futures with the order model's hidden states; an ensemble trained on them.
   `order_batch_data`, `order_batch_training`: minutes of days and of futures; an order-batch model trained on them.
   `context_length`: how predictions depend on the length of the context.
-  `scaling`: models of several sizes trained on several amounts of orders.
+  `scaling`, `scaling_days`: models of several sizes trained on several amounts of orders, a model's own or real ones.
 Agents that learn:
   `agent_markets`: one task in a replayed market, an order model's or the noise agent's; starts to train on and others.
   `agent_training`: agents of many seeds, trained by reinforcement.
@@ -53,8 +53,8 @@ __all__ = ["adapted", "agent_comparison", "agent_markets", "agent_training", "ba
            "forecast_evaluation", "forecasts", "futures", "injected", "kept_traces", "lob_bench", "made_days",
            "maker_comparison", "manipulated_day", "manipulations", "model_training", "noise_bars", "order_batch_data",
            "order_batch_training", "order_model", "own_futures", "places", "progress", "realism", "rollout_summary",
-           "scaling", "scenario_text", "self_test", "service", "session_times", "starts", "token_shards",
-           "told_futures", "worker_processes"]
+           "scaling", "scaling_days", "scenario_text", "self_test", "service", "session_times", "starts",
+           "token_shards", "told_futures", "worker_processes"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -6,7 +6,6 @@ writer's own loss is known: no model can do better in the mean.
 
 import dataclasses
 import functools
-import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -20,7 +19,6 @@ from marsjax.core import kernels, limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array
 from marsjax.core.specs import ComputeSpec, MarketSpec, ModelSpec, TokenSpec
-from marsjax.data.feed import DayFeed
 from marsjax.data.made_days import MadeDay
 from marsjax.model import row_head
 from marsjax.model.llama import OrderModel
@@ -31,7 +29,6 @@ from marsjax.studies.checks import check_numbers
 from marsjax.studies.futures import ACCOUNT
 from marsjax.studies.order_model import PreparedModel
 from marsjax.tokens import encoding
-from marsjax.training import days as training_days
 from marsjax.training import loop, split, structured
 from marsjax.training import own_futures as rolls
 from marsjax.training.loop import TrainSpec
@@ -67,7 +64,7 @@ class MadeOrders(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class MakingSpec:
+class MadeOrdersSpec:
     """How many futures are written."""
 
     futures: int
@@ -86,7 +83,7 @@ class MakingSpec:
                       together=(1, limits.TRAJECTORIES), first=(0, 2**30), seed=(0, limits.SEED))
 
 
-def made_orders(prepared: PreparedModel, made: Sequence[MadeDay], spec: MakingSpec) -> MadeOrders:
+def made_orders(prepared: PreparedModel, made: Sequence[MadeDay], spec: MadeOrdersSpec) -> MadeOrders:
     """Futures that an order model writes from the starts of days that it has made, in turns.
 
     Args:
@@ -113,12 +110,13 @@ def made_orders(prepared: PreparedModel, made: Sequence[MadeDay], spec: MakingSp
         counts += [len(made_tokens) * (spec.orders + spec.more), int(made_tokens.sum())]
     found = np.concatenate(kept)
     if not len(found):
-        raise InputError(f"made orders: of {spec.futures} futures none has {spec.orders} tokens: raise MakingSpec.more "
-                         f"above {spec.more}")
+        raise InputError(f"made orders: of {spec.futures} futures none has {spec.orders} tokens: raise "
+                         f"MadeOrdersSpec.more above {spec.more}")
     return MadeOrders(found, prepared.model.spec.context_length, spec.futures - len(found), *counts.tolist())
 
 
-def _states(prepared: PreparedModel, made: Sequence[MadeDay], spec: MakingSpec) -> tuple[MarketSpec, Start, np.ndarray]:
+def _states(prepared: PreparedModel, made: Sequence[MadeDay], spec: MadeOrdersSpec
+            ) -> tuple[MarketSpec, Start, np.ndarray]:
     """The market of all days, their states [S, ...], and the ends of their sessions, int64 [S] nanoseconds."""
     ticks = {day.feed.venue.tick for day in made}
     if len(ticks) != 1:
@@ -194,43 +192,6 @@ def of_made(tokens: TokenSpec, made: MadeOrders, amounts: Sequence[int], held_ou
 def _spans(made: MadeOrders, which: range) -> list[Span]:
     """All that was written in some futures."""
     return [Span(f"future {number}", made.rows[number], made.given, made.rows.shape[1]) for number in which]
-
-
-def of_days(prepared: PreparedModel, market: MarketSpec, feeds: Sequence[DayFeed], length: int,
-            amounts: Sequence[int], held_from_ns: int) -> Orders:
-    """Real days as amounts of orders, in the bins of a model: of each day its first ones, a like share of every day.
-
-    Args:
-      prepared: the model whose bins are taken.
-      market: sizes and session.
-      feeds: the days.
-      length: orders of the stretches that days are cut into.
-      amounts: stretches to train on, rising; an eighth as many that follow them validate.
-      held_from_ns: orders of all days from there on are held out, nanoseconds since midnight.
-
-    InputError where the days have too few orders before it.
-    """
-    replayed = training_days.replay_days(market, [feed.read() for feed in feeds], [feed.name for feed in feeds])
-    early: list[tuple[float, Span]] = []
-    held: list[Span] = []
-    for each in replayed:
-        day = training_days.day_tokens(market, prepared.model.spec.tokens, prepared.table, each)
-        rows = np.concatenate([day.features, day.features[:, :1]], axis=1)
-        end = int(np.searchsorted(day.time_ns, held_from_ns))
-        count = end // length
-        early += [(at / count, Span(day.name, rows, at * length, (at + 1) * length)) for at in range(count)]
-        edges = np.linspace(end, len(rows), max((len(rows) - end) // length, 1) + 1).astype(int).tolist()
-        held += [Span(day.name, rows, *ends) for ends in itertools.pairwise(edges)]
-    known = [span for _, span in sorted(early, key=lambda one: one[0])]
-    found = []
-    for amount in amounts:
-        validating = max(amount // 8, 1)
-        if amount < 1 or amount + validating > len(known):
-            raise InputError(f"scaling: expected 1 to {len(known) * 8 // 9} stretches of {length} orders to train on, "
-                             f"of {len(known)} before the held-out part, got {amount}: an eighth as many validate")
-        found.append(Amount([span.features[span.first : span.last] for span in known[:amount]],
-                            known[amount : amount + validating]))
-    return Orders(prepared.model.spec.tokens, found, held)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from marsjax.core.specs import ModelSpec, TokenSpec
 from marsjax.data import made_days
 from marsjax.model import row_head
 from marsjax.studies import order_model, scaling
-from marsjax.studies.scaling import SIZES, Amount, MadeOrders, MakingSpec, Orders, ScalingSpec, Size
+from marsjax.studies.scaling import SIZES, Amount, MadeOrders, MadeOrdersSpec, Orders, ScalingSpec, Size
 from marsjax.tokens import encoding
 from marsjax.training import evaluate, loop, structured
 from marsjax.training.split import Span
@@ -109,7 +109,7 @@ def test_what_a_model_writes_it_predicts_as_well_as_its_law_says() -> None:
     """The mean loss of the classes drawn is the mean entropy of the law, but for chance and short contexts."""
     prepared = order_model.prepare(load.load_order_model())
     days = [made_days.open_day(load.folder_of("default"), name) for name in ("quiet", "default")]
-    found = scaling.made_orders(prepared, days, MakingSpec(24, orders=160, more=16, together=16))
+    found = scaling.made_orders(prepared, days, MadeOrdersSpec(24, orders=160, more=16, together=16))
     length, tokens = prepared.model.spec.context_length, prepared.model.spec.tokens
     assert found.rows.shape == (24, length + 160, 23) and found.left_out == 0 and found.given == length
     assert len(np.unique(found.written()[:, -1], axis=0)) == 24
