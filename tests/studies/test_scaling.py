@@ -11,6 +11,7 @@ from marsjax.core.errors import InputError
 from marsjax.core.specs import ModelSpec, TokenSpec
 from marsjax.data import made_days
 from marsjax.model import row_head
+from marsjax.model.llama import OrderModel
 from marsjax.studies import order_model, scaling
 from marsjax.studies.scaling import SIZES, Amount, MadeOrders, MadeOrdersSpec, Orders, ScalingSpec, Size
 from marsjax.tokens import encoding
@@ -80,17 +81,34 @@ def test_a_training_that_gets_worse_ends_and_gives_its_best_weights(orders: Orde
     assert float(again.mean()) == pytest.approx(found.validation, abs=1e-5)
 
 
+def a_writer() -> OrderModel:
+    """A model whose laws differ from order to order."""
+    model = structured.expand(structured.init(ModelSpec(8, 1, 2, 16, TOKENS), jax.random.key(1), pair_width=2))
+    return model.replace({name: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape)
+                          for name, x in model.weights().items() if name.startswith("head")})
+
+
+def bare(span: Span) -> Span:
+    """Without the labels."""
+    return dataclasses.replace(span, features=span.features[:, :-1])
+
+
 def test_the_writers_loss_is_that_of_its_evaluation() -> None:
-    spec = ModelSpec(8, 1, 2, 16, TOKENS)
-    model = structured.expand(structured.init(spec, jax.random.key(1), pair_width=2))
-    noisy = model.replace({name: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape)
-                           for name, x in model.weights().items() if name.startswith("head")})
-    whole = rows(3, seed=5)
-    spans = [Span(str(place), row, GIVEN, len(row) - 5 * place) for place, row in enumerate(whole)]
-    found = scaling.floor(noisy, Orders(TOKENS, [], spans), 16)
+    spans = [Span(str(place), row, GIVEN, len(row) - 5 * place) for place, row in enumerate(rows(3, seed=5))]
+    found = scaling.floor(a_writer(), Orders(TOKENS, [], spans), 16)
     for place, span in enumerate(spans):
-        bare = dataclasses.replace(span, features=span.features[:, :-1])
-        assert found[place] == pytest.approx(evaluate.losses(noisy, [bare])["order"].mean(), abs=2e-5)
+        assert found[place] == pytest.approx(evaluate.losses(a_writer(), [bare(span)])["order"].mean(), abs=2e-5)
+
+
+def test_labels_are_predicted_and_not_the_classes_of_the_tokens() -> None:
+    (row,) = rows(1, seed=6)
+    row[:, -1] = np.random.default_rng(0).integers(0, TOKENS.classes, len(row))
+    span = Span("other labels", row, GIVEN, len(row))
+    hidden, own = evaluate.states(a_writer(), [bare(span)])
+    labels = row[GIVEN:, -1]
+    assert (labels != own).mean() > 0.9
+    (found,) = scaling.floor(a_writer(), Orders(TOKENS, [], [span]), 16)
+    assert found == pytest.approx(evaluate.losses_at(a_writer(), hidden, labels)["order"].mean(), abs=2e-5)
 
 
 def test_sizes_have_about_the_numbers_that_they_are_named_by() -> None:
@@ -115,8 +133,7 @@ def test_what_a_model_writes_it_predicts_as_well_as_its_law_says() -> None:
     assert len(np.unique(found.written()[:, -1], axis=0)) == 24
     orders = scaling.of_made(tokens, found, [1], held_out=22)
     nats = scaling.floor(prepared.model.model, orders, length)
-    states, _ = evaluate.states(prepared.model.model, [dataclasses.replace(span, features=span.features[:, :-1])
-                                                       for span in orders.held_out])
+    states, _ = evaluate.states(prepared.model.model, [bare(span) for span in orders.held_out])
     head = prepared.model.model.head.tables()
 
     @jax.jit
