@@ -79,6 +79,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.embed_dim = 32  # of the model
     config.layers = 1
     config.heads = 4
+    config.mixer = "attention"  # how a token reads those before it: attention, or linear (a memory of one size)
     config.context_length = 1024  # tokens that the model sees, and that a window predicts
     config.head = "structured" if small else "joint"  # rows for bins and pairs of bins, or one for each class
     config.pair_width = 4  # coordinates that the rows of pairs see, for a structured head

@@ -119,7 +119,7 @@ def _training(config: ConfigDict) -> ModelTraining:
         setup.at_least(config, key, low)
     bins = TokenSpec(config.price_bins, config.volume_bins, config.interval_bins, config.signals)
     spec = ModelSpec(config.embed_dim, config.layers, config.heads, config.context_length, bins,
-                     whole_cancels=config.whole_cancels)
+                     whole_cancels=config.whole_cancels, mixer=config.mixer)
     train = TrainSpec(config.steps, config.batch, config.context_length, config.peak_rate, config.warmup, config.decay,
                       structured.UNDECAYED if config.head == "structured" else (), config.clip, config.accumulate,
                       config.average)
