@@ -36,7 +36,7 @@ from marsjax.model import cached_attention, head_kernel, layers, memory, prefix,
 from marsjax.model.blocks import Part, in_blocks
 from marsjax.model.cached_attention import Slots
 from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer
-from marsjax.model.linear_attention import Memory
+from marsjax.model.linear_attention import LayerMemory
 from marsjax.model.llama import OrderModel
 from marsjax.model.prefix import Prefix
 from marsjax.model.row_head import RowHead
@@ -70,7 +70,7 @@ class State:
     """[B], times that a context was full before its refresh was due (agents, bursts): see `CacheSpec.margin`."""
     of_prefix: Array | None = None
     """int32 [B], how many of a context's first slots are those of the common `Prefix`; None where there is none."""
-    memories: tuple[Memory, ...] | None = None
+    memories: tuple[LayerMemory, ...] | None = None
     """One a layer in `recurrent`, else None; there are no keys and values then."""
 
 

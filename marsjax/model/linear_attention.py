@@ -28,7 +28,7 @@ _SHORTEST, _LONGEST = 2, 2048
 """Between these, in tokens, lie the half-lives of fresh heads."""
 
 
-class Memory(NamedTuple):
+class LayerMemory(NamedTuple):
     """One layer's memory of B trajectories, float32; h heads of k. The newest token is not yet in the sums."""
 
     sums: Array
@@ -46,13 +46,13 @@ def half_lives(heads: int) -> np.ndarray:
     return np.geomspace(_SHORTEST, _LONGEST, heads + 2)[1:-1].astype(np.float32)
 
 
-def written(memory: Memory) -> jax.Array:
+def written(memory: LayerMemory) -> jax.Array:
     """The sums [B, h, k, k] with the newest token."""
     faded = jnp.exp(memory.fading)[..., None, None] * memory.sums
     return faded + jnp.asarray(memory.key)[..., :, None] * jnp.asarray(memory.value)[..., None, :]
 
 
-def read_one(query: jax.Array, memory: Memory) -> jax.Array:
+def read_one(query: jax.Array, memory: LayerMemory) -> jax.Array:
     """What the newest tokens' queries [B, h, k] read, themselves included, [B, h, k]."""
     wide = query.astype(jnp.float32) / math.sqrt(query.shape[-1])
     return jnp.sum(wide[..., None] * written(memory), axis=-2).astype(query.dtype)

@@ -1,4 +1,4 @@
-"""The cached step of a model with linear attention: its memories (`linear_attention.Memory`), one a layer.
+"""The cached step of a model with linear attention: its memories (`linear_attention.LayerMemory`), one a layer.
 
 A memory has the tokens before the newest in its sums, and the newest beside them, which can still be rewritten (a
 merged cancel). There is no window: older tokens fade, and nothing is ever made anew. `kv_cache` calls this in the
@@ -14,19 +14,19 @@ from marsjax.core.specs import CacheSpec, ModelSpec
 from marsjax.model import linear_attention
 from marsjax.model.blocks import Part, in_blocks
 from marsjax.model.layers import DecoderLayer
-from marsjax.model.linear_attention import Memory
+from marsjax.model.linear_attention import LayerMemory
 from marsjax.model.llama import OrderModel
 
 
-def empty(spec: ModelSpec, batch: int) -> tuple[Memory, ...]:
+def empty(spec: ModelSpec, batch: int) -> tuple[LayerMemory, ...]:
     """Of B trajectories without tokens."""
     heads, size = spec.heads, spec.embed_dim // spec.heads
     shapes = (batch, heads, size, size), (batch, heads, size), (batch, heads, size), (batch, heads)
-    return tuple(Memory(*(jnp.zeros(shape, jnp.float32) for shape in shapes)) for _ in range(spec.layers))
+    return tuple(LayerMemory(*(jnp.zeros(shape, jnp.float32) for shape in shapes)) for _ in range(spec.layers))
 
 
-def append(model: OrderModel, cache: CacheSpec, memories: tuple[Memory, ...], newest: jax.Array, tokens: Token,
-           count: jax.Array, again: Array) -> tuple[tuple[Memory, ...], jax.Array]:
+def append(model: OrderModel, cache: CacheSpec, memories: tuple[LayerMemory, ...], newest: jax.Array, tokens: Token,
+           count: jax.Array, again: Array) -> tuple[tuple[LayerMemory, ...], jax.Array]:
     """Memories, and the newest tokens' residual streams [B, d] into the last layer, after tokens [B, M].
 
     The first `count` [B] of them are appended; where `again` [B] is 1 the first of these takes the newest's place.
@@ -34,7 +34,7 @@ def append(model: OrderModel, cache: CacheSpec, memories: tuple[Memory, ...], ne
     (batch, width), ways = tokens.kind.shape, kernels.chosen(cache.kernels)
     rows = ways.rows if width <= cache.append else cache.block  # of whole windows only some at a time
 
-    def block(part: Part) -> tuple[tuple[Memory, ...], jax.Array]:
+    def block(part: Part) -> tuple[tuple[LayerMemory, ...], jax.Array]:
         x, some, rewrites = model.embedding(jax.tree.map(part, tokens)), part(count), part(again) > 0
         found = []
         for number in range(model.spec.layers):
@@ -44,11 +44,11 @@ def append(model: OrderModel, cache: CacheSpec, memories: tuple[Memory, ...], ne
             x = x if mixed is None else model.layer(number).after_attention(x, mixed)
         return tuple(found), jnp.where(some[:, None] > 0, _at_last(x, some), part(newest))
 
-    result: tuple[tuple[Memory, ...], jax.Array] = in_blocks(block, rows, batch)
+    result: tuple[tuple[LayerMemory, ...], jax.Array] = in_blocks(block, rows, batch)
     return result
 
 
-def predict(model: OrderModel, cache: CacheSpec, memory: Memory, newest: jax.Array) -> jax.Array:
+def predict(model: OrderModel, cache: CacheSpec, memory: LayerMemory, newest: jax.Array) -> jax.Array:
     """Final hidden states [B, d], of the last layer's memory and what comes into it of the newest tokens, [B, d]."""
     layer = model.layer(model.spec.layers - 1)
 
@@ -62,8 +62,8 @@ def predict(model: OrderModel, cache: CacheSpec, memory: Memory, newest: jax.Arr
     return result
 
 
-def _after(layer: DecoderLayer, memory: Memory, x: jax.Array, count: jax.Array, rewrites: jax.Array, is_last: bool
-           ) -> tuple[Memory, jax.Array | None]:
+def _after(layer: DecoderLayer, memory: LayerMemory, x: jax.Array, count: jax.Array, rewrites: jax.Array, is_last: bool
+           ) -> tuple[LayerMemory, jax.Array | None]:
     """A layer's memory after the first `count` [R] of residuals [R, M, d], and what each read, [R, M, h, k].
 
     Of the last layer nothing is read: `predict` does.
@@ -72,7 +72,7 @@ def _after(layer: DecoderLayer, memory: Memory, x: jax.Array, count: jax.Array, 
     fading, place = layer.fading(x), jnp.arange(x.shape[1])
     sums, any_new = jnp.asarray(memory.sums), count > 0
     before = jnp.where((any_new & ~rewrites)[:, None, None, None], linear_attention.written(memory), sums)
-    mine = Memory(before, *(_at_last(each, count).astype(jnp.float32) for each in (key, value, fading)))
+    mine = LayerMemory(before, *(_at_last(each, count).astype(jnp.float32) for each in (key, value, fading)))
     mixed = None
     if x.shape[1] == 1:
         mixed = None if is_last else linear_attention.read_one(query[0][:, 0], mine)[:, None]

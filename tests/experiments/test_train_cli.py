@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import marsjax
 from marsjax.experiments import config as configs
 from marsjax.experiments import prepare, train
+from marsjax.studies import order_model
 from marsjax.training.prepare import Prepared
 from tests.training import short_day
 
@@ -146,9 +147,20 @@ def test_how_cancels_are_read_is_that_of_the_config(tmp_path: pathlib.Path, whol
     assert train._training(config(tmp_path / "train", whole_cancels=whole)).model.whole_cancels is whole
 
 
+def test_a_linear_model_is_trained_likewise_and_its_checkpoint_says_so(tmp_path: pathlib.Path, prepared: None
+                                                                              ) -> None:
+    output = tmp_path / "train"
+    assert train.main(config(output, mixer="linear", steps=24, every=12, refit=False)) == 0
+    curve = [row["validation_loss"] for row in rows(output)]
+    assert curve[-1] < curve[0]
+    prepared_model = order_model.prepare(marsjax.load_order_model(output / "checkpoint"))
+    assert prepared_model.model.spec.mixer == "linear" and prepared_model.cache.mode == "recurrent"
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [({"head": "tall"}, "config.head: expected structured or joint, got 'tall'"),
+     ({"mixer": "mamba"}, "ModelSpec.mixer: expected attention or linear, got 'mamba'"),
      ({"every": 0}, "config.every: expected at least 1, got 0"),
      ({"futures_rounds": 1, "futures_scored": 0}, "config.futures_scored: expected at least 1, got 0"),
      ({"futures_rounds": 1, "signals": False}, "futures: expected head=structured and tokens with signals"),
