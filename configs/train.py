@@ -74,6 +74,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     add_market(config, is_noise=False, trade_width=1)  # of the lists of transactions tokens need no more
 
     add_tokens(config, small)
+    # An order model (a folder, default, or owner/name on the hub) whose law is learnt beside the orders; its bins are
+    # taken. Empty: none.
+    config.teacher = ""
+    config.teacher_weight = 0.5  # share of the teacher's law in what a step makes small; the rest: orders that came
+    config.teacher_temperature = 1.0  # of both laws, above 1: rare orders count more
     config.refit = True  # whether to train once more, as long, on the orders up to held_from
 
     config.embed_dim = 32  # of the model
