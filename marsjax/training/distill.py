@@ -102,11 +102,12 @@ def divergence(teacher: OrderModel, student: OrderModel | Structured, features: 
                ) -> jax.Array:
     """KL of the student's law of each next order from the teacher's, nats, float32 [B, T], at a temperature.
 
-    Of windows int32 [B, T + 1, C], without dropout. Laws of all classes are made for some positions at a time, forward
-    and backward.
+    Of windows int32 [B, T + 1, C], without dropout; columns that a model does not read may follow its own. Laws of all
+    classes are made for some positions at a time, forward and backward.
     """
     learner = structured.expand(student) if isinstance(student, Structured) else student
-    states = [model.hidden(encoding.from_array(model.spec.tokens, jnp.asarray(features)[:, :-1]))
+    rows = jnp.asarray(features)[:, :-1]
+    states = [model.hidden(encoding.from_array(model.spec.tokens, rows[..., :encoding.columns(model.spec.tokens)]))
               for model in (teacher, learner)]
     batch, length, _ = states[0].shape
     chunk = math.gcd(length, _CHUNK)
