@@ -158,9 +158,10 @@ def test_a_linear_model_is_trained_likewise_and_its_checkpoint_says_so(tmp_path:
 
 
 def test_a_teacher_gives_its_bins_and_its_law(whole: tuple[pathlib.Path, Prepared], tmp_path: pathlib.Path) -> None:
-    """A student of another kind and size; of a teacher alone it learns what the orders did not say."""
+    """A student of another kind and size, on hours that would have other bins; of a teacher alone it learns a law."""
     teacher = marsjax.load_order_model(whole[0] / "checkpoint")
-    sizes = {"embed_dim": 4, "mixer": "linear", "refit": False, "steps": 4}
+    sizes = {"embed_dim": 4, "mixer": "linear", "refit": False, "steps": 4,
+             "validation_from": "09:32:00", "held_from": "09:32:45"}
     given = {"teacher": str(whole[0] / "checkpoint"), "teacher_weight": 1.0, "teacher_temperature": 2.0}
     for name, values in (("taught", given), ("alone", {})):
         assert train.main(config(tmp_path / name, **sizes, **values)) == 0

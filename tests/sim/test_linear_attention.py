@@ -15,16 +15,17 @@ from marsjax.model import llama
 from marsjax.sim import rollout
 from marsjax.sim.simulator import Simulator
 from marsjax.sim.specs import RolloutSpec
+from tests.model.test_llama import random_params
 from tests.sim.test_rollout import states
 
 WINDOW, TRAJECTORIES, START_NS = 320, 3, 36_000 * SECOND_NS
 
 
 def run(mode: str, layers: int, agents: tuple[Twap, ...]) -> rollout.Rollout:
-    """Half a minute of fresh weights; the window is longer than all that they see."""
+    """Half a minute of weights far from their start; the window is longer than all that they see."""
     tiny = testing.tiny_model()
     sizes = dataclasses.replace(tiny.spec, embed_dim=8, layers=layers, heads=2, context_length=WINDOW, mixer="linear")
-    loaded, market = dataclasses.replace(tiny, model=llama.init(sizes, jax.random.key(0))), testing.tiny_market()
+    loaded, market = dataclasses.replace(tiny, model=random_params(sizes, scale=0.5)), testing.tiny_market()
     simulator = Simulator.of(loaded, market, agents=agents, cache=CacheSpec(mode=mode, append=2 if agents else 1),
                              end_ns=START_NS + 30 * SECOND_NS)
     return rollout.rollout(simulator, testing.random_start(market, loaded, START_NS),
