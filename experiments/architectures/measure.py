@@ -37,7 +37,7 @@ from marsjax.sim.simulator import Simulator
 from marsjax.sim.state import SimState
 from marsjax.studies import futures, order_model, scaling, starts
 from marsjax.studies.order_model import DecodingSpec, PreparedModel
-from marsjax.studies.scaling import Labelled, MadeOrders, MakingSpec, Orders, ScalingSpec
+from marsjax.studies.scaling import Labelled, MadeOrders, MadeOrdersSpec, Orders, ScalingSpec
 from marsjax.tokens import encoding
 from marsjax.training import distill, loop, structured
 from marsjax.training.distill import Teacher
@@ -152,7 +152,7 @@ def _write(place: Path, found: Any) -> None:
 def _made(place: Path, writer: PreparedModel, days: Any, sizes: Sizes) -> tuple[Orders, np.ndarray]:
     """Orders to train on and held out, and tokens of other futures, int32 [F, T, C], that futures are compared with."""
     validating = max(min(sizes.futures // 8, 32), 1)
-    spec = MakingSpec(sizes.futures + validating + sizes.held_out + 16, sizes.orders)
+    spec = MadeOrdersSpec(sizes.futures + validating + sizes.held_out + 16, sizes.orders)
     if not place.exists():
         made = scaling.made_orders(writer, days, spec)
         other = scaling.made_orders(writer, days, _compared(sizes, OTHER_FUTURES))
@@ -165,8 +165,8 @@ def _made(place: Path, writer: PreparedModel, days: Any, sizes: Sizes) -> tuple[
     return scaling.of_made(writer.model.spec.tokens, made, [sizes.futures], sizes.held_out), other[..., :-1]
 
 
-def _compared(sizes: Sizes, first: int) -> MakingSpec:
-    return MakingSpec(sizes.compared, sizes.orders, first=first)
+def _compared(sizes: Sizes, first: int) -> MadeOrdersSpec:
+    return MadeOrdersSpec(sizes.compared, sizes.orders, first=first)
 
 
 def _checkpoint(output: Path, name: str) -> Path:
