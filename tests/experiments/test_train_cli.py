@@ -157,6 +157,7 @@ def test_a_linear_model_is_trained_likewise_and_its_checkpoint_says_so(tmp_path:
     assert prepared_model.model.spec.mixer == "linear" and prepared_model.cache.mode == "recurrent"
 
 
+@pytest.mark.slow
 def test_a_teacher_gives_its_bins_and_its_law(whole: tuple[pathlib.Path, Prepared], tmp_path: pathlib.Path) -> None:
     """A student of another kind and size, on hours that would have other bins; of a teacher alone it learns a law."""
     teacher = marsjax.load_order_model(whole[0] / "checkpoint")
