@@ -74,11 +74,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
     add_market(config, is_noise=False, trade_width=1)  # of the lists of transactions tokens need no more
 
     add_tokens(config, small)
+    # An order model (a folder, default, or owner/name on the hub) whose law is learnt beside the orders; its bins are
+    # taken. Empty: none.
+    config.teacher = ""
+    config.teacher_weight = 0.5  # share of the teacher's law in what a step makes small; the rest: orders that came
+    config.teacher_temperature = 1.0  # of both laws, above 1: rare orders count more
     config.refit = True  # whether to train once more, as long, on the orders up to held_from
 
     config.embed_dim = 32  # of the model
     config.layers = 1
     config.heads = 4
+    config.mixer = "attention"  # how a token reads those before it: attention, or linear (a memory of one size)
     config.context_length = 1024  # tokens that the model sees, and that a window predicts
     config.head = "structured" if small else "joint"  # rows for bins and pairs of bins, or one for each class
     config.pair_width = 4  # coordinates that the rows of pairs see, for a structured head

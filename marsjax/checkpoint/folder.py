@@ -48,7 +48,7 @@ _FORMAT = "marsjax checkpoint 2"
 # Without a manifest; spec.json has size and CRC-32 of the files of the parameters.
 _OLDER = "marsjax checkpoint 1"
 # Left out of spec.json where they have these values, so that older versions read what they can simulate.
-_LEFT_OUT = {"whole_cancels": False, "signals": False, "pair_width": 0}
+_LEFT_OUT = {"whole_cancels": False, "signals": False, "pair_width": 0, "mixer": "attention"}
 # Weights of zeros compress well, so that a small checkpoint may hold less than its arrays.
 _MOST_RATIO, _HARMLESS = 64, 2**28
 

@@ -245,8 +245,12 @@ def write(folder: pathlib.Path, model: OrderModel, dropout: float = 0.0) -> None
     `ratio_embeddings` go under names of our own, which the class at the reference's commit does not have.
     So does the map of signals.
     `whole_cancels` stands in the file's metadata, which `read` looks at and the reference's class does not.
+    InputError for a model with linear attention, which the reference's class does not have.
     """
     spec, weights = model.spec, model.weights()
+    if spec.mixer != "attention":
+        raise InputError(f"{folder}: the reference's layout has no model with mixer={spec.mixer}; save a checkpoint of "
+                         "marsjax")
     if isinstance(model.head, RowHead):  # the layout has a row for each class
         weights["head"] = row_head.joint(model.head.tables())
     config = {"emb_dim": spec.embed_dim, "num_layers": spec.layers, "num_heads": spec.heads,

@@ -68,6 +68,9 @@ class ModelSpec:
     pair_width: int = 0
     """Coordinates of the hidden state that rows of pairs of bins see in a head whose rows are summed
     (`model.row_head`); 0: the head has a row for each class, as the reference's."""
+    mixer: str = "attention"
+    """How a token reads those before it: `attention`, the reference's, or `linear`, which keeps a memory of fixed size
+    in place of a key and a value for each token (`model.linear_attention`)."""
 
     def __post_init__(self) -> None:
         _check_ints(self,
@@ -81,6 +84,8 @@ class ModelSpec:
         for name in ("ratio_embeddings", "whole_cancels"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"ModelSpec.{name}: expected a bool, got {getattr(self, name)!r}")
+        if self.mixer not in ("attention", "linear"):
+            raise InputError(f"ModelSpec.mixer: expected attention or linear, got {self.mixer!r}")
 
 
 class AuctionRule(enum.Enum):
@@ -203,7 +208,8 @@ class CacheSpec:
     mode: str = "refresh"
     """`rolling`: one-layer models only, exactly the sliding window of the last context_length tokens. `refresh`: a
     context grows, and is made anew from its last tokens now and then. `recompute`: the whole window for every
-    prediction, as the reference does."""
+    prediction, as the reference does. `recurrent`: models with `ModelSpec.mixer` linear only, whose memory has one size
+    and holds all tokens since the start; of the others they take `recompute` alone."""
     refresh_every: int = 448
     """Steps between two refreshes, which keep the last context_length - refresh_every - margin tokens; `refresh`
     only."""
@@ -226,24 +232,34 @@ class CacheSpec:
     results differ by rounding."""
 
     def __post_init__(self) -> None:
-        if self.mode not in ("rolling", "refresh", "recompute"):
-            raise InputError(f"CacheSpec.mode: expected rolling, refresh or recompute, got {self.mode!r}")
+        if self.mode not in ("rolling", "refresh", "recompute", "recurrent"):
+            raise InputError("CacheSpec.mode: expected rolling, refresh, recompute or recurrent, got "
+                             f"{self.mode!r}")
         _check_ints(self, {"refresh_every": (1, 2**20), "margin": (0, 2**20), "append": (1, 1024), "block": (1, 65536)})
         if self.kernels is not None and not isinstance(self.kernels, Kernels):
             raise InputError(f"CacheSpec.kernels: expected a Kernels or None, got {self.kernels!r}")
         if self.cache_dtype not in ("model", "int8"):
             raise InputError(f"CacheSpec.cache_dtype: expected model or int8, got {self.cache_dtype!r}")
-        if self.cache_dtype == "int8" and self.mode == "recompute":
-            raise InputError("CacheSpec.cache_dtype: expected model where mode is recompute, which keeps no keys and "
-                             "values, got 'int8'")
+        if self.cache_dtype == "int8" and self.mode in ("recompute", "recurrent"):
+            raise InputError(f"CacheSpec.cache_dtype: expected model where mode is {self.mode}, which keeps no keys "
+                             "and values of a context, got 'int8'")
         if self.prefix not in ("own", "shared"):
             raise InputError(f"CacheSpec.prefix: expected own or shared, got {self.prefix!r}")
         if self.prefix == "shared" and self.mode != "refresh":
             raise InputError(f"CacheSpec.prefix: expected own where mode is {self.mode}, got 'shared': only in "
                              "refresh contexts keep what they began with")
 
+    @staticmethod
+    def usual_mode(model: ModelSpec) -> str:
+        """The mode of a model where none is asked for: rolling for one layer, refresh for more, recurrent if linear."""
+        return "recurrent" if model.mixer == "linear" else "rolling" if model.layers == 1 else "refresh"
+
     def kept(self, model: ModelSpec) -> int:
         """Most tokens that a context starts with; InputError if the model cannot be decoded this way."""
+        if self.mode not in (modes := ("recurrent", "recompute") if model.mixer == "linear" else
+                             ("rolling", "refresh", "recompute")):
+            raise InputError(f"CacheSpec.mode: expected {' or '.join(modes)} of a model with mixer={model.mixer}, got "
+                             f"{self.mode!r}")
         if self.append > model.context_length:
             raise InputError(f"CacheSpec.append: expected at most context_length={model.context_length}, got "
                              f"{self.append}")

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from marsjax.checkpoint import folder as checkpoint_folder
+from marsjax.checkpoint import load
 from marsjax.core import limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.specs import ComputeSpec, MarketSpec, ModelSpec, TokenSpec
@@ -21,11 +22,12 @@ from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, markets, run_folder, setup
 from marsjax.experiments.prepare import held_out, problems
 from marsjax.experiments.run_folder import write_json
-from marsjax.studies import model_training, token_shards
+from marsjax.studies import model_training, order_model, token_shards
 from marsjax.studies.futures import ACCOUNT
 from marsjax.studies.model_training import ModelTraining
 from marsjax.studies.token_shards import ShardFolder
 from marsjax.training import fit, loop, prepare, report, structured
+from marsjax.training.distill import Teacher
 from marsjax.training.fit import FitPlan
 from marsjax.training.gaps import Beginning
 from marsjax.training.loop import TrainSpec
@@ -45,14 +47,13 @@ def main(config: ConfigDict) -> int:
     # Errors of the input come before those of the output.
     feeds, shards = ([], _shards(config)) if config.shards else (markets.open_feeds(config), None)
     _check_folders(config)
-    data = token_shards.opened(Path(config.shards)) if shards else _prepare(config, training.model, feeds)
+    data = token_shards.opened(Path(config.shards)) if shards else _prepare(config, training, feeds)
     data = data.bounded(setup.at_least(config, "most_scored", 1, limits.SEED), config.context_length)
     print(f"{data.counts()}; {time.perf_counter() - began:.0f} s", flush=True)
     refused = ({day["name"]: (day["refused"], problems([day])) for day in shards.days} if shards else
                {name: markets.refused(name, each) for name, each in data.refused.items()})
     market, given = _beginnings(config, training, data, feeds)
-    identity = json.loads(json.dumps({key: value for key, value in config.to_dict().items() if key not in MAY_DIFFER}))
-    fitted, is_complete = model_training.run(training, data, _state_folder(config), identity)
+    fitted, is_complete = model_training.run(training, data, _state_folder(config), _identity(config, training))
     if not is_complete:
         where = " of the refit" if len(fitted) > 1 else ""
         print(f"broken off at step {int(fitted[-1].progress.step)}{where}; to go on, give the argument resume")
@@ -113,13 +114,38 @@ def _taught(training: ModelTraining, data: Prepared, weights: Any, market: Marke
         "seconds": time.perf_counter() - began, "held_out_before": before}}
 
 
+def _identity(config: ConfigDict, training: ModelTraining) -> dict[str, Any]:
+    """What a training that is taken up again must have in common with the one before."""
+    found: dict[str, Any] = json.loads(json.dumps(
+        {key: value for key, value in config.to_dict().items() if key not in MAY_DIFFER}))
+    teacher = training.teacher
+    return found | ({"teacher_sha256": order_model.parameters_hash(teacher.model)} if teacher else {})
+
+
+def _teacher(config: ConfigDict, student: ModelSpec, compute: ComputeSpec) -> Teacher | None:
+    """Who teaches; InputError where it is another model than the student can learn from. None: nobody."""
+    if not config.teacher:
+        return None
+    found = load.load_order_model(config.teacher)
+    if not found.converters:
+        raise InputError(f"config.teacher: {config.teacher} has no bins, with which the tokens would be made")
+    if (levels := found.converters["lob-volume"].num_bins) != config.level_bins:
+        raise InputError(f"config.level_bins: expected {levels}, as the teacher's, got {config.level_bins}")
+    with setup.keyed({"Teacher.": "teacher_", "Teacher:": "teacher:"}):
+        teacher = Teacher(found.model.replace(compute=compute),
+                          {name: found.converters[name] for name in checkpoint_folder.TOKEN_CONVERTERS},
+                          config.teacher_weight, config.teacher_temperature)
+        teacher.check(student, {})
+    return teacher
+
+
 def _training(config: ConfigDict) -> ModelTraining:
     """The config as specs; InputError names a key with a wrong value."""
     for key, low in (("every", 1), ("patience", 0), ("stop_at", 0), ("futures_every", 1)):
         setup.at_least(config, key, low)
     bins = TokenSpec(config.price_bins, config.volume_bins, config.interval_bins, config.signals)
     spec = ModelSpec(config.embed_dim, config.layers, config.heads, config.context_length, bins,
-                     whole_cancels=config.whole_cancels)
+                     whole_cancels=config.whole_cancels, mixer=config.mixer)
     train = TrainSpec(config.steps, config.batch, config.context_length, config.peak_rate, config.warmup, config.decay,
                       structured.UNDECAYED if config.head == "structured" else (), config.clip, config.accumulate,
                       config.average)
@@ -133,8 +159,9 @@ def _training(config: ConfigDict) -> ModelTraining:
             key: config[f"futures_{key}"] for key in ("starts", "trajectories", "orders", "scored", "weight")})
     except InputError as error:
         raise InputError(str(error).replace("FuturesTraining.", "config.futures_")) from error
-    return setup.spec_of(ModelTraining, config, model=spec, train=train, compute=ComputeSpec(dtype), mesh=mesh,
-                         futures=futures if config.futures_rounds else None,
+    compute = ComputeSpec(dtype)
+    return setup.spec_of(ModelTraining, config, model=spec, train=train, compute=compute, mesh=mesh,
+                         teacher=_teacher(config, spec, compute), futures=futures if config.futures_rounds else None,
                          plan=FitPlan(config.every, config.patience, config.stop_at))
 
 
@@ -184,15 +211,16 @@ def _shards(config: ConfigDict) -> ShardFolder:
     return found
 
 
-def _prepare(config: ConfigDict, spec: ModelSpec, opened: Sequence[DayFeed]) -> Prepared:
+def _prepare(config: ConfigDict, training: ModelTraining, opened: Sequence[DayFeed]) -> Prepared:
     held = held_out(config, opened)
     market = markets.one_market(config, opened)
     feeds = [Feed(feed.name, feed.read(), feed.read() if config.mirror else None, feed.symbol in held)
              for feed in opened]
-    return prepare.prepare(market, spec.tokens, feeds,
+    return prepare.prepare(market, training.model.tokens, feeds,
                            level_bins=config.level_bins, length=config.context_length,
                            validation_from_ns=setup.time_ns(config, "validation_from"),
-                           held_from_ns=setup.time_ns(config, "held_from"))
+                           held_from_ns=setup.time_ns(config, "held_from"),
+                           bins=training.teacher.bins if training.teacher else None)
 
 
 def _names(data: Prepared) -> str:

@@ -5,6 +5,7 @@
   `kv_cache`: the cached step of many trajectories: append new tokens, predict from the newest.
   `cached_attention`, `attention_kernel`: how its keys and values are kept and read.
   `prefix`, `prefix_kernel`: slots that many contexts have in common, read once for all of them.
+  `linear_attention`, `memory`: attention with a memory of one size, and its step.
   `blocks`, `token_ring`: trajectories computed a block at a time; their last tokens.
   `sampling`: the exact draw of a token by two random words.
   `row_head`: a head of few rows, whose sums are those of the classes, and its draw.

@@ -13,6 +13,7 @@ other trajectories do.
   refreshed: only their last context_length - refresh_every - margin tokens are kept and encoded anew. A context that
   is full before that is refreshed by itself (`State.refreshes` counts these).
 - `recompute`: the last context_length tokens are encoded for every prediction; the reference's behaviour, for parity.
+- `recurrent` (linear attention): a memory of one size, of all tokens since the start (`model.memory`).
 
 Layers up to the last but one are run when tokens are appended, since later tokens need them. The last layer only stores
 keys and values then, and `predict` runs the rest of it for the newest token. Donate the state: each layer's arrays are
@@ -31,10 +32,11 @@ from marsjax.core import kernels
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Token
 from marsjax.core.specs import CacheSpec
-from marsjax.model import cached_attention, head_kernel, layers, prefix, token_ring
+from marsjax.model import cached_attention, head_kernel, layers, memory, prefix, token_ring
 from marsjax.model.blocks import Part, in_blocks
 from marsjax.model.cached_attention import Slots
 from marsjax.model.layers import LEVELS, SIGNALS, DecoderLayer
+from marsjax.model.linear_attention import LayerMemory
 from marsjax.model.llama import OrderModel
 from marsjax.model.prefix import Prefix
 from marsjax.model.row_head import RowHead
@@ -62,11 +64,14 @@ class State:
     total: Array
     """[B], tokens so far; a rewritten one counts once."""
     length: Array
-    """[B], tokens in the context of the next prediction."""
+    """[B], tokens in the context of the next prediction, at most W; in `recurrent` older ones fade, and are not
+    counted."""
     refreshes: Array
     """[B], times that a context was full before its refresh was due (agents, bursts): see `CacheSpec.margin`."""
     of_prefix: Array | None = None
     """int32 [B], how many of a context's first slots are those of the common `Prefix`; None where there is none."""
+    memories: tuple[LayerMemory, ...] | None = None
+    """One a layer in `recurrent`, else None; there are no keys and values then."""
 
 
 def empty(model: OrderModel, cache: CacheSpec, batch: int) -> State:
@@ -83,16 +88,17 @@ def empty(model: OrderModel, cache: CacheSpec, batch: int) -> State:
         return tuple(zeros(*shape, dtype="int8" if in_8_bits else dtype) for _ in range(spec.layers))
 
     window = None
-    if cache.mode != "rolling":
+    if cache.mode in ("refresh", "recompute"):
         columns = {field.name: zeros(spec.context_length) for field in dataclasses.fields(Token)}
         window = Token(**{**columns, "levels": zeros(spec.context_length, LEVELS),
                           "signals": zeros(spec.context_length, SIGNALS)})
-    cached, in_8_bits = cache.mode != "recompute", cache.cache_dtype == "int8"
+    cached, in_8_bits = cache.mode in ("rolling", "refresh"), cache.cache_dtype == "int8"
     scales = tuple(zeros(2, spec.heads, spec.context_length, dtype="float32") for _ in range(spec.layers))
     return State(keys=contexts(cached_attention.has_columns(cache)) if cached else None,
                  values=contexts() if cached else None, scales=scales if in_8_bits else None,
-                 newest=zeros(spec.embed_dim, dtype=dtype) if cached else None, window=window,
-                 total=zeros(), length=zeros(), refreshes=zeros())
+                 newest=zeros(spec.embed_dim, dtype=dtype) if cache.mode != "recompute" else None, window=window,
+                 total=zeros(), length=zeros(), refreshes=zeros(),
+                 memories=memory.empty(spec, batch) if cache.mode == "recurrent" else None)
 
 
 def start(model: OrderModel, cache: CacheSpec, tokens: Token, count: Array) -> State:
@@ -104,7 +110,7 @@ def start(model: OrderModel, cache: CacheSpec, tokens: Token, count: Array) -> S
     if given > model.spec.context_length:
         raise InputError(f"start of decoding: at most context_length={model.spec.context_length} tokens, got {given}")
     state = empty(model, cache, batch)
-    if cache.mode == "rolling":
+    if cache.mode in ("rolling", "recurrent"):
         return append(model, cache, state, tokens, count, jnp.zeros(batch, bool))
     count = jnp.clip(count, 0, given).astype(jnp.int32)
     state = _remember(state, tokens, count, jnp.zeros_like(count))
@@ -171,6 +177,9 @@ def append(model: OrderModel, cache: CacheSpec, state: State, tokens: Token, cou
             left = jnp.minimum(state.of_prefix, state.length - again)
             state = dataclasses.replace(state, of_prefix=jnp.where(full | due, 0, left))
     state = _remember(state, tokens, count, state.total - again)
+    if state.memories is not None:
+        memories, newest = memory.append(model, cache, state.memories, jnp.asarray(state.newest), tokens, count, again)
+        state = dataclasses.replace(state, memories=memories, newest=newest)
     if state.keys is not None:
         first = (state.total if cache.mode == "rolling" else state.length) - again
         state = _run_layers(model, cache, state, tokens, count, first, common)
@@ -183,6 +192,8 @@ def predict(model: OrderModel, cache: CacheSpec, state: State, common: Prefix | 
 
     `common` as in `append_all`.
     """
+    if state.memories is not None and state.newest is not None:
+        return memory.predict(model, cache, state.memories[-1], jnp.asarray(state.newest))
     if state.keys is None or state.values is None or state.newest is None:
         return _recompute(model, cache, state)
     newest, slots = state.newest, _slots_of(state, -1)

@@ -17,7 +17,7 @@ from flax import nnx
 
 from marsjax.core.records import Array, Token
 from marsjax.core.specs import ComputeSpec
-from marsjax.model import sampling
+from marsjax.model import linear_attention, sampling
 
 Weight: TypeAlias = nnx.Param[Array]
 
@@ -55,9 +55,7 @@ class RmsNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """The norm of x [..., d], in its dtype."""
-        wide = x.astype(jnp.float32)
-        wide = wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + RMS_NORM_EPSILON)
-        return (wide * self.weight[...]).astype(x.dtype)
+        return (_unit(x) * self.weight[...]).astype(x.dtype)
 
 
 class Embedding(nnx.Module):
@@ -137,9 +135,17 @@ class DecoderLayer(nnx.Module):
     """[d, 2, 4d] (mlp.gate_proj.weight and mlp.up_proj.weight, transposed)."""
     down: Weight
     """[4d, d] (mlp.down_proj.weight, transposed)."""
+    decay: Weight | None
+    """[d, h] if `ModelSpec.mixer` is linear, else None: how fast each head forgets (`fading`)."""
+    decay_bias: Weight | None
+    """[h], or None, alike."""
+    gate: Weight | None
+    """[d, h, k], or None, alike: how much of what a head reads is taken."""
 
     def __init__(self, weights: Mapping[str, Array], compute: ComputeSpec = FLOAT32) -> None:
         self.compute = compute
+        for name in ("decay", "decay_bias", "gate"):
+            setattr(self, name, nnx.Param(weights[name]) if name in weights else None)
         self.attention_norm, self.mlp_norm = RmsNorm(weights["attention_norm"]), RmsNorm(weights["mlp_norm"])
         self.qkv, self.out = nnx.Param(weights["qkv"]), nnx.Param(weights["out"])
         self.gate_up, self.down = nnx.Param(weights["gate_up"]), nnx.Param(weights["down"])
@@ -152,9 +158,26 @@ class DecoderLayer(nnx.Module):
         qkv = qkv.reshape(*x.shape[:-1], chosen.shape[1], heads, size)
         return tuple(qkv[..., i, :, :] for i in range(chosen.shape[1]))
 
+    def fading(self, x: jax.Array) -> jax.Array:
+        """Of linear attention the logarithm of what is left of the memory, float32 [..., h], of residuals [..., d].
+
+        -softplus(x w + b) / (half-life of the head): where x w + b is 0, half is left after as many tokens.
+        """
+        if self.decay is None or self.decay_bias is None:
+            raise ValueError("DecoderLayer.fading: the layer has no linear attention")
+        wide = dataclasses.replace(self.compute, dtype="float32")
+        speed = dense(self.attention_norm(x), self.decay[...], wide) + self.decay_bias[...]
+        return -jax.nn.softplus(speed) / linear_attention.half_lives(speed.shape[-1])
+
     def after_attention(self, x: jax.Array, mixed: jax.Array) -> jax.Array:
-        """The rest of the layer: residuals [..., d] plus attention's output from [..., h, k], then plus the MLP's."""
+        """The rest of the layer: residuals [..., d] plus attention's output from [..., h, k], then plus the MLP's.
+
+        What linear attention read has any size: it is made 1 in each head and gated before.
+        """
         width = x.shape[-1]
+        if self.gate is not None:
+            gate = dense(self.attention_norm(x), self.gate[...].reshape(width, width), self.compute)
+            mixed = (_unit(mixed) * jax.nn.silu(gate.astype(jnp.float32)).reshape(mixed.shape)).astype(x.dtype)
         x = x + dense(mixed.reshape(x.shape), self.out[...].reshape(width, width), self.compute)
         gate_up = dense(self.mlp_norm(x), self.gate_up[...].reshape(width, -1), self.compute)
         gate, up = jnp.split(gate_up, 2, axis=-1)
@@ -244,6 +267,12 @@ def rotate(x: jax.Array, cos: Array, sin: Array) -> jax.Array:
     """Rotary embedding, half-split convention: x [..., k] turned by angles [..., k / 2], computed in float32."""
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    """x / sqrt(mean(x^2) + 1e-6) over the last axis, in float32."""
+    wide = x.astype(jnp.float32)
+    return wide * jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + RMS_NORM_EPSILON)
 
 
 def _layer_norm(x: jax.Array, scale: Array, shift: Array) -> jax.Array:

@@ -22,7 +22,7 @@ from flax import nnx
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array, Token
 from marsjax.core.specs import ComputeSpec, ModelSpec
-from marsjax.model import row_head
+from marsjax.model import linear_attention, row_head
 from marsjax.model.layers import (
     CHANGE_ROWS,
     FLOAT32,
@@ -36,6 +36,7 @@ from marsjax.model.layers import (
     RmsNorm,
     attend_to_earlier,
     layer_of,
+    precision_of,
     rotary_table,
     rotate,
 )
@@ -123,7 +124,7 @@ class OrderModel(nnx.Module):
 
         Returns:
           Residuals [..., T, d], and the layers' keys (rotated by position) and values [upto, 2, ..., T, h, k]; of
-          layers apart a tuple of arrays [2, ..., T, h, k].
+          layers apart a tuple of arrays [2, ..., T, h, k]. Of linear attention, which keeps none, [upto, 0].
 
         Raises:
           InputError: T is more than `ModelSpec.context_length`.
@@ -139,6 +140,9 @@ class OrderModel(nnx.Module):
 
         def run(x: jax.Array, layer: DecoderLayer) -> tuple[jax.Array, jax.Array]:
             q, k, v = layer.project(x)
+            if spec.mixer == "linear":
+                mixed = linear_attention.read_all(q, k, v, layer.fading(x), precision_of(self.compute))
+                return layer.after_attention(x, mixed), jnp.zeros(0, x.dtype)
             q, k = rotate(q, cos[:, None], sin[:, None]), rotate(k, cos[:, None], sin[:, None])
             mixed = attend_to_earlier(q, k, v, self.compute, way)
             return layer.after_attention(x, mixed), jnp.stack([k, v])
@@ -171,6 +175,8 @@ def _plan(spec: ModelSpec) -> dict[str, _Fresh]:
     head = {f"head.{name}": _Fresh(shape, 0.02) for name, shape in row_head.shapes(spec).items()} if (
         spec.pair_width) else {"head": _Fresh((d, bins.classes), 0.02)}
     ratios = {f"embedding.{name}": _Fresh((RATIO_ROWS, d), 1) for name in ("volume_ratio", "trade_ratio")}
+    linear = {"layers.decay": _Fresh((n, d, spec.heads), 0.02), "layers.decay_bias": _Fresh((n, spec.heads)),
+              "layers.gate": _Fresh((n, d, spec.heads, k), 0.02)} if spec.mixer == "linear" else {}
     return {
         "embedding.kind": _Fresh((3, d), 1), "embedding.price": _Fresh((bins.price_levels, d), 1),
         "embedding.volume": _Fresh((bins.volumes, d), 1), "embedding.interval": _Fresh((bins.intervals, d), 1),
@@ -181,7 +187,7 @@ def _plan(spec: ModelSpec) -> dict[str, _Fresh]:
         **({"embedding.signals": _Fresh((SIGNALS, d), 1 / math.sqrt(SIGNALS))} if bins.signals else {}),
         "layers.attention_norm": _Fresh((n, d), fill=1), "layers.qkv": _Fresh((n, d, 3, spec.heads, k), 0.02),
         "layers.out": _Fresh((n, spec.heads, k, d), into), "layers.mlp_norm": _Fresh((n, d), fill=1),
-        "layers.gate_up": _Fresh((n, d, 2, 4 * d), 0.02), "layers.down": _Fresh((n, 4 * d, d), into),
+        "layers.gate_up": _Fresh((n, d, 2, 4 * d), 0.02), "layers.down": _Fresh((n, 4 * d, d), into), **linear,
         "norm": _Fresh((d,), fill=1), **head}
 
 

@@ -60,7 +60,7 @@ class Simulator:
           market: sizes and session; accounts for the background agent (0 and 1) and for the other agents.
           agents: who else trades.
           observers: what is kept of every event.
-          cache: how the model remembers; by default rolling for one layer and refresh for more.
+          cache: how the model remembers; by default as `CacheSpec.usual_mode` says.
           end_ns: no order is sent after it, nanoseconds since midnight; None: rollouts say when they end.
           temperature: of the draws.
           kernels: the ways of the compiled programs; by default those of JAX's device.
@@ -69,7 +69,7 @@ class Simulator:
         """
         kernels = ways.chosen(kernels)
         if cache is None:
-            cache = CacheSpec(mode="rolling" if loaded.spec.layers == 1 else "refresh")
+            cache = CacheSpec(mode=CacheSpec.usual_mode(loaded.spec))
         spec = SimulationSpec(
             dataclasses.replace(market, kernels=market.kernels or kernels),
             dataclasses.replace(cache, kernels=cache.kernels or kernels), end_ns=end_ns, temperature=temperature,

@@ -20,8 +20,9 @@ from marsjax.model import llama
 from marsjax.model.layers import FLOAT32
 from marsjax.model.llama import OrderModel
 from marsjax.studies import own_futures
-from marsjax.training import evaluate, fit, flows, loss, structured
+from marsjax.training import distill, evaluate, fit, flows, loss, structured
 from marsjax.training.days import Tokens
+from marsjax.training.distill import Teacher
 from marsjax.training.fit import FitPlan
 from marsjax.training.gaps import Beginning
 from marsjax.training.loop import TrainSpec
@@ -60,6 +61,8 @@ class ModelTraining:
     """Minutes between two states that these start from."""
     mesh: Mesh | None = None
     """Devices that share a step; None: one."""
+    teacher: Teacher | None = None
+    """An order model whose law is learnt beside the orders; not by own futures. None: none."""
 
     def __post_init__(self) -> None:
         limits.check_whole("ModelTraining.seed", self.seed, 0, limits.SEED)
@@ -94,7 +97,11 @@ def run(training: ModelTraining, data: Prepared, states: Path, identity: Mapping
         frequencies = data.frequencies(spec.tokens, days)
         return structured.init(spec, first, frequencies, training.pair_width, training.compute)
 
-    recipe = fit.Recipe(training.train, training.plan, objective(training, data), jax.random.fold_in(key, 1))
+    aim = objective(training, data)
+    if training.teacher is not None:
+        training.teacher.check(spec, data.converters)
+        aim = distill.objective(aim, training.teacher)
+    recipe = fit.Recipe(training.train, training.plan, aim, jax.random.fold_in(key, 1))
     known = {**identity, "data": digest(of.training)}
     with StateFolder(states / "fit", known) as folder, _bar(training.train.steps, "training") as bar:
         saved, is_complete = fit.fit(recipe, fresh(of.training), of, folder, training.mesh, _shown(bar))

@@ -33,8 +33,8 @@ class DecodingSpec:
     """How the contexts of an order model are kept."""
 
     context: str = "auto"
-    """rolling, refresh or recompute (`CacheSpec.mode`); auto: rolling for one layer, where it is exact, else
-    refresh."""
+    """rolling, refresh, recompute or recurrent (`CacheSpec.mode`); auto: rolling for one layer, where it is exact, else
+    refresh, and recurrent for linear attention (`CacheSpec.usual_mode`)."""
     refresh_every: int = 448
     margin: int = 64
     cache_dtype: str = "model"
@@ -107,7 +107,7 @@ def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec(), platfor
         ways = dataclasses.replace(ways, rows=decoding.rows or _ROWS_ON_A_CPU)
     mode = decoding.context
     if mode == "auto":
-        mode = "rolling" if model.spec.layers == 1 else "refresh"
+        mode = CacheSpec.usual_mode(model.spec)
     cache = CacheSpec(mode=mode, refresh_every=decoding.refresh_every, margin=decoding.margin, append=1,
                       kernels=ways, cache_dtype=decoding.cache_dtype,
                       prefix=prefix_of(decoding.prefix, mode, ways, model.spec))

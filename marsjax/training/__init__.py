@@ -9,6 +9,7 @@
   `fit`: one training from its first step, or where it was broken off, to its best weights.
   `loop`: the steps of a training: optimizer, schedule, averages, devices.
   `loss`: what training makes small.
+  `distill`: what a step makes small where another model teaches.
   `adapt`: a trained model taught a little more, by the orders of one market.
   `own_futures`: a model taught by its own futures; `gaps`, `statistics`: how far these are from what came, and in
     what.
@@ -28,9 +29,9 @@ import importlib
 from types import ModuleType
 
 __all__ = [
-    "adapt", "baselines", "converters", "day_shard", "days", "ensemble", "ensemble_report", "evaluate", "fit", "flows",
-    "gaps", "loop", "loss", "order_batch", "own_futures", "prepare", "report", "split", "state", "statistics", "stored",
-    "stream", "structured",
+    "adapt", "baselines", "converters", "day_shard", "days", "distill", "ensemble", "ensemble_report", "evaluate",
+    "fit", "flows", "gaps", "loop", "loss", "order_batch", "own_futures", "prepare", "report", "split", "state",
+    "statistics", "stored", "stream", "structured",
 ]  # fmt: skip
 
 

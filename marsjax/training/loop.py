@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import Partial
 
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array
@@ -23,7 +24,8 @@ from marsjax.training.stream import WindowStream
 Weights = TypeVar("Weights")
 Objective = Callable[[Any, jax.Array, jax.Array | None], jax.Array]
 """(weights, windows int32 [B, T + 1, 15], a key or None) -> nats of each prediction, [B, T]. With a key it is what a
-step of training makes small, which draws by it; without one, what is measured. Hashable: it is a static argument."""
+step of training makes small, which draws by it; without one, what is measured. Hashable, as a static argument is, or a
+`jax.tree_util.Partial` of such a function and arrays, which are arguments then."""
 DATA = "data"
 """Axis of a mesh that a step's windows are spread over."""
 _DRAWN = 2**22
@@ -123,6 +125,7 @@ def run(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weigh
     if train.batch % (train.accumulate * parts):
         raise InputError(f"TrainSpec.batch: expected a multiple of accumulate={train.accumulate} times the {parts} "
                          f"devices, got {train.batch}")
+    objective = _on(mesh, objective if isinstance(objective, Partial) else Partial(objective))
     progress, step = _on(mesh, progress), int(progress.step)
     source = (_Streamed(train, objective, days, key, mesh, step, every) if isinstance(days, StreamedDays) else
               _OnDevice(train, objective, days, key, mesh))
@@ -151,13 +154,13 @@ class _OnDevice:
 
     def __init__(self, train: TrainSpec, objective: Objective, days: Sequence[Tokens], key: jax.Array,
                  mesh: Mesh | None) -> None:
-        self._how, self._key = (train, objective, mesh), key
+        self._how, self._objective, self._key = (train, mesh), objective, key
         starts, flat = first_tokens(train.length, days), np.concatenate([day[:] for day in days])
         self._days = _on(mesh, (jnp.asarray(flat), jnp.asarray(starts, jnp.int32)))
 
     def advance(self, progress: TrainingProgress[Weights], count: int) -> tuple[TrainingProgress[Weights], jax.Array]:
         """So many steps, and the loss of each."""
-        return _steps(*self._how, count, progress, *self._days, self._key)
+        return _steps(*self._how, count, self._objective, progress, *self._days, self._key)
 
     def close(self) -> None:
         """Nothing goes on."""
@@ -233,8 +236,8 @@ def _on(mesh: Mesh | None, tree: Any) -> Any:
 _drawn = jax.jit(drawn, static_argnums=(2, 3))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
-def _steps(train: TrainSpec, objective: Objective, mesh: Mesh | None, count: int, progress: TrainingProgress[Weights],
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
+def _steps(train: TrainSpec, mesh: Mesh | None, count: int, objective: Objective, progress: TrainingProgress[Weights],
            flat: jax.Array, starts: jax.Array, key: jax.Array) -> tuple[TrainingProgress[Weights], jax.Array]:
     def windows(first: jax.Array) -> jax.Array:
         if mesh is not None:
@@ -248,7 +251,7 @@ def _steps(train: TrainSpec, objective: Objective, mesh: Mesh | None, count: int
     return jax.lax.scan(one, progress, None, length=count)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _streamed_steps(train: TrainSpec, objective: Objective, progress: TrainingProgress[Weights], windows: jax.Array,
                     key: jax.Array) -> tuple[TrainingProgress[Weights], jax.Array]:
     """A step for each of windows int32 [S, accumulate, batch / accumulate, length + 1, C]."""

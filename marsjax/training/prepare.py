@@ -1,7 +1,7 @@
 """Feeds -> converters and split tokens: everything that a training needs of its days."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -74,9 +74,10 @@ def fit_values(day: ReplayedDay, held_from_ns: int, length: int) -> dict[str, np
 
 
 def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level_bins: int, validation_from_ns: int,
-            held_from_ns: int, length: int) -> Prepared:
+            held_from_ns: int, length: int, bins: Mapping[str, Converter] | None = None) -> Prepared:
     """Replays feeds, fits bins on the training days before the held-out part, and splits the tokens.
 
+    With `bins`, by the names of `TOKEN_CONVERTERS`, those are taken in place of fitted ones.
     Mirror images are trained on, and bins are fitted on them too; they are in no other part. Raises InputError where a
     day has too few orders in a part, or no day is left to train on.
     """
@@ -90,7 +91,8 @@ def prepare(market: MarketSpec, spec: TokenSpec, feeds: Sequence[Feed], *, level
     held = {feed.name for feed in feeds if feed.is_held_out}
     to_fit = [day for day in replayed if day.name not in held]
     values = [fit_values(day, held_from_ns, length) for day in to_fit]
-    fitted = converters.fit_summaries(lambda name: (part[name] for part in values), len(values), spec, level_bins)
+    fitted = dict(bins) if bins else converters.fit_summaries(
+        lambda name: (part[name] for part in values), len(values), spec, level_bins)
     table = encoding.tables(spec, fitted)
     made = [days.day_tokens(market, spec, table, day) for day in replayed]
     originals, images = made[: len(feeds)], made[len(feeds) :]

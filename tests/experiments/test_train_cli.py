@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 import marsjax
 from marsjax.experiments import config as configs
 from marsjax.experiments import prepare, train
+from marsjax.studies import order_model
 from marsjax.training.prepare import Prepared
 from tests.training import short_day
 
@@ -146,9 +147,40 @@ def test_how_cancels_are_read_is_that_of_the_config(tmp_path: pathlib.Path, whol
     assert train._training(config(tmp_path / "train", whole_cancels=whole)).model.whole_cancels is whole
 
 
+def test_a_linear_model_is_trained_likewise_and_its_checkpoint_says_so(tmp_path: pathlib.Path, prepared: None
+                                                                              ) -> None:
+    output = tmp_path / "train"
+    assert train.main(config(output, mixer="linear", steps=24, every=12, refit=False)) == 0
+    curve = [row["validation_loss"] for row in rows(output)]
+    assert curve[-1] < curve[0]
+    prepared_model = order_model.prepare(marsjax.load_order_model(output / "checkpoint"))
+    assert prepared_model.model.spec.mixer == "linear" and prepared_model.cache.mode == "recurrent"
+
+
+@pytest.mark.slow
+def test_a_teacher_gives_its_bins_and_its_law(whole: tuple[pathlib.Path, Prepared], tmp_path: pathlib.Path) -> None:
+    """A student of another kind and size, on hours that would have other bins; of a teacher alone it learns a law."""
+    teacher = marsjax.load_order_model(whole[0] / "checkpoint")
+    sizes = {"embed_dim": 4, "mixer": "linear", "refit": False, "steps": 4,
+             "validation_from": "09:32:00", "held_from": "09:32:45"}
+    given = {"teacher": str(whole[0] / "checkpoint"), "teacher_weight": 1.0, "teacher_temperature": 2.0}
+    for name, values in (("taught", given), ("alone", {})):
+        assert train.main(config(tmp_path / name, **sizes, **values)) == 0
+    student = marsjax.load_order_model(tmp_path / "taught" / "checkpoint")
+    for name, bins in teacher.converters.items():
+        np.testing.assert_array_equal(student.converters[name].edges, bins.edges)
+    assert student.spec.embed_dim == 4 and student.spec.mixer == "linear"
+    taught, alone = (rows(tmp_path / name)[-1] for name in ("taught", "alone"))
+    assert taught["loss"] < 0.9 * alone["loss"], "a divergence from a law, not nats of an order"
+    assert taught["validation_loss"] == pytest.approx(alone["validation_loss"], rel=0.2), "both of the orders that came"
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [({"head": "tall"}, "config.head: expected structured or joint, got 'tall'"),
+     ({"mixer": "mamba"}, "ModelSpec.mixer: expected attention or linear, got 'mamba'"),
+     ({"teacher": "default"}, "config.level_bins: expected 32, as the teacher's, got 8"),
+     ({"teacher": "default", "level_bins": 32}, "config.teacher: expected as many price_levels as the student's 8"),
      ({"every": 0}, "config.every: expected at least 1, got 0"),
      ({"futures_rounds": 1, "futures_scored": 0}, "config.futures_scored: expected at least 1, got 0"),
      ({"futures_rounds": 1, "signals": False}, "futures: expected head=structured and tokens with signals"),

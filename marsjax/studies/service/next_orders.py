@@ -140,7 +140,8 @@ def words_of(seeds: Array, numbers: Array) -> jax.Array:
 
 def _cache_of(prepared: PreparedModel) -> CacheSpec:
     """Whole windows, exactly: those of a rollout may be shorter between two refreshes."""
-    mode = "rolling" if prepared.model.spec.layers == 1 else "recompute"
+    usual = CacheSpec.usual_mode(prepared.model.spec)
+    mode = "recompute" if usual == "refresh" else usual
     ways = prepared.cache.kernels
     if ways is not None and ways.rows is not None:
         ways = dataclasses.replace(ways, rows=_ROWS_ON_A_CPU)
