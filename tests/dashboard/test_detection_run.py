@@ -14,6 +14,7 @@ from marsjax.experiments.pages.settings import Settings
 from marsjax.experiments.pages.workshop import Workshop
 from marsjax.studies.manipulations import Manipulation
 
+pytestmark = pytest.mark.quick
 HEADER = "time_ns,type,price,volume,order_id,cancel_type,cancel_id,agent_id\n"
 
 
@@ -35,18 +36,18 @@ def orders(minutes: int) -> bytes:
 
 @pytest.mark.slow
 def test_a_day_of_the_model_is_watched_and_the_truth_of_a_manipulator_is_told(shop: Workshop) -> None:
-    ask = DetectionAsk("default", device(shop), MADE, "quiet", 2, 24, first_time="09:50:00", last_time="09:56:00",
+    ask = DetectionAsk("default", device(shop), MADE, "quiet", 2, 24, first_time="09:34:00", last_time="09:40:00",
                        manipulation=Manipulation("layering", 200_000, 60))
     job: Job[detection_run.DetectionResult] = Job()
     result = detection_run.run(shop, ask, job)
     assert set(result.files) == {"intervals.csv", "detection.png", "results.json"} and job.share == 1
     rows = pd.read_csv(io.BytesIO(result.files["intervals.csv"]))
-    assert rows["clock"].tolist() == ["09:50:00", "09:52:00", "09:54:00"] == result.table["Begin"].tolist()
+    assert rows["clock"].tolist() == ["09:34:00", "09:36:00", "09:38:00"] == result.table["Begin"].tolist()
     # The five false orders are there, of a fifth each.
     assert rows["largest_order"][1] >= 40_000 and result.picture[:4] == b"\x89PNG"
     found = json.loads(result.files["results.json"])
     case = found["detection"]["manipulation"]
-    assert (case["kind"], case["from"], case["during"]["intervals"]) == ("layering", "09:52:01", 1)
+    assert (case["kind"], case["from"], case["during"]["intervals"]) == ("layering", "09:36:01", 1)
     assert found["asked"]["day"] == "quiet" and "content" not in found["asked"]
     assert found["rollouts"]["trajectories"] == 3 * 24
     assert "p among clean ones" not in result.table

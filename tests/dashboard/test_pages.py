@@ -152,9 +152,8 @@ def test_a_folder_without_days_and_a_model_that_is_not_there_are_explained(tmp_p
 def test_home_says_device_model_and_what_the_pages_do() -> None:
     found = page("home")
     text = "\n".join(each.value for each in found.markdown)
-    for part in ("cpu", "Model default: 1 x 32", "nats an order", "Forecast", "Market impact", "Stylized facts", "Detection",
-                 "Learning",
-                 "--data FOLDER --feed NAME"):
+    for part in ("cpu", "Model default: 1 x 32", "nats an order", "Forecast", "Control", "Market impact",
+                 "Stylized facts", "Detection", "Learning", "--data FOLDER --feed NAME"):
         assert part in text
 
 
