@@ -327,15 +327,15 @@ def test_a_day_with_a_manipulator_is_watched_after_a_file_that_is_none(visitor: 
     visitor.keep("detection")
 
 
-def test_agents_learn_and_are_compared(visitor: Visitor) -> None:
+def test_an_agent_learns_and_is_compared(visitor: Visitor) -> None:
     visitor.visit("learning")
-    visitor.fill(Steps_of_an_episode="4", Seconds_of_a_step="1", Shares="400", Episodes="32",
-                 Steps_of_the_training="4096")
+    visitor.fill(Steps_of_an_episode="4", Seconds_of_a_step="1", Shares="400", Episodes="16",
+                 Steps_of_the_training="1024", Agents="1")
     visitor.run()
     visitor.result()
     rows = pd.read_csv(io.BytesIO(visitor.download("comparison.csv")))
     assert list(dict.fromkeys(rows["contender"])) == ["agent", "twap", "immediate"]
-    assert "2 agents, 4,096 steps each" in visitor.text() and visitor.shown_pictures() == 2
+    assert "1 agent, 1,024 steps" in visitor.text() and visitor.shown_pictures() == 2
     visitor.keep("learning")
 
 

@@ -80,7 +80,7 @@ def test_a_training_that_is_stopped_has_no_agent_and_a_replay_is_of_its_day(shop
     job = Stopped()
     with pytest.raises(StoppedError, match="there is no agent yet"):
         learning_run.run(shop, replay, job)
-    assert job.latest.title == "market_making in the replay of a day of the model quiet"
+    assert job.latest.title == "market_making, replay of a day of the model: quiet"
     assert job.latest.curves["reward"].shape == (2, 2)
 
 

@@ -36,7 +36,7 @@ EXECUTION, MAKING = "execution", "market_making"
 SHARE = 0.65
 """Of a day, whose starts are trained on; the others are held out."""
 _MARKET = MarketSpec(capacity=256, trade_width=16, accounts=2)
-_WARMUP = Warmup(duration_ns=300 * SECOND_NS)
+_WARMUP = Warmup(duration_ns=180 * SECOND_NS)
 _TRADE_WIDTH = 16
 _TRAINED = 0.8
 """Share of the work that is done once the agents are trained."""
@@ -166,7 +166,8 @@ def _trained(shop: Workshop, ask: LearningAsk, market: AgentMarket, job: Job[Lea
         agent_training.save(Path(folder), trained, _about(shop, ask))
         files = {"agents.zip": archive(Path(folder)), "curves.csv": csv(trained.table())}
     return _Agents(trained.policies, LearningCurves(trained.curves, steps, title), files, [],
-                   f"{training.seeds} agents, {training.ppo.updates * steps:,} steps each")
+                   f"{training.seeds} agent{'s' if training.seeds > 1 else ''}, {training.ppo.updates * steps:,} steps"
+                   f"{' each' if training.seeds > 1 else ''}")
 
 
 def _loaded(ask: LearningAsk) -> _Agents:
@@ -212,7 +213,7 @@ def _about(shop: Workshop, ask: LearningAsk) -> dict[str, Any]:
 
 
 def _title(ask: LearningAsk) -> str:
-    return f"{ask.task} in the {ask.background}" + (f" {ask.day}" if ask.background != NOISE else "")
+    return f"{ask.task}, {ask.background}" + (f": {ask.day}" if ask.background != NOISE else "")
 
 
 def _result(shop: Workshop, ask: LearningAsk, found: _Agents, rows: Sequence[dict[str, Any]]) -> LearningResult:
