@@ -22,7 +22,8 @@ from tests import published
 from tests.helpers import fixture_folder
 
 FOLDER = Path(__file__).parents[1] / "colab"
-NAMES = ("control", "market_impact", "own_agent", "own_data", "published_checkpoint", "quickstart", "stylized_facts")
+NAMES = ("control", "detection", "learning", "market_impact", "own_agent", "own_data", "published_checkpoint",
+         "quickstart", "stylized_facts")
 SAMPLED = "sampled"
 """Tag of cells whose figures may differ on another kind of processor."""
 MOST_BYTES, MOST_PICTURE = 300_000, 90_000
@@ -214,9 +215,33 @@ def check_published_checkpoint(content: dict[str, Any]) -> None:
     assert "the same model: True" in said(content, "keep")
 
 
-CHECKS = {"control": check_control, "market_impact": check_market_impact, "own_agent": check_own_agent,
-          "own_data": check_own_data, "published_checkpoint": check_published_checkpoint,
-          "quickstart": check_quickstart, "stylized_facts": check_stylized_facts}
+def check_detection(content: dict[str, Any]) -> None:
+    report = said(content, "report")
+    counts = re.findall(r"(\d+) of (?:its )?(\d+)", report.splitlines()[-1])
+    assert [int(of) for _, of in counts] == [1, 12, 11] and "in 24 intervals of 2 minutes" in report
+    areas = [[float(x) for x in found] for found in re.findall(r"area ([\d.]+) \(([\d.]+) to ([\d.]+)\)",
+                                                             said(content, "roc"))]
+    assert len(areas) == 2 and all(low <= value <= high for value, low, high in areas)
+    (none, *_), (some, *_) = areas
+    assert none < some
+
+
+def check_learning(content: dict[str, Any]) -> None:
+    first = dict(line.split() for line in said(content, "observe").splitlines()[:-1])
+    assert float(first["remaining"]) == float(first["time_left"]) == 1 and len(first) == 12
+    reward = [float(x) for x in re.findall(r"reward ([-+][\d.]+)", said(content, "train"))]
+    assert len(reward) == 8 and reward[-1] > reward[0]
+    lines = said(content, "compare").splitlines()
+    assert [line.split("arrival")[0].split(None, 1)[1].strip() for line in lines if line] == [
+        "agent", "twap", "agent less twap"]
+    value, low, high = (float(x) for x in re.findall(r"arrival ([-+\d.]+) \(([-+\d.]+) to ([-+\d.]+)\)", lines[2])[0])
+    assert low <= value <= high
+
+
+CHECKS = {"control": check_control, "detection": check_detection, "learning": check_learning,
+          "market_impact": check_market_impact, "own_agent": check_own_agent, "own_data": check_own_data,
+          "published_checkpoint": check_published_checkpoint, "quickstart": check_quickstart,
+          "stylized_facts": check_stylized_facts}
 
 
 @each

@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:  # noqa: RET503, another pro
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="marsjax dashboard", description="Pages in a browser: forecasts, market "
-                                     "impact, stylized facts.")
+    parser = argparse.ArgumentParser(prog="marsjax dashboard", description="Pages in a browser: forecasts, control, "
+                                     "market impact, stylized facts, detection, learning.")
     parser.add_argument("--host", default=_LOCAL, help="address to listen at (default: %(default)s, this machine "
                         "alone)")
     parser.add_argument("--port", type=int, default=8501, help="(default: %(default)s)")

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from marsjax.analysis import detection_plots, detection_report
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
-from marsjax.core.times import SECOND_NS
 from marsjax.data import made_days
 from marsjax.data.feed import DayFeed
 from marsjax.experiments import launcher, markets, run_folder, setup
@@ -108,18 +107,9 @@ def _manipulation(config: ConfigDict, market: MarketSpec, watch: WatchSpec, begi
         found = Manipulation(config.inject, config.inject_size, config.inject_seconds, config.inject_direction)
     if not found.size:
         raise InputError("config.inject_size: expected shares above 0, got 0")
-    tested = [begin for begin, is_clean in zip(begins, watch.is_clean(begins), strict=True) if not is_clean]
-    at_ns = tested[len(tested) // 2] + SECOND_NS
-    if config.inject_time:
-        at_ns = setup.time_ns(config, "inject_time")
-    with setup.named("config.inject_time"):
-        until_ns = manipulated_day.end_ns(market, found, at_ns)
-    if not watch.is_tested(begins, at_ns, until_ns):
-        raise InputError(f"config.inject_time, config.inject_seconds: expected times in intervals that are watched and "
-                         f"not clean, after {spell(tested[0])} and up to "
-                         f"{spell(tested[-1] + watch.minutes * MINUTE_NS)} without breaks, got {spell(at_ns)} to "
-                         f"{spell(until_ns)}")
-    return found, at_ns
+    wanted_ns = setup.time_ns(config, "inject_time") if config.inject_time else None
+    with setup.named("config.inject_time, config.inject_seconds"):
+        return found, manipulated_day.begin_ns(market, watch, begins, found, wanted_ns)
 
 
 def _put_into(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, manipulation: Manipulation | None, at_ns: int

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,8 @@ from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
 from marsjax.rl import agent_files, ppo
+from marsjax.rl.agent_files import SavedAgent
+from marsjax.rl.base import Task
 from marsjax.rl.env import MarketEnv, Params
 from marsjax.rl.policy import NetworkSpec, Policy
 from marsjax.rl.ppo import PPOSpec
@@ -77,8 +79,8 @@ class TrainedAgents(NamedTuple):
                              "steps": np.tile(np.arange(1, updates + 1) * each, seeds), **columns})
 
 
-def train(training: AgentTraining, env: MarketEnv, params: Params, on_line: Callable[[str], None] = lambda line: None
-          ) -> TrainedAgents:
+def train(training: AgentTraining, env: MarketEnv, params: Params, on_line: Callable[[str], None] = lambda line: None,
+          on_look: Callable[[dict[str, np.ndarray]], None] = lambda curves: None) -> TrainedAgents:
     """Trains agents in an environment.
 
     Args:
@@ -86,6 +88,7 @@ def train(training: AgentTraining, env: MarketEnv, params: Params, on_line: Call
       env: the environment.
       params: its parameters.
       on_line: told how far it is.
+      on_look: given the curves up to there, as of `TrainedAgents`; what either raises ends the training.
 
     InputError where the weights are no finite numbers any more.
     """
@@ -101,12 +104,17 @@ def train(training: AgentTraining, env: MarketEnv, params: Params, on_line: Call
                              f"({spec.rate})")
         reward = found[-1]["reward"]
         there = reward[~np.isnan(reward)]
+        on_look(_joined(found))
         shown = f"{there.mean():+.4f}" if there.size else "no episode ended"
         on_line(f"steps {done * spec.envs * spec.length}: reward {shown}, entropy "
                 f"{found[-1]['entropy'].mean():.3f}")
-    whole = {name: np.concatenate([part[name] for part in found], axis=-1) for name in found[0]}
     policies = tuple(ppo.policy_of(spec, env, params, ppo.of_seed(learner, seed)) for seed in range(training.seeds))
-    return TrainedAgents(policies, whole, spec)
+    return TrainedAgents(policies, _joined(found), spec)
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Curves [S, U] of parts of a training, one after the other."""
+    return {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
 
 
 def ppo_spec(keys: Mapping[str, Any]) -> PPOSpec:
@@ -124,3 +132,18 @@ def save(folder: pathlib.Path, trained: TrainedAgents, about: Mapping[str, Any])
     said = json.loads(json_text_of(about, lambda value: value))
     for number, policy in enumerate(trained.policies, 1):
         agent_files.save(folder / (f"agent_{number}" if number > 1 else "agent"), policy, {**said, "seed": number - 1})
+
+
+def load(folder: str | pathlib.Path, name: str, task: Task) -> SavedAgent:
+    """The agent of a folder, to be used for a task of this name.
+
+    Errors are those of `agent_files.load`; InputError where it was trained for another task.
+    """
+    found = agent_files.load(folder)
+    spec, own = found.policy.spec, found.about.get("task")
+    fits = (spec.observations, spec.choices) == (task.features, (task.actions,))
+    if not fits or own not in (None, name):
+        raise InputError(f"{folder}: expected an agent for {name}, which sees {task.features} numbers and has "
+                         f"{task.actions} actions, got one for {own or 'another task'} of {spec.observations} and "
+                         f"{', '.join(map(str, spec.choices))}")
+    return found

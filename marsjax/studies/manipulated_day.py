@@ -1,5 +1,6 @@
 """A manipulation put into a recorded day, and what it did to the mid."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,10 +13,11 @@ from marsjax.core.specs import MarketSpec
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed
 from marsjax.studies import injected, starts
+from marsjax.studies.detection import WatchSpec
 from marsjax.studies.injected import Injected, NothingSentError
 from marsjax.studies.manipulations import Manipulation
 from marsjax.studies.order_model import PreparedModel
-from marsjax.studies.session_times import check_time, spell
+from marsjax.studies.session_times import MINUTE_NS, check_time, spell
 
 
 class ManipulatedDay(NamedTuple):
@@ -36,6 +38,29 @@ def end_ns(market: MarketSpec, manipulation: Manipulation, from_ns: int) -> int:
         raise InputError(f"{manipulation.kind} at {spell(from_ns)}: ends at {spell(until_ns)}, after its period of "
                          "continuous trading")
     return until_ns
+
+
+def begin_ns(market: MarketSpec, watch: WatchSpec, begins_ns: Sequence[int], manipulation: Manipulation,
+             wanted_ns: int | None = None) -> int:
+    """When a manipulation begins in a day that is watched, nanoseconds since midnight.
+
+    Args:
+      market: its session.
+      watch: how the day is watched.
+      begins_ns: of its intervals.
+      manipulation: how long it is.
+      wanted_ns: the time; None: a second into the middle one of the intervals that are not clean.
+
+    InputError where it does not lie in intervals that are watched and not clean, in one period of continuous trading.
+    """
+    tested = [begin for begin, is_clean in zip(begins_ns, watch.is_clean(begins_ns), strict=True) if not is_clean]
+    at_ns = tested[len(tested) // 2] + SECOND_NS if wanted_ns is None else wanted_ns
+    until_ns = end_ns(market, manipulation, at_ns)
+    if not watch.is_tested(begins_ns, at_ns, until_ns):
+        raise InputError(f"expected times in intervals that are watched and not clean, after {spell(tested[0])} and up "
+                         f"to {spell(tested[-1] + watch.minutes * MINUTE_NS)} without breaks, got {spell(at_ns)} to "
+                         f"{spell(until_ns)}")
+    return at_ns
 
 
 def put_into(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, manipulation: Manipulation, from_ns: int

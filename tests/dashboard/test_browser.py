@@ -202,7 +202,7 @@ def test_home_leads_to_the_pages(visitor: Visitor) -> None:
     text = visitor.text()
     assert "1 x 8" in text and "cpu" in text and "day.csv" in text
     visitor.keep("home")
-    for name in ("Market impact", "Stylized facts", "Forecast"):
+    for name in ("Market impact", "Stylized facts", "Detection", "Learning", "Control", "Forecast"):
         visitor.page.get_by_role("link", name=name).click()
         visitor.page.get_by_role("heading", name=name, exact=True).wait_for()
 
@@ -303,6 +303,40 @@ def test_stylized_facts_whole(visitor: Visitor) -> None:
     assert [each["fact"] for each in verdicts] == list(range(1, 12))
     assert visitor.shown_pictures() == 12
     visitor.keep("facts")
+
+
+def test_a_day_with_a_manipulator_is_watched_after_a_file_that_is_none(visitor: Visitor, tmp_path: Path) -> None:
+    visitor.visit("detection")
+    visitor.choose("Day from", "file")
+    (tmp_path / "mine.csv").write_text("when,what\n1,2\n")
+    visitor.page.locator('input[type="file"]').set_input_files(tmp_path / "mine.csv")
+    visitor.page.get_by_text("mine.csv").first.wait_for()
+    visitor.run()
+    visitor.page.get_by_test_id("stMain").get_by_text("mine.csv").wait_for()
+    visitor.keep("detection_bad_file")
+    visitor.choose("Day from", "day of the model")
+    visitor.choose("Put into the day", "layering")
+    visitor.fill(Minutes_of_an_interval="1", Rollouts="4", First_interval="09:34:00", Last_end="09:38:00")
+    visitor.run()
+    visitor.result()
+    rows = pd.read_csv(io.BytesIO(visitor.download("intervals.csv")))
+    assert rows["clock"].tolist() == ["09:34:00", "09:35:00", "09:36:00", "09:37:00"]
+    text = visitor.text()
+    assert f"{rows['alarm'].sum()} alarms in 4 intervals" in text and "layering from 09:36:01 to 09:37:01" in text
+    assert visitor.shown_pictures() == 1
+    visitor.keep("detection")
+
+
+def test_an_agent_learns_and_is_compared(visitor: Visitor) -> None:
+    visitor.visit("learning")
+    visitor.fill(Steps_of_an_episode="4", Seconds_of_a_step="1", Shares="400", Episodes="16",
+                 Steps_of_the_training="1024", Agents="1")
+    visitor.run()
+    visitor.result()
+    rows = pd.read_csv(io.BytesIO(visitor.download("comparison.csv")))
+    assert list(dict.fromkeys(rows["contender"])) == ["agent", "twap", "immediate"]
+    assert "1 agent, 1,024 steps" in visitor.text() and visitor.shown_pictures() == 2
+    visitor.keep("learning")
 
 
 def test_numbers_that_cannot_be_are_explained(visitor: Visitor) -> None:

@@ -19,9 +19,10 @@ from marsjax.studies.futures import FuturesSpec
 NOISE = WhereAsk("noise", 3)
 
 
-def ask(device: str = "", scenario: str = WORDS, text: str = "rise 1% in 40 seconds") -> ControlAsk:
-    return ControlAsk("default", device, NOISE, FuturesSpec(16, 1, chunk_steps=16), ControlSpec(every_s=20), scenario,
-                      text=text)
+def ask(device: str = "", scenario: str = WORDS, text: str = "rise 1% in 40 seconds",
+        how: ControlSpec | None = None) -> ControlAsk:
+    how = how or ControlSpec(every_s=20)
+    return ControlAsk("default", device, NOISE, FuturesSpec(16, 1, chunk_steps=16), how, scenario, text=text)
 
 
 def test_words_that_mean_nothing_are_named() -> None:
@@ -31,6 +32,14 @@ def test_words_that_mean_nothing_are_named() -> None:
         ask(text="drop 1% in 3 minutes")
     with pytest.raises(InputError, match="expected one of drop, rise"):
         ask(scenario="crash")
+
+
+def test_where_futures_are_told_their_orders_intervals_are_whole_and_islands_mean_nothing() -> None:
+    with pytest.raises(InputError, match="expected whole intervals of 50 seconds"):
+        ask(text="rise 1% in 1 minute", how=ControlSpec(every_s=50, way="both"))
+    with pytest.raises(InputError, match="divides the rollouts, 16, got 3"):
+        ask(text="rise 1% in 1 minute", how=ControlSpec(way="both", island=3))
+    assert ask("", "drop", how=ControlSpec(way="batch", island=3)).control.way == "batch"
 
 
 @pytest.mark.slow
@@ -46,3 +55,17 @@ def test_both_kinds_of_futures_are_shown_and_given_away() -> None:
     facts = json.loads(result.files["results.json"])
     assert facts["wanted"] == "rise 1% in 40 seconds" and facts["asked"]["scenario"] == WORDS
     assert any("ffective" in line for line in result.said) and result.picture[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_futures_that_are_told_their_orders_are_all_left_and_differ_from_those_left_alone() -> None:
+    shop = Workshop(Settings())
+    device = next(iter(shop.devices))
+    with pytest.raises(InputError, match=r"ControlSpec\.every_s: expected 60"):
+        control_run.run(shop, ask(device, "drop", how=ControlSpec(every_s=30, way="batch")), Job())
+    result = control_run.run(shop, ask(device, "drop", how=ControlSpec(way="batch")), Job())
+    facts = json.loads(result.files["results.json"])
+    assert facts["asked"]["control"]["way"] == "batch" and "little of what they are told" in result.remark
+    table = pd.read_csv(io.BytesIO(result.files["intervals.csv"]))
+    assert table["distinct"].tolist() == [1, 1]
+    assert table["mean_bp"][0] != table["mean_bp"][1]

@@ -41,6 +41,19 @@ def page(name: str, **settings: object) -> AppTest:
     ("control", "control_weight", -1.0, "Weight: expected 0, or 1e-06 to 1e+06, got -1.0"),
     ("impact", "impact_after", -2, "Minutes after it: expected at least 0, got -2"),
     ("impact", "impact_rollouts", 0, "Rollouts: expected at least 1, got 0"),
+    ("detection", "detection_minutes", 0, "Minutes of an interval: expected at least 1, got 0"),
+    ("detection", "detection_rollouts", 0, "Rollouts: expected at least 1, got 0"),
+    ("detection", "detection_seed", -1, "Seed: expected 0 to 2147483647, got -1"),
+    ("learning", "learning_steps", 0, "Steps of an episode: expected at least 1, got 0"),
+    ("learning", "learning_step_s", 0.0, "Seconds of a step: expected 0.001 to 3600 seconds, got 0.0"),
+    ("learning", "learning_lot", 0, "Lot: expected at least 1, got 0"),
+    ("learning", "learning_target", 0, "Shares: expected at least 1, got 0"),
+    ("learning", "learning_episodes", 0, "Episodes: expected at least 1, got 0"),
+    ("learning", "learning_seed", -1, "Seed: expected at least 0, got -1"),
+    ("learning", "learning_seeds", 0, "Agents: expected at least 1, got 0"),
+    ("learning", "learning_rate", 0.0, "Learning rate: expected a positive number, got 0.0"),
+    ("learning", "learning_train_steps", 100,
+     "Steps of the training: expected at least a rollout, envs x length = 1024, got 100"),
     ("facts", "facts_minutes", 2, "Total minutes: expected at least 3, got 2"),
     ("facts", "facts_resamples", 1, "Resamples: expected at least 2, got 1")])
 def test_a_number_that_cannot_be_is_explained(name: str, key: str, value: float, why: str) -> None:
@@ -59,6 +72,65 @@ def test_ratios_that_cannot_be_are_explained(ratios: str, why: str) -> None:
     found.text_input(key="impact_ratios").set_value(ratios)
     found.button(key="impact_run").click().run()
     assert [each.value for each in found.error] == [why] and not found.exception
+
+
+def test_a_way_of_control_is_chosen_and_what_it_cannot_is_explained() -> None:
+    found = page("control")
+    way = found.selectbox(key="control_way")
+    assert way.value == "resample"
+    way.select("batch")
+    found.number_input(key="control_minutes").set_value(4)
+    found.number_input(key="control_every").set_value(50)
+    found.button(key="control_run").click().run()
+    assert [each.value for each in found.error] == [
+        "Total minutes: expected whole intervals of 50 seconds, where futures are told their orders (way), got 4"]
+    assert not found.exception
+
+
+@pytest.mark.parametrize(("key", "value", "why"), [
+    ("first", "noon", "First interval: expected HH:MM:SS, as 10:00:00, got 'noon'"),
+    ("last", "25:00:00", "Last end: expected HH:MM:SS, as 10:00:00, got '25:00:00'"),
+    ("clean", "10", "Clean until: expected HH:MM:SS, as 10:00:00, got '10'")])
+def test_a_time_of_a_day_that_is_none_is_explained(key: str, value: str, why: str) -> None:
+    found = page("detection")
+    found.text_input(key=f"detection_{key}").set_value(value)
+    found.button(key="detection_run").click().run()
+    assert [each.value for each in found.error] == [why] and not found.exception
+
+
+@pytest.mark.parametrize(("key", "value", "why"), [
+    ("inject_size", 0, "Its shares: expected shares above 0, got 0"),
+    ("inject_size", 50, "expected"), ("inject_seconds", 7, "Its seconds: expected an even number, got 7")])
+def test_a_manipulator_that_cannot_be_is_explained(key: str, value: int, why: str) -> None:
+    found = page("detection")
+    found.selectbox(key="detection_inject").select("layering").run()
+    found.number_input(key=f"detection_{key}").set_value(value)
+    found.button(key="detection_run").click().run()
+    (said,) = found.error
+    assert why in said.value and "Spec." not in said.value and not found.exception
+
+
+def test_a_file_and_a_folder_that_are_not_given_are_asked_for() -> None:
+    found = page("detection")
+    found.selectbox(key="detection_source").select("file").run()
+    found.button(key="detection_run").click().run()
+    assert [each.value for each in found.error] == ["CSV of orders: expected a CSV of orders, got none"]
+    found = page("learning")
+    found.selectbox(key="learning_agent").select("read from a folder").run()
+    assert not [each for each in found.number_input if each.key == "learning_train_steps"]
+    found.button(key="learning_run").click().run()
+    (said,) = found.error
+    assert said.value.startswith("Agent's folder: expected the folder of an agent, got none")
+
+
+def test_a_maker_has_an_inventory_in_place_of_a_target() -> None:
+    found = page("learning")
+    found.selectbox(key="learning_task").select("market_making").run()
+    assert not [each for each in found.number_input if each.key == "learning_target"]
+    found.number_input(key="learning_most_lots").set_value(0)
+    found.button(key="learning_run").click().run()
+    (said,) = found.error
+    assert said.value.startswith("Most lots: expected") and not found.exception
 
 
 def test_no_day_is_explained() -> None:
@@ -80,8 +152,8 @@ def test_a_folder_without_days_and_a_model_that_is_not_there_are_explained(tmp_p
 def test_home_says_device_model_and_what_the_pages_do() -> None:
     found = page("home")
     text = "\n".join(each.value for each in found.markdown)
-    for part in ("cpu", "Model default: 1 x 32", "nats an order", "Forecast", "Market impact", "Stylized facts",
-                 "--data FOLDER --feed NAME"):
+    for part in ("cpu", "Model default: 1 x 32", "nats an order", "Forecast", "Control", "Market impact",
+                 "Stylized facts", "Detection", "Learning", "--data FOLDER --feed NAME"):
         assert part in text
 
 

@@ -81,8 +81,8 @@ def test_a_rate_that_cannot_be_is_named_by_its_key(launch: Launch, tmp_path: Pat
 @pytest.mark.quick
 @pytest.mark.parametrize(("key", "value", "said"), [
     ("time", "09:31:00", "expected times in intervals that are watched and not clean, after 09:31:00 and up to"),
-    ("time", "09:37:30", "config.inject_time: spoofing at 09:37:30: ends at 09:38:30, after its period"),
-    ("time", "09:40:00", "config.inject_time: start at 09:40:00: expected a time of continuous trading"),
+    ("time", "09:37:30", "config.inject_seconds: spoofing at 09:37:30: ends at 09:38:30, after its period"),
+    ("time", "09:40:00", "config.inject_seconds: start at 09:40:00: expected a time of continuous trading"),
     ("time", "09:30:30", "got 09:30:30 to 09:31:30"), ("size", "0", "config.inject_size: expected shares above 0"),
     ("seconds", "600", "ends at 09:44:01")])
 def test_a_manipulation_lies_in_what_is_tested(launch: Launch, tmp_path: Path, key: str, value: str, said: str) -> None:

@@ -10,7 +10,8 @@ from marsjax.experiments.pages.workshop import Workshop
 
 _PAGES = {"home": ("Home", ":material/home:"), "forecast": ("Forecast", ":material/show_chart:"),
           "control": ("Control", ":material/alt_route:"), "impact": ("Market impact", ":material/moving:"),
-          "facts": ("Stylized facts", ":material/fact_check:")}
+          "facts": ("Stylized facts", ":material/fact_check:"), "detection": ("Detection", ":material/troubleshoot:"),
+          "learning": ("Learning", ":material/school:")}
 
 
 def main(st: Any, words: list[str]) -> None:

@@ -9,13 +9,15 @@ from marsjax.sim.control import ControlSpec, scenarios
 from marsjax.studies.futures import FuturesSpec
 
 _KEY = "control"
+_WAYS = {"resample": "those that fit are copied", "batch": "each is told its next orders", "both": "told, and copied"}
 
 
 def page(st: Any, shop: Workshop) -> None:
     """Draws the page; what was run stays in the session."""
     st.title("Control")
     st.markdown("Futures that follow a scenario, while all orders still answer to one another: every minute those that "
-                "fit are copied into the places of those that do not. Beside them as many that are left alone.")
+                "fit are copied into the places of those that do not, or each is told what its next orders are to be. "
+                "Beside them as many that are left alone.")
     pieces.framed(st, shop, _KEY, lambda: _parameters(st, pieces.common(st, shop, _KEY)),
                   pieces.Run(control_run.run, _show))
 
@@ -32,6 +34,8 @@ def _parameters(st: Any, chosen: pieces.Chosen) -> Any:
         strength = st.number_input("Strength", value=0.0, step=5.0, key=f"{_KEY}_strength",
                                    help="Basis points of drop, rise and reversal; of the others a multiple of the "
                                         "usual; 0: 30 basis points, or a usual multiple")
+    way = st.selectbox("Way", list(_WAYS), key=f"{_KEY}_way", format_func=lambda name: f"{name}: {_WAYS[name]}",
+                       help="batch and both need a model whose checkpoint has an order-batch model and an ensemble")
     left, right = st.columns(2)
     minutes = left.number_input("Total minutes", value=5, step=1, key=f"{_KEY}_minutes",
                                 help="Simulated minutes of each rollout, from the start on")
@@ -48,7 +52,7 @@ def _parameters(st: Any, chosen: pieces.Chosen) -> Any:
 
     def make() -> ControlAsk:
         futures = FuturesSpec(int(rollouts), int(minutes), int(seed))
-        how = ControlSpec(int(every_s), int(island), float(weight))
+        how = ControlSpec(int(every_s), int(island), float(weight), way=way)
         return ControlAsk(chosen.model, chosen.device, chosen.where, futures, how, scenario, float(strength), text)
 
     return make
@@ -61,6 +65,5 @@ def _show(st: Any, result: ControlResult) -> None:
     st.dataframe(result.table, hide_index=True)
     for line in result.said:
         st.caption(line[0].upper() + line[1:] + ".")
-    st.caption("Control chooses among what the model writes by itself, so that few ancestors are left of many futures: "
-               "those that share one share their first minutes.")
+    st.caption(result.remark)
     pieces.downloads(st, result.files, _KEY)

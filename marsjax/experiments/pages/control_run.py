@@ -18,17 +18,32 @@ from marsjax.experiments.pages.jobs import Job
 from marsjax.experiments.pages.where import WhereAsk
 from marsjax.experiments.pages.workshop import Workshop
 from marsjax.observers.market_tables import CURRENCY
-from marsjax.sim.control import ControlSpec
+from marsjax.sim.control import ControlModels, ControlSpec
 from marsjax.sim.result import SoFar
-from marsjax.studies import control, control_comparison, control_report, forecasts, futures, rollout_summary
+from marsjax.studies import (
+    control,
+    control_comparison,
+    control_models,
+    control_report,
+    forecasts,
+    futures,
+    rollout_summary,
+)
 from marsjax.studies.control_comparison import Comparison
 from marsjax.studies.forecasts import ForecastStart
 from marsjax.studies.futures import FuturesSpec
+from marsjax.studies.order_model import PreparedModel
+from marsjax.studies.places import Place
 
 SCALE_BP = 2.5
 WORDS = "in words"
 """Beside the names of scenarios: a sentence says what is wanted."""
 _FLAT = 5e-4
+_CHOSEN = ("Control chooses among what the model writes by itself, so that few ancestors are left of many futures: "
+           "those that share one share their first minutes.")
+_TOLD = "Futures that are told their orders do little of what they are told."
+_REMARKS = {"resample": _CHOSEN, "batch": _TOLD, "both": f"{_TOLD} {_CHOSEN}"}
+"""By the way of control."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +63,12 @@ class ControlAsk:
     """With WORDS: the sentence."""
 
     def __post_init__(self) -> None:
-        if self.control.island and self.futures.trajectories % self.control.island:
+        if self.control.island and self.control.is_resampled and self.futures.trajectories % self.control.island:
             raise InputError(f"ControlSpec.island: expected a number that divides the rollouts, "
                              f"{self.futures.trajectories}, got {self.control.island}")
+        if self.control.is_led and self.futures.minutes * 60 % self.control.every_s:
+            raise InputError(f"FuturesSpec.minutes: expected whole intervals of {self.control.every_s} seconds, where "
+                             f"futures are told their orders (way), got {self.futures.minutes}")
         _ = self.wanted
 
     @property
@@ -95,6 +113,8 @@ class ControlResult(NamedTuple):
     """A row a kind of futures, in words."""
     said: list[str]
     """What else there is to say, in lines."""
+    remark: str
+    """What such control is, and is not."""
     notes: list[str]
     picture: bytes
     files: dict[str, bytes]
@@ -108,14 +128,25 @@ def run(shop: Workshop, ask: ControlAsk, job: Job[ControlResult]) -> ControlResu
         job.say("reading the orders before the start")
         minutes = ask.futures.minutes
         place = where.place(shop, prepared, ask.model, ask.where, minutes, futures.ACCOUNT + 1)
+        models = _models(ask, prepared, place)
         at = forecasts.read_start(place.market, prepared, place.feed, place.time_ns, 0)
         setting = ControlSetting(at, place.market, minutes, ask.wanted.words)
         notes = [line] if (line := at.refused.line()) else []
+        market = control.ControlledMarket(prepared, place.market, at.start, models=models)
         found = control_comparison.compare(
-            control.ControlledMarket(prepared, place.market, at.start), ask.futures, ask.control, ask.wanted.guide,
-            at.time_ns, keeps_orders=False, watch=job.watch(2, lambda so_far: ControlFilling(setting, so_far)))
+            market, ask.futures, ask.control, ask.wanted.guide, at.time_ns, keeps_orders=False,
+            watch=job.watch(2, lambda so_far: ControlFilling(setting, so_far)))
         job.said, job.share = "drawing", 1.0
         return _result(shop, ask, setting, found, notes)
+
+
+def _models(ask: ControlAsk, prepared: PreparedModel, place: Place) -> ControlModels | None:
+    """What tells the futures their orders, where they are told; FileNotFoundError for a checkpoint without it."""
+    if not ask.control.is_led:
+        return None
+    models, _ = control_models.load(ask.model, prepared)
+    models.check(ask.control.every_s, ask.futures.trajectories)
+    return control_models.with_past(models, place.market, place.feed, place.time_ns)
 
 
 def _result(shop: Workshop, ask: ControlAsk, setting: ControlSetting, found: Comparison, notes: list[str]
@@ -135,8 +166,9 @@ def _result(shop: Workshop, ask: ControlAsk, setting: ControlSetting, found: Com
     said = (f"{summary['trajectories']:,} futures, {summary['orders']:,} orders ({summary['run_s']:.1f} s; compiled in "
             f"{summary['compile_s']:.1f} s)")
     table = control_report.fit_table(found).rename(columns=_capital)
+    notes = notes + rollout_summary.problems(summary) + control_report.problems(found)
     return ControlResult(said, table, control_report.lines(found, cost)[1 + len(found.kinds):],
-                         notes + rollout_summary.problems(summary) + control_report.problems(found), picture, files)
+                         _REMARKS[ask.control.way], notes, picture, files)
 
 
 def _capital(name: str) -> str:

@@ -3,7 +3,9 @@
 import gzip
 import io
 import threading
+import zipfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -36,3 +38,13 @@ def csv(table: pd.DataFrame) -> bytes:
 def zipped(table: pd.DataFrame) -> bytes:
     """A table as a gzipped CSV file, whose bytes depend on the table alone."""
     return gzip.compress(csv(table), mtime=0)
+
+
+def archive(folder: Path) -> bytes:
+    """All files of a folder as a ZIP, by their paths in it; the bytes depend on these and on the files alone."""
+    found = io.BytesIO()
+    with zipfile.ZipFile(found, "w", zipfile.ZIP_DEFLATED) as into:
+        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+            into.writestr(zipfile.ZipInfo(path.relative_to(folder).as_posix()), path.read_bytes(),
+                          zipfile.ZIP_DEFLATED)
+    return found.getvalue()

@@ -13,7 +13,11 @@ _PAGES = {
     "Market impact": "The same markets with and without an execution: what it got done, what the price did, and how "
                      "that grows with the size.",
     "Stylized facts": "Cont's eleven facts of returns: which of them the model's markets show, with intervals.",
+    "Detection": "A day, with or without a manipulator in it: which of its minutes the model's futures do not account "
+                 "for.",
+    "Learning": "A small agent that learns to execute an order or to make a market, beside rules in the same episodes.",
 }
+_COLUMNS = 3
 
 
 def page(st: Any, shop: Workshop) -> None:
@@ -34,7 +38,8 @@ def page(st: Any, shop: Workshop) -> None:
             about, _, loss = said.partition("; ")
             st.markdown(f"{about[0].upper()}{about[1:]}.  \n{loss[0].upper()}{loss[1:]}.")
     st.subheader("Pages", divider="gray")
-    for place, (title, about) in zip(st.columns(len(_PAGES)), _PAGES.items(), strict=True):
+    places = [place for _ in range(0, len(_PAGES), _COLUMNS) for place in st.columns(_COLUMNS)]
+    for place, (title, about) in zip(places, _PAGES.items(), strict=True):
         with place.container(border=True):
             st.markdown(f"**{title}**  \n{about}")
     st.subheader("Where futures start", divider="gray")

@@ -24,6 +24,18 @@ _NAMES = {
     "ExecutionSpec.sides": "Side", "NoiseMarket.seed": "Seed of the noise agent", "StrategySpec.strategy": "Strategy",
     "ControlSpec.every_s": "Seconds between looks", "ControlSpec.island": "Island", "ControlSpec.strength": "Weight",
     "FactsAsk.minutes": "Total minutes", "FactsAsk.days": "Days", "FactsAsk.resamples": "Resamples",
+    "DetectionAsk.minutes": "Minutes of an interval", "DetectionAsk.first_time": "First interval",
+    "DetectionAsk.last_time": "Last end", "DetectionAsk.clean_until": "Clean until",
+    "DetectionAsk.inject_time": "Its first order", "DetectionAsk.content": "CSV of orders",
+    "Manipulation.size": "Its shares", "Manipulation.seconds": "Its seconds",
+    "minutes, first_time, last_time": "Minutes of an interval, First interval, Last end",
+    "clean_until:": "Clean until:",
+    **{f"{kind}.{field}": name for kind in ("EpisodeSpec", "MarketMakingSpec") for field, name in (
+        ("steps", "Steps of an episode"), ("step_s", "Seconds of a step"), ("target", "Shares"), ("lot", "Lot"),
+        ("most_lots", "Most lots"))},
+    "config.train_steps": "Steps of the training", "config.rate": "Learning rate", "AgentTraining.seeds": "Agents",
+    "AgentTraining.seed": "Seed", "MakerComparisonSpec.episodes": "Episodes", "ComparisonSpec.episodes": "Episodes",
+    "LearningAsk.folder": "Agent's folder",
 }
 """What the pages call the fields that errors name."""
 _LIVE_S = 0.8

@@ -52,8 +52,12 @@ class Workshop:
 
     def about(self, model: str, device: str) -> dict[str, Any]:
         """What a repetition needs beside what was asked for: the model, versions, the device."""
-        return {"model": order_model.describe(self.model(model, device), model), "device": device,
-                "versions": {"marsjax": self.settings.version, "jax": jax.__version__, "numpy": np.__version__}}
+        return {"model": order_model.describe(self.model(model, device), model), **self.about_device(device)}
+
+    def about_device(self, device: str) -> dict[str, Any]:
+        """Likewise, where there is no model."""
+        return {"device": device, "versions": {"marsjax": self.settings.version, "jax": jax.__version__,
+                                               "numpy": np.__version__}}
 
 
 def _devices() -> dict[str, jax.Device]:
