@@ -22,7 +22,7 @@ def curves(losses: Losses, fitted: FittedLaw, floor: float | None = None) -> Fig
       fitted: the law.
       floor: nats that no model can go below in the mean, if they are known: a line of its own.
     """
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _panel(left, losses, fitted, by_size=True)
     _panel(right, losses, fitted, by_size=False)
@@ -34,8 +34,9 @@ def curves(losses: Losses, fitted: FittedLaw, floor: float | None = None) -> Fig
         axes.axhspan(low, high, color=PATH, alpha=0.12, linewidth=0)
         if floor is not None:
             axes.axhline(floor, color=CAME, linewidth=1, label=f"loss of the writer, {floor:.3g}")
-        axes.legend(fontsize="x-small", frameon=False, title_fontsize="x-small",
-                    title="orders" if axes is left else "numbers")
+        # Above the axes: inside them there is no corner without points.
+        axes.legend(fontsize="x-small", frameon=False, title_fontsize="x-small", ncol=3, alignment="left",
+                    loc="lower left", bbox_to_anchor=(0, 1), title="orders" if axes is left else "numbers")
     _nats_axis(left, losses, fitted.law.E, floor)
     return figure
 
