@@ -51,7 +51,7 @@ def cases(given: argparse.Namespace) -> None:
     day = detection.read(market, prepared, made.feed, begins, given.minutes)
     tables, shares = [], []
     for kind in given.kinds.split(","):
-        sizes = SIZES[given.day][kind]
+        sizes = tuple(map(int, given.sizes.split(","))) if given.sizes else SIZES[given.day][kind]
         began = time.perf_counter()
         spec = CasesSpec(Manipulation(kind, sizes[0], given.seconds), sizes, given.cases,
                          FuturesSpec(given.trajectories, given.minutes, seed=given.seed))
@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("what", choices=("cases", "days"))
     parser.add_argument("--day", default="default")
     parser.add_argument("--kinds", default=",".join(manipulations.KINDS))
+    parser.add_argument("--sizes", default="", help="shares, separated by commas; by default those of SIZES")
     parser.add_argument("--folder", default="data/sse")
     parser.add_argument("--symbol", default="600761")
     parser.add_argument("--date", default="")

@@ -164,6 +164,11 @@ def whole_lots(volume: Array) -> Array:
     return volume // LOT * LOT
 
 
+def first_wake(shape: tuple[int, ...], begin_ns: np.ndarray | int) -> Time:
+    """First wake-ups of B trajectories, NumPy arrays of `shape`; int64 nanoseconds since midnight, [B] or for all."""
+    return times.from_ns(np.broadcast_to(np.asarray(begin_ns, np.int64), shape).copy())
+
+
 def wake_after(start: Time, interval_s: int, index: Array) -> Time:
     """The wake-up after number `index` of one every `interval_s` seconds from `start` on."""
     return times.add(start, Time((index + 1) * interval_s, jnp.zeros((), jnp.int32)))

@@ -33,6 +33,8 @@ class PumpState(NamedTuple):
     """Of the dump, the other way; its target is what the pump has traded so far."""
     wakes: Array
     """int32, wake-ups so far."""
+    begin: Time
+    """Of the pump."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,15 +105,18 @@ class PumpAndDump:
         """Nothing done yet; it wakes up at its start."""
         return jax.tree.map(jnp.asarray, self.starts(self.size, self.direction == "buy"))
 
-    def starts(self, size: np.ndarray | int, is_buy: np.ndarray | bool) -> tuple[PumpState, Time]:
+    def starts(self, size: np.ndarray | int, is_buy: np.ndarray | bool,
+               begin_ns: np.ndarray | int | None = None) -> tuple[PumpState, Time]:
         """States and first wake-ups of B trajectories with sizes of their own, for `rollout(agent_starts=...)`.
 
-        A size of 0 never trades: the same market without the agent.
+        A size of 0 never trades: the same market without the agent. `begin_ns` takes the place of `start_ns`, int64 [B]
+        or for all: markets at other times of day then share what is compiled.
         """
         first = execution.begin(size, is_buy)
         zero = np.zeros_like(first.target)
         second = ExecutionProgress(~first.is_buy, zero, zero.copy(), zero.copy())
-        return PumpState(first, second, zero.copy()), times.from_ns(np.full(zero.shape, self.start_ns, np.int64))
+        wake = execution.first_wake(zero.shape, self.start_ns if begin_ns is None else begin_ns)
+        return PumpState(first, second, zero.copy(), jax.tree.map(np.copy, wake)), wake
 
     def on_event(self, state: PumpState, event: AgentEvent) -> PumpState:
         """Counts what each half traded: shares bought are of one, those sold of the other."""
@@ -130,8 +135,7 @@ class PumpAndDump:
     def act(self, state: PumpState, seen: Observation, key: jax.Array) -> Action:
         """What is due of the half that it is in."""
         del key
-        start = times.of_ns(self.start_ns)
-        elapsed = times.subtract(seen.time, start).s
+        elapsed = times.subtract(seen.time, state.begin).s
         dumps = elapsed >= self.pump_seconds + self.hold_seconds
         is_over = elapsed >= self.total_seconds
         target = state.first.target
@@ -141,8 +145,8 @@ class PumpAndDump:
         due = _due(state.second.target, since, self.dump_seconds, self.interval_seconds)
         second = execution.act(state.second, seen, due, self.price_change, ~dumps | is_over, self.room, self.latency)
         orders = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first.orders, second.orders)
-        after = PumpState(first.progress, second.progress, state.wakes + 1)
-        return Action(after, orders, execution.wake_after(start, self.interval_seconds, state.wakes),
+        after = PumpState(first.progress, second.progress, state.wakes + 1, state.begin)
+        return Action(after, orders, execution.wake_after(state.begin, self.interval_seconds, state.wakes),
                       stops=is_over | (target == 0), unsent=first.unsent + second.unsent)
 
 

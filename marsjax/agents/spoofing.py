@@ -39,6 +39,8 @@ class SpoofingState(NamedTuple):
     """bool, they are being taken back."""
     first_mid_twice: Array
     """int32, twice the mid when they were sent."""
+    begin: Time
+    """When it sends them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +103,18 @@ class Spoofing:
         """Nothing sent yet; it wakes up at its start."""
         return jax.tree.map(jnp.asarray, self.starts(self.size, self.direction == "buy"))
 
-    def starts(self, size: np.ndarray | int, is_buy: np.ndarray | bool) -> tuple[SpoofingState, Time]:
+    def starts(self, size: np.ndarray | int, is_buy: np.ndarray | bool,
+               begin_ns: np.ndarray | int | None = None) -> tuple[SpoofingState, Time]:
         """States and first wake-ups of B trajectories with sizes of their own, for `rollout(agent_starts=...)`.
 
-        A size of 0 never trades: the same market without the agent.
+        A size of 0 never trades: the same market without the agent. `begin_ns` takes the place of `start_ns`, int64 [B]
+        or for all: markets at other times of day then share what is compiled.
         """
         shares = execution.begin(size, is_buy)
         zero, no = np.zeros_like(shares.target), np.zeros(shares.target.shape, bool)
-        wake = times.from_ns(np.full(zero.shape, self.start_ns, np.int64))
-        return SpoofingState(shares.is_buy, shares.target, zero, no, no.copy(), zero.copy()), wake
+        wake = execution.first_wake(zero.shape, self.start_ns if begin_ns is None else begin_ns)
+        begin = jax.tree.map(np.copy, wake)
+        return SpoofingState(shares.is_buy, shares.target, zero, no, no.copy(), zero.copy(), begin), wake
 
     def on_event(self, state: SpoofingState, event: AgentEvent) -> SpoofingState:
         """It goes by what it sees rest."""
@@ -119,7 +124,7 @@ class Spoofing:
     def act(self, state: SpoofingState, seen: Observation, key: jax.Array) -> Action:
         """Sends the orders, waits, takes them back."""
         del key
-        start = times.of_ns(self.start_ns)
+        start = state.begin
         view, side = seen.view, jnp.where(state.is_buy, Side.BID, Side.ASK)
         best = jnp.where(state.is_buy, jnp.asarray(view.bid_price)[0], jnp.asarray(view.ask_price)[0])
         other = jnp.where(state.is_buy, jnp.asarray(view.ask_price)[0], jnp.asarray(view.bid_price)[0])
@@ -133,7 +138,7 @@ class Spoofing:
         is_closing = state.is_closing | (state.is_placed & closes) | is_over | (state.size == 0)
 
         taken, _, unsent = execution.cancel_both(seen, self.most_orders)
-        stops = is_closing & jnp.all(seen.resting.volume == 0) & self._is_settled(seen.time)
+        stops = is_closing & jnp.all(seen.resting.volume == 0) & self._is_settled(state, seen.time)
         orders = jax.tree.map(lambda a, b: jnp.where(sends, a, b), self._orders(state, seen.tick, best, other), taken)
         kind = jnp.where(sends | is_closing, orders.kind, Kind.NONE)
         after = state._replace(
@@ -143,12 +148,12 @@ class Spoofing:
                       execution.wake_after(start, self.interval_seconds, state.wakes), stops=stops,
                       unsent=jnp.where(is_closing, unsent, 0))
 
-    def _is_settled(self, now: Time) -> jax.Array:
+    def _is_settled(self, state: SpoofingState, now: Time) -> jax.Array:
         """bool, nothing that it sent can still be on its way."""
         if self.latency == NO_LATENCY:
             return jnp.ones((), bool)
         delay_s = 1 + (2 * self.latency.communication_ns + self.latency.computation_ns) // times.SECOND_NS
-        return jnp.asarray(times.subtract(now, times.of_ns(self.start_ns)).s > self.total_seconds + delay_s)
+        return jnp.asarray(times.subtract(now, state.begin).s > self.total_seconds + delay_s)
 
     def _orders(self, state: SpoofingState, tick: Array, best: Array, other: Array) -> Order:
         """[K], the false orders from the nearest on, then the real one."""

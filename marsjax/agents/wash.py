@@ -34,6 +34,8 @@ class WashState(NamedTuple):
     """int32, shares that it traded with itself."""
     wakes: Array
     """int32, wake-ups so far."""
+    begin: Time
+    """Of its first trade."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +94,17 @@ class WashTrades:
         """Nothing done yet; it wakes up at its start."""
         return jax.tree.map(jnp.asarray, self.starts(self.size, self.direction == "buy"))
 
-    def starts(self, size: np.ndarray | int, is_buy: np.ndarray | bool) -> tuple[WashState, Time]:
+    def starts(self, size: np.ndarray | int, is_buy: np.ndarray | bool,
+               begin_ns: np.ndarray | int | None = None) -> tuple[WashState, Time]:
         """States and first wake-ups of B trajectories with sizes of their own, for `rollout(agent_starts=...)`.
 
-        A size of 0 never trades: the same market without the agent.
+        A size of 0 never trades: the same market without the agent. `begin_ns` takes the place of `start_ns`, int64 [B]
+        or for all: markets at other times of day then share what is compiled.
         """
         shares = execution.begin(size, is_buy)
         zero = np.zeros_like(shares.target)
-        wake = times.from_ns(np.full(zero.shape, self.start_ns, np.int64))
-        return WashState(shares.target, shares.is_buy, zero, zero.copy()), wake
+        wake = execution.first_wake(zero.shape, self.start_ns if begin_ns is None else begin_ns)
+        return WashState(shares.target, shares.is_buy, zero, zero.copy(), jax.tree.map(np.copy, wake)), wake
 
     def on_event(self, state: WashState, event: AgentEvent) -> WashState:
         """Counts what traded with itself: its order traded, and that much less its holdings changed."""
@@ -110,14 +114,14 @@ class WashTrades:
 
     def act(self, state: WashState, seen: Observation, key: jax.Array) -> Action:
         """Two orders that meet."""
-        start = times.of_ns(self.start_ns)
-        is_over = (times.subtract(seen.time, start).s >= self.total_seconds) | (state.size == 0)
+        is_over = (times.subtract(seen.time, state.begin).s >= self.total_seconds) | (state.size == 0)
         cancels, _, unsent = execution.cancel_both(seen, _ROOM)
         pair = self._pair(state, seen, key)
         pair = dataclasses.replace(pair, kind=jnp.where(is_over, Kind.NONE, pair.kind).astype(jnp.int32))
         orders = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cancels, pair)
         return Action(state._replace(wakes=state.wakes + 1), orders,
-                      execution.wake_after(start, self.interval_seconds, state.wakes), stops=is_over, unsent=unsent)
+                      execution.wake_after(state.begin, self.interval_seconds, state.wakes), stops=is_over,
+                      unsent=unsent)
 
     def _pair(self, state: WashState, seen: Observation, key: jax.Array) -> Order:
         """[2] limit orders; Kind.NONE where they cannot meet."""

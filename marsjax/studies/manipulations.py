@@ -138,13 +138,14 @@ def simulate(prepared: PreparedModel, market: MarketSpec, spec: CasesSpec, given
 def _after(prepared: PreparedModel, market: MarketSpec, spec: CasesSpec, start: Start, begin_ns: int, known: Arrivals,
            number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The cases of one start."""
-    agent = dataclasses.replace(spec.manipulation, size=max(spec.sizes)).agent(
-        begin_ns + spec.delay_seconds * 10**9, market.tick)
+    # One record for all starts, each with a time of its own: a record is a constant of what is compiled.
+    agent = dataclasses.replace(spec.manipulation, size=max(spec.sizes)).agent(0, market.tick)
+    begins = begin_ns + spec.delay_seconds * 10**9
     sizes, numbers = spec.rows
     first = number * (spec.futures.trajectories + spec.cases)
     sent = SentOrders()
     batch = Batch(start, len(sizes), numbers=first + numbers, slots=futures.slots_of(prepared, spec.futures),
-                  agents=(agent,), agent_starts=(agent.starts(sizes, spec.manipulation.direction == "buy"),))
+                  agents=(agent,), agent_starts=(agent.starts(sizes, spec.manipulation.direction == "buy", begins),))
     run = futures.simulate_batch(prepared, market, spec.futures, batch, Hooks(on_trace=sent))
     if (run.status[:, Status.SIDE_FULL] > 0).any():
         raise InputError(f"rollout_capacity: a side was full with {market.capacity} slots: set more")

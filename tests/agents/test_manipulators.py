@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,3 +164,17 @@ def test_sizes_and_times_that_do_not_fit_are_refused(wrong: Any) -> None:
 def test_manipulators_fit_the_engine(agent: Any) -> None:
     done = testing.check_agent(agent)
     assert done["sent"] and not done["late_wakes"] and not done["unsent"]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("agent", [SPOOF, PUMP, WASH], ids=lambda agent: agent.name)
+def test_one_record_serves_markets_at_other_times_of_day(agent: Any) -> None:
+    earlier = dataclasses.replace(agent, start_ns=START_NS - 3_600 * SECOND_NS)
+    given = np.array([400, agent.size]), True
+    moved = earlier.starts(*given, np.array([START_NS - SECOND_NS, START_NS]))
+    chex.assert_trees_all_equal(jax.tree.map(lambda x: x[1], moved), jax.tree.map(lambda x: x[1], agent.starts(*given)))
+    state = agent.init()[0]
+    for second in (0, 7, 12, 40):
+        found, expected = (each.act(state, seen(second), jax.random.key(1)) for each in (earlier, agent))
+        chex.assert_trees_all_equal(found, expected)
+        state = expected.state
