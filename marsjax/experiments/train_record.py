@@ -39,8 +39,8 @@ def _until(teacher: Teacher) -> str | None:
     training = teacher.about.get("training")
     found = training.get("trained_until") if isinstance(training, Mapping) else None
     try:
-        times.of_clock(found)
-    except (InputError, TypeError, AttributeError):
+        times.of_clock(str(found))
+    except InputError:
         return None
     return str(found)
 
