@@ -4,14 +4,16 @@
     python -m marsjax.experiments.train_agent --config=train_agent:execution,background=model --config.envs=64
     python -m marsjax.experiments.train_agent --config=train_agent:execution,source=busy,seeds=8
     python -m marsjax.experiments.train_agent --config=train_agent:execution,source=sse,folder=data/sse,symbol=600761
+    python -m marsjax.experiments.train_agent --config=train_agent:sliced
     python -m marsjax.experiments.train_agent --config=train_agent:market_making,source=noise
 
-An episode has `steps` steps of `step_s` seconds, with one of 13 actions a step. `execution` buys or sells `target`
-shares in it; `market_making` quotes both sides and is to earn without a large inventory. The market around it is
-replayed (background=replay: it does not answer), written by the order model (model: it answers) or that of the noise
-agent (noise). Episodes of the training start in the first part of each day; the comparison is on starts in the rest of
-it, in each background of `compare`. Writes curves.csv, curves.png, comparison.csv, comparison.png, results.json and the
-folder `agent` (`agent_2` ... of more seeds).
+An episode has `steps` steps of `step_s` seconds. `execution` buys or sells `target` shares in it, with one of 13
+actions a step; `sliced` buys them as MarS's paper does, in ten slices of 30 s with 66 actions each; `market_making`
+quotes both sides and is to earn without a large inventory. The market around it is replayed (background=replay: it does
+not answer), written by the order model (model: it answers) or that of the noise agent (noise). Episodes of the training
+start in the first part of each day; the comparison is on starts in the rest of it, in each background of `compare`.
+Writes curves.csv, curves.png, comparison.csv, comparison.png, results.json and the folder `agent` (`agent_2` ... of
+more seeds).
 
 Argument: the task first, then `background`, `source` (default, quiet or busy: days that come with the order model;
 noise; a kind of feed), `steps` (of the training, in millions), `seeds`, `seed`, `model`, `output`; of real days
@@ -28,10 +30,10 @@ MODE = "task"
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The config of a training; see the top of the file for `arg`."""
-    chosen = parse_arg(arg, ("execution", "market_making"), background="", source="default", steps=2.0,
+    chosen = parse_arg(arg, ("execution", "sliced", "market_making"), background="", source="default", steps=2.0,
                        seeds=4, seed=0, model="default", output="", **FEED_ARGUMENTS)
     config = ConfigDict()
-    config.task = chosen.mode  # execution or market_making
+    config.task = chosen.mode  # execution, sliced or market_making
     # The market around the agents that are trained: replay, model or noise.
     config.background = chosen.background or ("noise" if chosen.source == "noise" else "replay")
     config.compare = ("",)  # backgrounds to compare in, of the same kinds; empty: that of the training
@@ -43,10 +45,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     config.starts = 256  # of each day (of noise: books) that are trained on
     config.held_starts = 64  # of each day that are held out
 
-    config.steps = 60  # of an episode
-    config.step_s = 5.0  # seconds between two steps
-    config.lot = 100  # shares: an action sends 1, 2 or 5 lots (market_making: 1 or 3 on a side)
-    (_add_execution if chosen.mode == "execution" else _add_making)(config)
+    config.steps, config.step_s = 60, 5.0  # of an episode; seconds between two of them
+    config.lot = 100  # shares: an action sends 1, 2 or 5 lots (market_making: 1 or 3 on a side; sliced: whole lots)
+    {"execution": _add_execution, "sliced": _add_sliced, "market_making": _add_making}[chosen.mode](config)
 
     config.train_steps = round(chosen.steps * 1e6)  # of all environments of a seed together
     config.seeds = chosen.seeds  # agents that are trained side by side
@@ -85,8 +86,21 @@ def _add_execution(config: ConfigDict) -> None:
     config.drift_weight = 1.0  # of the reward; 1: against the price at the start, 0: against others in each step
     config.penalty_ticks = 5  # beyond the mid, at which shares that were not traded are charged
     config.reward_unit = 6000.0  # ticks x shares that are a reward of 1
+    _add_rules(config, patience=6)
+
+
+def _add_sliced(config: ConfigDict) -> None:
+    config.steps, config.step_s = 10, 30.0  # of the paper
+    config.target = 6000  # shares
+    config.side = "buy"  # buy, sell or random
+    config.alpha = 20.0  # basis points that a fulfilled target is worth, at first
+    config.alpha_factor = 0.9  # alpha is multiplied by it at a look, where 95% were fulfilled since the one before
+    _add_rules(config, patience=2)
+
+
+def _add_rules(config: ConfigDict, patience: int) -> None:
     config.rules = ("twap", "patient_twap", "vwap", "participation", "immediate")  # to compare with
-    config.patience = 6  # of patient_twap: steps that a part waits before it trades
+    config.patience = patience  # of patient_twap: steps that a part waits before it trades
 
 
 def _add_making(config: ConfigDict) -> None:

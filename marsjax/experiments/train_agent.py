@@ -22,6 +22,7 @@ from marsjax.studies.agent_markets import (
     EpisodeSpec,
     EpisodeTimes,
     MarketMakingSpec,
+    SlicedSpec,
     Spans,
 )
 from marsjax.studies.agent_training import AgentTraining, TrainedAgents
@@ -29,6 +30,7 @@ from marsjax.studies.maker_comparison import MakerComparisonSpec
 from marsjax.studies.order_model import PreparedModel
 
 MAKING = "market_making"
+_EPISODES: dict[str, type[EpisodeTimes]] = {"execution": EpisodeSpec, "sliced": SlicedSpec, MAKING: MarketMakingSpec}
 _Comparison = ComparisonSpec | MakerComparisonSpec
 
 
@@ -88,11 +90,10 @@ def checked(config: ConfigDict) -> tuple[tuple[EpisodeTimes, AgentTraining, _Com
 
 def specs(config: ConfigDict) -> tuple[EpisodeTimes, AgentTraining, _Comparison]:
     """The config as specs; InputError names a key with a wrong value."""
-    makes = config.task == MAKING
-    episode: EpisodeTimes = setup.spec_of(MarketMakingSpec if makes else EpisodeSpec, config)
+    episode: EpisodeTimes = setup.spec_of(_EPISODES[config.task], config)
     ppo = agent_training.ppo_spec({name: config[name] for name in agent_training.PPO_KEYS})
     training = setup.spec_of(AgentTraining, config, ppo=ppo)
-    if makes:
+    if config.task == MAKING:
         return episode, training, setup.spec_of(MakerComparisonSpec, config, is_greedy=config.greedy)
     return episode, training, setup.spec_of(ComparisonSpec, config, is_greedy=config.greedy)
 

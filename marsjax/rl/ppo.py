@@ -224,10 +224,10 @@ def learn(spec: PPOSpec, env: GymnaxEnvironment, params: Any, learner: Learner, 
       learner: of one seed, or of S with a leading axis, which is then that of the curves too.
       count: of updates.
 
-    Returns the learner and the curves, float32 [count] each: reward and steps are means over the episodes that ended in
-    an update's rollout (NaN if none did), episodes is how many did; policy_loss, value_loss, entropy, divergence (of
-    the new policy from the old, nats), clipped (share of ratios) are means over its gradients; explained is the part of
-    the variance of returns that the values had foretold.
+    Returns the learner and the curves, float32 [count] each: reward, steps and, of tasks that tell it, fulfilment are
+    means over the episodes that ended in an update's rollout (NaN if none did), episodes is how many did; policy_loss,
+    value_loss, entropy, divergence (of the new policy from the old, nats), clipped (share of ratios) are means over its
+    gradients; explained is the part of the variance of returns that the values had foretold.
     """
     if jax.tree_util.all_leaves([env]):
         return _learn_constant(spec, env, count, params, learner)
@@ -324,7 +324,8 @@ def _step(spec: PPOSpec, of: PolicySpec, fixed: tuple[GymnaxEnvironment, Any, An
                             jnp.zeros((1, spec.envs), bool)).value[0]
     discounted = at.discounted * spec.discount + reward
     returns = policies.with_more(returns, discounted)
-    whole = {"reward": at.reward + reward, "steps": (at.steps + 1).astype(jnp.float32)}
+    whole = {"reward": at.reward + reward, "steps": (at.steps + 1).astype(jnp.float32),
+             **{name: x for name, x in info.items() if name == "fulfilment"}}
     scaled = reward * jax.lax.rsqrt(returns.variance + _LEAST) if spec.normalise_rewards else reward
     steps = Steps(seen, at.begins, action, policies.log_probability(of, found.logits[0], action), found.value[0],
                   scaled, terminated, done, final)

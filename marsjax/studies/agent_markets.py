@@ -23,6 +23,7 @@ from marsjax.rl.market_making import MarketMaking
 from marsjax.rl.noise import NoiseStarts
 from marsjax.rl.passing import Stride
 from marsjax.rl.replay import Recording
+from marsjax.rl.sliced import STEP_S, STEPS, SlicedExecution
 from marsjax.sim.initial import resize
 from marsjax.studies import starts
 from marsjax.studies.order_model import PreparedModel
@@ -104,6 +105,26 @@ class EpisodeSpec(EpisodeTimes):
     def task(self) -> Task:
         """The task."""
         return Execution(self.target, self.lot, self.side, self.drift_weight, self.penalty_ticks, self.reward_unit)
+
+
+@dataclasses.dataclass(frozen=True)
+class SlicedSpec(EpisodeTimes):
+    """What is to be done in an episode: an execution in slices, as MarS's paper trains one."""
+
+    steps: int = STEPS
+    step_s: float = float(STEP_S)
+    target: int = 6000
+    """Shares."""
+    lot: int = 100
+    """Shares."""
+    side: str = "buy"
+    """buy, sell or random."""
+    alpha: float = 20.0
+    """Basis points that a fulfilled target is worth, at first (`AgentTraining.alpha_factor`)."""
+
+    def task(self) -> Task:
+        """The task."""
+        return SlicedExecution(self.target, self.lot, self.side, self.alpha, self.steps)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,12 +13,13 @@ import pandas as pd
 from marsjax.core import limits
 from marsjax.core.errors import InputError
 from marsjax.core.json_text import json_text_of
-from marsjax.rl import agent_files, ppo
+from marsjax.rl import agent_files, ppo, sliced
 from marsjax.rl.agent_files import SavedAgent
 from marsjax.rl.base import Task
 from marsjax.rl.env import MarketEnv, Params
 from marsjax.rl.policy import NetworkSpec, Policy
 from marsjax.rl.ppo import PPOSpec
+from marsjax.rl.sliced import SlicedParams
 
 _OF_NETWORK = ("width", "layers", "memory")
 _OF_PPO = ("envs", "length", "epochs", "minibatches", "rate", "anneal", "discount", "trace", "clip", "entropy")
@@ -37,12 +38,17 @@ class AgentTraining:
     """Agents, which differ in all draws."""
     seed: int = 0
     looks: int = 10
-    """Times at most that it is told how far the training is; no result depends on it."""
+    """Times at most that it is told how far the training is; no result depends on it where `alpha_factor` is 1."""
+    alpha_factor: float = 1.0
+    """What the alpha of a sliced execution (`rl.sliced`) is multiplied by at a look, where 95% were fulfilled since the
+    one before; other tasks have none."""
 
     def __post_init__(self) -> None:
         limits.check_whole("AgentTraining.seeds", self.seeds, 1, 1024)
         limits.check_whole("AgentTraining.seed", self.seed, 0, limits.SEED)
         limits.check_whole("AgentTraining.looks", self.looks, 1, 2**16)
+        if not 0 < self.alpha_factor <= 1:
+            raise InputError(f"AgentTraining.alpha_factor: expected above 0 and at most 1, got {self.alpha_factor!r}")
 
     def parts(self) -> list[int]:
         """Updates between two looks: all alike but for the last part, which may have fewer; all `ppo.updates` together.
@@ -102,6 +108,7 @@ def train(training: AgentTraining, env: MarketEnv, params: Params, on_line: Call
         if not np.isfinite(found[-1]["value_loss"]).all():
             raise InputError(f"agent training: the loss is no finite number after update {done}; lower the rate "
                              f"({spec.rate})")
+        params = _with_alpha(params, found[-1], training.alpha_factor)
         reward = found[-1]["reward"]
         there = reward[~np.isnan(reward)]
         on_look(_joined(found))
@@ -110,6 +117,17 @@ def train(training: AgentTraining, env: MarketEnv, params: Params, on_line: Call
                 f"{found[-1]['entropy'].mean():.3f}")
     policies = tuple(ppo.policy_of(spec, env, params, ppo.of_seed(learner, seed)) for seed in range(training.seeds))
     return TrainedAgents(policies, _joined(found), spec)
+
+
+def _with_alpha(params: Params, told: Mapping[str, np.ndarray], factor: float) -> Params:
+    """With the lower alpha of a sliced execution, if it is time for it."""
+    (task,) = params.tasks
+    ended = told.get("fulfilment", np.zeros(0))
+    ended = ended[~np.isnan(ended)]
+    if not isinstance(task, SlicedParams) or not ended.size:
+        return params
+    alpha = sliced.lowered(task.alpha, float(ended.mean()), factor)
+    return dataclasses.replace(params, tasks=(dataclasses.replace(task, alpha=alpha),))
 
 
 def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -52,6 +52,18 @@ def test_a_training_writes_agents_curves_and_a_comparison(tmp_path: Path, capsys
 
 @pytest.mark.slow
 @pytest.mark.quick
+def test_an_execution_in_slices_is_trained_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = config(f"sliced,source=noise,seeds=2,output={tmp_path / 'out'}", **SIZES)
+    assert train_agent.main(given) == 0
+    assert "agent less twap" in capsys.readouterr().out
+    agent, about = agent_files.load(tmp_path / "out" / "agent")
+    assert agent.spec.choices == (66,) and about["task"] == "sliced" and about["config"]["alpha_factor"] == 0.9
+    curves = pd.read_csv(tmp_path / "out" / "curves.csv")
+    assert curves["fulfilment"].between(0, 1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.quick
 def test_market_makers_are_trained_and_compared_with_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {name: value for name, value in SIZES.items() if name not in ("target", "rules")}
     given = config(f"market_making,source=noise,seeds=2,output={tmp_path / 'out'}", fee_bp=0.1, **sizes)

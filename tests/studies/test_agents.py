@@ -11,7 +11,10 @@ from marsjax.core.sessions import continuous_session
 from marsjax.core.times import SECOND_NS
 from marsjax.data.feed import DayFeed, Venue
 from marsjax.rl.baselines import MOST_WEIGHT, Participating, Scheduled
+from marsjax.rl.env import Params
+from marsjax.rl.execution import Execution
 from marsjax.rl.ppo import PPOSpec
+from marsjax.rl.sliced import SlicedExecution
 from marsjax.studies import agent_comparison, agent_markets, agent_training
 from marsjax.studies.agent_comparison import ComparisonSpec
 from marsjax.studies.agent_markets import EpisodeSpec, Spans
@@ -55,6 +58,19 @@ def test_a_training_has_all_its_updates_however_often_it_is_looked_at() -> None:
     for looks in (1, 2, 5, 7, 10, 11, 100):
         parts = dataclasses.replace(training, looks=looks).parts()
         assert sum(parts) == 11 and len(parts) <= looks and 0 < parts[-1] <= parts[0] and len(set(parts[:-1])) <= 1
+
+
+def test_alpha_falls_where_slices_are_fulfilled_and_nowhere_else() -> None:
+    params = Params(None, (SlicedExecution(alpha=1.0).default_params(),), 10)
+
+    def after(told: dict[str, np.ndarray], factor: float = 0.5) -> float:
+        return float(agent_training._with_alpha(params, told, factor).tasks[0].alpha)
+
+    whole, short, none = ({"fulfilment": np.array(x)} for x in ([[1.0, np.nan], [0.92, 0.96]], [[0.94]], [[np.nan]]))
+    assert [after(whole), after(short), after(none), after({})] == [0.5, 1.0, 1.0, 1.0]
+    other = Params(None, (Execution().default_params(),), 10)
+    assert agent_training._with_alpha(other, whole, 0.5) is other
+
 
 
 def test_one_seed_gives_other_keys_for_other_purposes() -> None:
