@@ -104,8 +104,8 @@ def orders_of(given: argparse.Namespace, prepared: PreparedModel) -> tuple[Order
     days = [made_days.open_day(load.folder_of(load.DEFAULT), name) for name in made_days.NAMES]
     apart, rest = (scaling.made_orders(prepared, days, spec) for spec in written(given))
     orders = scaling.of_two(prepared.model.spec.tokens, rest, apart, given.amounts, given.held_out)
-    return orders, {"futures": len(apart.rows) + len(rest.rows),
-                    **{name: getattr(apart, name) + getattr(rest, name) for name in ("left_out", "decisions", "tokens")}}
+    counts = {name: getattr(apart, name) + getattr(rest, name) for name in ("left_out", "decisions", "tokens")}
+    return orders, {"futures": len(apart.rows) + len(rest.rows), **counts}
 
 
 def written(given: argparse.Namespace) -> tuple[MadeOrdersSpec, MadeOrdersSpec]:
@@ -256,7 +256,8 @@ def main() -> None:
     floor = writer_as_others(found)
     scaling_plots.curves(losses_of(found), laws[FREE], floor).savefig(given.output.with_suffix(".png"), dpi=120)
     record = {name: {"law": fitted.law._asdict(), "intervals": {key: list(x) for key, x in fitted.intervals.items()},
-                     "points": len(fitted.residuals), "at_bounds": fitted.at_bounds, "cut_off": fitted.cut_off} for name, fitted in laws.items()}
+                     "points": len(fitted.residuals), "at_bounds": fitted.at_bounds, "cut_off": fitted.cut_off}
+              for name, fitted in laws.items()}
     given.output.with_name(f"{given.output.stem}_law.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

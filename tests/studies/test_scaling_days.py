@@ -1,5 +1,7 @@
 """Real days as amounts of orders: each holds those before it, of every day a like share, and nothing held out."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def places(found: Orders, part: np.ndarray) -> tuple[str, int]:
 def test_amounts_hold_one_another_and_a_like_share_of_every_day(found: Orders) -> None:
     chosen = [[places(found, part) for part in amount.training] for amount in found.amounts]
     assert [len(places) for places in chosen] == list(AMOUNTS)
-    for few, more in zip(chosen, chosen[1:], strict=False):
+    for few, more in itertools.pairwise(chosen):
         assert set(few) < set(more)
     before = {name: min(span.first for span in found.held_out if span.name == name) for name in ("short", "long")}
     counts = {name: first // LENGTH for name, first in before.items()}
@@ -94,5 +96,5 @@ def test_a_day_without_orders_to_hold_out_is_left_out(found: Orders, prepared: P
         np.testing.assert_array_equal(mine.training, its.training)
     with pytest.raises(InputError, match="of 1 days none has orders from 14:00:00 on"):
         orders(prepared, [MORNING])
-    with pytest.raises(InputError, match="expected 1 to .* stretches of 10 orders"):
+    with pytest.raises(InputError, match=r"expected 1 to .* stretches of 10 orders"):
         orders(prepared, DAYS, (1000,))
