@@ -87,8 +87,9 @@ def fit(losses: Losses, floor: float | None = None, draws: int = 200, seed: int 
 
     The intervals are those of a bootstrap of residuals: the law's losses times what is left of other points, made
     larger by sqrt(K / (K - 5)), since the fit has taken up some of it (4 with a floor). Each draw is searched from the
-    law and from all starts. COVERAGE
-    Where the law itself is wrong they are too narrow. Wide ones say that the points do not tell a term from the others.
+    law and from all starts. Of 80 planted laws with 20 points that differ from them by chance alone, intervals that are
+    to hold 95% held 88 to 93% by term, 90% in the mean (100 draws): they are somewhat too narrow. Where the law itself
+    is wrong they are narrower still. Wide ones say that the points do not tell a term from the others.
 
     Args:
       losses: at least six points, of at least three sizes and three amounts of orders.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import OptimizeResult
 
 from marsjax.analysis import scaling_law, scaling_plots
 from marsjax.analysis.scaling_law import TERMS, FittedLaw, Law, Losses
@@ -78,15 +79,32 @@ def test_a_search_that_is_cut_off_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert scaling_law.fit(measured(2e-3), draws=4).cut_off == 5
 
 
-def test_a_law_whose_floor_is_nothing_is_searched_to_its_end() -> None:
-    """Nine points of a grid on a CPU, whose search by logarithms went on for thousands of steps along E."""
+def a_small_grid() -> Losses:
+    """Nine points that were measured on a CPU."""
     n, d = (x.ravel() for x in np.meshgrid([8928.0, 19904.0, 48000.0], [4096.0, 16384.0, 65536.0], indexing="ij"))
-    nats = np.array([8.3150, 8.0492, 7.8793, 8.4361, 8.0644, 7.7964, 8.2986, 8.0731, 7.7675])
-    found = scaling_law.fit(Losses(n, d, nats), draws=60)
+    return Losses(n, d, np.array([8.3150, 8.0492, 7.8793, 8.4361, 8.0644, 7.7964, 8.2986, 8.0731, 7.7675]))
+
+
+def test_a_law_whose_floor_is_nothing_is_searched_to_its_end() -> None:
+    """A search by logarithms went on for thousands of steps along E."""
+    found = scaling_law.fit(a_small_grid(), draws=60)
     assert found.cut_off == 0 and found.at_bounds == ("E",) and found.law.E < 1e-6
     assert found.law.A == pytest.approx(6.44, abs=0.02) and found.law.a == pytest.approx(0.0036, abs=2e-4)
     # Wherever E is, the points are nearly as well met: its interval is nearly all there is.
     assert found.intervals["E"].low < 1e-6 and found.intervals["E"].high > 7.5
+
+
+def test_no_start_leads_a_draw_to_a_better_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched, solved = [], scaling_law._Points.solved
+
+    def seen(points: scaling_law._Points, starts: list[np.ndarray], wanted: np.ndarray) -> OptimizeResult:
+        best = solved(points, starts, wanted)
+        searched.append(best.cost - solved(points, points.starts(), wanted).cost)
+        return best
+
+    monkeypatch.setattr(scaling_law._Points, "solved", seen)
+    scaling_law.fit(a_small_grid(), 7.528, draws=40)
+    assert len(searched) == 41 and max(searched) < 1e-9
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:
