@@ -75,7 +75,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
     add_tokens(config, small)
     # An order model (a folder, default, or owner/name on the hub) whose law is learnt beside the orders; its bins are
-    # taken. Empty: none.
+    # taken, but with shards, which must have its bins. Empty: none.
     config.teacher = ""
     config.teacher_weight = 0.5  # share of the teacher's law in what a step makes small; the rest: orders that came
     config.teacher_temperature = 1.0  # of both laws, above 1: rare orders count more

@@ -46,6 +46,8 @@ from marsjax.training.loop import TrainSpec
 WRITER = "writer"
 OTHER_FUTURES = 10**6
 """Number of the first future of those that futures are compared with."""
+OWN_FUTURES = 2 * 10**6
+"""Number of the first of each model's futures that are compared: others than those to train on, which begin at 0."""
 MOVE_OVER = 256
 """Orders between two looks at the mid."""
 
@@ -91,11 +93,22 @@ class Sizes:
     every: int = 100
     trajectories: tuple[int, ...] = (4096,)
     """Markets at once, when orders are counted by the second."""
-    timed_steps: int = 128
-    repeats: int = 5
+    timed_periods: int = 1
+    """Of `refresh_every` steps each, which are timed as one span."""
+    repeats: int = 3
+
+    @property
+    def refresh_every(self) -> int:
+        """Steps between two refreshes of a context, where a model is decoded so."""
+        return self.length * 7 // 16
+
+    @property
+    def timed_steps(self) -> int:
+        """Steps of a span, the same for all models: whole periods, each of which has one refresh."""
+        return self.timed_periods * self.refresh_every
 
 
-SMALL = Sizes(8, 4, 160, 4, 64, 4, 20, 10, (8,), 8, 2)
+SMALL = Sizes(8, 4, 160, 4, 64, 4, 20, 10, (8,), 1, 2)
 
 
 def main() -> None:
@@ -115,7 +128,7 @@ def main() -> None:
             found = {} if kind is None else _train(output, kind, name, writer, orders, sizes)
             model = writer if kind is None else order_model.prepare(
                 load.load_order_model(_checkpoint(output, name)),
-                DecodingSpec(refresh_every=sizes.length * 7 // 16, margin=sizes.length // 16))
+                DecodingSpec(refresh_every=sizes.refresh_every, margin=sizes.length // 16))
             found |= _measure(model, days, orders, reference, sizes)
             _write(place, found | {"seconds": time.perf_counter() - began})
         rows[name] = json.loads(place.read_text(encoding="utf-8"))
@@ -207,7 +220,7 @@ def _train(output: Path, kind: Kind, name: str, writer: PreparedModel, orders: O
 def _measure(prepared: PreparedModel, days: Any, orders: Orders, reference: np.ndarray, sizes: Sizes) -> dict[str, Any]:
     """Loss on orders held out, nats an order with its standard error over futures; realism; orders a second."""
     nats = scaling.floor(prepared.model.model, orders, sizes.length)
-    made = scaling.made_orders(prepared, days, _compared(sizes, 0))
+    made = scaling.made_orders(prepared, days, _compared(sizes, OWN_FUTURES))
     close = _similarities(orders, made.written()[..., :-1], reference)
     return {"held_out": float(np.mean(nats)), "error": float(np.std(nats, ddof=1) / math.sqrt(len(nats))),
             "nats": nats.tolist(), "cache": prepared.cache.mode, "similarity": close,
@@ -216,11 +229,15 @@ def _measure(prepared: PreparedModel, days: Any, orders: Orders, reference: np.n
 
 
 def _similarities(orders: Orders, mine: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """1 - total variation between a model's futures and the writer's, tokens int32 [F, T, C], by quantity."""
+    """1 - total variation between a model's futures and the writer's, tokens int32 [F, T, C], by quantity.
+
+    Each value that one of them has is a bin of its own; but moves are in bins that the writer's fill evenly.
+    """
     found = {}
     for name, of_mine in _quantities(orders, mine).items():
         of_writer = _quantities(orders, reference)[name]
-        edges = np.unique(of_writer) if name != "move" else realism.quantile_edges(of_writer.ravel())
+        edges = (realism.quantile_edges(of_writer.ravel()) if name == "move" else
+                 np.union1d(of_mine, of_writer))
         found[name] = realism.similarity(realism.sample(list(of_mine)), realism.sample(list(of_writer)), edges)
     return found
 
@@ -237,7 +254,7 @@ def _quantities(orders: Orders, tokens: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _speed(prepared: PreparedModel, day: Any, trajectories: int, sizes: Sizes) -> float:
-    """Decisions of all markets together in a second, the median of some stretches of steps."""
+    """Decisions of all markets together in a second, the median of some spans of whole refresh periods."""
     market = day.feed.venue.market(capacity=8192, accounts=futures.ACCOUNT + 1, trade_width=32)
     (start,) = starts.states_of_feed(market, prepared, day.feed, [day.start_ns]).starts
     capacity = futures.first_capacity(futures.FuturesSpec(trajectories, 5), [start])

@@ -36,8 +36,8 @@ from marsjax.studies.realism import SentOrders
 from marsjax.studies.session_times import MINUTE_NS
 
 RATE = 0.05
-SIZES = {"default": {"spoofing": (5_000, 20_000), "layering": (5_000, 20_000), "pump": (1_000, 4_000),
-                     "wash": (3_000, 12_000)},
+SIZES = {"default": {"spoofing": (5_000, 20_000, 80_000), "layering": (20_000, 80_000),
+                     "pump": (4_000, 16_000, 64_000), "wash": (3_000, 12_000, 48_000)},
          "quiet": {"spoofing": (50_000, 200_000), "layering": (50_000, 200_000), "pump": (10_000, 40_000),
                    "wash": (30_000, 120_000)}}
 

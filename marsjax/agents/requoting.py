@@ -68,3 +68,29 @@ def first(resting: Resting, room: int) -> Resting:
         return jnp.where(jnp.any(here, axis=-1), found, nothing)
 
     return Resting(taken(resting.price, EMPTY_PRICE), taken(resting.volume, 0), taken(resting.order_id, NO_ID))
+
+
+def less_what_was_met(orders: Order, resting: Resting) -> Order:
+    """Orders [K] in sequence of one whose resting orders may have traded since it decided on them.
+
+    A cancel takes back no more than is left; of one of which nothing is left it stays as it is, and is refused. What
+    was missing is taken off the new orders of that side, so that what was to trade in all is not exceeded.
+
+    Args:
+      orders: [K].
+      resting: what rests of the trader's own now, [2, R].
+    """
+    def one(missing: jax.Array, order: Order) -> tuple[jax.Array, Order]:
+        is_cancel = order.kind == Kind.CANCEL
+        side = jnp.where(is_cancel, order.cancel_side, jnp.where(order.kind == Kind.BUY, Side.BID, Side.ASK))
+        is_it = jnp.asarray(resting.order_id)[side] == order.cancel_id
+        left = jnp.sum(jnp.where(is_it, jnp.asarray(resting.volume)[side], 0), dtype=jnp.int32)
+        cut = jnp.minimum(missing[side], order.volume)
+        kept = jnp.where(left > 0, jnp.minimum(order.volume, left), order.volume)
+        volume = jnp.where(is_cancel, kept, order.volume - cut)
+        kind = jnp.where(~is_cancel & (cut > 0) & (volume == 0), jnp.int32(Kind.NONE), order.kind)
+        change = jnp.where(is_cancel, jnp.maximum(order.volume - left, 0), -cut)
+        change = jnp.where(order.kind == Kind.NONE, 0, change)
+        return missing.at[side].add(change), dataclasses.replace(order, volume=volume, kind=kind)
+
+    return jax.lax.scan(one, jnp.zeros(2, jnp.int32), orders)[1]

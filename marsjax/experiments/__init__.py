@@ -30,6 +30,7 @@ What they share:
   `fleet_work`, `fleet_summary`: what a fleet's worker does, and the tables of all its states.
   `control_target`, `control_curve`: what controlled futures are to do; a price curve from a CSV file.
   `run_folder`, `replay_writer`: files of a run, of a replayed market.
+  `train_record`: what a training says of itself in its checkpoint, card and report.
   `table_files`, `trace_files`, `csv_text`: tables of a run, the trace of a run, the text of either.
 """
 
@@ -43,7 +44,7 @@ __all__ = ["benchmark", "command", "config", "config_help", "config_parts", "con
            "fleet_summary", "fleet_work", "forecast", "forecast_evaluation", "import_checkpoint", "interrupts",
            "launcher", "make_day", "market_impact", "markets", "pages", "prepare", "realism", "replay", "replay_writer",
            "run_folder", "serve", "service", "setup", "simulate", "stylized_facts", "table_files", "trace_files",
-           "train", "train_agent", "train_control"]
+           "train", "train_agent", "train_control", "train_record"]
 
 if interrupts.is_program():  # before the imports of the program, which take seconds
     interrupts.install(is_first=True)

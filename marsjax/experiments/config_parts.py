@@ -10,7 +10,8 @@ def add_order_model(config: ConfigDict, model: str) -> None:
     config.converters = ""  # folder of bin converters, if they are not beside the model
     config.ignore_keys = ()  # unknown keys of a published model's config.json to pass over
     config.dtype = "float32"  # of the model: float32 or bfloat16
-    # rolling (one layer), refresh, recompute or recurrent (linear); auto: rolling for one layer, refresh for more
+    # rolling (one layer), refresh, recompute or recurrent (linear attention); auto: recurrent for linear attention, of
+    # others rolling for one layer and refresh for more
     config.context = "auto"
     config.refresh_every = 448  # steps between two refreshes of a context, in refresh
     config.margin = 64  # tokens beyond one a step that fit between two refreshes, in refresh

@@ -88,7 +88,7 @@ def load_order_model(config: ConfigDict) -> PreparedModel:
     decoding = spec_of(DecodingSpec, config)
     model = marsjax.load_order_model(config.model, config.revision or None, config.dtype,
                                      converters=config.converters or None, ignore_keys=config.ignore_keys)
-    with named(f"config.model {config.model}"):
+    with keyed({"DecodingSpec.": ""}), named(f"config.model {config.model}"):
         return order_model.prepare(model, decoding)
 
 

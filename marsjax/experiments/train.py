@@ -19,7 +19,7 @@ from marsjax.core import limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.specs import ComputeSpec, MarketSpec, ModelSpec, TokenSpec
 from marsjax.data.feed import DayFeed
-from marsjax.experiments import launcher, markets, run_folder, setup
+from marsjax.experiments import launcher, markets, run_folder, setup, train_record
 from marsjax.experiments.prepare import held_out, problems
 from marsjax.experiments.run_folder import write_json
 from marsjax.studies import model_training, order_model, token_shards
@@ -47,9 +47,12 @@ def main(config: ConfigDict) -> int:
     # Errors of the input come before those of the output.
     feeds, shards = ([], _shards(config)) if config.shards else (markets.open_feeds(config), None)
     _check_folders(config)
-    data = token_shards.opened(Path(config.shards)) if shards else _prepare(config, training, feeds)
+    data = _opened(config, training) if shards else _prepare(config, training, feeds)
     data = data.bounded(setup.at_least(config, "most_scored", 1, limits.SEED), config.context_length)
     print(f"{data.counts()}; {time.perf_counter() - began:.0f} s", flush=True)
+    of_teacher = train_record.teacher_facts(config, training.teacher, data)
+    if of_teacher and of_teacher["teacher"]["may_know"]:
+        print(f"warning: losses may come out too good: {of_teacher['teacher']['may_know']}", flush=True)
     refused = ({day["name"]: (day["refused"], problems([day])) for day in shards.days} if shards else
                {name: markets.refused(name, each) for name, each in data.refused.items()})
     market, given = _beginnings(config, training, data, feeds)
@@ -64,10 +67,12 @@ def main(config: ConfigDict) -> int:
     losses = report.measure(models[-1], data, models[0] if config.refit else None)
     facts: dict[str, Any] = {"device": f"{_devices(config)} x {jax.devices()[0].device_kind}", "jax": jax.__version__,
              "dtype": training.compute.dtype, "steps": int(fitted[0].progress.step),
-             "best": fit.best_row(fitted[0].curve), "seconds": time.perf_counter() - began, **told}
-    about = {"source": f"trained on {_names(data)}", "revision": None, "losses": losses, "training": facts}
-    card = report.card(config.title, training.model, _card_facts(config, _size(models[-1]), data, facts), losses,
-                       config.limits)
+             "best": fit.best_row(fitted[0].curve), "seconds": time.perf_counter() - began,
+             "trained_until": train_record.trained_until(config, training.teacher), **of_teacher, **told}
+    about = {"source": train_record.source(data, training.teacher), "revision": None, "losses": losses,
+             "training": facts}
+    card = report.card(config.title, training.model,
+                       train_record.card_facts(config, _size(models[-1]), data, facts), losses, config.limits)
     curve, refit = fitted[0].curve, fitted[1].curve if config.refit else []
     with contextlib.ExitStack() as folders:
         output = folders.enter_context(run_folder.output_folder(config.output, config.overwrite))
@@ -81,7 +86,8 @@ def main(config: ConfigDict) -> int:
             (place / "README.md").write_text(card, encoding="utf-8")
         rows = [*curve, *({"refit": True, **row} for row in refit), *({"own_futures": True, **row} for row in rounds)]
         (output / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        report.curve(curve, refit, losses).savefig(output / "curve.png", dpi=120)
+        drawn = report.curve(curve, refit, losses, train_record.objective(training.teacher))
+        drawn.savefig(output / "curve.png", dpi=120)
         write_json(output / "report.json", {**facts, "losses": losses, "config": config,
                                              "feeds": {name: record for name, (record, _) in refused.items()}})
     shutil.rmtree(_state_folder(config))
@@ -134,7 +140,7 @@ def _teacher(config: ConfigDict, student: ModelSpec, compute: ComputeSpec) -> Te
     with setup.keyed({"Teacher.": "teacher_", "Teacher:": "teacher:"}):
         teacher = Teacher(found.model.replace(compute=compute),
                           {name: found.converters[name] for name in checkpoint_folder.TOKEN_CONVERTERS},
-                          config.teacher_weight, config.teacher_temperature)
+                          config.teacher_weight, config.teacher_temperature, config.teacher, found.about)
         teacher.check(student, {})
     return teacher
 
@@ -211,6 +217,19 @@ def _shards(config: ConfigDict) -> ShardFolder:
     return found
 
 
+def _opened(config: ConfigDict, training: ModelTraining) -> Prepared:
+    """The days of the shards; InputError where a teacher has other bins."""
+    data = token_shards.opened(Path(config.shards))
+    if training.teacher:
+        try:
+            training.teacher.check(training.model, data.converters)
+        except InputError as error:
+            raise InputError(f"config.teacher, config.shards: {config.teacher} and {config.shards}: {error}: take a "
+                             "teacher that was trained on these shards, or a feed in place of shards, whose tokens are "
+                             "made with the teacher's bins") from error
+    return data
+
+
 def _prepare(config: ConfigDict, training: ModelTraining, opened: Sequence[DayFeed]) -> Prepared:
     held = held_out(config, opened)
     market = markets.one_market(config, opened)
@@ -223,36 +242,9 @@ def _prepare(config: ConfigDict, training: ModelTraining, opened: Sequence[DayFe
                            bins=training.teacher.bins if training.teacher else None)
 
 
-def _names(data: Prepared) -> str:
-    """The days that were trained on, some of them where they are many."""
-    names = list(data.names)
-    return ", ".join(names if len(names) <= 20 else [*names[:3], f"... {names[-1]} ({len(names)} days)"])
-
-
-def _told(facts: dict[str, Any]) -> str:
-    """What the card says of the model's own futures."""
-    if not (own := facts.get("own_futures")):
-        return ""
-    return (f"; in these {own['rounds']} rounds of its own futures, {own['orders']:,} orders in {own['seconds']:.0f} "
-            f"s, held-out loss before them {own['held_out_before']:.3f}")
-
-
 def _size(model: Any) -> int:
     """Numbers of a pytree of arrays."""
     return sum(x.size for x in jax.tree.leaves(model))
-
-
-def _card_facts(config: ConfigDict, size: int, data: Prepared, facts: dict[str, Any]) -> dict[str, str]:
-    return {
-        "made by": config.made_by, "data": f"{_names(data)}; {data.counts()}",
-        "bins": "fitted on the orders before the held-out part, each day with the same weight",
-        "size": f"{size:,} numbers, float32",
-        "training": f"kept step {facts['best']['step']} of {facts['steps']}, {config.batch} windows of "
-                    f"{config.context_length} orders a step, {facts['dtype']}, {facts['seconds']:.0f} s in all on "
-                    f"{facts['device']}, JAX {facts['jax']}" + _told(facts),
-        "parts": f"trained on orders before {config.validation_from}, stopped by those from there to "
-                 f"{config.held_from}, " + "then trained as long on both (the losses of validation are those "
-                 "before); " * bool(config.refit) + "held out from there on"}
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def read_all(query: jax.Array, key: jax.Array, value: jax.Array, fading: jax.Arr
       chunk: tokens that meet each other directly; no result depends on it but by rounding.
     """
     *lead, length, heads, size = query.shape
-    width = min(chunk, length)
+    width = max(min(chunk, length), 1)
     count = -(-length // width)
     seen = np.tril(np.ones((width, width), bool))
 

@@ -1,7 +1,7 @@
 """Executions by rule, in the environment that a policy is trained in: the same starts, clock, accounts and reward.
 
-`Measured` stands for an execution task, adds to `info` what comparisons need, and, given a rule, sends what the rule
-says in place of what an action says. So a policy and the rules differ in their orders alone. The rules are those of
+`Measured` stands for an execution task, adds to `info` what comparisons need, and, given rules, sends what the one says
+that an action names. So a policy and the rules differ in their orders alone. The rules are those of
 `marsjax.agents` (TWAP, VWAP, participation, immediate execution), at the environment's steps in place of seconds, and
 all of them send what is left at the last step.
 """
@@ -105,7 +105,7 @@ class Scheduled:
         limits.check_whole("Scheduled.patience", self.patience, 0, limits.STEPS_OF_A_CALL)
 
     def due(self, progress: Progress, steps: int, ago: int = 0) -> jax.Array:
-        """int32 shares that ought to have traded by the next step, or, `ago` steps earlier, by the step after that."""
+        """int32 shares that ought to have traded by the next step; what was due `ago` steps before now."""
         weights = self.profile or (1,) * min(steps, MOST_WEIGHT)
         if len(weights) != steps:
             raise InputError(f"Scheduled.profile: expected a weight of each of {steps} steps, got {len(weights)}")

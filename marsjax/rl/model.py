@@ -58,17 +58,13 @@ class ModelState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A market of an order model; it has one trader from outside."""
+    """A market of an order model."""
 
     market: MarketSpec
     accounts: tuple[int, ...]
-    """Of the trader."""
+    """Of the A traders, in the sequence in which their orders reach the exchange."""
     most_orders: int
-    """K, as of the environment."""
-
-    def __post_init__(self) -> None:
-        if len(self.accounts) != 1:
-            raise InputError(f"rl: a market of an order model has one trader from outside, got {len(self.accounts)}")
+    """K, of a trader, as of the environment."""
 
     @classmethod
     def of(cls, environment: Environment) -> "Model":
@@ -76,10 +72,11 @@ class Model:
 
         With one, orders meet another book than the trader saw, and a task could trade more than it is to.
         """
-        outside = environment.outside
-        if outside.latency != NO_LATENCY:
-            raise InputError(f"rl: expected a trader from outside without latency, got {outside.latency}")
-        return cls(environment.simulator.spec.market, (outside.account,), outside.most_orders)
+        outsides = environment.outsides
+        if outsides[0].latency != NO_LATENCY:
+            raise InputError(f"rl: expected a trader from outside without latency, got {outsides[0].latency}")
+        return cls(environment.simulator.spec.market, tuple(each.account for each in outsides),
+                   outsides[0].most_orders)
 
     def starts(self, environment: Environment, start: Start) -> ModelStarts:
         """Contexts made of starts [S]."""
@@ -95,14 +92,16 @@ class Model:
         return _renewed(data, *start_and_words(key, data.start_count), done, old)
 
     def step(self, data: ModelStarts, state: ModelState, sent: Order) -> Stepped:
-        """Sends the trader's orders, and goes on to its next wake-up."""
-        mine = jax.tree.map(lambda x: jnp.asarray(x)[0], sent)
-        seen, simulation, fills, is_over = _step(data.environment, state.words, state.simulation, mine)
+        """Sends the traders' orders, and goes on to their next wake-up."""
+        count = len(self.accounts)
+        given = sent if count > 1 else jax.tree.map(lambda x: jnp.asarray(x)[0], sent)
+        seen, simulation, fills, is_over = _step(data.environment, state.words, state.simulation, given)
         begun = self._begun(seen, simulation, state.words)
         after, before = simulation.market.counters, state.simulation.market.counters
         trades = StepTrades(int64.subtract(after.traded, before.traded), int64.subtract(after.value, before.value))
-        own = TraderFills(fills.bought, fills.sold, fills.cash, fills.value, fills.accepted, fills.refused)
-        return Stepped(begun.state, begun.seen, begun.resting, (own,), trades, is_over)
+        every = TraderFills(fills.bought, fills.sold, fills.cash, fills.value, fills.accepted, fills.refused)
+        each = (every,) if count == 1 else tuple(jax.tree.map(lambda x, i=i: x[i], every) for i in range(count))
+        return Stepped(begun.state, begun.seen, begun.resting, each, trades, is_over)
 
     def _begun(self, seen: Observation, simulation: SimState, words: jax.Array) -> Begun:
         book = simulation.market.book

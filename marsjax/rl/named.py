@@ -64,16 +64,16 @@ def make_marl(tasks: Sequence[str | Task], *, background: str, steps: int = 64, 
 
     Args:
       tasks: of each learner, as of `make`; their orders reach the exchange in this sequence.
-      background: `replay` or `noise`.
+      background: `replay`, `noise` or `model`.
       steps: of an episode.
-      **options: of `replayed` or `noisy`; `traders` is the number of tasks.
+      **options: of `replayed`, `noisy` or `modelled`; `traders` is the number of tasks. In the market of an order model
+        they have the accounts 2, 3 ... unless given.
 
-    InputError as `make` raises it, and for an order model, which has one trader from outside.
+    InputError as `make` raises it.
     """
-    if background == "model" and len(tasks) != 1:
-        raise InputError(f"rl.make_marl: background: a market of an order model has one learner, got {len(tasks)} "
-                         "tasks; take replay or noise")
-    several = {} if background == "model" else {"traders": len(tasks)}
+    several: dict[str, Any] = {"traders": len(tasks)}
+    if background == "model":
+        several = {"account": tuple(range(2, 2 + len(tasks))) if len(tasks) > 1 else 2}
     core, params = _made(tasks, background, steps, several | options)
     return MarlEnv(core, params), params
 
@@ -171,19 +171,19 @@ def noisy(steps: int, *, starts: int = 16, agent: NoiseSpec | None = None, strid
 
 
 def modelled(steps: int, *, model: LoadedModel, market: MarketSpec, starts: Start | Sequence[Start],
-             step_ns: int = times.SECOND_NS, agents: Sequence[Agent] = (), account: int = 2,
+             step_ns: int = times.SECOND_NS, agents: Sequence[Agent] = (), account: int | Sequence[int] = 2,
              most_orders: int = MOST_ORDERS) -> Made:
-    """A background of an order model, which has one trader.
+    """A background of an order model.
 
     Args:
       steps: of an episode.
       model: with its bin converters.
-      market: sizes and session, with an account for the trader.
+      market: sizes and session, with an account for each trader.
       starts: where episodes begin, in books of one size (`sim.initial.resize`); all in one period of trading.
       step_ns: between two steps.
       agents: who else trades.
-      account: of the trader.
-      most_orders: K, of the trader in a step.
+      account: of the trader, or of each of several.
+      most_orders: K, of a trader in a step.
     """
     environment = Environment.of(model, market, step_ns=step_ns, episode_ns=steps * step_ns, agents=agents,
                                  account=account, most_orders=most_orders)

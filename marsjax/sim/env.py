@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.agents.base import NO_LATENCY, Action, Agent, AgentEvent, Latency, Observation
+from marsjax.agents.requoting import less_what_was_met
 from marsjax.checkpoint.load import LoadedModel
 from marsjax.core import int64, times
 from marsjax.core.errors import InputError
@@ -37,7 +38,7 @@ from marsjax.sim.event_loop import like
 from marsjax.sim.event_queue import NextEvent
 from marsjax.sim.initial import Start
 from marsjax.sim.simulator import Simulator
-from marsjax.sim.state import LOST, NOT_CARRIED, SimState
+from marsjax.sim.state import LOST, NOT_CARRIED, AgentState, SimState
 
 _Tree = TypeVar("_Tree")
 
@@ -79,6 +80,9 @@ class Outside:
     most_orders: int = 4
     latency: Latency = NO_LATENCY
     name: str = "outside"
+    is_among: bool = False
+    """Whether others from outside send their orders at the same time: they may meet what it takes back. Then no more
+    than is left is taken back, and its new orders of that side are less by what was missing."""
 
     def __post_init__(self) -> None:
         _check_whole("step_ns", self.step_ns)
@@ -109,9 +113,10 @@ class Outside:
     def act(self, state: OutsideState, seen: Observation, key: jax.Array) -> Action:
         """Sends the orders it was given."""
         del key
-        kind = jnp.where(state.allowed > 0, state.orders.kind, jnp.int32(Kind.NONE))
+        orders = less_what_was_met(state.orders, seen.resting) if self.is_among else state.orders
+        kind = jnp.where(state.allowed > 0, orders.kind, jnp.int32(Kind.NONE))
         after = state._replace(allowed=jnp.maximum(state.allowed - 1, 0))
-        return Action(after, dataclasses.replace(state.orders, kind=kind),
+        return Action(after, dataclasses.replace(orders, kind=kind),
                       times.add(seen.time, times.of_ns(self.step_ns)), stops=jnp.zeros((), bool),
                       unsent=jnp.zeros((), jnp.int32))
 
@@ -120,6 +125,10 @@ class Outside:
 @dataclasses.dataclass(frozen=True)
 class Environment:
     """A market with an order model and a place for a trader from outside, the last of the simulator's agents.
+
+    The last ones may be several `Outside`, A of them, with one `step_ns` and no latency. They send their orders one
+    after the other; what is seen is what the first of them sees, before any has sent. Orders are then [A, K], or
+    [B, A, K], and fills have an axis A.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -139,7 +148,7 @@ class Environment:
     """
 
     simulator: Simulator
-    """Its last agent is the `Outside`."""
+    """Its last agent is the `Outside`, or its last A ones are."""
     episode_ns: int | None = dataclasses.field(default=None, metadata={"static": True})
     """From the start to the end; None: until `SimulationSpec.end_ns`."""
 
@@ -152,11 +161,16 @@ class Environment:
                              f"{self.episode_ns} and {self.simulator.spec.end_ns}")
         if self.episode_ns is not None:
             _check_whole("episode_ns", self.episode_ns)
+        several = self.outsides
+        if len(several) > 1 and not all(each.is_among and each.latency == NO_LATENCY and
+                                        each.step_ns == several[0].step_ns for each in several):
+            raise InputError("Environment: expected several Outside with is_among, one step_ns and no latency, got "
+                             f"{several}")
 
     @classmethod
     def of(cls, order_model: LoadedModel, market: MarketSpec, *, step_ns: int, episode_ns: int,
-           agents: Sequence[Agent] = (), account: int = 2, most_orders: int = 4, latency: Latency = NO_LATENCY
-           ) -> "Environment":
+           agents: Sequence[Agent] = (), account: int | Sequence[int] = 2, most_orders: int = 4,
+           latency: Latency = NO_LATENCY) -> "Environment":
         """An environment around a loaded model, with the defaults of `Simulator.of`.
 
         For another cache, or one time at which all episodes end, make the simulator yourself:
@@ -168,22 +182,32 @@ class Environment:
           step_ns: between two of its wake-ups.
           episode_ns: from the start to the end.
           agents: who else trades.
-          account: of the trader from outside.
-          most_orders: K, orders of one step.
+          account: of the trader from outside, or of each of several.
+          most_orders: K, orders of one of them in a step.
           latency: delays of the trader from outside.
 
         InputError for a number out of range or an account that is taken.
         """
-        outside = Outside(step_ns, account, most_orders, latency)
-        return cls(Simulator.of(order_model, market, agents=(*agents, outside)), episode_ns)
+        accounts = [account] if isinstance(account, int) else list(account)
+        several = len(accounts) > 1
+        outsides = [Outside(step_ns, each, most_orders, latency, f"outside_{number}" if several else "outside", several)
+                    for number, each in enumerate(accounts, 1)]
+        return cls(Simulator.of(order_model, market, agents=(*agents, *outsides)), episode_ns)
+
+    @property
+    def outsides(self) -> tuple[Outside, ...]:
+        """The traders from outside, as the engine sees them."""
+        found: list[Outside] = []
+        for agent in reversed(self.simulator.spec.agents):
+            if not isinstance(agent, Outside):
+                break
+            found.insert(0, agent)
+        return tuple(found)
 
     @property
     def outside(self) -> Outside:
-        """The trader from outside, as the engine sees it."""
-        agent = self.simulator.spec.agents[-1]
-        if not isinstance(agent, Outside):
-            raise ValueError(f"Environment: expected an Outside, got {agent!r}")
-        return agent
+        """The first of them."""
+        return self.outsides[0]
 
     def reset(self, key: jax.Array, start: Start) -> tuple[Observation, SimState]:
         """A trajectory up to the first wake-up; keys [B] with starts [B] for many.
@@ -216,7 +240,8 @@ class Environment:
         Args:
           key: as given to `reset`. Another one gives other draws from here on.
           state: before.
-          orders: int32 [K], or [B, K]; their times, ids and accounts are filled in. Kind.NONE is no order.
+          orders: int32 [K], or [B, K], of several [A, K] or [B, A, K]; their times, ids and accounts are filled in.
+            Kind.NONE is no order.
 
         Returns:
           What the one outside sees then, the state, what came of its orders since, and whether the trajectory is over:
@@ -226,23 +251,31 @@ class Environment:
         if key.ndim == 0:
             return _first(self.step(key[None], _alone(state), _alone(orders)))
         self._check_orders(orders, key.shape)
-        *others, mine = state.agent_states
-        nothing = jax.tree.map(jnp.zeros_like, mine.state.fills)
-        # In the dtypes of the state, not as weakly typed as they may come: one compiled call for all.
-        given = jax.tree.map(lambda new, old: jnp.broadcast_to(new, old.shape).astype(old.dtype), orders,
-                             mine.state.orders)
-        mine = dataclasses.replace(mine, state=OutsideState(given, jnp.ones_like(mine.state.allowed), nothing))
-        state = dataclasses.replace(state, agent_states=(*others, mine))
+        count = len(self.outsides)
+        each = [orders] if count == 1 else [jax.tree.map(lambda x, i=i: x[:, i], orders) for i in range(count)]
+        given = [_given(one, mine) for one, mine in zip(each, state.agent_states[-count:], strict=True)]
+        state = dataclasses.replace(state, agent_states=(*state.agent_states[:-count], *given))
         seen, state, done = _advance(self, key, state, jnp.zeros(key.shape, bool))
-        return seen, state, state.agent_states[-1].state.fills, done
+        fills = [mine.state.fills for mine in state.agent_states[-count:]]
+        return seen, state, fills[0] if count == 1 else jax.tree.map(lambda *x: jnp.stack(x, axis=1), *fills), done
 
     def _check_orders(self, orders: Order, batch: tuple[int, ...]) -> None:
-        most = self.outside.most_orders
+        most, count = self.outside.most_orders, len(self.outsides)
+        shape = (*batch, most) if count == 1 else (*batch, count, most)
         for name in ("kind", "price", "volume", "cancel_side", "cancel_id"):
             found = getattr(orders, name)
-            if found.shape != (*batch, most) or found.dtype != jnp.int32:
-                raise InputError(f"Environment.step: orders.{name}: expected int32{[*batch, most]} "
+            if found.shape != shape or found.dtype != jnp.int32:
+                raise InputError(f"Environment.step: orders.{name}: expected int32{list(shape)} "
                                  f"(most_orders={most}), got {found.dtype}{list(found.shape)}")
+
+
+def _given(orders: Order, mine: AgentState) -> AgentState:
+    """One from outside who was given orders, with nothing filled yet."""
+    nothing = jax.tree.map(jnp.zeros_like, mine.state.fills)
+    # In the dtypes of the state, not as weakly typed as they may come: one compiled call for all.
+    given = jax.tree.map(lambda new, old: jnp.broadcast_to(new, old.shape).astype(old.dtype), orders,
+                         mine.state.orders)
+    return dataclasses.replace(mine, state=OutsideState(given, jnp.ones_like(mine.state.allowed), nothing))
 
 
 def no_orders(count: int) -> Order:
@@ -274,7 +307,7 @@ def _advance(env: Environment, keys: jax.Array, state: SimState, asked: jax.Arra
     """
     simulator = env.simulator.prepared()
     spec = simulator.spec
-    place = len(spec.agents) - 1
+    place = len(spec.agents) - len(env.outsides)
 
     def is_wake(state: SimState, event: NextEvent) -> Array:
         return event.place == event_queue.wake_place(state.agent_states, place)

@@ -48,9 +48,10 @@ class DecodingSpec:
 
     def __post_init__(self) -> None:
         limits.check_whole("DecodingSpec.rows", self.rows, 0, limits.TRAJECTORIES)
-        if self.cache_dtype not in ("model", "int8") or (self.cache_dtype == "int8" and self.context == "recompute"):
-            raise InputError(f"DecodingSpec.cache_dtype: expected model or int8, and model with context=recompute, got "
-                             f"{self.cache_dtype!r} with context={self.context}")
+        if self.cache_dtype not in ("model", "int8") or (
+                self.cache_dtype == "int8" and self.context in ("recompute", "recurrent")):
+            raise InputError("DecodingSpec.cache_dtype: expected model or int8, and model with context=recompute or "
+                             f"recurrent, got {self.cache_dtype!r} with context={self.context}")
         allowed = ("auto", "own", "shared") if self.context in ("auto", "refresh") else ("auto", "own")
         if self.prefix not in allowed:
             raise InputError(f"DecodingSpec.prefix: expected {' or '.join(allowed)} with context={self.context}, got "
@@ -108,18 +109,24 @@ def prepare(model: LoadedModel, decoding: DecodingSpec = DecodingSpec(), platfor
     mode = decoding.context
     if mode == "auto":
         mode = CacheSpec.usual_mode(model.spec)
-    cache = CacheSpec(mode=mode, refresh_every=decoding.refresh_every, margin=decoding.margin, append=1,
-                      kernels=ways, cache_dtype=decoding.cache_dtype,
-                      prefix=prefix_of(decoding.prefix, mode, ways, model.spec))
     try:
+        cache = CacheSpec(mode=mode, refresh_every=decoding.refresh_every, margin=decoding.margin, append=1,
+                          kernels=ways, cache_dtype=decoding.cache_dtype,
+                          prefix=prefix_of(decoding.prefix, mode, ways, model.spec))
         cache.kept(model.spec)
     except InputError as error:
-        raise InputError(f"its window of {model.spec.context_length} orders does not fit context, refresh_every and "
-                         f"margin: {error}") from error
+        raise InputError(_of_decoding(str(error), model.spec)) from error
     # A CPU computes row by row: rows of trajectories that have ended cost it as much as others.
     return PreparedModel(model, cache, table, draws,
                          ways.rows if ways == dataclasses.replace(kernels.CPU, rows=ways.rows)
                          else None)
+
+
+def _of_decoding(error: str, model: ModelSpec) -> str:
+    """An error of a CacheSpec, in the fields of a DecodingSpec."""
+    if error.startswith("CacheSpec:"):
+        return (f"its window of {model.context_length} orders does not fit context, refresh_every and margin: {error}")
+    return error.replace("CacheSpec.mode:", "DecodingSpec.context:").replace("CacheSpec.", "DecodingSpec.")
 
 
 def trained_days(about: Mapping[str, Any]) -> list[str]:
@@ -135,7 +142,8 @@ def headline(prepared: PreparedModel, name: str) -> str:
     quoted = "no held-out loss in its checkpoint" if model is None else f"held-out loss {model:.2f} nats an order"
     if model is not None and simple is not None:
         quoted += f", of frequencies alone {simple:.2f}"
-    return (f"model {name}: {spec.layers} x {spec.embed_dim}, {_count(prepared.model.model):,} parameters, reads "
+    reads = "linear attention, trained on windows of" if spec.mixer == "linear" else "reads"
+    return (f"model {name}: {spec.layers} x {spec.embed_dim}, {_count(prepared.model.model):,} parameters, {reads} "
             f"{spec.context_length:,} orders; {quoted}")
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from marsjax.core import kernels, limits, times
+from marsjax.core import limits, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import Array
 from marsjax.core.specs import ComputeSpec, MarketSpec, ModelSpec, TokenSpec
@@ -129,8 +129,7 @@ def _states(prepared: PreparedModel, made: Sequence[MadeDay], spec: MadeOrdersSp
     found, ends = [], []
     for day in made:
         place = places.in_made_day(prepared, day, places.warm_up_of(day), ACCOUNT + 1)
-        on_host = dataclasses.replace(place.market, kernels=kernels.CPU)
-        (state,) = starts.states_of_feed(on_host, prepared, day.feed, [place.time_ns], on_host=True).starts
+        (state,) = starts.states_of_feed(place.market, prepared, day.feed, [place.time_ns], on_host=True).starts
         found.append(resize(own_futures.best_orders(state), capacity))
         ends.append(day.feed.venue.session.periods[-1].end_ns)
     market = dataclasses.replace(place.market, capacity=capacity)

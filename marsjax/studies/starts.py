@@ -110,6 +110,8 @@ def states_of_feed(market: MarketSpec, prepared: PreparedModel, feed: DayFeed, t
     """
     table = jax.tree.map(np.asarray, prepared.table)
     by_none: list[np.ndarray] = []
+    if on_host:  # those of an accelerator do not run there
+        market = dataclasses.replace(market, kernels=None)
     with host_device() if on_host else contextlib.nullcontext():
         found = list(initial.from_feed_at(market, table, _of_one_account(feed, by_none), times_ns,
                                           prepared.model.spec.context_length, allow_refused=True))

@@ -12,6 +12,7 @@ whatever size and mixer; it reads the same windows.
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,10 @@ class Teacher:
     """Share of the teacher's law in what is made small, 0 to 1; the rest is the orders that came."""
     temperature: float = 1.0
     """Of both laws."""
+    name: str = "a teacher"
+    """As it was asked for."""
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What its checkpoint says of it."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("weight", 0.0, 1.0), ("temperature", 0.1, 100.0)):

@@ -56,8 +56,9 @@ def fit(recipe: Recipe, weights: Weights, split: Split, states: StateFolder, mes
       split: days.
       states: where the state of the run is kept; what is there is taken up.
       mesh: of devices with an axis `data`, or None for one device.
-      on_row: called with each new row: step, loss, validation_loss (nats an order), rate, seconds; of streamed days
-        also steps_s and waited_s, as `stored.StreamedDays` has them, since the row before.
+      on_row: called with each new row: step, loss (what the steps made small, in the mean), validation_loss (nats an
+        order, of the objective without a key), rate, seconds; of streamed days also steps_s and waited_s, as
+        `stored.StreamedDays` has them, since the row before.
 
     Returns the state with the best weights, and whether the training is done (not broken off by `FitPlan.stop_at`).
     """

@@ -14,6 +14,11 @@ The gap is a running mean over rounds; there are two discounts, for quick and fo
 standard deviation in the first three rounds, and cut at 5 of them. Decisions that made no token are left out. An update
 is of the last orders of windows whose ends are drawn evenly, so that the first and last orders of a future count less.
 The ordinary loss on real orders is a part of each step. Only tokens with signals and structured models.
+
+An update reads windows, with nothing before them. Of softmax attention of one layer that is the law that drew the
+orders, but for rounding. A model with linear attention drew them with a memory of all orders since the start, those of
+the start's window included: the law whose gradient is taken is then that of the window alone, near the law that drew,
+not equal to it. No correction is made for that.
 """
 
 import dataclasses

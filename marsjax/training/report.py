@@ -69,15 +69,20 @@ def table(losses: Losses) -> str:
     return "\n".join(lines).rstrip()
 
 
-def curve(rows: Sequence[Mapping[str, float]], refit: Sequence[Mapping[str, float]], losses: Losses) -> Figure:
-    """The losses on the way, and where the step that was kept and the baselines stand on the validation part."""
+def curve(rows: Sequence[Mapping[str, float]], refit: Sequence[Mapping[str, float]], losses: Losses,
+          objective: str = "") -> Figure:
+    """The losses on the way, and where the step that was kept and the baselines stand on the validation part.
+
+    `objective` says what a step makes small, if that is not the loss on orders that came.
+    """
+    training = f"training: {objective}" if objective else "training"
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     steps = [row["step"] for row in rows]
-    axes.plot(steps, [row["loss"] for row in rows], color="tab:gray", label="training")
+    axes.plot(steps, [row["loss"] for row in rows], color="tab:gray", label=training)
     if refit:
         axes.plot([row["step"] for row in refit], [row["loss"] for row in refit], color="tab:gray", linestyle=":",
-                  label="training on the validation part too")
+                  label=f"{training}, on the validation part too")
     axes.plot(steps, [row["validation_loss"] for row in rows], color="tab:blue", label="validation, averaged weights")
     best = min(rows, key=lambda row: row["validation_loss"])
     axes.plot([best["step"]], [best["validation_loss"]], "o", color="tab:blue", label="kept")
@@ -93,10 +98,11 @@ def curve(rows: Sequence[Mapping[str, float]], refit: Sequence[Mapping[str, floa
 
 def card(title: str, spec: ModelSpec, facts: Mapping[str, str], losses: Losses, limits: Sequence[str]) -> str:
     """The card of a checkpoint, Markdown."""
+    reads = ("linear attention, trained on windows of {} orders" if spec.mixer == "linear" else "{} orders of context"
+             ).format(spec.context_length)
     lines = [f"# {title}", "",
              f"An order model of {spec.layers} layer{'s' if spec.layers > 1 else ''}, width {spec.embed_dim}, "
-             f"{spec.heads} "
-             f"heads, {spec.context_length} orders of context and {spec.tokens.classes} classes of orders.", ""]
+             f"{spec.heads} heads, {reads} and {spec.tokens.classes} classes of orders.", ""]
     lines += [f"- {name}: {text}" for name, text in facts.items()]
     lines += ["", "Losses in nats an order: of the whole order, and of its fields under the model's joint law, beside "
               "the frequencies of the training orders and a Markov chain of the last two orders' type and price.", "",

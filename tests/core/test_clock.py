@@ -36,3 +36,14 @@ def test_seconds_of_trading_leave_breaks_out() -> None:
     assert sessions.open_seconds(session, ends) == sessions.open_seconds(session, DAY_NS) == every
     noon, one = 12 * 3600 * SECOND_NS, 13 * 3600 * SECOND_NS
     assert sessions.open_seconds(session, noon) == sessions.open_seconds(session, one) < every
+
+
+@pytest.mark.parametrize("session", [sessions.chinese_session(), sessions.continuous_session(),
+                                     sessions.continuous_session(0, DAY_NS - 1)])
+def test_phases_of_known_times_are_those_of_a_compiled_program(session: sessions.Session) -> None:
+    """At every edge of a period, a nanosecond before and after it."""
+    edges = {ns for period in session.periods for ns in (period.start_ns, period.end_ns, period.uncross_ns or 0)}
+    near = np.array(sorted({min(max(ns + by, 0), DAY_NS - 1) for ns in edges for by in (-1, 0, 1)}))
+    found = sessions.phases_of(session, near)
+    np.testing.assert_array_equal(found, sessions.phase_at(session, times.from_ns(near)))
+    assert set(found.tolist()) >= {int(period.phase) for period in session.periods}

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import pytest
 
 from marsjax.core import kernels
@@ -72,6 +73,17 @@ def test_the_kernels_given_are_taken_and_else_those_of_the_device() -> None:
     assert kernels.chosen(ACCELERATOR) == ACCELERATOR == kernels.for_platform("tpu")
     assert Kernels(rows=None, further_turns=None) == Kernels(rows=None, further_turns=None)
     assert hash(MarketSpec(kernels=CPU)) == hash(MarketSpec(kernels=Kernels()))
+
+
+def test_a_default_device_counts_beside_the_default_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a host whose backend is a GPU, `jax.default_device` of a CPU asks for a CPU's ways."""
+    asked: list[str] = []
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(kernels, "for_platform", lambda platform: asked.append(platform) or Kernels())
+    with jax.default_device(jax.devices("cpu")[0]):
+        kernels.chosen(None)
+    kernels.chosen(None)
+    assert asked == ["cpu", "gpu"]
 
 
 def test_equal_specs_hash_alike_and_cannot_change() -> None:

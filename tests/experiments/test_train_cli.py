@@ -158,7 +158,8 @@ def test_a_linear_model_is_trained_likewise_and_its_checkpoint_says_so(tmp_path:
 
 
 @pytest.mark.slow
-def test_a_teacher_gives_its_bins_and_its_law(whole: tuple[pathlib.Path, Prepared], tmp_path: pathlib.Path) -> None:
+def test_a_teacher_gives_its_bins_and_its_law(whole: tuple[pathlib.Path, Prepared], tmp_path: pathlib.Path,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
     """A student of another kind and size, on hours that would have other bins; of a teacher alone it learns a law."""
     teacher = marsjax.load_order_model(whole[0] / "checkpoint")
     sizes = {"embed_dim": 4, "mixer": "linear", "refit": False, "steps": 4,
@@ -169,10 +170,23 @@ def test_a_teacher_gives_its_bins_and_its_law(whole: tuple[pathlib.Path, Prepare
     student = marsjax.load_order_model(tmp_path / "taught" / "checkpoint")
     for name, bins in teacher.converters.items():
         np.testing.assert_array_equal(student.converters[name].edges, bins.edges)
+    alone = marsjax.load_order_model(tmp_path / "alone" / "checkpoint")
+    assert any((alone.converters[name].edges != bins.edges).any() for name, bins in teacher.converters.items()), (
+        "these hours have other bins")
     assert student.spec.embed_dim == 4 and student.spec.mixer == "linear"
-    taught, alone = (rows(tmp_path / name)[-1] for name in ("taught", "alone"))
-    assert taught["loss"] < 0.9 * alone["loss"], "a divergence from a law, not nats of an order"
-    assert taught["validation_loss"] == pytest.approx(alone["validation_loss"], rel=0.2), "both of the orders that came"
+    of = student.about["training"]["teacher"]
+    assert (of["name"], of["weight"], of["temperature"]) == (given["teacher"], 1.0, 2.0)
+    assert of["sha256"] == order_model.parameters_hash(teacher.model)
+    assert "noise_1 until 09:33:45, held out here from 09:32:45" in of["may_know"]
+    assert f"warning: losses may come out too good: {of['may_know']}" in capsys.readouterr().out
+    card = (tmp_path / "taught" / "checkpoint" / "README.md").read_text()
+    assert of["may_know"] in card and of["sha256"] in card and "bins: those of the teacher" in card
+    assert student.about["training"]["trained_until"] == "09:33:45"
+    assert student.about["source"].endswith(f"taught by {given['teacher']}: trained on noise_1")
+    assert "teacher" not in alone.about["training"] and alone.about["training"]["trained_until"] == "09:32:00"
+    one, other = (rows(tmp_path / name)[-1] for name in ("taught", "alone"))
+    assert one["loss"] < 0.9 * other["loss"], "a divergence from a law, not nats of an order"
+    assert one["validation_loss"] == pytest.approx(other["validation_loss"], rel=0.2), "both of the orders that came"
 
 
 @pytest.mark.parametrize(

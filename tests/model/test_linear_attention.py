@@ -53,6 +53,10 @@ def test_chunks_of_any_size_are_the_definition(strength: float) -> None:
     np.testing.assert_allclose(rest, wanted[20:], rtol=1e-4, atol=1e-4)
 
 
+def test_no_tokens_read_nothing() -> None:
+    assert linear_attention.read_all(*(jnp.zeros((3, 0, 2, 4)),) * 3, jnp.zeros((3, 0, 2))).shape == (3, 0, 2, 4)
+
+
 def test_gradients_of_chunks_are_those_of_one_and_are_numbers_where_all_is_forgotten() -> None:
     rng = np.random.default_rng(0)
     given = *rng.normal(size=(3, 33, 2, 4)).astype(np.float32), -300 * rng.random((33, 2)).astype(np.float32)**4

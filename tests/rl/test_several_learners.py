@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from marsjax import testing
+from marsjax.agents.base import Resting
+from marsjax.agents.requoting import less_what_was_met
 from marsjax.core import int64
 from marsjax.core.errors import InputError
-from marsjax.core.records import Kind, Market, Order, Side, Time
+from marsjax.core.records import NO_ID, Kind, Market, Order, Side, Time
 from marsjax.core.specs import MarketSpec
 from marsjax.market import exchange, orders
 from marsjax.rl import passing
@@ -34,6 +37,10 @@ def options(kind: str, count: int) -> dict[str, Any]:
     if kind == "replay":
         return {"background": "replay", "steps": STEPS, "feed": feed(), "between_ns": (BEGIN_NS, END_NS), "starts": 4,
                 "stride": Stride(5)}
+    if kind == "model":
+        model, spec = testing.tiny_model(), testing.tiny_market(accounts=2 + count)
+        starts = [testing.random_start(spec, model, BEGIN_NS, seed) for seed in range(3)]
+        return {"background": "model", "steps": STEPS, "model": model, "market": spec, "starts": starts}
     market = MarketSpec(capacity=64, trade_width=16, accounts=1 + count, session=SPEC.session)
     return {"background": "noise", "steps": STEPS, "starts": 3, "stride": Stride(5), "market": market,
             "warmup": WARMUP}
@@ -67,7 +74,8 @@ def played(kind: str, idle: str = "") -> Told:
     for number in range(steps):
         chosen = {name: jnp.asarray(of[number] * (name != idle)) for name, of in actions.items()}
         seen, state, *rest = step(keys(0, number), state, chosen, env.default_params)
-        rows.append(Told(seen, *rest, state.market.state.market))
+        inner = state.market.state
+        rows.append(Told(seen, *rest, inner.simulation.market if kind == "model" else inner.market))
     return jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *rows)
 
 
@@ -90,7 +98,7 @@ def test_beside_one_who_idles_an_episode_is_that_of_one_alone_bit_for_bit(kind: 
                                   np.where((of := alone.states.market.state.market.book).volume > 0, of.price, 0)[1:])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, pytest.param("model", marks=pytest.mark.slow)])
 def test_two_who_trade_see_one_another_and_no_share_and_no_cash_is_lost(kind: str) -> None:
     told, env = played(kind), both(kind)
     for name, of in vars(jax.vmap(jax.vmap(exchange.conservation))(told.states)).items():
@@ -178,8 +186,21 @@ def test_a_wrapper_that_knows_jaxmarl_s_interface_alone_works() -> None:
                                    rtol=1e-4, atol=0.1)
 
 
-def test_an_order_model_has_one_learner() -> None:
-    with pytest.raises(InputError, match="one learner"):
-        make_marl(("execution", "market_making"), background="model")
+def test_what_met_another_since_is_not_taken_back_and_not_sent_again() -> None:
+    volume, number = np.zeros((2, 3), np.int32), np.full((2, 3), NO_ID, np.int32)
+    volume[Side.ASK, :2], number[Side.ASK, :2] = (100, 400), (7, 8)
+    resting = Resting(np.zeros((2, 3), np.int32), volume, number)
+    sent = [orders.cancel_order(Side.ASK, 7, 300), orders.cancel_order(Side.ASK, 8, 400),
+            orders.cancel_order(Side.ASK, 9, 100), orders.limit_order(Kind.BUY, 100, 500),
+            orders.limit_order(Kind.SELL, 100, 200), orders.limit_order(Kind.SELL, 100, 300), orders.no_order()]
+    rows = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y, jnp.int32) for y in x]), *sent)
+    found = less_what_was_met(rows, resting)
+    # 200 of number 7 are missing, and all of number 9, whose cancel is refused.
+    assert np.asarray(found.volume).tolist()[:6] == [100, 400, 100, 500, 0, 200]
+    assert np.asarray(found.kind).tolist() == [Kind.CANCEL, Kind.CANCEL, Kind.CANCEL, Kind.BUY, Kind.NONE, Kind.SELL,
+                                               Kind.NONE]
+
+
+def test_names_of_backgrounds_are_checked() -> None:
     with pytest.raises(InputError, match="expected one of replay, noise, model"):
         make_marl(("execution",), background="real")

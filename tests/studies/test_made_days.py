@@ -13,7 +13,7 @@ import pytest
 
 from marsjax import testing
 from marsjax.checkpoint import load
-from marsjax.core import times
+from marsjax.core import kernels, times
 from marsjax.core.errors import InputError
 from marsjax.core.times import SECOND_NS
 from marsjax.data import made_days as files
@@ -52,7 +52,8 @@ def test_what_is_read_of_a_day_is_the_state_that_the_model_wrote_it_to(made: Mad
     files.write(tmp_path, "mine", made.venue, made.start_ns, made.tables, made.about)
     day = files.open_day(tmp_path, "mine")
     market = day.feed.venue.market()
-    states = starts.states_of_feed(market, prepared(), day.feed, [day.start_ns])
+    of_gpu = dataclasses.replace(market, kernels=kernels.GPU)  # a CPU does it all the same
+    states = starts.states_of_feed(of_gpu, prepared(), day.feed, [day.start_ns], on_host=True)
     found, passed, refused = states.starts, states.passed, states.refused
     assert refused.problems() == [] and not refused.counts
     expected = initial.resize(made.end, market.capacity)

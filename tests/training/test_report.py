@@ -50,3 +50,19 @@ def test_validation_is_of_the_model_before_the_refit_and_the_rest_of_the_one_aft
     alone = report.measure(*given)
     assert all(rows["model"]["all"]["order"] == 2 for rows in alone.values())
     assert alone["held_out"]["frequencies"] != found["held_out"]["frequencies"]
+
+
+def test_a_card_says_how_a_model_reads_earlier_orders() -> None:
+    first = [report.card("A", dataclasses.replace(SPEC, mixer=mixer), {}, {}, ()).splitlines()[2]
+             for mixer in ("attention", "linear")]
+    assert "heads, 1024 orders of context and 24 classes" in first[0]
+    assert "heads, linear attention, trained on windows of 1024 orders and 24 classes" in first[1]
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), "training"), (("half a law",), "training: half a law")])
+def test_a_curve_names_what_a_step_makes_small(given: tuple[str, ...], expected: str) -> None:
+    losses = {"validation": {name: {"all": {"order": 1.0}} for name in ("frequencies", "markov")}}
+    row = {"step": 1, "loss": 2.0, "validation_loss": 3.0}
+    (axes,) = report.curve([row], [row], losses, *given).axes
+    labels = [line.get_label() for line in axes.lines]
+    assert labels[:2] == [expected, f"{expected}, on the validation part too"]
