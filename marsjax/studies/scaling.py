@@ -196,20 +196,13 @@ def of_two(tokens: TokenSpec, training: MadeOrders, apart: MadeOrders, amounts: 
            held_out: int) -> Orders:
     """As `of_made`, with futures that are held out and that validate whatever the amounts are.
 
-    Args:
-      tokens: their bins.
-      training: futures to train on.
-      apart: others: the first `held_out` are held out, the MOST_VALIDATING after them validate, from the last one on.
-      amounts: futures to train on, rising.
-      held_out: futures.
-
-    InputError where there are too few of either.
+    Of those `apart` the first ones are held out; MOST_VALIDATING after them validate, from the last one on. InputError
+    where there are too few of either.
     """
     kept = held_out + MOST_VALIDATING
-    if len(apart.rows) < kept:
-        raise InputError(f"scaling: expected {kept} futures that are held out or validate, got {len(apart.rows)}")
-    if len(training.rows) < max(amounts, default=0):
-        raise InputError(f"scaling: expected {max(amounts)} futures to train on, got {len(training.rows)}")
+    for what, made, least in (("are held out or validate", apart, kept), ("are trained on", training, max(amounts))):
+        if len(made.rows) < least:
+            raise InputError(f"scaling: expected {least} futures that {what}, got {len(made.rows)}")
     rows = np.concatenate([training.rows, apart.rows[held_out:kept], apart.rows[:held_out]])
     return of_made(tokens, training._replace(rows=rows), amounts, held_out)
 
@@ -273,8 +266,7 @@ class ScalingSpec:
     length: int = 256
     """Orders that a window predicts, and that the model sees at most."""
     every: int = 25
-    """Steps between two looks at the orders that decide when to stop. Up to the first of them there are five looks, as
-    a model of few orders may be at its best early on."""
+    """Steps between two looks at the orders that decide when to stop; up to the first of these there are five."""
     patience: int = 6
     """Looks without a new best after which a training ends."""
     dtype: str = "bfloat16"
