@@ -9,6 +9,7 @@ lines are fitted: a table, the law with its intervals, and beside the file a pic
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import time
@@ -37,6 +38,8 @@ LENGTH = {"made": 1536}
 """Orders of a future; of real days a stretch has 1,024."""
 SPARE = 16
 """Futures more than needed, in place of those that are too short."""
+VERSION = 2
+"""Of how a line is made: lines without it had held-out futures by the largest of `--amounts`, and fewer early looks."""
 SYMBOLS = ("600536", "600761", "601825")
 """Whose bins the default model has."""
 HELD_FROM_NS = times.of_clock("14:00:00")
@@ -77,14 +80,16 @@ def flags() -> argparse.Namespace:
 def settings(given: argparse.Namespace) -> dict[str, Any]:
     """What lines must have in common to be one study."""
     of_source = {"held_out": given.held_out} if given.source == "made" else {}
-    return {"source": given.source, **of_source, **{name: getattr(given, name) for name in SAME}}
+    return {"version": VERSION, "source": given.source, **of_source, **{name: getattr(given, name) for name in SAME}}
 
 
-def lines(path: Path, same: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is there under these settings."""
+def lines(path: Path, same: dict[str, Any], is_fit: bool = False) -> list[dict[str, Any]]:
+    """What is there under these settings; for a fit alone all lines, if they have the same settings, whichever."""
     if not path.exists():
         return []
     found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if is_fit and all(line["settings"] == found[0]["settings"] for line in found):
+        return found
     return [line for line in found if line["settings"] == same]
 
 
@@ -97,12 +102,17 @@ def orders_of(given: argparse.Namespace, prepared: PreparedModel) -> tuple[Order
         orders = scaling_days.of_days(prepared, market, feeds, given.orders, given.amounts, HELD_FROM_NS)
         return orders, {"days": [feed.name for feed in feeds]}
     days = [made_days.open_day(load.folder_of(load.DEFAULT), name) for name in made_days.NAMES]
-    count = given.amounts[-1] + max(min(given.amounts[-1] // 8, 32), 1) + given.held_out + SPARE
-    made = scaling.made_orders(prepared, days, MadeOrdersSpec(count, given.orders, max(given.orders // 12, 32),
-                                                          seed=given.seed))
-    orders = scaling.of_made(prepared.model.spec.tokens, made, given.amounts, given.held_out)
-    return orders, {"futures": len(made.rows), "left_out": made.left_out, "decisions": made.decisions,
-                    "tokens": made.tokens}
+    apart, rest = (scaling.made_orders(prepared, days, spec) for spec in written(given))
+    orders = scaling.of_two(prepared.model.spec.tokens, rest, apart, given.amounts, given.held_out)
+    counts = {name: getattr(apart, name) + getattr(rest, name) for name in ("left_out", "decisions", "tokens")}
+    return orders, {"futures": len(apart.rows) + len(rest.rows), **counts}
+
+
+def written(given: argparse.Namespace) -> tuple[MadeOrdersSpec, MadeOrdersSpec]:
+    """Futures that are held out or validate, whose numbers are the same for all amounts; those to train on."""
+    apart = MadeOrdersSpec(given.held_out + scaling.MOST_VALIDATING + SPARE, given.orders, max(given.orders // 12, 32),
+                           seed=given.seed)
+    return apart, dataclasses.replace(apart, futures=given.amounts[-1] + SPARE, first=apart.futures)
 
 
 def mean(of_stretches: np.ndarray) -> dict[str, float]:
@@ -153,15 +163,32 @@ def measured(given: argparse.Namespace, same: dict[str, Any], began: float) -> I
     against = writer(spec, prepared, orders) if given.source == "made" else None
     yield {"of": "orders", **about, **({"writer": against.record} if against else {}),
            "seconds": time.perf_counter() - began, **of}
-    longest: dict[str, float] = {}
+    longest = taken([line for line in there if line["device"] == of["device"]])
     for name, place in todo:
-        expected = longest.get(name, max(longest.values(), default=0.0))
-        if time.perf_counter() - began + expected > given.seconds:
+        numbers = scaling.numbers(SIZES[name], orders.tokens)
+        if time.perf_counter() - began + expected(longest, numbers) > given.seconds:
             print(f"no time for {name} on {given.amounts[place]}: the same command goes on with it")
-            return
+            continue
         since = time.perf_counter()
         yield {**trained(spec, name, orders, place, against), "amount": given.amounts[place], **of}
-        longest[name] = max(longest.get(name, 0.0), time.perf_counter() - since)
+        longest[numbers] = max(longest.get(numbers, 0.0), time.perf_counter() - since)
+
+
+def taken(there: list[dict[str, Any]]) -> dict[int, float]:
+    """Seconds of the longest training of each size, by the numbers that it learns."""
+    found: dict[int, float] = {}
+    for line in there:
+        if "size" in line:
+            found[line["numbers"]] = max(found.get(line["numbers"], 0.0), line["seconds"])
+    return found
+
+
+def expected(longest: dict[int, float], numbers: int) -> float:
+    """Seconds of a training: those of the size next to it, in proportion if that is smaller; 0 where none is known."""
+    if not longest:
+        return 0.0
+    near = min(longest, key=lambda other: abs(math.log(other / numbers)))
+    return longest[near] * max(numbers / near, 1.0)
 
 
 def losses_of(found: list[dict[str, Any]]) -> Losses:
@@ -204,6 +231,10 @@ def shown(found: list[dict[str, Any]], laws: dict[str, FittedLaw]) -> str:
         text += [f"\n| {law} | value | 95% |", "|---|---|---|"]
         text += [f"| {name} | {x.value:.4g} | {x.low:.4g} to {x.high:.4g} |" for name, x in fitted.intervals.items()]
         text.append(f"\nlargest residual of log loss {np.abs(fitted.residuals).max():.4f}")
+        if fitted.at_bounds:
+            text.append(f"at their bounds: {', '.join(fitted.at_bounds)}")
+        if fitted.cut_off:
+            text.append(f"searches that were cut off: {fitted.cut_off} of {len(fitted.draws) + 1}")
     return "\n".join(text)
 
 
@@ -216,7 +247,7 @@ def main() -> None:
         with given.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print({key: value for key, value in line.items() if key not in ("settings", "device", "jax")}, flush=True)
-    found = lines(given.output, same)
+    found = lines(given.output, same, is_fit=given.seconds <= 0)
     laws = laws_of(found)
     print(shown(found, laws))
     if not laws:
@@ -225,7 +256,8 @@ def main() -> None:
     floor = writer_as_others(found)
     scaling_plots.curves(losses_of(found), laws[FREE], floor).savefig(given.output.with_suffix(".png"), dpi=120)
     record = {name: {"law": fitted.law._asdict(), "intervals": {key: list(x) for key, x in fitted.intervals.items()},
-                     "points": len(fitted.residuals)} for name, fitted in laws.items()}
+                     "points": len(fitted.residuals), "at_bounds": fitted.at_bounds, "cut_off": fitted.cut_off}
+              for name, fitted in laws.items()}
     given.output.with_name(f"{given.output.stem}_law.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -41,6 +41,10 @@ _ROOM = 640
 """Best orders of a side that a made book begins with (`own_futures.best_orders`)."""
 _STEP = 128
 """Sizes of books are multiples of it."""
+MOST_VALIDATING = 32
+"""Futures that decide when a training stops, at most."""
+_EARLY = 5
+"""Looks up to `ScalingSpec.every`."""
 
 
 class MadeOrders(NamedTuple):
@@ -179,13 +183,28 @@ def of_made(tokens: TokenSpec, made: MadeOrders, amounts: Sequence[int], held_ou
     known, written = len(made.rows) - held_out, made.written()
     found = []
     for count in amounts:
-        validating = max(min(count // 8, 32), 1)
+        validating = max(min(count // 8, MOST_VALIDATING), 1)
         if count < 1 or count + validating > known:
             raise InputError(f"scaling: expected amounts of 1 to some {known} futures with those that validate, got "
                              f"{count} with {validating}")
         # From the front to train on, from the back to validate, so that each amount holds those before it.
         found.append(Amount(list(written[:count]), _spans(made, range(known - validating, known))))
     return Orders(tokens, found, _spans(made, range(known, len(made.rows))))
+
+
+def of_two(tokens: TokenSpec, training: MadeOrders, apart: MadeOrders, amounts: Sequence[int],
+           held_out: int) -> Orders:
+    """As `of_made`, with futures that are held out and that validate whatever the amounts are.
+
+    Of those `apart` the first ones are held out; MOST_VALIDATING after them validate, from the last one on. InputError
+    where there are too few of either.
+    """
+    kept = held_out + MOST_VALIDATING
+    for what, made, least in (("are held out or validate", apart, kept), ("are trained on", training, max(amounts))):
+        if len(made.rows) < least:
+            raise InputError(f"scaling: expected {least} futures that {what}, got {len(made.rows)}")
+    rows = np.concatenate([training.rows, apart.rows[held_out:kept], apart.rows[:held_out]])
+    return of_made(tokens, training._replace(rows=rows), amounts, held_out)
 
 
 def _spans(made: MadeOrders, which: range) -> list[Span]:
@@ -247,7 +266,7 @@ class ScalingSpec:
     length: int = 256
     """Orders that a window predicts, and that the model sees at most."""
     every: int = 25
-    """Steps between two looks at the orders that decide when to stop."""
+    """Steps between two looks at the orders that decide when to stop; up to the first of these there are five."""
     patience: int = 6
     """Looks without a new best after which a training ends."""
     dtype: str = "bfloat16"
@@ -321,9 +340,13 @@ def train(spec: ScalingSpec, size: Size, tokens: TokenSpec, amount: Amount, repe
     how, objective = spec.train(size), Labelled(math.gcd(128, spec.length))
     measured = _Measured(objective, amount.validation, spec.length)
     best, step, lowest, taken = fresh, 0, math.inf, 0
+    part = max(spec.every // _EARLY, 1)
     for progress, _ in loop.run(how, objective, loop.begin(how, fresh), days * repeated, jax.random.fold_in(key, 1),
-                                spec.every):
-        taken, now = int(progress.step), measured(progress.average)
+                                part):
+        taken = int(progress.step)
+        if spec.every < taken < spec.steps and taken % spec.every >= part:
+            continue
+        now = measured(progress.average)
         if now < lowest:
             best, step, lowest = jax.tree.map(jnp.copy, progress.average), taken, now
         elif taken - step >= spec.patience * spec.every:

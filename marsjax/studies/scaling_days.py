@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from marsjax.core import times
 from marsjax.core.errors import InputError
 from marsjax.core.specs import MarketSpec
 from marsjax.data.feed import DayFeed
@@ -24,9 +25,10 @@ def of_days(prepared: PreparedModel, market: MarketSpec, feeds: Sequence[DayFeed
       feeds: the days.
       length: orders of the stretches that days are cut into.
       amounts: stretches to train on, rising; an eighth as many that follow them validate.
-      held_from_ns: orders of all days from there on are held out, nanoseconds since midnight.
+      held_from_ns: orders of all days from there on are held out, nanoseconds since midnight. A day that has none is
+        left out.
 
-    InputError where the days have too few orders before it.
+    InputError where the days have too few orders before it, or none has orders from there on.
     """
     replayed = days.replay_days(market, [feed.read() for feed in feeds], [feed.name for feed in feeds])
     early: list[tuple[float, Span]] = []
@@ -35,10 +37,15 @@ def of_days(prepared: PreparedModel, market: MarketSpec, feeds: Sequence[DayFeed
         day = days.day_tokens(market, prepared.model.spec.tokens, prepared.table, each)
         rows = np.concatenate([day.features, day.features[:, :1]], axis=1)
         end = int(np.searchsorted(day.time_ns, held_from_ns))
+        if end == len(rows):
+            continue
         count = end // length
         early += [(at / count, Span(day.name, rows, at * length, (at + 1) * length)) for at in range(count)]
         edges = np.linspace(end, len(rows), max((len(rows) - end) // length, 1) + 1).astype(int).tolist()
         held += [Span(day.name, rows, *ends) for ends in itertools.pairwise(edges)]
+    if not held:
+        raise InputError(f"scaling: of {len(feeds)} days none has orders from {times.clock(held_from_ns, 0)} on, "
+                         "where the held-out part begins: hold out from an earlier time")
     known = [span for _, span in sorted(early, key=lambda one: one[0])]
     found = []
     for amount in amounts:

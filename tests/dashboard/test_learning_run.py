@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -82,6 +83,49 @@ def test_a_training_that_is_stopped_has_no_agent_and_a_replay_is_of_its_day(shop
         learning_run.run(shop, replay, job)
     assert job.latest.title == "market_making, replay of a day of the model: quiet"
     assert job.latest.curves["reward"].shape == (2, 2)
+
+
+@pytest.mark.slow
+def test_a_replay_is_compared_and_told_to_its_end(shop: Workshop, tmp_path: Path) -> None:
+    replay = ask(shop, background=MADE, day="quiet", episode=MAKER, comparison=MakerComparisonSpec(6))
+    result = learning_run.run(shop, replay, Job())
+    assert set(result.files) == {"agents.zip", "curves.csv", "curves.png", "comparison.csv", "comparison.png",
+                                 "results.json"}
+    assert result.summary.startswith("2 agents, 64 steps each, in 6 episodes from ")
+    said = json.loads(result.files["results.json"])
+    assert (said["task"], said["background"], said["day"]) == ("market_making", MADE, "quiet")
+    rows = {row["contender"]: row for row in said["comparison"] if not row["against"]}
+    table = result.table.set_index("Who")
+    for name in ("agent", "avellaneda_stoikov", "fixed"):
+        assert float(table.loc[name, "Reward"].split()[0]) == pytest.approx(rows[name]["reward"], abs=6e-4)
+
+    with zipfile.ZipFile(io.BytesIO(result.files["agents.zip"])) as given:
+        given.extractall(tmp_path)
+    other = dataclasses.replace(replay, training=None, folder=str(tmp_path / "agent"), day="busy")
+    assert learning_run._loaded(dataclasses.replace(other, day="quiet")).notes == []
+    assert learning_run._loaded(other).notes == [
+        f"The agent was trained in another market: {MADE}: quiet (here {MADE}: busy)"]
+
+
+def test_all_that_an_agent_says_of_its_episodes_and_market_is_compared(shop: Workshop) -> None:
+    def noted(config: dict[str, object], of: str, **changes: object) -> list[str]:
+        return learning_run._differences(ask(shop, **changes), {"background": of, "config": config})
+
+    same = dataclasses.asdict(EPISODE)
+    for name, value in same.items():
+        other = value + 1 if not isinstance(value, str) else "buy"
+        expected = [] if name in ("starts", "held_starts") else [
+            f"The agent was trained in other episodes: {name} {other} (here {value})"]
+        assert noted({**same, name: other, "source": "noise"}, "noise") == expected
+    market = "The agent was trained in another market: {} (here {})"
+    assert noted({"source": "quiet"}, "replay") == [market.format(f"{MADE}: quiet", NOISE)]
+    assert noted({"source": "quiet"}, "replay", background=MADE, day="quiet") == []
+    assert noted({"source": "quiet"}, "model", background=MADE, day="quiet") == [
+        market.format("the order model", f"{MADE}: quiet")]
+    assert noted({"source": "sse"}, "replay") == [market.format(REAL, NOISE)]
+    assert noted({"source": "sse"}, "replay", background=REAL, day="600761") == []
+    assert learning_run._differences(ask(shop), {}) == []
+    assert learning_run._differences(ask(shop), {"background": NOISE, "day": ""}) == []
 
 
 def agent(folder: Path, spec: PolicySpec, about: dict[str, object]) -> str:

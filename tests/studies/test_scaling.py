@@ -1,6 +1,7 @@
 """Sizes trained on amounts of orders: the parts of the orders, the best look, and what the writer itself loses."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -16,7 +17,9 @@ from marsjax.studies import order_model, scaling
 from marsjax.studies.scaling import SIZES, Amount, MadeOrders, MadeOrdersSpec, Orders, ScalingSpec, Size
 from marsjax.tokens import encoding
 from marsjax.training import evaluate, loop, structured
+from marsjax.training.loop import TrainingProgress, TrainSpec
 from marsjax.training.split import Span
+from marsjax.training.structured import Structured
 
 pytestmark = pytest.mark.optimised  # trainings
 
@@ -56,6 +59,49 @@ def test_amounts_hold_one_another_and_share_nothing_with_what_is_held_out(orders
         scaling.of_made(TOKENS, MadeOrders(rows(80), GIVEN, 0, 0, 0), [72], held_out=8)
 
 
+def test_what_is_held_out_and_validates_is_the_same_for_all_amounts() -> None:
+    apart, training = (MadeOrders(rows(count, seed), GIVEN, 0, 0, 0) for count, seed in ((40, 1), (300, 2)))
+
+    def numbers_of(spans: list[Span]) -> list[int]:
+        found = [np.flatnonzero((apart.rows == span.features).all(axis=(1, 2))) for span in spans]
+        return [int(number) for (number,) in found]
+
+    few, more = (scaling.of_two(TOKENS, training, apart, amounts, 6) for amounts in ([4, 16], [16, 300]))
+    for found in (few, more):
+        assert numbers_of(found.held_out) == [0, 1, 2, 3, 4, 5]
+    assert numbers_of(few.amounts[1].validation) == numbers_of(more.amounts[0].validation) == [36, 37]
+    assert numbers_of(more.amounts[1].validation) == list(range(6, 38))
+    np.testing.assert_array_equal(few.amounts[1].training, training.written()[:16])
+    for futures, others, amount in ((300, 37, 4), (15, 40, 16)):
+        with pytest.raises(InputError, match=f"got {min(futures, others)}"):
+            scaling.of_two(TOKENS, training._replace(rows=training.rows[:futures]),
+                           apart._replace(rows=apart.rows[:others]), [amount], 6)
+
+
+def test_the_first_looks_are_early_and_the_others_every_so_many_steps(orders: Orders,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    looks: list[int] = []
+
+    def run(how: TrainSpec, objective: object, progress: TrainingProgress[Structured], days: object, key: object,
+            every: int) -> Iterator[tuple[TrainingProgress[Structured], float]]:
+        """No training: the steps alone."""
+        for step in [*range(every, how.steps, every), how.steps]:
+            steps.append(step)
+            yield dataclasses.replace(progress, step=np.int32(step)), 0.0
+
+    def better(measured: object, weights: Structured) -> float:
+        looks.append(steps[-1])
+        return -float(steps[-1])
+
+    monkeypatch.setattr(loop, "run", run)
+    monkeypatch.setattr(scaling._Measured, "__call__", better)
+    for every, wanted in ((10, [2, 4, 6, 8, 10, 20, 30, 37]), (4, [1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 36, 37])):
+        looks.clear()
+        found = scaling.train(dataclasses.replace(SPEC, steps=37, every=every), SIZE, TOKENS, orders.amounts[0])
+        assert looks == wanted and found.step == found.steps == 37
+
+
 def test_the_best_look_is_kept_and_amounts_share_a_program(orders: Orders) -> None:
     few, _, many = orders.amounts
     before = loop._steps._cache_size()
@@ -76,7 +122,8 @@ def test_a_training_that_gets_worse_ends_and_gives_its_best_weights(orders: Orde
     amount = Amount([np.concatenate([one.training[0][:, :-1], wrong], axis=1)], one.validation)
     spec = dataclasses.replace(SPEC, steps=400)
     found = scaling.train(spec, SIZE, TOKENS, amount)
-    assert found.steps == found.step + spec.patience * spec.every < spec.steps
+    waited = spec.patience * spec.every
+    assert found.step + waited <= found.steps < found.step + waited + spec.every < spec.steps
     again = scaling.held_out(spec, found.weights, orders._replace(held_out=one.validation))
     assert float(again.mean()) == pytest.approx(found.validation, abs=1e-5)
 

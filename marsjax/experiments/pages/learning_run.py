@@ -32,6 +32,8 @@ from marsjax.studies.starts import NoiseMarket
 
 NOISE, MADE, REAL = "noise agents", "replay of a day of the model", "replay of a real day"
 """The market around the learner."""
+_MODEL = "the order model"
+"""Another one, which the page does not have."""
 EXECUTION, MAKING = "execution", "market_making"
 SHARE = 0.65
 """Of a day, whose starts are trained on; the others are held out."""
@@ -44,6 +46,8 @@ _COLUMNS = {EXECUTION: {"arrival_bp": "Against the start, bp", "vwap_bp": "Again
             MAKING: {"reward": "Reward", "profit": "Profit, ticks x shares", "traded": "Traded, shares",
                      "held": "Held, shares"}}
 _SCALES, _DIGITS = {"filled": 100.0}, {"reward": 3, "arrival_bp": 2, "vwap_bp": 2}
+_COUNTS = ("starts", "held_starts")
+"""Fields of an episode that say how many there are, not what they are."""
 _CURVES = ("reward", "entropy", "explained")
 
 
@@ -196,15 +200,32 @@ def _curves_beside(folder: Path, about: Mapping[str, Any], title: str) -> Learni
 
 
 def _differences(ask: LearningAsk, about: Mapping[str, Any]) -> list[str]:
-    """In what the episodes of the page differ from those that an agent was trained in, as far as it says."""
-    trained = about.get("config")
-    trained = trained if isinstance(trained, Mapping) else about.get("episode")
-    if not isinstance(trained, Mapping):
-        return []
-    names = ("steps", "step_s", "lot", "target") if ask.task == EXECUTION else ("steps", "step_s", "lot", "most_lots")
-    differ = [f"{name} {trained[name]} (here {getattr(ask.episode, name)})" for name in names
-              if name in trained and trained[name] != getattr(ask.episode, name)]
-    return [f"The agent was trained in other episodes: {', '.join(differ)}"] if differ else []
+    """In what the episodes and the market of the page differ from those of an agent's training, as far as it says."""
+    config = about.get("config")
+    trained = config if isinstance(config, Mapping) else about.get("episode")
+    found = []
+    if isinstance(trained, Mapping):
+        here = {name: value for name, value in dataclasses.asdict(ask.episode).items() if name not in _COUNTS}
+        differ = [f"{name} {trained[name]} (here {value})" for name, value in here.items()
+                  if name in trained and trained[name] != value]
+        found += [f"The agent was trained in other episodes: {', '.join(differ)}"] if differ else []
+    market, own = _market_of(about), _told(ask.background, ask.day)
+    if market not in ("", own) and not (market == REAL == ask.background):
+        found.append(f"The agent was trained in another market: {market} (here {own})")
+    return found
+
+
+def _market_of(about: Mapping[str, Any]) -> str:
+    """The market of an agent's training in the words of the page; empty where it does not say.
+
+    Of real days that `train_agent` replayed the kind alone.
+    """
+    said, config = about.get("background"), about.get("config")
+    if not isinstance(config, Mapping):
+        return _told(said, str(about.get("day", ""))) if said in (NOISE, MADE, REAL) else ""
+    source = str(config.get("source", ""))
+    replay = _told(MADE, source) if source in places.MADE else REAL
+    return {"noise": NOISE, "model": _MODEL, "replay": replay}.get(str(said), "")
 
 
 def _about(shop: Workshop, ask: LearningAsk) -> dict[str, Any]:
@@ -213,7 +234,11 @@ def _about(shop: Workshop, ask: LearningAsk) -> dict[str, Any]:
 
 
 def _title(ask: LearningAsk) -> str:
-    return f"{ask.task}, {ask.background}" + (f": {ask.day}" if ask.background != NOISE else "")
+    return f"{ask.task}, {_told(ask.background, ask.day)}"
+
+
+def _told(background: str, day: str) -> str:
+    return background if background == NOISE else f"{background}: {day}"
 
 
 def _result(shop: Workshop, ask: LearningAsk, found: _Agents, rows: Sequence[dict[str, Any]]) -> LearningResult:
