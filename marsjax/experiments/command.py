@@ -44,7 +44,7 @@ MODELS = (
     Program("context_length", "what a model's predictions lose with shorter contexts"))
 HOUSE = (
     Program("serve", "next orders and futures over HTTP (pip install 'marsjax[serve]')"),
-    Program("dashboard", "forecasts, impact, learning and more in the browser (pip install 'marsjax[demo]')"),
+    Program("dashboard", "forecasts, impact, learning in the browser (pip install 'marsjax[demo]')"),
     Program("download", "the published models and their data from the Hugging Face Hub"),
     Program("doctor", "versions, devices, memory, cache, and a test of a few seconds"),
     Program("benchmark", "speed of books and of whole rollouts on this device"))
