@@ -46,7 +46,8 @@ def figure(rows: pd.DataFrame, events: OrderEvents, minutes: int, rate: float, t
     _ranks(ranks, rows, begins + width / 2, rate)
     _features(features, rows, begins, width)
     ticks = figure_style.round_times(int(begins[0] * _HOUR_NS), int((begins[-1] + width) * _HOUR_NS))
-    features.set_xticks(ticks / _HOUR_NS, [str(each)[:5] for each in times.clock(ticks, 0)])
+    length = 5 if not (ticks % (60 * SECOND_NS)).any() else 8  # HH:MM, or with seconds where they say something
+    features.set_xticks(ticks / _HOUR_NS, [str(each)[:length] for each in times.clock(ticks, 0)])
     grey = "; grey: clean ones at the rate, no alarms" if rows["is_clean"].any() else ""
     features.set_xlabel(f"time of day; red: alarms{grey}" + ("; black: when it was manipulated" if truth_ns else ""))
     return drawn

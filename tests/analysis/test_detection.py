@@ -138,6 +138,8 @@ def test_the_picture_shades_alarms_alone_in_red_and_hides_no_p_value() -> None:
     made = events()
     made = dataclasses.replace(made, time_ns=made.time_ns + at[0])
     drawn = detection_plots.figure(rows, made, 1, 0.05, "a day")
+    told = [label.get_text() for label in drawn.axes[2].get_xticklabels()]
+    assert len(set(told)) == len(told) > 1
     drawn.draw_without_rendering()
     mid, ranks, features = drawn.axes[:3]
     shades = {round((patch.get_x() - 10) * 60): to_hex(patch.get_facecolor()) for patch in mid.patches}
