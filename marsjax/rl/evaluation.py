@@ -151,7 +151,7 @@ def starts(env: GymnaxEnvironment, params: Any, keys: jax.Array) -> tuple[Any, A
 
 def start_numbers(env: MarketEnv, params: Any, keys: jax.Array) -> jax.Array:
     """int32 [B], which of the background's starts the episodes of `episodes` begin at."""
-    return jax.vmap(lambda key: env.core.start_number(jax.random.fold_in(key, 0), params))(keys)
+    return jax.jit(jax.vmap(lambda key: env.core.start_number(jax.random.fold_in(key, 0), params)))(keys)
 
 
 def _acted(actor: Actor, now: _Now, keys: jax.Array) -> tuple[Any, jax.Array]:

@@ -61,7 +61,8 @@ class Recording:
 
     def only(self, places: np.ndarray) -> "Recording":
         """With some of the starts: their numbers, or bool [S]."""
-        kept = jax.tree.map(lambda x: jnp.asarray(x)[places], (self.starts, self.first, self.time, self.end,
+        # On the host: on a device each array would be a program of its own.
+        kept = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[places]), (self.starts, self.first, self.time, self.end,
                                                                self.until))
         return Recording(self.messages, *kept)
 

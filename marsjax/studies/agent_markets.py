@@ -322,7 +322,7 @@ def _two_sided_books(data: NoiseStarts) -> NoiseStarts:
     keeps = np.flatnonzero(_are_two_sided(data.starts.book))
     if not keeps.size:
         raise InputError("the noise agent: expected starts with orders on both sides, got none; a longer warm-up")
-    return jax.tree.map(lambda x: jnp.asarray(x)[keeps], data)  # type: ignore[no-any-return]
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[keeps]), data)  # type: ignore[no-any-return]
 
 
 def _are_two_sided(book: Book) -> np.ndarray:

@@ -115,7 +115,8 @@ def train(training: AgentTraining, env: MarketEnv, params: Params, on_line: Call
         shown = f"{there.mean():+.4f}" if there.size else "no episode ended"
         on_line(f"steps {done * spec.envs * spec.length}: reward {shown}, entropy "
                 f"{found[-1]['entropy'].mean():.3f}")
-    policies = tuple(ppo.policy_of(spec, env, params, ppo.of_seed(learner, seed)) for seed in range(training.seeds))
+    of_seed = jax.jit(ppo.of_seed)  # else each of its hundred arrays is a program of its own
+    policies = tuple(ppo.policy_of(spec, env, params, of_seed(learner, seed)) for seed in range(training.seeds))
     return TrainedAgents(policies, _joined(found), spec)
 
 
