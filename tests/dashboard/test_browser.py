@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no 
 ROOT = Path(__file__).parent.parent.parent
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]
-PATIENCE_MS = 600_000
+PATIENCE_MS = 900_000
 """A cold compilation takes minutes where other programs keep the processor busy."""
 QUICKLY = "from tests import quick_compilation\nquick_compilation.switch(True)\n"
 DAY_NS = 34_260 * SECOND_NS
