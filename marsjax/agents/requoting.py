@@ -70,27 +70,44 @@ def first(resting: Resting, room: int) -> Resting:
     return Resting(taken(resting.price, EMPTY_PRICE), taken(resting.volume, 0), taken(resting.order_id, NO_ID))
 
 
-def less_what_was_met(orders: Order, resting: Resting) -> Order:
-    """Orders [K] in sequence of one whose resting orders may have traded since it decided on them.
+def shortened(order: Order, left: Array) -> jax.Array:
+    """Its volume, of a cancel no more than is left; where nothing is, as it came, and it is refused."""
+    is_more = (order.kind == Kind.CANCEL) & (jnp.asarray(left) > 0) & (order.volume > left)
+    return jnp.where(is_more, left, order.volume)
 
-    A cancel takes back no more than is left; of one of which nothing is left it stays as it is, and is refused. What
-    was missing is taken off the new orders of that side, so that what was to trade in all is not exceeded.
+
+def side_of(order: Order) -> jax.Array:
+    """int32, the side of the book that it is for, or that it takes back from."""
+    new = jnp.where(order.kind == Kind.BUY, jnp.int32(Side.BID), jnp.int32(Side.ASK))
+    return jnp.where(order.kind == Kind.CANCEL, order.cancel_side, new)
+
+
+def less_met(order: Order, left: Array, missing: Array) -> tuple[Order, jax.Array]:
+    """One order of a trader whose resting orders may have traded since it decided, and what is missing more by it.
+
+    A cancel takes back no more than is left, and the rest is missing; what is missing is taken off new orders of that
+    side, so that what was to trade in all is not exceeded.
 
     Args:
-      orders: [K].
-      resting: what rests of the trader's own now, [2, R].
+      order: scalars; Kind.NONE with no shares.
+      left: int32 shares of the order that a cancel names.
+      missing: int32 shares of the order's side that were missing before.
     """
+    is_cancel = order.kind == Kind.CANCEL
+    cut = jnp.minimum(missing, order.volume)
+    volume = jnp.where(is_cancel, shortened(order, left), order.volume - cut)
+    kind = jnp.where(~is_cancel & (cut > 0) & (volume == 0), jnp.int32(Kind.NONE), order.kind)
+    change = jnp.where(is_cancel, jnp.maximum(order.volume - left, 0), -cut)
+    return dataclasses.replace(order, volume=volume, kind=kind), change
+
+
+def less_what_was_met(orders: Order, resting: Resting) -> Order:
+    """`less_met` of orders [K] in sequence; `resting` is what rests of the trader's own now, [2, R]."""
     def one(missing: jax.Array, order: Order) -> tuple[jax.Array, Order]:
-        is_cancel = order.kind == Kind.CANCEL
-        side = jnp.where(is_cancel, order.cancel_side, jnp.where(order.kind == Kind.BUY, Side.BID, Side.ASK))
+        side = side_of(order)
         is_it = jnp.asarray(resting.order_id)[side] == order.cancel_id
         left = jnp.sum(jnp.where(is_it, jnp.asarray(resting.volume)[side], 0), dtype=jnp.int32)
-        cut = jnp.minimum(missing[side], order.volume)
-        kept = jnp.where(left > 0, jnp.minimum(order.volume, left), order.volume)
-        volume = jnp.where(is_cancel, kept, order.volume - cut)
-        kind = jnp.where(~is_cancel & (cut > 0) & (volume == 0), jnp.int32(Kind.NONE), order.kind)
-        change = jnp.where(is_cancel, jnp.maximum(order.volume - left, 0), -cut)
-        change = jnp.where(order.kind == Kind.NONE, 0, change)
-        return missing.at[side].add(change), dataclasses.replace(order, volume=volume, kind=kind)
+        order, change = less_met(order, left, missing[side])
+        return missing.at[side].add(change), order
 
     return jax.lax.scan(one, jnp.zeros(2, jnp.int32), orders)[1]

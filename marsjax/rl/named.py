@@ -190,7 +190,7 @@ def modelled(steps: int, *, model: LoadedModel, market: MarketSpec, starts: Star
     every = [starts] if isinstance(starts, Start) else list(starts)
     if not every:
         raise InputError("rl.make: starts: expected at least one, got none")
-    # Stacked on the host: thousands of small arrays, each sent to an accelerator by itself, took a minute.
+    # Stacked on the host: else thousands of small arrays are sent to an accelerator one by one.
     start = jax.tree.map(lambda *x: jnp.asarray(np.stack([np.asarray(y) for y in x])), *every)
     found = Model.of(environment)
     return found, found.starts(environment, start)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from marsjax.agents.base import Resting
+from marsjax.agents.requoting import less_met, side_of
 from marsjax.core import int64, kernels, limits, times
 from marsjax.core.errors import InputError
-from marsjax.core.records import Array, Int64, Kind, Market, Order, Side, Status, Time
+from marsjax.core.records import Array, Int64, Kind, Market, Order, Status, Time
 from marsjax.core.specs import MarketSpec
 from marsjax.market import book as books
 from marsjax.market import exchange
@@ -88,17 +89,14 @@ def send_own(spec: MarketSpec, accounts: Sequence[int], flow: Flow, sent: Order,
 
     def one(carry: tuple[Flow, jax.Array], order: Order) -> tuple[tuple[Flow, jax.Array], None]:
         flow, missing = carry
-        is_own, is_cancel = rows == order.account, order.kind == Kind.CANCEL
-        side = jnp.where(is_cancel, order.cancel_side, jnp.where(order.kind == Kind.BUY, Side.BID, Side.ASK))
-        here = is_own[:, None] & (jnp.arange(2) == side)
-        left = left_of(flow.market, order)
-        cut = jnp.minimum(jnp.sum(jnp.where(here, missing, 0), dtype=jnp.int32), order.volume)
-        volume = jnp.where(is_cancel, shortened(order, left), order.volume - cut)
-        kind = jnp.where(~is_cancel & (cut > 0) & (volume == 0), jnp.int32(Kind.NONE), order.kind)
-        missing += jnp.where(here, jnp.where(is_cancel, jnp.maximum(order.volume - left, 0), -cut), 0)
-        market, report = exchange.submit(spec, flow.market, dataclasses.replace(order, volume=volume, kind=kind))
+        is_own = rows == order.account
+        here = is_own[:, None] & (jnp.arange(2) == side_of(order))
+        order, change = less_met(order, left_of(flow.market, order),
+                                 jnp.sum(jnp.where(here, missing, 0), dtype=jnp.int32))
+        missing += jnp.where(here, change, 0)
+        market, report = exchange.submit(spec, flow.market, order)
         fills = counted(accounts, flow.market, market, flow.fills)
-        is_own, is_taken = is_own & (kind != Kind.NONE), report.status == Status.ACCEPTED
+        is_own, is_taken = is_own & (order.kind != Kind.NONE), report.status == Status.ACCEPTED
         fills = fills._replace(accepted=fills.accepted + (is_own & is_taken),
                                refused=fills.refused + (is_own & ~is_taken))
         return (flow._replace(market=market, fills=fills), missing), None
@@ -111,12 +109,6 @@ def left_of(market: Market, order: Order) -> jax.Array:
     book = market.book
     rests = jnp.asarray(book.order_id)[order.cancel_side] == order.cancel_id
     return jnp.sum(jnp.where(rests, jnp.asarray(book.volume)[order.cancel_side], 0), dtype=jnp.int32)
-
-
-def shortened(order: Order, left: Array) -> jax.Array:
-    """Its volume, of a cancel no more than is left; where nothing is, as it came, and it is refused."""
-    is_more = (order.kind == Kind.CANCEL) & (jnp.asarray(left) > 0) & (order.volume > left)
-    return jnp.where(is_more, left, order.volume)
 
 
 class Passing(NamedTuple):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from marsjax.agents.requoting import shortened
 from marsjax.core import sessions, times
 from marsjax.core.errors import InputError
 from marsjax.core.records import NO_ID, Array, Kind, Market, Order, Status, Time
@@ -124,7 +125,7 @@ class Replay:
 
     def _pass_one(self, messages: jax.Array, own: tuple[Time, Array], flow: Flow, happens: Array) -> Flow:
         order = _message(messages, flow.cursor, own[1])
-        volume = passing.shortened(order, passing.left_of(flow.market, order))
+        volume = shortened(order, passing.left_of(flow.market, order))
         kind = jnp.where(happens, order.kind, jnp.int32(Kind.NONE))
         market, _ = exchange.submit(self.market, flow.market, dataclasses.replace(order, kind=kind, volume=volume))
         fills = passing.counted(self.accounts, flow.market, market, flow.fills)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from marsjax.agents.requoting import shortened
 from marsjax.core.errors import InputError
 from marsjax.core.records import NO_ID, Kind, Status
 from marsjax.core.times import SECOND_NS
@@ -15,7 +16,7 @@ from marsjax.data.feed import DayFeed, FeedChunk
 from marsjax.market import exchange, orders
 from marsjax.rl import named
 from marsjax.rl.execution import Execution
-from marsjax.rl.passing import Stride, left_of, shortened
+from marsjax.rl.passing import Stride, left_of
 from marsjax.rl.replay import LARGEST_ID, Recording, record
 from marsjax.sim import replay
 from marsjax.sim.env import no_orders
